@@ -1,0 +1,192 @@
+//! What a protocol backend is: one blocking call a direction, told what is already held, interruptible from outside.
+
+use std::time::{Duration, SystemTime};
+
+use crate::{Failure, Interrupt};
+
+/// One protocol. A backend makes one attempt and reports; it never retries, never touches a file, and never decides
+/// when to try again.
+pub trait Backend: Send + Sync {
+    /// URL schemes that this backend serves, in lower case.
+    fn schemes(&self) -> &'static [&'static str];
+
+    /// What this protocol can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Makes one attempt to fetch the resource: calls [`Sink::begin`] once, before the first byte, and [`Sink::write`]
+    /// for each run of bytes in order. `Ok` means that the resource is complete by the protocol's own proof (announced
+    /// length, final chunk, or an orderly end where no length was announced).
+    ///
+    /// # Errors
+    /// A classified [`Failure`]; whatever reached the sink before it stays valid.
+    fn download(&self, request: &Request, sink: &mut dyn Sink, interrupt: &Interrupt) -> Result<(), Failure>;
+}
+
+/// What a protocol can do; nobody asks which backend it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// An interrupted download can go on from an offset.
+    pub resume: bool,
+}
+
+/// What to fetch, and what is held of it already.
+#[derive(Clone)]
+pub struct Request {
+    /// Absolute URL, with any secret query values in place; user info has been moved to `credential`.
+    pub url: String,
+    /// Request headers in order, secret ones included.
+    pub headers: Vec<Header>,
+    /// User name and password for the origin.
+    pub credential: Option<Credential>,
+    /// Bytes that are held and proven on disk; `None` asks for the whole resource.
+    pub held: Option<Held>,
+    /// Length that the finished resource must have, in bytes.
+    pub expected_bytes: Option<u64>,
+    /// Time limits of this attempt.
+    pub limits: Limits,
+    /// Size of the read buffer, in bytes; 4 KiB to 1 MiB.
+    pub buffer_bytes: usize,
+}
+
+/// One request header.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Header {
+    /// Field name.
+    pub name: String,
+    /// Field value.
+    pub value: String,
+    /// The value must not be shown and must not leave the origin it was given for.
+    pub secret: bool,
+}
+
+/// A user name and a password. `Debug` shows neither.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// User name.
+    pub user: String,
+    /// Password.
+    pub password: String,
+}
+
+/// Bytes of an earlier response: `[0, offset_bytes)`, and what can prove that a new response continues them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// First missing byte.
+    pub offset_bytes: u64,
+    /// Validators of the response that the bytes came from.
+    pub validators: Validators,
+}
+
+/// What identifies one representation of a resource (RFC 9110, section 8.8), as the server said it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Validators {
+    /// Entity tag with its quotes, and with `W/` where weak.
+    pub etag: Option<String>,
+    /// Last-Modified, as sent.
+    pub last_modified: Option<String>,
+    /// Date of the response that carried them, as sent: decides whether Last-Modified is strong (section 8.8.2.2).
+    pub date: Option<String>,
+    /// Complete length in bytes, where announced.
+    pub total_bytes: Option<u64>,
+}
+
+/// Time limits of one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Name resolution, TCP connect and TLS handshake, together.
+    pub connect: Duration,
+    /// From the request sent to the response headers received.
+    pub response: Duration,
+    /// Longest silence between two reads of the body.
+    pub stall: Duration,
+}
+
+impl Default for Limits {
+    /// 30 s to connect, 60 s to the response headers, 60 s of silence (chosen without measurement; wget and aria2 use 60 s).
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(30),
+            response: Duration::from_secs(60),
+            stall: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What the backend tells before the first byte of an accepted response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Where the bytes that follow belong.
+    pub start: Start,
+    /// Validators of this response.
+    pub validators: Validators,
+    /// URL that answered, after redirects, without secrets.
+    pub actual_url: String,
+    /// Status code of the protocol (HTTP status, FTP reply).
+    pub status_code: u16,
+    /// The server said that it can continue from an offset, or proved it.
+    pub resumable: bool,
+    /// Media type, as sent.
+    pub content_type: Option<String>,
+    /// Time of last modification by the server's clock.
+    pub modified: Option<SystemTime>,
+}
+
+/// Where the bytes that follow belong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing was held; they begin at 0.
+    Beginning,
+    /// They continue the held bytes at `offset_bytes`, under proof.
+    Continue {
+        /// First byte that follows; equal to [`Held::offset_bytes`].
+        offset_bytes: u64,
+    },
+    /// They begin at 0 again; what was held is void.
+    Restart(Restart),
+}
+
+/// Why held bytes were given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Restart {
+    /// The validators say that the resource is another one now.
+    Changed,
+    /// The server answered with the whole resource although only a part was asked for.
+    RangeIgnored,
+    /// Nothing proves that the new bytes continue the old ones.
+    NoProof,
+    /// The server says that the held bytes reach beyond the resource (416).
+    BeyondEnd,
+}
+
+/// Takes the bytes. Its own errors stay with it: the backend hears only that it must stop.
+pub trait Sink {
+    /// Hears of an accepted response, before its first byte.
+    ///
+    /// # Errors
+    /// [`Refused`] where the sink cannot take what follows; it knows why.
+    fn begin(&mut self, head: &Head) -> Result<(), Refused>;
+
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// As [`Sink::begin`].
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Refused>;
+}
+
+/// The sink takes no more; the caller of [`Backend::download`] asks the sink why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Credential(***)")
+    }
+}
+
+impl std::fmt::Debug for Header {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let value = if self.secret { "***" } else { &self.value };
+        write!(formatter, "{}: {value}", self.name)
+    }
+}
