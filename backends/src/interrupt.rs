@@ -4,9 +4,15 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Shared by the one who runs an attempt and those who may end it. Once raised it stays raised.
-#[derive(Debug, Default)]
+/// Shared by the one who runs an attempt and those who may end it. Once raised it stays raised. Clones are the same
+/// interrupt.
+#[derive(Clone, Debug, Default)]
 pub struct Interrupt {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
     state: Mutex<State>,
     raised: Condvar,
 }
@@ -15,6 +21,15 @@ pub struct Interrupt {
 struct State {
     raised: bool,
     sockets: Vec<Arc<TcpStream>>,
+}
+
+/// Holds a socket under an [`Interrupt`]. Once it is dropped, no raise touches the socket any more, so that a pooled
+/// connection can go to another attempt.
+#[derive(Debug)]
+#[must_use = "the socket is let go when this is dropped"]
+pub struct Binding {
+    shared: Arc<Shared>,
+    socket: Arc<TcpStream>,
 }
 
 impl Interrupt {
@@ -26,52 +41,114 @@ impl Interrupt {
 
     /// Ends the attempt: shuts down every socket that is bound, wakes every sleeper.
     pub fn raise(&self) {
-        let mut state = self.state();
+        let mut state = self.shared.state();
         state.raised = true;
         for socket in state.sockets.drain(..) {
             // A socket that is gone already needs no shutdown.
             let _ = socket.shutdown(Shutdown::Both);
         }
-        self.raised.notify_all();
+        self.shared.raised.notify_all();
     }
 
     /// Whether somebody raised it.
     #[must_use]
     pub fn is_raised(&self) -> bool {
-        self.state().raised
+        self.shared.state().raised
     }
 
     /// Waits, and returns early with `true` when raised.
     #[must_use]
     pub fn sleep(&self, duration: Duration) -> bool {
-        let end = Instant::now() + duration;
-        let mut state = self.state();
+        let start = Instant::now();
+        let mut state = self.shared.state();
         loop {
-            let left = end.saturating_duration_since(Instant::now());
+            let left = duration.saturating_sub(start.elapsed());
             if state.raised || left.is_zero() {
                 return state.raised;
             }
-            state = self.raised.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self
+                .shared
+                .raised
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
-    /// Binds a socket, so that [`Interrupt::raise`] shuts it down; one bound after the raise is shut down at once.
-    pub fn bind(&self, socket: Arc<TcpStream>) {
-        let mut state = self.state();
+    /// Binds a socket, so that [`Interrupt::raise`] shuts it down for as long as the binding lives; one bound after
+    /// the raise is shut down at once.
+    pub fn bind(&self, socket: Arc<TcpStream>) -> Binding {
+        let mut state = self.shared.state();
         if state.raised {
             let _ = socket.shutdown(Shutdown::Both);
         } else {
-            state.sockets.push(socket);
+            state.sockets.push(Arc::clone(&socket));
+        }
+        drop(state);
+        Binding {
+            shared: Arc::clone(&self.shared),
+            socket,
         }
     }
+}
 
-    /// Lets go of every bound socket, which others may use from now on.
-    pub fn unbind(&self) {
-        self.state().sockets.clear();
+impl Drop for Binding {
+    fn drop(&mut self) {
+        // A raise holds the same lock while it shuts sockets down, so after this line it is either over or never comes.
+        self.shared
+            .state()
+            .sockets
+            .retain(|socket| !Arc::ptr_eq(socket, &self.socket));
     }
+}
 
+impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         // The state is one flag and a list; no panic can leave it half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn pair() -> (Arc<TcpStream>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (Arc::new(near), listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn a_raise_ends_a_read_on_a_bound_socket() {
+        let (near, _far) = pair();
+        let interrupt = Interrupt::new();
+        let _binding = interrupt.bind(Arc::clone(&near));
+        interrupt.raise();
+        assert_eq!((&*near).read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_socket_bound_after_the_raise_is_shut_down_at_once() {
+        let (near, _far) = pair();
+        let interrupt = Interrupt::new();
+        interrupt.raise();
+        let _binding = interrupt.bind(Arc::clone(&near));
+        assert_eq!((&*near).read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_socket_that_was_let_go_survives_the_raise() {
+        use std::io::Write;
+        let (near, mut far) = pair();
+        let interrupt = Interrupt::new();
+        drop(interrupt.bind(Arc::clone(&near)));
+        interrupt.raise();
+        far.write_all(b"x").unwrap();
+        assert_eq!((&*near).read(&mut [0]).unwrap(), 1);
     }
 }

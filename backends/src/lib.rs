@@ -3,11 +3,21 @@
 mod backend;
 mod failure;
 mod interrupt;
+#[cfg(feature = "memory")]
+mod memory;
+#[cfg(any(feature = "http", feature = "memory"))]
+mod proof;
+mod registry;
+mod throttle;
 mod web_error_status;
 
 pub use backend::{
     Backend, Capabilities, Credential, Head, Header, Held, Limits, Refused, Request, Restart, Sink, Start, Validators,
 };
 pub use failure::{Failure, FailureKind};
-pub use interrupt::Interrupt;
+pub use interrupt::{Binding, Interrupt};
+#[cfg(feature = "memory")]
+pub use memory::{Act, Attempted, MemoryBackend, Resource};
+pub use registry::Registry;
+pub use throttle::{RateLimit, Throttle};
 pub use web_error_status::WebErrorStatus;

@@ -1,0 +1,274 @@
+//! Serves scripted resources from memory, scheme `mem`: deterministic, for tests of what stands above the backends.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::proof::{self, Sameness};
+use crate::{
+    Backend, Capabilities, Failure, FailureKind, Head, Held, Interrupt, Request, Restart, Sink, Start, Validators,
+    WebErrorStatus,
+};
+
+/// What one URL serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// The bytes.
+    pub content: Vec<u8>,
+    /// What identifies them; `total_bytes` here is what the head announces, and `None` announces nothing.
+    pub validators: Validators,
+    /// Whether it can be continued from an offset.
+    pub resumable: bool,
+    /// Media type that the head names.
+    pub content_type: Option<String>,
+}
+
+impl Resource {
+    /// One with a strong entity tag, an announced length and the ability to resume.
+    #[must_use]
+    pub fn new(content: impl Into<Vec<u8>>, etag: &str) -> Self {
+        let content = content.into();
+        let validators = Validators {
+            etag: Some(format!("\"{etag}\"")),
+            total_bytes: Some(content.len() as u64),
+            ..Validators::default()
+        };
+        Self {
+            content,
+            validators,
+            resumable: true,
+            content_type: None,
+        }
+    }
+}
+
+/// What happens in one attempt on a URL, instead of serving it whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Serves the resource.
+    Serve,
+    /// Replaces the resource for this attempt and all later ones, then serves it.
+    Replace(Resource),
+    /// Serves up to this offset of the resource, then hangs up.
+    CutAt(u64),
+    /// Serves up to this offset of the resource, then says nothing until it is interrupted.
+    HangAt(u64),
+    /// Fails before the head.
+    Fail(Failure),
+}
+
+/// One attempt that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempted {
+    /// The URL asked for.
+    pub url: String,
+    /// First missing byte of what was held; 0 where nothing was.
+    pub offset_bytes: u64,
+}
+
+/// A backend for tests. Each URL has a resource and a queue of [`Act`]s, of which every attempt takes one; an empty
+/// queue serves.
+#[derive(Debug, Default)]
+pub struct MemoryBackend {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    resources: BTreeMap<String, Resource>,
+    scripts: BTreeMap<String, VecDeque<Act>>,
+    attempts: Vec<Attempted>,
+}
+
+impl MemoryBackend {
+    /// One that serves nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Serves `resource` under `url` from now on.
+    pub fn put(&self, url: &str, resource: Resource) {
+        self.state().resources.insert(url.to_owned(), resource);
+    }
+
+    /// Removes what `url` serves; attempts fail with 404 from now on.
+    pub fn remove(&self, url: &str) {
+        self.state().resources.remove(url);
+    }
+
+    /// Appends to the script of `url`.
+    pub fn script(&self, url: &str, act: Act) {
+        self.state().scripts.entry(url.to_owned()).or_default().push_back(act);
+    }
+
+    /// Every attempt so far, oldest first.
+    #[must_use]
+    pub fn attempts(&self) -> Vec<Attempted> {
+        self.state().attempts.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the next act and the resource as it is after it.
+    fn take(&self, request: &Request) -> (Act, Option<Resource>) {
+        let mut state = self.state();
+        let offset_bytes = request.held.as_ref().map_or(0, |held| held.offset_bytes);
+        state.attempts.push(Attempted {
+            url: request.url.clone(),
+            offset_bytes,
+        });
+        let act = state
+            .scripts
+            .get_mut(&request.url)
+            .and_then(VecDeque::pop_front)
+            .unwrap_or(Act::Serve);
+        if let Act::Replace(resource) = &act {
+            state.resources.insert(request.url.clone(), resource.clone());
+        }
+        (act, state.resources.get(&request.url).cloned())
+    }
+}
+
+impl Backend for MemoryBackend {
+    fn schemes(&self) -> &'static [&'static str] {
+        &["mem"]
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { resume: true }
+    }
+
+    fn download(&self, request: &Request, sink: &mut dyn Sink, interrupt: &Interrupt) -> Result<(), Failure> {
+        let (act, resource) = self.take(request);
+        if interrupt.is_raised() {
+            return Err(failure(
+                FailureKind::Interrupted,
+                WebErrorStatus::OPERATION_CANCELED,
+                &request.url,
+            ));
+        }
+        if let Act::Fail(failure) = act {
+            return Err(failure);
+        }
+        let Some(resource) = resource else {
+            let missing = failure(FailureKind::Permanent, WebErrorStatus::NOT_FOUND, &request.url);
+            return Err(Failure {
+                code: Some(404),
+                ..missing
+            });
+        };
+        check_length(request, &resource)?;
+        let start = start(request.held.as_ref(), &resource);
+        let from = if let Start::Continue { offset_bytes } = start {
+            offset_bytes
+        } else {
+            0
+        };
+        sink.begin(&head(request, &resource, start))
+            .map_err(|_| refused(&request.url))?;
+        let until = match act {
+            Act::CutAt(offset) | Act::HangAt(offset) => offset.min(resource.content.len() as u64),
+            _ => resource.content.len() as u64,
+        };
+        send(request, &resource, from..until.max(from), sink, interrupt)?;
+        finish(&act, request, interrupt)
+    }
+}
+
+fn check_length(request: &Request, resource: &Resource) -> Result<(), Failure> {
+    match (request.expected_bytes, resource.validators.total_bytes) {
+        (Some(expected), Some(total)) if expected != total => Err(failure(
+            FailureKind::Permanent,
+            WebErrorStatus::LENGTH_MISMATCH,
+            &request.url,
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn start(held: Option<&Held>, resource: &Resource) -> Start {
+    let Some(held) = held.filter(|held| held.offset_bytes > 0) else {
+        return Start::Beginning;
+    };
+    match proof::compare(&held.validators, &resource.validators) {
+        Sameness::Different => Start::Restart(Restart::Changed),
+        Sameness::Unproven => Start::Restart(Restart::NoProof),
+        Sameness::Same if !resource.resumable => Start::Restart(Restart::RangeIgnored),
+        Sameness::Same if held.offset_bytes > resource.content.len() as u64 => Start::Restart(Restart::BeyondEnd),
+        Sameness::Same => Start::Continue {
+            offset_bytes: held.offset_bytes,
+        },
+    }
+}
+
+fn head(request: &Request, resource: &Resource, start: Start) -> Head {
+    Head {
+        status_code: if matches!(start, Start::Continue { .. }) {
+            206
+        } else {
+            200
+        },
+        start,
+        validators: resource.validators.clone(),
+        actual_url: request.url.clone(),
+        resumable: resource.resumable,
+        content_type: resource.content_type.clone(),
+        modified: resource.validators.last_modified.as_deref().and_then(proof::date),
+    }
+}
+
+fn send(
+    request: &Request,
+    resource: &Resource,
+    range: std::ops::Range<u64>,
+    sink: &mut dyn Sink,
+    interrupt: &Interrupt,
+) -> Result<(), Failure> {
+    // The content is in memory, so its offsets fit in usize.
+    let range = usize::try_from(range.start).unwrap_or(usize::MAX)..usize::try_from(range.end).unwrap_or(usize::MAX);
+    for piece in resource.content[range].chunks(request.buffer_bytes.max(1)) {
+        if interrupt.is_raised() {
+            return Err(failure(
+                FailureKind::Interrupted,
+                WebErrorStatus::OPERATION_CANCELED,
+                &request.url,
+            ));
+        }
+        sink.write(piece).map_err(|_| refused(&request.url))?;
+    }
+    Ok(())
+}
+
+fn finish(act: &Act, request: &Request, interrupt: &Interrupt) -> Result<(), Failure> {
+    match act {
+        Act::CutAt(_) => {
+            let kind = FailureKind::Transient { retry_after: None };
+            Err(failure(kind, WebErrorStatus::DISCONNECTED, &request.url))
+        }
+        Act::HangAt(_) => {
+            while !interrupt.sleep(Duration::from_secs(3600)) {}
+            Err(failure(
+                FailureKind::Interrupted,
+                WebErrorStatus::OPERATION_CANCELED,
+                &request.url,
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refused(url: &str) -> Failure {
+    failure(FailureKind::SinkRefused, WebErrorStatus::FILE_ACCESS, url)
+}
+
+fn failure(kind: FailureKind, status: WebErrorStatus, url: &str) -> Failure {
+    Failure {
+        kind,
+        status,
+        code: None,
+        message: format!("{url}: {status}"),
+    }
+}

@@ -1,0 +1,194 @@
+//! What proves that two responses carry one representation of a resource.
+//!
+//! Sources: RFC 9110, section 8.8.3.2 (comparison of entity tags) and section 8.8.2.2 (when Last-Modified is strong).
+
+use std::time::{Duration, SystemTime};
+
+use crate::Validators;
+
+/// Whether two responses carry the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sameness {
+    /// A strong validator says so.
+    Same,
+    /// A validator or the length says that they differ.
+    Different,
+    /// Neither is proven.
+    Unproven,
+}
+
+/// Compares what is held with what a new response says of itself. A contradiction outweighs every agreement.
+pub(crate) fn compare(held: &Validators, new: &Validators) -> Sameness {
+    let totals_agree = match (held.total_bytes, new.total_bytes) {
+        (Some(held), Some(new)) if held != new => return Sameness::Different,
+        (Some(_), Some(_)) => true,
+        _ => false,
+    };
+    if let (Some(held_tag), Some(new_tag)) = (&held.etag, &new.etag) {
+        if opaque(held_tag) != opaque(new_tag) {
+            return Sameness::Different;
+        }
+        if is_strong(held_tag) && is_strong(new_tag) {
+            return Sameness::Same;
+        }
+    }
+    match (&held.last_modified, &new.last_modified) {
+        (Some(held_time), Some(new_time)) if !same_time(held_time, new_time) => Sameness::Different,
+        (Some(_), Some(_)) if totals_agree && strong_last_modified(held).is_some() => Sameness::Same,
+        _ => Sameness::Unproven,
+    }
+}
+
+/// The entity tag, if it is one and strong.
+#[cfg(feature = "http")]
+pub(crate) fn strong_etag(validators: &Validators) -> Option<&str> {
+    validators.etag.as_deref().filter(|tag| is_strong(tag))
+}
+
+/// Last-Modified, if it is strong: the response that carried it was made at least one second later by its own clock,
+/// so that no second change within the same second can hide behind it.
+///
+/// Source: RFC 9110, section 8.8.2.2.
+pub(crate) fn strong_last_modified(validators: &Validators) -> Option<&str> {
+    let text = validators.last_modified.as_deref()?;
+    let modified = date(text)?;
+    let made = date(validators.date.as_deref()?)?;
+    (made.duration_since(modified).ok()? >= Duration::from_secs(1)).then_some(text)
+}
+
+/// An HTTP date in any of its three forms (RFC 9110, section 5.6.7).
+pub(crate) fn date(text: &str) -> Option<SystemTime> {
+    httpdate::parse_http_date(text.trim()).ok()
+}
+
+fn is_strong(tag: &str) -> bool {
+    tag.len() >= 2 && tag.starts_with('"') && tag.ends_with('"')
+}
+
+fn opaque(tag: &str) -> &str {
+    tag.strip_prefix("W/").unwrap_or(tag)
+}
+
+fn same_time(left: &str, right: &str) -> bool {
+    left == right || date(left).is_some_and(|time| date(right) == Some(time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sameness::{Different, Same, Unproven};
+    use super::*;
+
+    const TEN: &str = "Sun, 06 Nov 1994 08:49:10 GMT";
+    const TEN_OLD_FORM: &str = "Sunday, 06-Nov-94 08:49:10 GMT";
+    const ELEVEN: &str = "Sun, 06 Nov 1994 08:49:11 GMT";
+
+    fn validators(etag: &str, modified: &str, made: &str, total: u64) -> Validators {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Validators {
+            etag: some(etag),
+            last_modified: some(modified),
+            date: some(made),
+            total_bytes: (total > 0).then_some(total),
+        }
+    }
+
+    #[test]
+    fn only_a_strong_agreement_without_any_contradiction_is_proof() {
+        // Each row: the rule, what is held (tag, modified, date, total), what came, the answer.
+        let rows = [
+            ("8.8.3.2 strong equal", ("\"a\"", "", "", 0), ("\"a\"", "", "", 0), Same),
+            (
+                "8.8.3.2 strong differ",
+                ("\"a\"", "", "", 9),
+                ("\"b\"", "", "", 9),
+                Different,
+            ),
+            (
+                "8.8.3.2 weak equal proves nothing",
+                ("W/\"a\"", "", "", 9),
+                ("W/\"a\"", "", "", 9),
+                Unproven,
+            ),
+            (
+                "8.8.3.2 turned weak proves nothing",
+                ("\"a\"", "", "", 9),
+                ("W/\"a\"", "", "", 9),
+                Unproven,
+            ),
+            (
+                "8.8.3.2 weak differ",
+                ("W/\"a\"", "", "", 9),
+                ("W/\"b\"", "", "", 9),
+                Different,
+            ),
+            (
+                "8.8.3 no quotes is no tag",
+                ("a", "", "", 9),
+                ("a", "", "", 9),
+                Unproven,
+            ),
+            (
+                "length contradicts the tag",
+                ("\"a\"", "", "", 9),
+                ("\"a\"", "", "", 8),
+                Different,
+            ),
+            (
+                "tag contradicts the time",
+                ("\"a\"", TEN, ELEVEN, 9),
+                ("\"b\"", TEN, ELEVEN, 9),
+                Different,
+            ),
+            (
+                "8.8.2.2 strong time and total",
+                ("", TEN, ELEVEN, 9),
+                ("", TEN, ELEVEN, 9),
+                Same,
+            ),
+            (
+                "8.8.2.2 strong time beside a weak tag",
+                ("W/\"a\"", TEN, ELEVEN, 9),
+                ("W/\"a\"", TEN, "", 9),
+                Same,
+            ),
+            (
+                "tag gone, strong time stays",
+                ("\"a\"", TEN, ELEVEN, 9),
+                ("", TEN, ELEVEN, 9),
+                Same,
+            ),
+            (
+                "8.8.2.2 same second is weak",
+                ("", TEN, TEN, 9),
+                ("", TEN, TEN, 9),
+                Unproven,
+            ),
+            (
+                "8.8.2.2 made before the change",
+                ("", ELEVEN, TEN, 9),
+                ("", ELEVEN, TEN, 9),
+                Unproven,
+            ),
+            ("8.8.2.2 no Date is weak", ("", TEN, "", 9), ("", TEN, "", 9), Unproven),
+            (
+                "strong time, total unknown",
+                ("", TEN, ELEVEN, 9),
+                ("", TEN, ELEVEN, 0),
+                Unproven,
+            ),
+            ("times differ", ("", TEN, ELEVEN, 9), ("", ELEVEN, ELEVEN, 9), Different),
+            (
+                "5.6.7 one time, two forms",
+                ("", TEN, ELEVEN, 9),
+                ("", TEN_OLD_FORM, ELEVEN, 9),
+                Same,
+            ),
+            ("nothing to compare", ("\"a\"", "", "", 9), ("", "", "", 9), Unproven),
+        ];
+        for (rule, held, new, answer) in rows {
+            let held = validators(held.0, held.1, held.2, held.3);
+            let new = validators(new.0, new.1, new.2, new.3);
+            assert_eq!(compare(&held, &new), answer, "{rule}");
+        }
+    }
+}
