@@ -1,0 +1,337 @@
+//! What the tests of the command share: a real nginx, the real binary, deterministic files, bounded waits.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world has failed")]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+mod certificates;
+mod nginx;
+
+pub(crate) use nginx::Nginx;
+
+/// No single step of a test takes longer than this; a step that does has hung.
+pub(crate) const STEP_MAX: Duration = Duration::from_secs(60);
+
+/// Repeats `check` until it answers, for at most [`STEP_MAX`].
+///
+/// # Panics
+/// If the time is over; `what` says what never came.
+pub(crate) fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = check() {
+            return answer;
+        }
+        assert!(started.elapsed() < STEP_MAX, "waited {STEP_MAX:?} in vain for: {what}");
+        // Between two looks at something that another process does; no step relies on how long this takes.
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A line that reaches the summary of `tests/run` although the test passes: the test harness swallows only `print!`.
+pub(crate) fn figure(line: &str) {
+    let _ = writeln!(std::io::stderr(), "figure: {line}");
+}
+
+/// Repeatable numbers (`SplitMix64`).
+pub(crate) struct Seeded(u64);
+
+impl Seeded {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A seed that differs from run to run, unless `BACKHAUL_TEST_SEED` fixes it.
+    pub(crate) fn from_environment() -> (Self, u64) {
+        let fixed = std::env::var("BACKHAUL_TEST_SEED")
+            .ok()
+            .and_then(|text| text.parse().ok());
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
+        let seed = fixed.unwrap_or(u64::from(now.subsec_nanos()) ^ now.as_secs());
+        (Self(seed), seed)
+    }
+
+    pub(crate) fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.number() % end
+    }
+
+    pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length + 8);
+        while bytes.len() < length {
+            bytes.extend_from_slice(&self.number().to_le_bytes());
+        }
+        bytes.truncate(length);
+        bytes
+    }
+}
+
+/// How a command ended.
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// Asserts the exit code and shows everything otherwise.
+    pub(crate) fn expect_code(self, code: i32) -> Self {
+        assert_eq!(
+            self.code(),
+            Some(code),
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout,
+            self.stderr
+        );
+        self
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not JSON: {error}\n{}", self.stdout))
+    }
+}
+
+/// A running command, killed when the test lets go of it.
+pub(crate) struct Running {
+    child: Child,
+    stdout: mpsc::Receiver<String>,
+    stderr: mpsc::Receiver<String>,
+}
+
+impl Running {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        Self::spawn_with_input(command, b"")
+    }
+
+    pub(crate) fn spawn_with_input(command: &mut Command, input: &[u8]) -> Self {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_vec();
+        // A command that refuses its arguments may end without reading its input.
+        thread::spawn(move || drop(stdin.write_all(&input)));
+        let stdout = collect(child.stdout.take().unwrap());
+        let stderr = collect(child.stderr.take().unwrap());
+        Self { child, stdout, stderr }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// SIGKILL, and no process is left when this returns.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends a signal by name, for example `INT`.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args(["-s", name, &self.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success(), "kill -s {name}");
+    }
+
+    /// Waits for the end, for at most `limit`; then the command has hung, is killed, and the test fails.
+    pub(crate) fn finish_within(mut self, limit: Duration) -> Ended {
+        let started = Instant::now();
+        // Both pipes close when the process ends; that is the signal waited for.
+        let stdout = self.stdout.recv_timeout(limit);
+        let stderr = self
+            .stderr
+            .recv_timeout(limit.saturating_sub(started.elapsed()).max(Duration::from_secs(1)));
+        let (Ok(stdout), Ok(stderr)) = (stdout, stderr) else {
+            self.child.kill().unwrap();
+            let stderr = self.stderr.recv_timeout(Duration::from_secs(5)).unwrap_or_default();
+            panic!("still running after {limit:?}; stderr:\n{stderr}");
+        };
+        Ended {
+            status: self.child.wait().unwrap(),
+            stdout,
+            stderr,
+        }
+    }
+
+    pub(crate) fn finish(self) -> Ended {
+        self.finish_within(STEP_MAX)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn collect(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
+    });
+    receiver
+}
+
+/// A fresh folder with a state directory and a place for downloads, and the binary to run in it.
+pub(crate) struct Home {
+    folder: TempDir,
+}
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        let folder = TempDir::with_prefix("backhaul-test-").unwrap();
+        fs::create_dir(folder.path().join("downloads")).unwrap();
+        Self { folder }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    pub(crate) fn downloads(&self) -> PathBuf {
+        self.folder.path().join("downloads")
+    }
+
+    pub(crate) fn download(&self, name: &str) -> PathBuf {
+        self.downloads().join(name)
+    }
+
+    /// The binary under test with this state directory, in an environment that holds nothing of the developer's.
+    pub(crate) fn command<Argument: AsRef<std::ffi::OsStr>>(&self, arguments: &[Argument]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_backhaul"));
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.path())
+            .env("RUST_BACKTRACE", "1")
+            .current_dir(self.path())
+            .arg("--state-dir")
+            .arg(self.state())
+            .args(arguments);
+        command
+    }
+
+    pub(crate) fn run<Argument: AsRef<std::ffi::OsStr>>(&self, arguments: &[Argument]) -> Ended {
+        Running::spawn(&mut self.command(arguments)).finish()
+    }
+
+    pub(crate) fn spawn<Argument: AsRef<std::ffi::OsStr>>(&self, arguments: &[Argument]) -> Running {
+        Running::spawn(&mut self.command(arguments))
+    }
+
+    /// `list --json` of all apps.
+    pub(crate) fn listing(&self) -> Vec<serde_json::Value> {
+        let json = self.run(&["list", "--json", "--all-apps"]).expect_code(0).json();
+        json.as_array()
+            .unwrap_or_else(|| panic!("not an array: {json}"))
+            .clone()
+    }
+
+    /// The only operation there is, as `list --json` shows it.
+    pub(crate) fn operation(&self) -> serde_json::Value {
+        let mut all = self.listing();
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.remove(0)
+    }
+
+    /// Adds one download and returns its id.
+    pub(crate) fn add(&self, url: &str, destination: &Path, more: &[&str]) -> String {
+        let mut arguments = vec!["add", url, "-o", destination.to_str().unwrap()];
+        arguments.extend_from_slice(more);
+        let ended = self.run(&arguments).expect_code(0);
+        let id = ended.stdout.trim_end().to_owned();
+        assert!(
+            !id.is_empty() && !id.contains(char::is_whitespace),
+            "not one id alone: {:?}",
+            ended.stdout
+        );
+        id
+    }
+}
+
+/// Names of the files in a folder, sorted; none if there is no such folder.
+pub(crate) fn names_in(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Asserts that a file holds exactly these bytes, and says where it first differs.
+pub(crate) fn assert_same(path: &Path, expected: &[u8]) {
+    let found = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let differs = found.iter().zip(expected).position(|(a, b)| a != b);
+    assert!(
+        found.len() == expected.len() && differs.is_none(),
+        "{}: {} bytes, expected {}; first difference at {differs:?}",
+        path.display(),
+        found.len(),
+        expected.len(),
+    );
+}
+
+/// A port that was free a moment ago. Another process may take it first, so whoever binds it retries with a new one.
+fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// One plain request over a connection of its own; `headers` are whole lines.
+fn connect(port: u16, path: &str, headers: &str) -> std::io::Result<TcpStream> {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    Ok(stream)
+}
+
+/// The answer as it came: status line, headers and body.
+fn fetch_raw(port: u16, path: &str, headers: &str) -> std::io::Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    connect(port, path, headers)?.read_to_end(&mut answer)?;
+    Ok(answer)
+}
