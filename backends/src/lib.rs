@@ -2,6 +2,8 @@
 
 mod backend;
 mod failure;
+#[cfg(feature = "http")]
+mod http;
 mod interrupt;
 #[cfg(feature = "memory")]
 mod memory;
@@ -15,6 +17,8 @@ pub use backend::{
     Backend, Capabilities, Credential, Head, Header, Held, Limits, Refused, Request, Restart, Sink, Start, Validators,
 };
 pub use failure::{Failure, FailureKind};
+#[cfg(feature = "http")]
+pub use http::{HttpBackend, HttpConfig, HttpConfigError, RESERVED_HEADERS};
 pub use interrupt::{Binding, Interrupt};
 #[cfg(feature = "memory")]
 pub use memory::{Act, Attempted, MemoryBackend, Resource};

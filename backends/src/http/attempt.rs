@@ -1,0 +1,193 @@
+//! What one attempt shares with the transport that carries it.
+//!
+//! The agent and its pool serve every attempt, and ureq hands a transport nothing of the request it works for. Both run
+//! on the thread of the attempt, so the attempt lies in a thread-local while it lasts and the transport finds it there.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::{Interrupt, Limits};
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Attempt>>> = const { RefCell::new(None) };
+}
+
+/// What went wrong below HTTP.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The attempt was interrupted.
+    Interrupted,
+    /// The name could not be looked up; the resolver's words.
+    Name(String),
+    /// No address accepted a connection; the last one and its answer.
+    Connect(SocketAddr, io::Error),
+    /// A phase took too long.
+    TimedOut(Phase),
+    /// No root certificates could be had.
+    Roots(String),
+    /// TLS broke, before or after the handshake.
+    Tls(Box<rustls::Error>),
+    /// The other side closed without `close_notify`, or in the handshake.
+    Cut,
+    /// The connection broke.
+    Connection(io::Error),
+}
+
+/// What the transport is doing; each phase has its own limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Look-up, TCP connect and TLS handshake together.
+    Connect,
+    /// Sending the request and waiting for the head of the response.
+    Response,
+    /// Reading the body: the limit is on silence.
+    Body,
+}
+
+/// One attempt, while it runs.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) interrupt: Interrupt,
+    limits: Limits,
+    phase: Cell<Phase>,
+    phase_began: Cell<Instant>,
+    silent_since: Cell<Option<Instant>>,
+    fault: RefCell<Option<Fault>>,
+    ended: Cell<bool>,
+    reused: Cell<bool>,
+    heard: Cell<bool>,
+    fresh_only: Cell<bool>,
+}
+
+/// Ends the attempt's time as the current one of its thread.
+pub(super) struct Entered(Rc<Attempt>);
+
+impl std::ops::Deref for Entered {
+    type Target = Attempt;
+
+    fn deref(&self) -> &Attempt {
+        &self.0
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.with_borrow_mut(|current| *current = None);
+    }
+}
+
+impl Attempt {
+    /// Makes a new attempt the current one of this thread.
+    pub(super) fn enter(interrupt: &Interrupt, limits: Limits) -> Entered {
+        let attempt = Rc::new(Self {
+            interrupt: interrupt.clone(),
+            limits,
+            phase: Cell::new(Phase::Connect),
+            phase_began: Cell::new(Instant::now()),
+            silent_since: Cell::new(None),
+            fault: RefCell::new(None),
+            ended: Cell::new(false),
+            reused: Cell::new(false),
+            heard: Cell::new(false),
+            fresh_only: Cell::new(false),
+        });
+        CURRENT.with_borrow_mut(|current| *current = Some(Rc::clone(&attempt)));
+        Entered(attempt)
+    }
+
+    /// The attempt that runs on this thread.
+    pub(super) fn current() -> Option<Rc<Self>> {
+        CURRENT.with_borrow(Clone::clone)
+    }
+
+    /// Forgets the last exchange of request and response; with `fresh_only` no pooled connection will do.
+    pub(super) fn begin_exchange(&self, fresh_only: bool) {
+        self.fault.replace(None);
+        self.ended.set(false);
+        self.reused.set(false);
+        self.heard.set(false);
+        self.fresh_only.set(fresh_only);
+        self.enter_phase(Phase::Connect);
+    }
+
+    pub(super) fn enter_phase(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.phase_began.set(Instant::now());
+        self.silent_since.set(None);
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Time left in this phase; `None` once it is over.
+    pub(super) fn left(&self) -> Option<Duration> {
+        let (limit, since) = match self.phase.get() {
+            Phase::Connect => (self.limits.connect, Some(self.phase_began.get())),
+            Phase::Response => (self.limits.response, Some(self.phase_began.get())),
+            Phase::Body => (self.limits.stall, self.silent_since.get()),
+        };
+        let left = limit.saturating_sub(since.map_or(Duration::ZERO, |since| since.elapsed()));
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// The other side said nothing since `since`.
+    pub(super) fn note_silence(&self, since: Instant) {
+        if self.silent_since.get().is_none() {
+            self.silent_since.set(Some(since));
+        }
+    }
+
+    /// Bytes came.
+    pub(super) fn note_bytes(&self) {
+        self.heard.set(true);
+        self.silent_since.set(None);
+    }
+
+    /// The other side ended the stream in good order.
+    pub(super) fn note_end(&self) {
+        self.ended.set(true);
+    }
+
+    /// A connection from the pool is in use.
+    pub(super) fn note_reuse(&self) {
+        self.reused.set(true);
+    }
+
+    pub(super) fn wants_fresh(&self) -> bool {
+        self.fresh_only.get()
+    }
+
+    /// Keeps what went wrong, and gives the error that passes it through ureq. ureq takes some kinds for the end of a
+    /// body, so that error is always of kind `Other`.
+    pub(super) fn fail(&self, fault: Fault) -> io::Error {
+        // A raise shuts the socket down, which looks like any fault of the network; the cause is the raise.
+        let fault = if self.interrupt.is_raised() {
+            Fault::Interrupted
+        } else {
+            fault
+        };
+        self.fault.borrow_mut().get_or_insert(fault);
+        io::Error::other("the transport kept the cause")
+    }
+
+    /// What went wrong below HTTP, if anything did.
+    pub(super) fn take_fault(&self) -> Option<Fault> {
+        self.fault.take()
+    }
+
+    /// Whether the stream ended in good order: by FIN, and under TLS after `close_notify`.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get() && self.fault.borrow().is_none() && !self.interrupt.is_raised()
+    }
+
+    /// Whether a pooled connection died before it said anything: the server had closed it, and the request may go out
+    /// again on a fresh one.
+    pub(super) fn reused_connection_was_dead(&self) -> bool {
+        let lost = matches!(&*self.fault.borrow(), None | Some(Fault::Cut | Fault::Connection(_)));
+        self.reused.get() && !self.heard.get() && lost && !self.interrupt.is_raised()
+    }
+}

@@ -1,0 +1,143 @@
+//! Moves the body to the sink, and decides whether its end is the end of the resource.
+
+use std::io::{self, Read};
+use std::time::{Duration, Instant};
+
+use super::attempt::Attempt;
+use super::problem::Problem;
+use super::response::{Body, Framing};
+use crate::{Sink, WebErrorStatus};
+
+/// Longest time that received bytes wait for the buffer to fill. A slow transfer would otherwise keep seconds of work
+/// where a crash loses them.
+const FLUSH_AFTER: Duration = Duration::from_millis(500);
+
+const BUFFER_BYTES_MIN: usize = 4 * 1024;
+const BUFFER_BYTES_MAX: usize = 1024 * 1024;
+
+/// What is moved from and to, and under which terms.
+pub(super) struct Transfer<'a> {
+    pub(super) attempt: &'a Attempt,
+    pub(super) sink: &'a mut dyn Sink,
+    pub(super) framing: Framing,
+    /// Bytes that must come, where known.
+    pub(super) length: Option<u64>,
+    /// They are not yet the rest of the resource.
+    pub(super) then_more: bool,
+}
+
+impl Transfer<'_> {
+    /// Everything that was received reaches the sink, however it ends.
+    pub(super) fn run(&mut self, reader: &mut dyn Read, buffer_bytes: usize) -> Result<(), Problem> {
+        let mut buffer = vec![0; self.room(buffer_bytes)];
+        let mut filled = 0;
+        let mut received: u64 = 0;
+        let mut waiting_since = None;
+        loop {
+            let outcome = reader.read(&mut buffer[filled..]);
+            if let Ok(amount @ 1..) = outcome {
+                received += amount as u64;
+                filled += amount;
+                let since = *waiting_since.get_or_insert_with(Instant::now);
+                let excess = self.excess(received);
+                if excess == 0 && filled < buffer.len() && since.elapsed() < FLUSH_AFTER {
+                    continue;
+                }
+                if excess > 0 {
+                    filled = filled.saturating_sub(usize::try_from(excess).unwrap_or(usize::MAX));
+                }
+            }
+            if filled > 0 {
+                self.sink.write(&buffer[..filled]).map_err(|_| Problem::refused())?;
+                filled = 0;
+            }
+            waiting_since = None;
+            match outcome {
+                Ok(0) => return self.end(received),
+                Ok(_) if self.excess(received) > 0 => return Err(self.too_long()),
+                Err(error) if !goes_on(&error) => return Err(self.broken(&error, received)),
+                _ => {}
+            }
+        }
+    }
+
+    fn room(&self, buffer_bytes: usize) -> usize {
+        let wanted = buffer_bytes.clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX);
+        let needed = self
+            .length
+            .and_then(|length| usize::try_from(length).ok())
+            .unwrap_or(wanted);
+        // Never empty: a read into nothing would look like the end.
+        wanted.min(needed).max(1)
+    }
+
+    fn excess(&self, received: u64) -> u64 {
+        self.length.map_or(0, |length| received.saturating_sub(length))
+    }
+
+    fn too_long(&self) -> Problem {
+        let length = self.length.unwrap_or_default();
+        let text = format!("the server sends more than the {length} bytes that are due");
+        Problem::permanent(WebErrorStatus::LENGTH_MISMATCH, text)
+    }
+
+    /// The reader says that the body is over. Behind a length or a last chunk stands the framing; behind the mere end
+    /// of a connection, only an orderly one.
+    fn end(&self, received: u64) -> Result<(), Problem> {
+        if self.attempt.interrupt.is_raised() {
+            return Err(Problem::interrupted());
+        }
+        if self.framing == Framing::Close && !self.attempt.has_ended() {
+            return Err(self
+                .attempt
+                .take_fault()
+                .map_or_else(|| disconnected(received), Problem::from));
+        }
+        match self.length {
+            Some(length) if received < length && self.framing == Framing::Close => Err(disconnected(received)),
+            Some(length) if received != length => {
+                let text = format!("the server ended the content after {received} bytes, {length} are due");
+                Err(Problem::permanent(WebErrorStatus::LENGTH_MISMATCH, text))
+            }
+            _ if self.then_more => Err(Problem::transient(
+                WebErrorStatus::DISCONNECTED,
+                "the server sent only a part of the rest; more must be asked for",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn broken(&self, error: &io::Error, received: u64) -> Problem {
+        if let Some(fault) = self.attempt.take_fault() {
+            return fault.into();
+        }
+        if self.attempt.interrupt.is_raised() {
+            return Problem::interrupted();
+        }
+        if self.attempt.has_ended() {
+            return disconnected(received);
+        }
+        let text = format!("the content cannot be read after {received} bytes: {error}");
+        Problem::transient(WebErrorStatus::ERROR_HTTP_INVALID_SERVER_RESPONSE, text)
+    }
+}
+
+/// A silent tick, or a signal: nothing is lost and reading goes on.
+fn goes_on(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+fn disconnected(received: u64) -> Problem {
+    let text = format!("the server closed the connection early, after {received} bytes of this response");
+    Problem::transient(WebErrorStatus::DISCONNECTED, text)
+}
+
+impl Body {
+    /// Length and whether more must follow.
+    pub(super) fn terms(self) -> Option<(Option<u64>, bool)> {
+        match self {
+            Self::Nothing => None,
+            Self::Bytes { length, then_more } => Some((length, then_more)),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! One request and the head of its response, through ureq.
+
+use std::io::Read;
+
+use ureq::http::{HeaderMap, Request, Response, Version, header};
+use ureq::{Agent, Body};
+
+use super::attempt::{Attempt, Phase};
+use super::fields::Fields;
+use super::problem::Problem;
+use super::response::{Ask, Framing, Reply};
+use super::target::Target;
+use crate::WebErrorStatus;
+
+/// Body of a response that is not wanted: up to here it is read, so that the connection can be used again; beyond, a
+/// new connection is cheaper.
+const DRAIN_BYTES_MAX: u64 = 16 * 1024;
+
+/// Sends a GET and gives what came. A connection from the pool that the server had closed meanwhile is replaced once.
+pub(super) fn get(
+    agent: &Agent,
+    attempt: &Attempt,
+    target: &Target,
+    fields: &Fields,
+    ask: &Ask,
+) -> Result<(Reply, Body), Problem> {
+    let response = match send(agent, attempt, target, fields.head(ask)?, false) {
+        Err(_) if attempt.reused_connection_was_dead() => send(agent, attempt, target, fields.head(ask)?, true),
+        other => other,
+    };
+    let response = response.map_err(|error| problem(&error, attempt))?;
+    let reply = read_head(&response)?;
+    attempt.enter_phase(Phase::Body);
+    Ok((reply, response.into_body()))
+}
+
+fn send(
+    agent: &Agent,
+    attempt: &Attempt,
+    target: &Target,
+    head: HeaderMap,
+    fresh_only: bool,
+) -> Result<Response<Body>, ureq::Error> {
+    attempt.begin_exchange(fresh_only);
+    let mut request = Request::get(target.as_str()).body(())?;
+    *request.headers_mut() = head;
+    agent.run(request)
+}
+
+/// Reads what is left of an unwanted body, if that is little.
+pub(super) fn drain(reply: &Reply, body: Body) {
+    if let Framing::Length(0..=DRAIN_BYTES_MAX) = reply.framing {
+        let mut rest = body.into_reader().take(DRAIN_BYTES_MAX + 1);
+        // If it fails, the connection is closed instead of used again.
+        let _ = std::io::copy(&mut rest, &mut std::io::sink());
+    }
+}
+
+fn problem(error: &ureq::Error, attempt: &Attempt) -> Problem {
+    if let Some(fault) = attempt.take_fault() {
+        return fault.into();
+    }
+    if attempt.interrupt.is_raised() {
+        return Problem::interrupted();
+    }
+    if attempt.has_ended() {
+        return Problem::transient(
+            WebErrorStatus::DISCONNECTED,
+            "the server closed the connection before its response",
+        );
+    }
+    let text = format!("the response cannot be understood: {error}");
+    match error {
+        ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
+            Problem::permanent(WebErrorStatus::ERROR_HTTP_INVALID_SERVER_RESPONSE, text)
+        }
+        ureq::Error::Http(_) | ureq::Error::BadUri(_) => Problem::permanent(
+            WebErrorStatus::UNEXPECTED_CLIENT_ERROR,
+            format!("the request cannot be made: {error}"),
+        ),
+        _ => Problem::transient(WebErrorStatus::UNKNOWN, format!("the exchange failed: {error}")),
+    }
+}
+
+fn read_head(response: &Response<Body>) -> Result<Reply, Problem> {
+    let headers = response.headers();
+    let text = |name| single(headers, name).map(str::to_owned);
+    Ok(Reply {
+        status: response.status().as_u16(),
+        framing: framing(response)?,
+        foreign_coding: foreign_coding(headers),
+        content_range: text(header::CONTENT_RANGE),
+        content_type: text(header::CONTENT_TYPE),
+        etag: text(header::ETAG),
+        last_modified: text(header::LAST_MODIFIED),
+        date: text(header::DATE),
+        accept_ranges: text(header::ACCEPT_RANGES),
+        location: text(header::LOCATION),
+        retry_after: text(header::RETRY_AFTER),
+    })
+}
+
+/// As ureq frames the body, which follows RFC 9112, section 6.3.
+fn framing(response: &Response<Body>) -> Result<Framing, Problem> {
+    let headers = response.headers();
+    let coded = headers.contains_key(header::TRANSFER_ENCODING);
+    if coded && response.version() == Version::HTTP_10 {
+        // RFC 9112, section 6.1: an HTTP/1.0 message with a transfer coding has faulty framing.
+        let status = WebErrorStatus::ERROR_HTTP_INVALID_SERVER_RESPONSE;
+        return Err(Problem::permanent(
+            status,
+            "the server used a transfer coding in HTTP/1.0",
+        ));
+    }
+    if coded {
+        return Ok(Framing::Chunked);
+    }
+    Ok(response.body().content_length().map_or(Framing::Close, Framing::Length))
+}
+
+fn foreign_coding(headers: &HeaderMap) -> Option<String> {
+    let foreign = |name, own: &str| {
+        let values = headers
+            .get_all(name)
+            .iter()
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let all = values.collect::<Vec<_>>().join(",");
+        all.split(',')
+            .map(str::trim)
+            .any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(own))
+            .then_some(all)
+    };
+    foreign(header::CONTENT_ENCODING, "identity").or_else(|| foreign(header::TRANSFER_ENCODING, "chunked"))
+}
+
+/// A field that says one thing. One that is there twice with two values says nothing, and neither does one that is not
+/// text.
+fn single(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next()?;
+    if values.any(|other| other != first) {
+        return None;
+    }
+    first.to_str().ok()
+}

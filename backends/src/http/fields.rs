@@ -1,0 +1,123 @@
+//! The request head: what the caller gave, checked, and what this backend adds.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::problem::Problem;
+use super::response::Ask;
+use crate::{Credential, Header, WebErrorStatus};
+
+/// Request headers that this backend sets itself, in lower case: each would change what a response means or where it
+/// ends.
+pub const RESERVED_HEADERS: &[&str] = &[
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "expect",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "keep-alive",
+    "proxy-connection",
+    "range",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Headers that never follow to another origin, whatever their flag (RFC 9110, section 15.4, on redirects).
+const ORIGIN_BOUND: &[&str] = &["authorization", "cookie", "host", "proxy-authorization"];
+
+/// Fields to send with every request of an attempt.
+#[derive(Debug)]
+pub(super) struct Fields {
+    fields: Vec<Field>,
+}
+
+#[derive(Debug)]
+struct Field {
+    name: HeaderName,
+    value: HeaderValue,
+    stays: bool,
+}
+
+impl Fields {
+    pub(super) fn check(headers: &[Header], credential: Option<&Credential>) -> Result<Self, Problem> {
+        let mut fields = headers.iter().map(check).collect::<Result<Vec<_>, _>>()?;
+        if let Some(credential) = credential
+            && !fields.iter().any(|field| field.name == header::AUTHORIZATION)
+        {
+            fields.push(basic(credential)?);
+        }
+        Ok(Self { fields })
+    }
+
+    /// Drops what must not reach another origin. It stays dropped when a redirect leads back: the way there was not
+    /// chosen by the origin that the secrets were given for.
+    pub(super) fn leave_origin(&mut self) {
+        self.fields.retain(|field| !field.stays);
+    }
+
+    /// The head of one request.
+    pub(super) fn head(&self, ask: &Ask) -> Result<HeaderMap, Problem> {
+        let mut head = HeaderMap::with_capacity(self.fields.len() + 4);
+        for field in &self.fields {
+            head.append(&field.name, field.value.clone());
+        }
+        if let Ask::Rest { offset_bytes, if_range } = ask {
+            head.insert(header::RANGE, value("range", &format!("bytes={offset_bytes}-"))?);
+            if let Some(validator) = if_range {
+                head.insert(header::IF_RANGE, value("if-range", validator)?);
+            }
+        }
+        Ok(head)
+    }
+}
+
+fn check(given: &Header) -> Result<Field, Problem> {
+    let name = HeaderName::from_bytes(given.name.as_bytes())
+        .map_err(|_| wrong(format!("the request header name {:?} is not a token", given.name)))?;
+    if RESERVED_HEADERS.contains(&name.as_str()) {
+        return Err(wrong(format!(
+            "the request header {name} cannot be given: it is set by the transfer itself"
+        )));
+    }
+    let mut value = value(name.as_str(), &given.value)?;
+    value.set_sensitive(given.secret);
+    let stays = given.secret || ORIGIN_BOUND.contains(&name.as_str());
+    Ok(Field { name, value, stays })
+}
+
+fn value(name: &str, text: &str) -> Result<HeaderValue, Problem> {
+    // The value may be secret, so the message does not show it.
+    HeaderValue::from_str(text).map_err(|_| {
+        wrong(format!(
+            "the value of the request header {name} has a character that is not allowed"
+        ))
+    })
+}
+
+/// RFC 7617.
+fn basic(credential: &Credential) -> Result<Field, Problem> {
+    if credential.user.contains(':') {
+        return Err(wrong(
+            "a user name with a colon cannot be sent in Basic authentication".to_owned(),
+        ));
+    }
+    let pair = format!("{}:{}", credential.user, credential.password);
+    let mut value = value("authorization", &format!("Basic {}", STANDARD.encode(pair)))?;
+    value.set_sensitive(true);
+    Ok(Field {
+        name: header::AUTHORIZATION,
+        value,
+        stays: true,
+    })
+}
+
+fn wrong(text: String) -> Problem {
+    Problem::permanent(WebErrorStatus::UNEXPECTED_CLIENT_ERROR, text)
+}

@@ -1,0 +1,249 @@
+//! HTTP and HTTPS, on ureq's protocol core with our own resolver, connector and transport.
+
+mod attempt;
+mod body;
+mod buffers;
+mod connector;
+mod exchange;
+mod fields;
+mod problem;
+mod response;
+mod roots;
+mod target;
+mod wire;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use ureq::Agent;
+use ureq::config::Config;
+
+use self::attempt::Attempt;
+use self::body::Transfer;
+use self::connector::{NoResolver, WireConnector};
+use self::fields::Fields;
+pub use self::fields::RESERVED_HEADERS;
+use self::problem::Problem;
+use self::response::{Accepted, Ask, Decision, Reply};
+use self::roots::{Sources, TlsSetup};
+use self::target::Target;
+use crate::{Backend, Capabilities, Failure, Head, Interrupt, Request, Sink, WebErrorStatus, proof};
+
+/// Redirects followed in one attempt.
+///
+/// Source: RFC 9110, section 15.4, leaves the number open; browsers allow 20, wget 20, curl's library 30.
+const REDIRECTS_MAX: usize = 10;
+
+/// Largest response head. It must fit the input buffers.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// Idle connections kept, in all and for one origin (chosen without measurement; more than there are workers).
+const IDLE_MAX: usize = 64;
+
+/// How the backend reaches servers.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// CA bundle in PEM form; where given, no other root counts. It must exist and hold a certificate.
+    pub ca_bundle: Option<PathBuf>,
+    /// Value of the environment's `SSL_CERT_FILE`.
+    pub ssl_cert_file: Option<PathBuf>,
+    /// Value of the environment's `SSL_CERT_DIR`: directories, with colons between them.
+    pub ssl_cert_dir: Option<PathBuf>,
+    /// What the backend calls itself.
+    pub user_agent: String,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            ca_bundle: None,
+            ssl_cert_file: None,
+            ssl_cert_dir: None,
+            user_agent: concat!("backhaul/", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
+/// A field of [`HttpConfig`] that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpConfigError {
+    /// Name of the field.
+    pub field: &'static str,
+    /// What is wrong with which value.
+    pub reason: String,
+}
+
+impl fmt::Display for HttpConfigError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.field, self.reason)
+    }
+}
+
+impl std::error::Error for HttpConfigError {}
+
+/// Fetches over HTTP/1.1. All attempts share one pool of connections.
+#[derive(Debug)]
+pub struct HttpBackend {
+    agent: Agent,
+}
+
+impl HttpBackend {
+    /// Checks the configuration; certificates other than those of [`HttpConfig::ca_bundle`] are first looked for when
+    /// an https URL is fetched.
+    ///
+    /// # Errors
+    /// [`HttpConfigError`] names the field.
+    pub fn new(config: HttpConfig) -> Result<Self, HttpConfigError> {
+        if let Some(bundle) = &config.ca_bundle {
+            roots::check_bundle(bundle).map_err(|reason| HttpConfigError {
+                field: "ca_bundle",
+                reason,
+            })?;
+        }
+        if ureq::http::HeaderValue::from_str(&config.user_agent).is_err() {
+            let reason = format!("{:?} has a character that a header cannot hold", config.user_agent);
+            return Err(HttpConfigError {
+                field: "user_agent",
+                reason,
+            });
+        }
+        let tls = Arc::new(TlsSetup::new(Sources {
+            bundle: config.ca_bundle,
+            environment_file: config.ssl_cert_file,
+            environment_directory: config.ssl_cert_dir,
+        }));
+        let settings = Config::builder()
+            .proxy(None)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .accept_encoding("identity")
+            .user_agent(config.user_agent)
+            .max_response_header_size(HEAD_BYTES_MAX)
+            .max_idle_connections(IDLE_MAX)
+            .max_idle_connections_per_host(IDLE_MAX)
+            .build();
+        Ok(Self {
+            agent: Agent::with_parts(settings, WireConnector::new(tls), NoResolver),
+        })
+    }
+}
+
+impl Backend for HttpBackend {
+    fn schemes(&self) -> &'static [&'static str] {
+        &["http", "https"]
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { resume: true }
+    }
+
+    fn download(&self, request: &Request, sink: &mut dyn Sink, interrupt: &Interrupt) -> Result<(), Failure> {
+        let attempt = Attempt::enter(interrupt, request.limits);
+        let (target, credential) = Target::parse(&request.url).map_err(|problem| problem.at(""))?;
+        let fields = Fields::check(&request.headers, request.credential.as_ref().or(credential.as_ref()))
+            .map_err(|problem| problem.at(&target.place()))?;
+        let mut download = Download {
+            agent: &self.agent,
+            attempt: &attempt,
+            request,
+            visited: vec![target.clone()],
+            target,
+            fields,
+        };
+        download
+            .run(sink)
+            .map_err(|problem| problem.at(&download.target.place()))
+    }
+}
+
+/// One attempt under way.
+struct Download<'a> {
+    agent: &'a Agent,
+    attempt: &'a Attempt,
+    request: &'a Request,
+    target: Target,
+    fields: Fields,
+    visited: Vec<Target>,
+}
+
+impl Download<'_> {
+    fn run(&mut self, sink: &mut dyn Sink) -> Result<(), Problem> {
+        let held = self.request.held.as_ref();
+        let mut ask = response::ask(held);
+        // Ends: every turn follows one of a bounded number of redirects, or asks for the whole, which happens once.
+        loop {
+            let (reply, body) = exchange::get(self.agent, self.attempt, &self.target, &self.fields, &ask)?;
+            match response::decide(&ask, held, self.request.expected_bytes, &reply, SystemTime::now()) {
+                Decision::Accept(accepted) => return self.receive(&reply, &accepted, body, sink),
+                Decision::AskWhole(reason) => {
+                    exchange::drain(&reply, body);
+                    ask = Ask::Whole { given_up: Some(reason) };
+                }
+                Decision::Redirect(location) => {
+                    exchange::drain(&reply, body);
+                    self.follow(&location)?;
+                }
+                Decision::Fail(problem) => {
+                    exchange::drain(&reply, body);
+                    return Err(problem);
+                }
+            }
+        }
+    }
+
+    fn follow(&mut self, location: &str) -> Result<(), Problem> {
+        let next = self.target.join(location)?;
+        if self.visited.contains(&next) {
+            let text = format!("redirected in a loop, back to {}", next.place());
+            return Err(Problem::permanent(WebErrorStatus::REDIRECT_FAILED, text));
+        }
+        if self.visited.len() > REDIRECTS_MAX {
+            let text = format!("redirected more than {REDIRECTS_MAX} times");
+            return Err(Problem::permanent(WebErrorStatus::REDIRECT_FAILED, text));
+        }
+        if !next.has_origin_of(&self.target) {
+            self.fields.leave_origin();
+        }
+        self.visited.push(next.clone());
+        self.target = next;
+        Ok(())
+    }
+
+    fn receive(
+        &self,
+        reply: &Reply,
+        accepted: &Accepted,
+        body: ureq::Body,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Problem> {
+        let head = self.head(reply, accepted);
+        sink.begin(&head).map_err(|_| Problem::refused())?;
+        let Some((length, then_more)) = accepted.body.terms() else {
+            exchange::drain(reply, body);
+            return Ok(());
+        };
+        let mut transfer = Transfer {
+            attempt: self.attempt,
+            sink,
+            framing: reply.framing,
+            length,
+            then_more,
+        };
+        transfer.run(&mut body.into_reader(), self.request.buffer_bytes)
+    }
+
+    fn head(&self, reply: &Reply, accepted: &Accepted) -> Head {
+        Head {
+            start: accepted.start.clone(),
+            validators: accepted.validators.clone(),
+            actual_url: self.target.without_secrets(),
+            status_code: reply.status,
+            resumable: accepted.resumable,
+            content_type: reply.content_type.clone(),
+            modified: accepted.validators.last_modified.as_deref().and_then(proof::date),
+        }
+    }
+}

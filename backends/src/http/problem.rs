@@ -1,0 +1,231 @@
+//! Turns what went wrong into a classified failure.
+
+use std::io;
+use std::time::Duration;
+
+use rustls::CertificateError;
+
+use super::attempt::{Fault, Phase};
+use super::connector::is_unreachable;
+use crate::{Failure, FailureKind, WebErrorStatus};
+
+/// A [`Failure`] that does not know yet where it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) kind: FailureKind,
+    pub(super) status: WebErrorStatus,
+    pub(super) code: Option<u16>,
+    pub(super) text: String,
+}
+
+impl Problem {
+    pub(super) fn permanent(status: WebErrorStatus, text: impl Into<String>) -> Self {
+        Self {
+            kind: FailureKind::Permanent,
+            status,
+            code: None,
+            text: text.into(),
+        }
+    }
+
+    pub(super) fn transient(status: WebErrorStatus, text: impl Into<String>) -> Self {
+        Self {
+            kind: FailureKind::Transient { retry_after: None },
+            ..Self::permanent(status, text)
+        }
+    }
+
+    pub(super) fn interrupted() -> Self {
+        let kind = FailureKind::Interrupted;
+        Self {
+            kind,
+            ..Self::permanent(WebErrorStatus::OPERATION_CANCELED, "interrupted")
+        }
+    }
+
+    pub(super) fn refused() -> Self {
+        let kind = FailureKind::SinkRefused;
+        Self {
+            kind,
+            ..Self::permanent(WebErrorStatus::FILE_ACCESS, "the bytes could not be stored")
+        }
+    }
+
+    /// Says where it happened.
+    pub(super) fn at(self, place: &str) -> Failure {
+        let message = if place.is_empty() {
+            self.text
+        } else {
+            format!("{place}: {}", self.text)
+        };
+        Failure {
+            kind: self.kind,
+            status: self.status,
+            code: self.code,
+            message,
+        }
+    }
+
+    fn with_code(self, code: Option<u16>) -> Self {
+        Self { code, ..self }
+    }
+
+    fn after(self, retry_after: Option<Duration>) -> Self {
+        Self {
+            kind: FailureKind::Transient { retry_after },
+            ..self
+        }
+    }
+
+    /// An HTTP status that is not a success.
+    ///
+    /// Source: RFC 9110, section 15, for what each status says about trying again; section 10.2.3 for Retry-After.
+    pub(super) fn http_status(code: u16, retry_after: Option<Duration>) -> Self {
+        let status = WebErrorStatus::from_http(code);
+        let name = status
+            .name()
+            .filter(|_| status.0 == i32::from(code))
+            .unwrap_or("a status without a name");
+        let text = format!("the server answered {code} ({name})");
+        let problem = Self::permanent(status, text).with_code(Some(code));
+        match code {
+            408 | 425 | 429 | 500 | 502 | 503 | 504 => problem.after(retry_after),
+            _ => problem,
+        }
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Interrupted => Self::interrupted(),
+            Fault::Name(text) => name_problem(&text),
+            Fault::Connect(address, error) => connect_problem(address, &error),
+            Fault::TimedOut(phase) => Self::transient(WebErrorStatus::TIMEOUT, timeout_text(phase)),
+            Fault::Roots(text) => Self::permanent(WebErrorStatus::UNEXPECTED_CLIENT_ERROR, text),
+            Fault::Tls(error) => tls_problem(&error),
+            Fault::Cut => Self::transient(
+                WebErrorStatus::DISCONNECTED,
+                "the server cut the secure connection short",
+            ),
+            Fault::Connection(error) => connection_problem(&error),
+        }
+    }
+}
+
+fn timeout_text(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Connect => "no connection within the time limit",
+        Phase::Response => "no response within the time limit",
+        Phase::Body => "the server fell silent in the middle of the response",
+    }
+}
+
+/// A name that does not exist will hardly exist on the next attempt, while a name server that gives no answer says
+/// that the network is away. The standard library tells the two apart only in words, those of the C library.
+fn name_problem(text: &str) -> Problem {
+    const ANSWERED: &[&str] = &[
+        "Name or service not known",
+        "No address associated with",
+        "Name does not resolve",
+        "Name has no usable address",
+        "not a name",
+    ];
+    let problem = Problem::transient(
+        WebErrorStatus::HOST_NAME_NOT_RESOLVED,
+        format!(
+            "the host name could not be resolved: {}",
+            text.trim_start_matches("failed to lookup address information: ")
+        ),
+    );
+    if ANSWERED.iter().any(|words| text.contains(words)) {
+        return problem;
+    }
+    Problem {
+        kind: FailureKind::Unreachable,
+        ..problem
+    }
+}
+
+fn connect_problem(address: std::net::SocketAddr, error: &io::Error) -> Problem {
+    let text = format!("no connection to {address}: {error}");
+    if is_unreachable(error) {
+        let kind = FailureKind::Unreachable;
+        return Problem {
+            kind,
+            ..Problem::permanent(WebErrorStatus::SERVER_UNREACHABLE, text)
+        };
+    }
+    Problem::transient(WebErrorStatus::CANNOT_CONNECT, text)
+}
+
+fn connection_problem(error: &io::Error) -> Problem {
+    let text = format!("the connection broke: {error}");
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            Problem::transient(WebErrorStatus::CONNECTION_RESET, text)
+        }
+        io::ErrorKind::TimedOut => Problem::transient(WebErrorStatus::TIMEOUT, text),
+        _ if is_unreachable(error) => {
+            let kind = FailureKind::Unreachable;
+            Problem {
+                kind,
+                ..Problem::permanent(WebErrorStatus::SERVER_UNREACHABLE, text)
+            }
+        }
+        _ => Problem::transient(WebErrorStatus::CONNECTION_ABORTED, text),
+    }
+}
+
+fn tls_problem(error: &rustls::Error) -> Problem {
+    match error {
+        rustls::Error::InvalidCertificate(error) => certificate_problem(error),
+        rustls::Error::PeerIncompatible(_) => Problem::permanent(
+            WebErrorStatus::CANNOT_CONNECT,
+            format!("no common ground for a secure connection: {error}"),
+        ),
+        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => Problem::transient(
+            WebErrorStatus::CANNOT_CONNECT,
+            "the server does not speak TLS on this port; is the URL meant to begin with http:// ?",
+        ),
+        _ => Problem::transient(
+            WebErrorStatus::CONNECTION_ABORTED,
+            format!("the secure connection failed: {error}"),
+        ),
+    }
+}
+
+fn certificate_problem(error: &CertificateError) -> Problem {
+    use CertificateError as E;
+    let refuse = |status, text: &str| Problem::permanent(status, format!("the server's certificate {text}"));
+    match error {
+        E::NotValidForName | E::NotValidForNameContext { .. } => refuse(
+            WebErrorStatus::CERTIFICATE_COMMON_NAME_IS_INCORRECT,
+            "is for another host name",
+        ),
+        E::Expired | E::ExpiredContext { .. } => refuse(
+            WebErrorStatus::CERTIFICATE_EXPIRED,
+            "has expired, or the clock of this device is wrong",
+        ),
+        E::NotValidYet | E::NotValidYetContext { .. } => Problem {
+            kind: FailureKind::ClockNotSet,
+            ..refuse(
+                WebErrorStatus::CERTIFICATE_IS_INVALID,
+                "is not valid yet; the clock of this device may not be set",
+            )
+        },
+        E::Revoked => refuse(WebErrorStatus::CERTIFICATE_REVOKED, "was revoked"),
+        E::UnknownIssuer => refuse(
+            WebErrorStatus::CERTIFICATE_IS_INVALID,
+            "is from an unknown issuer; give its CA bundle if you trust it",
+        ),
+        E::BadEncoding | E::BadSignature | E::UnhandledCriticalExtension => refuse(
+            WebErrorStatus::CERTIFICATE_CONTAINS_ERRORS,
+            &format!("contains errors: {error}"),
+        ),
+        _ => refuse(
+            WebErrorStatus::CERTIFICATE_IS_INVALID,
+            &format!("is not acceptable: {error}"),
+        ),
+    }
+}

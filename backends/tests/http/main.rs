@@ -1,0 +1,6 @@
+//! The HTTP backend against servers that misbehave on purpose.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod redirects;
+mod server;
+mod transfer;

@@ -1,0 +1,173 @@
+//! Redirects: followed here, bounded, and never with secrets to another origin.
+
+use backhaul_backends::{Credential, FailureKind, Request, Start, WebErrorStatus};
+
+use crate::server::{Server, Step, answer, fetch, header, request, response, rest};
+
+fn redirect(status: &str, location: &str) -> Vec<u8> {
+    response(status, &format!("Location: {location}\r\n"), b"moved")
+}
+
+#[test]
+fn each_redirect_status_is_followed_on_the_same_connection() {
+    let statuses = [
+        "301 Moved",
+        "302 Found",
+        "303 See Other",
+        "307 Temporary",
+        "308 Permanent",
+    ];
+    for status in statuses {
+        let server = Server::new(vec![vec![
+            Step::Take,
+            Step::Send(redirect(status, "b/../c?d=e#f")),
+            Step::Take,
+            Step::Send(response("200 OK", "", b"here")),
+        ]]);
+        let (result, kept) = fetch(&request(&server.url("/a/x")));
+        result.unwrap();
+        assert_eq!(kept.bytes, b"here");
+        assert_eq!(kept.head().actual_url, server.url("/a/c?***"));
+        assert!(server.request().starts_with("get /a/x "));
+        assert!(server.request().starts_with("get /a/c?d=e "));
+    }
+}
+
+#[test]
+fn a_range_follows_the_redirect() {
+    let part = response(
+        "206 Partial Content",
+        "ETag: \"v1\"\r\nContent-Range: bytes 3-4/5\r\n",
+        b"lo",
+    );
+    let target = Server::once(part);
+    let server = Server::once(redirect("302 Found", &target.url("/")));
+    let (result, kept) = fetch(&rest(&server.url("/"), 3, 5));
+    result.unwrap();
+    assert_eq!(kept.head().start, Start::Continue { offset_bytes: 3 });
+    let asked = target.request();
+    assert!(
+        asked.contains("range: bytes=3-\r\n") && asked.contains("if-range: \"v1\"\r\n"),
+        "{asked}"
+    );
+}
+
+#[test]
+fn secrets_stay_with_the_origin_they_were_given_for() {
+    let headers = vec![
+        header("X-Device", "42", false),
+        header("X-Api-Key", "hush", true),
+        header("Cookie", "session=hush", false),
+    ];
+    let credential = Some(Credential {
+        user: "u".to_owned(),
+        password: "hush".to_owned(),
+    });
+    let other = Server::new(vec![answer(response("200 OK", "", b"x"))]);
+    let server = Server::new(vec![
+        answer(redirect("302 Found", "/next")),
+        answer(redirect("302 Found", &other.url("/"))),
+    ]);
+    let (result, _) = fetch(&Request {
+        headers,
+        credential,
+        ..request(&server.url("/"))
+    });
+    result.unwrap();
+    for own in [server.request(), server.request()] {
+        assert!(
+            own.contains("x-api-key: hush\r\n") && own.contains("cookie: session=hush\r\n"),
+            "{own}"
+        );
+        assert!(own.contains("authorization: basic dtpodxno\r\n"), "{own}");
+    }
+    let foreign = other.request();
+    assert!(foreign.contains("x-device: 42\r\n"), "{foreign}");
+    assert!(
+        !foreign.contains("hush") && !foreign.contains("authorization"),
+        "{foreign}"
+    );
+}
+
+#[test]
+fn an_own_authorization_header_stays_too_and_outranks_the_credential() {
+    let other = Server::once(response("200 OK", "", b"x"));
+    let server = Server::once(redirect("302 Found", &other.url("/")));
+    let headers = vec![header("Authorization", "Bearer t", false)];
+    let credential = Some(Credential {
+        user: "u".to_owned(),
+        password: "p".to_owned(),
+    });
+    fetch(&Request {
+        headers,
+        credential,
+        ..request(&server.url("/"))
+    })
+    .0
+    .unwrap();
+    assert!(server.request().contains("authorization: bearer t\r\n"));
+    assert!(!other.request().contains("authorization"));
+}
+
+#[test]
+fn user_info_in_a_location_is_not_sent() {
+    let other = Server::once(response("200 OK", "", b"x"));
+    let location = format!("http://eve:hush@{}/", other.address);
+    let server = Server::once(redirect("302 Found", &location));
+    let (result, kept) = fetch(&request(&server.url("/")));
+    result.unwrap();
+    assert!(!other.request().contains("authorization"));
+    assert_eq!(kept.head().actual_url, other.url("/"));
+}
+
+#[test]
+fn a_loop_ends_and_is_named() {
+    let server = Server::new(vec![
+        answer(redirect("302 Found", "/b")),
+        answer(redirect("302 Found", "/a")),
+    ]);
+    let failure = fetch(&request(&server.url("/a"))).0.unwrap_err();
+    assert_eq!(
+        (failure.kind, failure.status),
+        (FailureKind::Permanent, WebErrorStatus::REDIRECT_FAILED)
+    );
+    assert!(
+        failure.message.contains("loop, back to") && failure.message.contains("/a"),
+        "{failure}"
+    );
+}
+
+#[test]
+fn ten_redirects_are_followed_and_no_more() {
+    let chain = |length: usize| (1..=length).map(|n| answer(redirect("302 Found", &format!("/{n}"))));
+    let enough = chain(10).chain([answer(response("200 OK", "", b"end"))]).collect();
+    fetch(&request(&Server::new(enough).url("/"))).0.unwrap();
+    let failure = fetch(&request(&Server::new(chain(11).collect()).url("/")))
+        .0
+        .unwrap_err();
+    assert_eq!(
+        (failure.kind, failure.status),
+        (FailureKind::Permanent, WebErrorStatus::REDIRECT_FAILED)
+    );
+    assert!(failure.message.contains("more than 10"), "{failure}");
+}
+
+#[test]
+fn a_location_that_cannot_be_followed_is_a_named_failure() {
+    for (location, part) in [
+        ("ftp://x/", "scheme ftp"),
+        ("http://", "bad URL"),
+        ("http://[::1", "bad URL"),
+    ] {
+        let server = Server::once(redirect("302 Found", location));
+        let failure = fetch(&request(&server.url("/"))).0.unwrap_err();
+        assert_eq!(
+            (failure.kind, failure.status),
+            (FailureKind::Permanent, WebErrorStatus::REDIRECT_FAILED)
+        );
+        assert!(failure.message.contains(part), "{failure}");
+    }
+    let server = Server::once(response("302 Found", "", b""));
+    let failure = fetch(&request(&server.url("/"))).0.unwrap_err();
+    assert_eq!((failure.kind, failure.code), (FailureKind::Permanent, Some(302)));
+}
