@@ -8,7 +8,7 @@ mod support;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use support::Nginx;
+use support::nginx::Nginx;
 
 /// A request through openssl's own client, which knows nothing of ours: the answer, or what it disliked.
 fn ask_over_tls(nginx: &Nginx, leaf: &str, path: &str) -> String {

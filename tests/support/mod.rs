@@ -14,9 +14,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 mod certificates;
-mod nginx;
-
-pub(crate) use nginx::Nginx;
+pub(crate) mod mount;
+pub(crate) mod nginx;
 
 /// No single step of a test takes longer than this; a step that does has hung.
 pub(crate) const STEP_MAX: Duration = Duration::from_secs(60);
@@ -207,13 +206,20 @@ fn collect(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
 /// A fresh folder with a state directory and a place for downloads, and the binary to run in it.
 pub(crate) struct Home {
     folder: TempDir,
+    state: PathBuf,
 }
 
 impl Home {
     pub(crate) fn new() -> Self {
         let folder = TempDir::with_prefix("backhaul-test-").unwrap();
         fs::create_dir(folder.path().join("downloads")).unwrap();
-        Self { folder }
+        let state = folder.path().join("state");
+        Self { folder, state }
+    }
+
+    /// The same with the state directory at another place.
+    pub(crate) fn with_state(state: PathBuf) -> Self {
+        Self { state, ..Self::new() }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -221,7 +227,7 @@ impl Home {
     }
 
     pub(crate) fn state(&self) -> PathBuf {
-        self.folder.path().join("state")
+        self.state.clone()
     }
 
     pub(crate) fn downloads(&self) -> PathBuf {

@@ -17,7 +17,7 @@ const STARTS_MAX: usize = 10;
 /// A running nginx. Paths that it knows, each followed by the name of a file put into it:
 ///
 /// - `/NAME` the file; `/rate/500k/NAME` the same, at most so many bytes a second for each connection
-/// - `/noetag/`, `/norange/`, `/novalidator/` without what the name says
+/// - `/noetag/`, `/norange/`, `/novalidator/`, `/nolength/` without what the name says
 /// - `/redirect/301/NAME` and 302, 307, 308; `/loop`; `/onward/NAME` to the plain server by another host name;
 ///   on the TLS server `/downgrade/NAME` to the plain one
 /// - `/gone` 410, `/busy` 503 with Retry-After: 1, `/broken` 500; `/limited/NAME` one request a second, 503 above
@@ -292,6 +292,7 @@ fn locations(folder: &str, ports: Ports) -> String {
          location /noetag/ {{ alias {folder}/www/; etag off; }}
          location /norange/ {{ alias {folder}/www/; max_ranges 0; }}
          location /novalidator/ {{ alias {folder}/www/; etag off; add_header Last-Modified \"\"; }}
+         location /nolength/ {{ alias {folder}/www/; ssi on; ssi_types *; }}
          location /limited/ {{ alias {folder}/www/; limit_req zone=one; add_header Retry-After 1 always; }}
          location ~ ^/redirect/301/(?<file>.+)$ {{ return 301 /$file; }}
          location ~ ^/redirect/302/(?<file>.+)$ {{ return 302 /$file; }}
