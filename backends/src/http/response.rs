@@ -365,3 +365,8 @@ fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if digits { text.parse().ok() } else { None }
 }
+
+#[cfg(test)]
+mod product;
+#[cfg(test)]
+mod tests;

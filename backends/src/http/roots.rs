@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, TrustAnchor};
 use rustls::{ClientConfig, RootCertStore};
 
 /// Where distributions keep the bundle: Debian and Alpine, Fedora, openSUSE, the BSDs and Alpine again, and `OpenWrt`.
@@ -18,6 +18,12 @@ const USUAL_BUNDLES: &[&str] = &[
     "/etc/ssl/cert.pem",
     "/etc/ssl/certs/ca-bundle.crt",
 ];
+
+/// What is trusted where the device has no bundle at all.
+#[cfg(feature = "embedded-roots")]
+const EMBEDDED: &[TrustAnchor] = webpki_roots::TLS_SERVER_ROOTS;
+#[cfg(not(feature = "embedded-roots"))]
+const EMBEDDED: &[TrustAnchor] = &[];
 
 /// Largest bundle or certificate file that is read; Debian's bundle has about 220 KiB.
 const BUNDLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -75,10 +81,16 @@ fn load(sources: &Sources, usual: &[&str]) -> Result<RootCertStore, String> {
         .iter()
         .filter_map(|path| read_bundle(Path::new(path)).ok())
         .find(|roots| !roots.is_empty());
-    found.or_else(embedded).ok_or_else(|| {
+    let roots = found.unwrap_or_else(|| RootCertStore {
+        roots: EMBEDDED.to_vec(),
+    });
+    if roots.is_empty() {
         let places = usual.join(", ");
-        format!("no root certificates: none of {places} holds any; give a CA bundle or set SSL_CERT_FILE")
-    })
+        return Err(format!(
+            "no root certificates: none of {places} holds any; give a CA bundle or set SSL_CERT_FILE"
+        ));
+    }
+    Ok(roots)
 }
 
 fn load_environment(sources: &Sources) -> Result<RootCertStore, String> {
@@ -160,14 +172,78 @@ fn is_hash_name(name: &OsStr) -> bool {
     hash.len() == 8 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) && digits
 }
 
-#[cfg(feature = "embedded-roots")]
-fn embedded() -> Option<RootCertStore> {
-    Some(RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    })
-}
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::fs;
 
-#[cfg(not(feature = "embedded-roots"))]
-fn embedded() -> Option<RootCertStore> {
-    None
+    use super::*;
+
+    fn certificate(name: &str) -> String {
+        rcgen::generate_simple_self_signed(vec![name.to_owned()])
+            .unwrap()
+            .cert
+            .pem()
+    }
+
+    #[test]
+    fn the_given_bundle_outranks_the_environment_and_that_outranks_the_usual_places() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("one.pem"), certificate("one")).unwrap();
+        fs::write(path("two.pem"), certificate("two") + &certificate("three")).unwrap();
+        let usual = path("two.pem").to_str().unwrap().to_owned();
+        let count = |sources: &Sources| load(sources, &["/nowhere", &usual]).unwrap().len();
+        let mut sources = Sources::default();
+        assert_eq!(count(&sources), 2, "the usual places");
+        sources.environment_file = Some(path("one.pem"));
+        assert_eq!(count(&sources), 1, "SSL_CERT_FILE alone");
+        sources.environment_directory = Some(directory.path().to_owned());
+        assert_eq!(count(&sources), 4, "SSL_CERT_FILE and SSL_CERT_DIR");
+        sources.bundle = Some(path("two.pem"));
+        assert_eq!(count(&sources), 2, "the given bundle");
+    }
+
+    #[test]
+    fn a_directory_with_hash_links_counts_each_certificate_once() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("ca.pem"), certificate("ca")).unwrap();
+        std::os::unix::fs::symlink("ca.pem", directory.path().join("0a1b2c3d.0")).unwrap();
+        fs::write(directory.path().join("4e5f6a7b.0"), certificate("only under its hash")).unwrap();
+        fs::write(directory.path().join("README"), "no certificate").unwrap();
+        assert_eq!(read_directory(directory.path()).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn an_environment_that_leads_nowhere_is_an_error_and_not_skipped() {
+        let directory = tempfile::tempdir().unwrap();
+        let empty = Sources {
+            environment_directory: Some(directory.path().to_owned()),
+            ..Sources::default()
+        };
+        assert!(
+            load(&empty, &[])
+                .unwrap_err()
+                .contains("no certificate was found there")
+        );
+        let missing = Sources {
+            environment_file: Some("/nowhere".into()),
+            ..Sources::default()
+        };
+        assert!(
+            load(&missing, &[])
+                .unwrap_err()
+                .starts_with("SSL_CERT_FILE: /nowhere: ")
+        );
+    }
+
+    #[test]
+    fn the_embedded_roots_serve_only_where_nothing_else_does() {
+        let roots = load(&Sources::default(), &["/nowhere"]);
+        if cfg!(feature = "embedded-roots") {
+            assert!(roots.unwrap().len() > 100);
+        } else {
+            assert!(roots.unwrap_err().contains("/nowhere"));
+        }
+    }
 }

@@ -3,4 +3,5 @@
 
 mod redirects;
 mod server;
+mod tls;
 mod transfer;
