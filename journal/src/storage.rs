@@ -126,7 +126,7 @@ pub trait StorageFile: Send + Sync {
     /// The operating system's answer.
     fn set_len(&self, len_bytes: u64) -> io::Result<()>;
 
-    /// Reserves space for `[0, len_bytes)` without changing the file's length (fallocate with KEEP_SIZE). A file system
+    /// Reserves space for `[0, len_bytes)` without changing the file's length (fallocate with `KEEP_SIZE`). A file system
     /// that cannot reserve answers `Ok`.
     ///
     /// # Errors

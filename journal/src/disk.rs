@@ -1,0 +1,259 @@
+//! The real disk.
+
+use std::ffi::OsString;
+use std::fs::{DirBuilder, File, FileTimes, Metadata, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::SystemTime;
+
+use rustix::fs::{Advice, CWD, FallocateFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::storage::{Access, FileKind, FileSystem, Stat, Storage, StorageFile, StorageLock};
+use crate::sys;
+
+/// How often the lock file may be replaced between opening and locking it before that counts as contention.
+const LOCK_ATTEMPTS_MAX: u32 = 8;
+
+/// The file systems of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Disk;
+
+struct DiskFile(File);
+
+struct DiskLock(File);
+
+impl Storage for Disk {
+    fn create(&self, path: &Path, mode: u32) -> io::Result<Box<dyn StorageFile>> {
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .custom_flags(libc::O_NOFOLLOW);
+        Ok(Box::new(DiskFile(options.open(path)?)))
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn StorageFile>> {
+        let mut options = OpenOptions::new();
+        // Without O_NONBLOCK a pipe under this name would hold the caller until somebody writes to it. A regular file
+        // does not notice.
+        options
+            .read(true)
+            .write(access == Access::ReadWrite)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let file = options.open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(Box::new(DiskFile(file)))
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
+        std::fs::read_dir(directory)?
+            .map(|entry| Ok(entry?.file_name()))
+            .collect()
+    }
+
+    fn create_directory(&self, path: &Path, mode: u32) -> io::Result<()> {
+        DirBuilder::new().mode(mode).create(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        retry(|| std::fs::rename(from, to))
+    }
+
+    fn rename_noreplace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match retry(|| Ok(rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)) {
+            Err(error) if lacks(&error, &[Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP]) => link_and_unlink(from, to),
+            answer => answer,
+        }
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        retry(|| std::fs::remove_file(path))
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY)
+            .open(path)?
+            .sync_all()
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<Stat> {
+        Ok(stat_of(&std::fs::symlink_metadata(path)?))
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn StorageLock>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        for _ in 0..LOCK_ATTEMPTS_MAX {
+            let file = options.open(path)?;
+            retry(|| fs2::FileExt::try_lock_exclusive(&file))?;
+            // Somebody may have put another file under this name meanwhile: a lock on the old one excludes nobody.
+            if still_named(&file, path)? {
+                return Ok(Box::new(DiskLock(file)));
+            }
+        }
+        Err(io::Error::new(
+            io::ErrorKind::WouldBlock,
+            "the lock file is being replaced again and again",
+        ))
+    }
+
+    fn file_system(&self, path: &Path) -> io::Result<FileSystem> {
+        let statfs = retry(|| Ok(rustix::fs::statfs(path)?))?;
+        // The width and sign of this field differ between machines; the numbers are all 32 bits.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "file system numbers are 32 bits, sign-extended on some machines"
+        )]
+        Ok(kind_of(statfs.f_type as u32))
+    }
+
+    fn available_bytes(&self, path: &Path) -> io::Result<u64> {
+        retry(|| fs2::available_space(path))
+    }
+}
+
+impl StorageFile for DiskFile {
+    fn stat(&self) -> io::Result<Stat> {
+        Ok(stat_of(&self.0.metadata()?))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<usize> {
+        retry(|| self.0.read_at(buffer, offset_bytes))
+    }
+
+    fn write_at(&self, bytes: &[u8], offset_bytes: u64) -> io::Result<usize> {
+        match retry(|| self.0.write_at(bytes, offset_bytes))? {
+            0 if !bytes.is_empty() => Err(io::ErrorKind::WriteZero.into()),
+            written => Ok(written),
+        }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        retry(|| self.0.sync_data())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        retry(|| self.0.sync_all())
+    }
+
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        retry(|| self.0.set_len(len_bytes))
+    }
+
+    fn reserve(&self, len_bytes: u64) -> io::Result<()> {
+        if len_bytes == 0 {
+            return Ok(());
+        }
+        match retry(|| Ok(rustix::fs::fallocate(&self.0, FallocateFlags::KEEP_SIZE, 0, len_bytes)?)) {
+            Err(error) if lacks(&error, &[Errno::OPNOTSUPP, Errno::NOSYS]) => Ok(()),
+            answer => answer,
+        }
+    }
+
+    fn start_writeback(&self, offset_bytes: u64, len_bytes: u64) {
+        sys::start_writeback(&self.0, offset_bytes, len_bytes);
+    }
+
+    fn drop_cache(&self) {
+        // Only a hint: a kernel that does not take it leaves the pages where they are.
+        let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed);
+    }
+
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        retry(|| self.0.set_permissions(Permissions::from_mode(mode)))
+    }
+
+    fn set_modified(&self, modified: SystemTime) -> io::Result<()> {
+        retry(|| self.0.set_times(FileTimes::new().set_modified(modified)))
+    }
+}
+
+impl StorageLock for DiskLock {
+    fn describe(&self, text: &str) -> io::Result<()> {
+        retry(|| self.0.set_len(0))?;
+        self.0.write_all_at(text.as_bytes(), 0)
+    }
+}
+
+/// Repeats a call until a signal no longer interrupts it.
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            answer => return answer,
+        }
+    }
+}
+
+/// Whether the answer means that the file system or kernel does not know the call.
+fn lacks(error: &io::Error, answers: &[Errno]) -> bool {
+    answers
+        .iter()
+        .any(|answer| error.raw_os_error() == Some(answer.raw_os_error()))
+}
+
+/// Decides by the link, which fails where the new name is taken; a crash before the unlink leaves both names.
+fn link_and_unlink(from: &Path, to: &Path) -> io::Result<()> {
+    retry(|| std::fs::hard_link(from, to))?;
+    retry(|| std::fs::remove_file(from)).inspect_err(|_| {
+        // A refused rename promises that nothing has changed. Where this fails too, both names stay on one inode,
+        // which callers have to tell apart after a crash anyway.
+        let _ = std::fs::remove_file(to);
+    })
+}
+
+fn still_named(file: &File, path: &Path) -> io::Result<bool> {
+    let held = file.metadata()?;
+    match std::fs::symlink_metadata(path) {
+        Ok(named) => Ok(named.dev() == held.dev() && named.ino() == held.ino()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn stat_of(metadata: &Metadata) -> Stat {
+    let file_type = metadata.file_type();
+    let kind = if file_type.is_file() {
+        FileKind::File
+    } else if file_type.is_dir() {
+        FileKind::Directory
+    } else if file_type.is_symlink() {
+        FileKind::Symlink
+    } else {
+        FileKind::Other
+    };
+    Stat {
+        kind,
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        len_bytes: metadata.len(),
+        links: metadata.nlink(),
+    }
+}
+
+/// The numbers are those of `linux/magic.h` and of the file systems' own headers.
+fn kind_of(magic: u32) -> FileSystem {
+    match magic {
+        0x0000_EF53 => FileSystem::Ext4,
+        0x5846_5342 => FileSystem::Xfs,
+        0x9123_683E => FileSystem::Btrfs,
+        0xF2F5_2010 => FileSystem::F2fs,
+        0x2405_1905 => FileSystem::Ubifs,
+        0x0102_1994 | 0x8584_58F6 => FileSystem::Tmpfs,
+        0x794C_7630 => FileSystem::Overlay,
+        // NFS, SMB, CIFS, SMB2, 9p, FUSE, Ceph, AFS, Coda.
+        0x0000_6969 | 0x0000_517B | 0xFF53_4D42 | 0xFE53_4D42 | 0x0102_1997 | 0x6573_5546 | 0x00C3_6400
+        | 0x5346_414F | 0x7375_7245 => FileSystem::Network,
+        _ => FileSystem::Other,
+    }
+}

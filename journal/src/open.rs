@@ -1,0 +1,169 @@
+//! Opening for writing: recover, write anew what nothing vouches for, and only then hand out the journal.
+
+use std::path::Path;
+use std::sync::{Condvar, Mutex};
+
+use crate::directory::{Directory, Layout, RESERVE};
+use crate::error::Error;
+use crate::format::FIRST_LSN;
+use crate::group::Group;
+use crate::lock::Lock;
+use crate::options::Options;
+use crate::recovery::{Scan, scan};
+use crate::replay::Replay;
+use crate::report::Report;
+use crate::reserve::Reserve;
+use crate::segment::Log;
+use crate::writer::{Journal, State, Stats};
+
+pub(crate) fn open(
+    directory: Directory,
+    lock: Lock,
+    options: Options,
+    replay: &mut dyn Replay,
+) -> Result<(Journal, Report), Error> {
+    let layout = match directory.layout()? {
+        Some(layout) => layout,
+        None => create_directory(&directory)?,
+    };
+    if layout.incomplete {
+        return Err(Error::Incomplete(directory.path.clone()));
+    }
+    let (scan, id) = if layout.is_empty() {
+        let id = options.journal_id.map_or_else(|| random_id(&directory), Ok)?;
+        (nothing_yet(id, &layout), id)
+    } else {
+        let scan = scan(&directory, &layout, replay)?;
+        let id = scan.report.id;
+        (scan, id)
+    };
+    if let Some(path) = scan.unwritable {
+        return Err(Error::Unsupported(
+            path,
+            "a feature of a later format beside which nothing may be written".to_owned(),
+        ));
+    }
+    let mut log = log(&directory, &layout, &scan, id, options)?;
+    for name in &layout.temporaries {
+        let path = directory.path.join(name);
+        directory.storage.remove(&path).map_err(Error::io("remove", &path))?;
+    }
+    let (state, report) = take_over(&layout, scan, &mut log)?;
+    let journal = Journal {
+        directory,
+        id,
+        options,
+        state: Mutex::new(State {
+            log: Some(Box::new(log)),
+            ..state
+        }),
+        progress: Condvar::new(),
+        checkpointing: Mutex::new(()),
+        _lock: lock,
+    };
+    Ok((journal, report))
+}
+
+/// Makes the first segment of a new journal, or the one for what nothing vouches for.
+///
+/// The records of the latter are in the page cache at least, and perhaps nowhere else. In a segment of their own they
+/// are durable before anybody acts on them, and the old file is trusted for what was proven only.
+fn take_over(layout: &Layout, scan: Scan, log: &mut Log) -> Result<(State, Report), Error> {
+    let mut report = scan.report;
+    let mut segments = scan.segments;
+    let mut unproven = scan.unproven;
+    let mut segments_since_snapshot = report.segments.len();
+    if report.created || !unproven.is_empty() {
+        report.relogged = unproven.records();
+        segments.push(log.rotate(&mut unproven)?);
+        segments_since_snapshot += 1;
+    }
+    let used = report.snapshot.map(|snapshot| snapshot.lsn.0);
+    let others = layout.snapshots.iter().filter(|(lsn, _)| Some(**lsn) != used);
+    let next = report.next.0;
+    unproven.clear(next);
+    let state = State {
+        pending: Group::new(next),
+        spare: unproven,
+        log: None,
+        durable: next,
+        poison: None,
+        reserve_spent: log.reserve.is_spent(),
+        segments,
+        snapshot: report.snapshot,
+        previous: None,
+        other_snapshots: others
+            .map(|(&lsn, parts)| (lsn, parts.iter().copied().collect()))
+            .collect(),
+        obsolete: Vec::new(),
+        segments_since_snapshot,
+        bytes_since_snapshot: scan.bytes_since_snapshot,
+        stats: Stats::default(),
+    };
+    Ok((state, report))
+}
+
+fn nothing_yet(id: [u8; 16], layout: &Layout) -> Scan {
+    let mut report = Report::new(id, FIRST_LSN);
+    report.created = true;
+    report.unknown.clone_from(&layout.unknown);
+    Scan {
+        report,
+        unproven: Group::new(FIRST_LSN),
+        segments: Vec::new(),
+        bytes_since_snapshot: 0,
+        unwritable: None,
+    }
+}
+
+fn log(directory: &Directory, layout: &Layout, scan: &Scan, id: [u8; 16], options: Options) -> Result<Log, Error> {
+    let newest = scan.segments.last().map_or(0, |entry| entry.seq);
+    let Some(next_seq) = newest.checked_add(1) else {
+        return Err(Error::Unsupported(
+            directory.join(RESERVE),
+            "no segment number is left".to_owned(),
+        ));
+    };
+    let path = &directory.path;
+    let file_system = directory
+        .storage
+        .file_system(path)
+        .map_err(Error::io("find the file system of", path))?;
+    let reserve = match (options.reserve, layout.has_reserve) {
+        (false, _) => Reserve::Off,
+        (true, true) => Reserve::Held,
+        (true, false) => Reserve::Missing,
+    };
+    let zero_fill = options.preallocate.zero_fill(file_system);
+    Ok(Log::new(directory.clone(), id, options, zero_fill, next_seq, reserve))
+}
+
+fn create_directory(directory: &Directory) -> Result<Layout, Error> {
+    let path = &directory.path;
+    directory
+        .storage
+        .create_directory(path, 0o700)
+        .map_err(Error::io("create the directory", path))?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    directory
+        .storage
+        .sync_directory(parent)
+        .map_err(Error::io("sync the directory", parent))?;
+    Ok(Layout::default())
+}
+
+fn random_id(directory: &Directory) -> Result<[u8; 16], Error> {
+    let mut id = [0; 16];
+    let mut filled = 0;
+    while filled < id.len() {
+        match rustix::rand::getrandom(&mut id[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(Error::Io("draw a random id for", directory.path.clone(), error.into())),
+        }
+    }
+    Ok(id)
+}

@@ -1,0 +1,72 @@
+//! Opening a journal after every way of ending.
+
+use crate::support::{MemoryDisk, Unsynced, directory, open, small};
+use backhaul_journal::{Lsn, Tail, Urgency, Verdict};
+
+#[test]
+fn a_new_journal_is_made_with_its_directory() {
+    let disk = MemoryDisk::new();
+    let (journal, report, collected) = open(&disk, small());
+    assert!(report.created && report.clean);
+    assert_eq!((report.next, collected.records.len()), (Lsn(1), 0));
+    assert_eq!(journal.id(), *b"0123456789abcdef");
+    assert_eq!(disk.crash(Unsynced::Lost).names(&directory()), ["0000000000000001.seg"]);
+}
+
+#[test]
+fn what_was_synced_comes_back_after_a_crash() {
+    let disk = MemoryDisk::new();
+    let (journal, _, _) = open(&disk, small());
+    let first = journal.append(b"one", Urgency::Normal).unwrap();
+    let last = journal.append_batch(&[b"two", b"three"], Urgency::Normal).unwrap();
+    assert_eq!((first, last), (Lsn(1), Lsn(3)));
+    assert_eq!(journal.durable(), Lsn(1));
+    journal.sync(last).unwrap();
+    assert_eq!(journal.durable(), Lsn(4));
+    journal.append(b"never synced", Urgency::Normal).unwrap();
+    for unsynced in [Unsynced::Lost, Unsynced::Kept] {
+        let (_, report, collected) = open(&disk.crash(unsynced), small());
+        assert_eq!(collected.texts(), ["one", "two", "three"]);
+        assert_eq!((report.next, report.proven, report.relogged), (Lsn(4), Lsn(1), 3));
+        assert_eq!((report.tail, report.clean), (Tail::Clean, false));
+    }
+}
+
+#[test]
+fn a_clean_close_leaves_nothing_to_write_at_the_next_open() {
+    let disk = MemoryDisk::new();
+    let (journal, _, _) = open(&disk, small());
+    let last = journal.append(b"one", Urgency::Normal).unwrap();
+    journal.sync(last).unwrap();
+    journal.close().unwrap();
+    let disk = disk.crash(Unsynced::Lost);
+    let before = disk.everything();
+    let (journal, report, collected) = open(&disk, small());
+    assert_eq!(collected.texts(), ["one"]);
+    assert_eq!(
+        (report.relogged, report.clean, report.verdict()),
+        (0, true, Verdict::Clean)
+    );
+    journal.close().unwrap();
+    assert_eq!(disk.changes(), 0, "only the lock file's text may change");
+    assert_eq!(disk.everything().len(), before.len());
+}
+
+#[test]
+fn the_first_append_after_a_clean_open_makes_the_segment() {
+    let disk = MemoryDisk::new();
+    let (journal, _, _) = open(&disk, small());
+    journal.append(b"one", Urgency::Normal).unwrap();
+    journal.close().unwrap();
+    let (journal, _, _) = open(&disk, small());
+    let two = journal.append(b"two", Urgency::Normal).unwrap();
+    assert_eq!(disk.names(&directory()).len(), 1);
+    journal.sync(two).unwrap();
+    assert_eq!(
+        disk.names(&directory()),
+        ["0000000000000001.seg", "0000000000000002.seg"]
+    );
+    drop(journal);
+    let (_, _, collected) = open(&disk.crash(Unsynced::Lost), small());
+    assert_eq!(collected.texts(), ["one", "two"]);
+}
