@@ -1,6 +1,8 @@
 //! Protocol backends of backhaul: one trait, one folder a protocol, one line in the registry.
 
 mod backend;
+#[cfg(feature = "memory")]
+pub mod conformance;
 mod failure;
 #[cfg(feature = "http")]
 mod http;

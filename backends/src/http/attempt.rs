@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::wire::Socket;
 use crate::{Interrupt, Limits};
 
 thread_local! {
@@ -60,6 +61,8 @@ pub(super) struct Attempt {
     reused: Cell<bool>,
     heard: Cell<bool>,
     fresh_only: Cell<bool>,
+    direct: Cell<bool>,
+    lent: RefCell<Option<Socket>>,
 }
 
 /// Ends the attempt's time as the current one of its thread.
@@ -93,6 +96,8 @@ impl Attempt {
             reused: Cell::new(false),
             heard: Cell::new(false),
             fresh_only: Cell::new(false),
+            direct: Cell::new(false),
+            lent: RefCell::new(None),
         });
         CURRENT.with_borrow_mut(|current| *current = Some(Rc::clone(&attempt)));
         Entered(attempt)
@@ -110,6 +115,8 @@ impl Attempt {
         self.reused.set(false);
         self.heard.set(false);
         self.fresh_only.set(fresh_only);
+        self.direct.set(false);
+        self.lent.replace(None);
         self.enter_phase(Phase::Connect);
     }
 
@@ -159,6 +166,24 @@ impl Attempt {
 
     pub(super) fn wants_fresh(&self) -> bool {
         self.fresh_only.get()
+    }
+
+    /// Whether the rest of the body is to be read from the socket itself.
+    pub(super) fn want_direct(&self, direct: bool) {
+        self.direct.set(direct);
+    }
+
+    pub(super) fn wants_direct(&self) -> bool {
+        self.direct.get()
+    }
+
+    /// Leaves the socket for whoever reads the body.
+    pub(super) fn lend(&self, socket: Socket) {
+        self.lent.replace(Some(socket));
+    }
+
+    pub(super) fn take_lent(&self) -> Option<Socket> {
+        self.lent.take()
     }
 
     /// Keeps what went wrong, and gives the error that passes it through ureq. ureq takes some kinds for the end of a

@@ -94,7 +94,7 @@ impl Transfer<'_> {
                 .map_or_else(|| disconnected(received), Problem::from));
         }
         match self.length {
-            Some(length) if received < length && self.framing == Framing::Close => Err(disconnected(received)),
+            Some(length) if received < length && self.framing != Framing::Chunked => Err(disconnected(received)),
             Some(length) if received != length => {
                 let text = format!("the server ended the content after {received} bytes, {length} are due");
                 Err(Problem::permanent(WebErrorStatus::LENGTH_MISMATCH, text))

@@ -115,7 +115,10 @@ fn framing(response: &Response<Body>) -> Result<Framing, Problem> {
     if coded {
         return Ok(Framing::Chunked);
     }
-    Ok(response.body().content_length().map_or(Framing::Close, Framing::Length))
+    // ureq knows no length of a body that is empty. One that it accepted is a number.
+    let header = || single(headers, header::CONTENT_LENGTH)?.trim().parse().ok();
+    let length = response.body().content_length().or_else(header);
+    Ok(length.map_or(Framing::Close, Framing::Length))
 }
 
 fn foreign_coding(headers: &HeaderMap) -> Option<String> {

@@ -9,6 +9,7 @@ mod fields;
 mod problem;
 mod response;
 mod roots;
+mod source;
 mod target;
 mod wire;
 
@@ -28,6 +29,7 @@ pub use self::fields::RESERVED_HEADERS;
 use self::problem::Problem;
 use self::response::{Accepted, Ask, Decision, Reply};
 use self::roots::{Sources, TlsSetup};
+use self::source::Source;
 use self::target::Target;
 use crate::{Backend, Capabilities, Failure, Head, Interrupt, Request, Sink, WebErrorStatus, proof};
 
@@ -232,7 +234,10 @@ impl Download<'_> {
             length,
             then_more,
         };
-        transfer.run(&mut body.into_reader(), self.request.buffer_bytes)
+        transfer.run(
+            &mut Source::new(self.attempt, body, reply.framing),
+            self.request.buffer_bytes,
+        )
     }
 
     fn head(&self, reply: &Reply, accepted: &Accepted) -> Head {

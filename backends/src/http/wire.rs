@@ -19,8 +19,8 @@ use crate::Binding;
 /// can go on to the sink.
 pub(super) const TICK: Duration = Duration::from_millis(250);
 
-/// Input of a plain connection: fewer, larger reads cost less, and beyond this the gain is small.
-const PLAIN_INPUT_BYTES: usize = 128 * 1024;
+/// Input of a plain connection, for heads, small bodies and chunks (chosen without measurement).
+const PLAIN_INPUT_BYTES: usize = 64 * 1024;
 
 /// Input under TLS, where one read gives one record of at most 16 KiB. It must hold a whole response head.
 const TLS_INPUT_BYTES: usize = 48 * 1024;
@@ -49,6 +49,16 @@ impl Socket {
         self.binding = Some(attempt.interrupt.bind(Arc::clone(&self.stream)));
     }
 
+    /// The same socket for a reader of its own; the binding stays here.
+    fn share(&self) -> Self {
+        Self {
+            stream: Arc::clone(&self.stream),
+            binding: None,
+            read_timeout: None,
+            write_timeout: None,
+        }
+    }
+
     /// The next wait: a tick, or what is left of the phase.
     fn next_wait(attempt: &Attempt) -> io::Result<Duration> {
         if attempt.interrupt.is_raised() {
@@ -62,7 +72,7 @@ impl Socket {
     }
 
     /// Reads what there is. In the body, [`io::ErrorKind::WouldBlock`] after a silent tick; otherwise it waits on.
-    fn read(&mut self, attempt: &Attempt, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn read(&mut self, attempt: &Attempt, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let wait = Self::next_wait(attempt)?;
             if self.read_timeout != Some(wait) {
@@ -191,6 +201,10 @@ impl Wire {
     }
 
     fn receive(&mut self, attempt: &Attempt) -> io::Result<usize> {
+        if attempt.wants_direct() && self.tls.is_none() {
+            attempt.lend(self.socket.share());
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let room = self.buffers.input_append_buf();
         if room.is_empty() {
             // The limit on the response head keeps this from happening; a read into nothing would look like the end.

@@ -96,6 +96,68 @@ fn a_weak_tag_alone_asks_for_no_range_at_all() {
 }
 
 #[test]
+fn a_large_body_comes_whole_whatever_ends_it() {
+    let body: Vec<u8> = (0..3_000_000_u32)
+        .map(|number| number.to_le_bytes()[0] ^ number.to_le_bytes()[1])
+        .collect();
+    let chunked = [b"2dc6c0\r\n".to_vec(), body.clone(), b"\r\n0\r\n\r\n".to_vec()].concat();
+    let rows = [
+        ("Content-Length: 3000000\r\n", body.clone()),
+        ("", body.clone()),
+        ("Transfer-Encoding: chunked\r\n", chunked),
+    ];
+    for (framing, sent) in rows {
+        let server = Server::once([format!("HTTP/1.1 200 OK\r\n{framing}\r\n").into_bytes(), sent].concat());
+        let (result, kept) = fetch(&request(&server.url("/")));
+        result.unwrap();
+        assert!(kept.bytes == body, "{framing}");
+    }
+}
+
+#[test]
+fn a_large_body_that_is_cut_keeps_what_came() {
+    let body = vec![7; 2_000_000];
+    let beginning = [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n".to_vec(),
+        body.clone(),
+    ]
+    .concat();
+    let server = Server::once(beginning.clone());
+    let (result, kept) = fetch(&request(&server.url("/")));
+    assert!(kept.bytes == body);
+    assert_eq!(result.unwrap_err().status, WebErrorStatus::DISCONNECTED);
+    let server = Server::new(vec![vec![Step::Take, Step::Send(beginning), Step::Hold]]);
+    let limits = Limits {
+        stall: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let (result, kept) = fetch(&Request {
+        limits,
+        ..request(&server.url("/"))
+    });
+    assert!(kept.bytes == body);
+    assert_eq!(result.unwrap_err().status, WebErrorStatus::TIMEOUT);
+}
+
+#[test]
+fn a_backend_goes_on_after_a_large_body() {
+    let large = [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n".to_vec(),
+        vec![7; 2_000_000],
+    ]
+    .concat();
+    let server = Server::new(vec![answer(large), answer(response("200 OK", "", b"small"))]);
+    let backend = backend();
+    for expected in [2_000_000, 5] {
+        let mut kept = Kept::default();
+        backend
+            .download(&request(&server.url("/")), &mut kept, &Interrupt::new())
+            .unwrap();
+        assert_eq!(kept.bytes.len(), expected);
+    }
+}
+
+#[test]
 fn an_early_close_keeps_what_came_and_may_be_tried_again() {
     let server = Server::once("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello");
     let (result, kept) = fetch(&request(&server.url("/")));
@@ -350,7 +412,8 @@ fn an_interrupt_ends_the_wait_for_a_response() {
 
 #[test]
 fn an_interrupt_ends_a_read_of_the_body_whatever_its_framing() {
-    for framing in ["Content-Length: 100\r\n", "", "Transfer-Encoding: chunked\r\n"] {
+    let long = "Content-Length: 5000000\r\n";
+    for framing in ["Content-Length: 100\r\n", long, "", "Transfer-Encoding: chunked\r\n"] {
         let (tell, heard) = mpsc::channel();
         let beginning = format!("HTTP/1.1 200 OK\r\n{framing}\r\n64\r\n");
         let server = Server::new(vec![vec![
