@@ -1,1 +1,26 @@
-//! x
+//! backhaul: a background transfer service for Linux devices.
+//!
+//! Hand it a download and it finishes it, across application exits, crashes, power cuts, lost networks and changed
+//! files. What was accepted is durable; what is published is one representation of the resource, complete and verified.
+
+mod address;
+pub mod cli;
+mod config;
+mod engine;
+mod environment;
+mod error;
+mod operation;
+mod retry;
+mod scheduler;
+mod table;
+mod vault;
+
+pub use backhaul_backends::{Backend, Limits, WebErrorStatus};
+pub use backhaul_journal::Storage;
+pub use config::{Config, Window};
+pub use engine::{Engine, NewDownload, OperationView, Until, ViewError, backends, read_operations};
+pub use environment::{Environment, FixedEnvironment};
+pub use error::Error;
+pub use operation::{Collision, Kind, Priority, Reason, TransferId, TransferStatus};
+pub use retry::RetryPolicy;
+pub use table::Retention;

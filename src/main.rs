@@ -1,2 +1,7 @@
-//! x
-fn main(){}
+//! The command: see `backhaul --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    backhaul::cli::run()
+}

@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::fs::{DirBuilder, File, FileTimes, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{Advice, CWD, FallocateFlags, RenameFlags};
+use rustix::fs::{Access as Permission, Advice, CWD, FallocateFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::storage::{Access, FileKind, FileSystem, Stat, Storage, StorageFile, StorageLock};
@@ -86,6 +86,22 @@ impl Storage for Disk {
 
     fn stat(&self, path: &Path) -> io::Result<Stat> {
         Ok(stat_of(&std::fs::symlink_metadata(path)?))
+    }
+
+    fn resolve(&self, directory: &Path) -> io::Result<PathBuf> {
+        let path = std::fs::canonicalize(directory)?;
+        if path.is_dir() {
+            Ok(path)
+        } else {
+            Err(io::ErrorKind::NotADirectory.into())
+        }
+    }
+
+    fn check_writable(&self, directory: &Path) -> io::Result<()> {
+        Ok(rustix::fs::access(
+            directory,
+            Permission::WRITE_OK | Permission::EXEC_OK,
+        )?)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn StorageLock>> {

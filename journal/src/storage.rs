@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// A file system as seen by the journal and by the data-file protocol.
@@ -68,6 +68,18 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// `NotFound` where the name does not exist.
     fn stat(&self, path: &Path) -> io::Result<Stat>;
+
+    /// The absolute path of a directory, with every symlink in it followed.
+    ///
+    /// # Errors
+    /// `NotFound` or `NotADirectory` where there is no such directory.
+    fn resolve(&self, directory: &Path) -> io::Result<PathBuf>;
+
+    /// Whether this process may make files in a directory.
+    ///
+    /// # Errors
+    /// What making one would answer: `PermissionDenied`, `ReadOnlyFilesystem`, `NotFound`.
+    fn check_writable(&self, directory: &Path) -> io::Result<()>;
 
     /// Takes an exclusive lock on a file, creating it (mode 0600) where it is missing, and never waits.
     ///

@@ -367,6 +367,14 @@ impl Storage for MemoryDisk {
         .stat()
     }
 
+    fn resolve(&self, directory: &Path) -> io::Result<PathBuf> {
+        Ok(directory.to_owned())
+    }
+
+    fn check_writable(&self, _directory: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn StorageLock>> {
         let mut inner = self.inner();
         if !inner.names.contains_key(path) {

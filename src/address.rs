@@ -1,0 +1,490 @@
+//! What comes from outside as text becomes a checked type here, once: URLs, headers, digests, destinations. Pure.
+
+use std::borrow::Cow;
+use std::path::{Component, Path, PathBuf};
+
+use backhaul_backends::Credential;
+use url::Url;
+
+use crate::error::Error;
+use crate::operation::RequestHeader;
+
+/// Longest URL, in bytes (chosen without measurement; servers commonly refuse more than 8 KiB).
+const URL_BYTES_MAX: usize = 16 * 1024;
+/// Longest header value and longest list of headers, in bytes and in entries.
+const HEADER_BYTES_MAX: usize = 8 * 1024;
+pub(crate) const HEADERS_MAX: usize = 64;
+
+/// A checked URL, split into what may be shown and what may not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    /// Without fragment and user info; secret query values read `***`.
+    pub(crate) shown: String,
+    /// The URL to request, where `shown` is not it.
+    pub(crate) secret_url: Option<String>,
+    pub(crate) credential: Option<Credential>,
+}
+
+impl Address {
+    /// Checks and normalises a URL: scheme, host, port, dot segments and percent-encoding (RFC 3986, section 6.2.2).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the field `url`; the value shown holds no secret.
+    pub(crate) fn parse(text: &str, schemes: &[&str]) -> Result<Self, Error> {
+        let shown = |text: &str| without_user_info(text).into_owned();
+        if text.len() > URL_BYTES_MAX {
+            return Err(Error::invalid(
+                "url",
+                format!("{}…", shown(text).chars().take(64).collect::<String>()),
+                format!("has {} bytes; at most {URL_BYTES_MAX} are taken", text.len()),
+            ));
+        }
+        if text
+            .chars()
+            .any(|letter| letter.is_control() || letter == ' ' || letter == '\\')
+        {
+            return Err(Error::invalid(
+                "url",
+                shown(text),
+                "holds a blank, backslash or control character; write it as %XX",
+            ));
+        }
+        // The parser is as forgiving as a browser and would take `http:///x` for the host `x`.
+        if text
+            .split_once(':')
+            .is_none_or(|(_, rest)| !rest.starts_with("//") || rest[2..].starts_with('/'))
+        {
+            return Err(Error::invalid(
+                "url",
+                shown(text),
+                "is no URL; write it like https://host/path",
+            ));
+        }
+        let mut url = Url::parse(text).map_err(|error| {
+            Error::invalid(
+                "url",
+                shown(text),
+                format!("is no URL ({error}); write it like https://host/path"),
+            )
+        })?;
+        if !schemes.contains(&url.scheme()) {
+            let known = schemes.join(", ");
+            return Err(Error::invalid(
+                "url",
+                shown(text),
+                format!("scheme '{}' is not supported; these are: {known}", url.scheme()),
+            ));
+        }
+        if url.host_str().is_none_or(str::is_empty) {
+            return Err(Error::invalid(
+                "url",
+                shown(text),
+                "has no host; write it like https://host/path",
+            ));
+        }
+        let credential = take_credential(&mut url, text)?;
+        url.set_fragment(None);
+        let full = normalised(url.as_str());
+        let shown = with_hidden_values(&full);
+        let secret_url = (shown != full).then_some(full);
+        Ok(Self {
+            shown,
+            secret_url,
+            credential,
+        })
+    }
+
+    /// The file name that the URL suggests: its last path segment, never a path; `index.html` where it has none.
+    pub(crate) fn file_name(&self) -> String {
+        let path = self.shown.split(['?', '#']).next().unwrap_or_default();
+        let after_host = path
+            .split_once("://")
+            .map_or("", |(_, rest)| rest)
+            .split_once('/')
+            .map_or("", |(_, path)| path);
+        let segment = after_host.rsplit('/').next().unwrap_or_default();
+        let decoded = percent_decoded(segment);
+        let clean: String = decoded
+            .chars()
+            .map(|letter| {
+                if letter == '/' || letter.is_control() {
+                    '_'
+                } else {
+                    letter
+                }
+            })
+            .collect();
+        match clean.as_str() {
+            "" | "." | ".." => "index.html".into(),
+            name => name.into(),
+        }
+    }
+}
+
+fn take_credential(url: &mut Url, text: &str) -> Result<Option<Credential>, Error> {
+    if url.username().is_empty() && url.password().is_none() {
+        return Ok(None);
+    }
+    let credential = Credential {
+        user: percent_decoded(url.username()),
+        password: percent_decoded(url.password().unwrap_or_default()),
+    };
+    let cleared = url.set_username("").and_then(|()| url.set_password(None));
+    match cleared {
+        Ok(()) => Ok(Some(credential)),
+        Err(()) => Err(Error::invalid(
+            "url",
+            without_user_info(text),
+            "cannot carry a user name",
+        )),
+    }
+}
+
+/// The text with anything between `//` and `@` hidden, also where it does not parse.
+pub(crate) fn without_user_info(text: &str) -> Cow<'_, str> {
+    let Some((scheme, rest)) = text.split_once("//") else {
+        return Cow::Borrowed(text);
+    };
+    let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..authority_end].rfind('@') {
+        Some(at) => Cow::Owned(format!("{scheme}//***{}", &rest[at..])),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// Percent-encodings in upper case, and none where the letter is unreserved (RFC 3986, sections 2.3 and 6.2.2).
+fn normalised(url: &str) -> String {
+    let mut out = String::with_capacity(url.len());
+    let mut rest = url;
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        let hex = hex_byte(after.as_bytes());
+        match hex {
+            Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => out.push(char::from(byte)),
+            Some(_) => {
+                out.push('%');
+                out.push_str(&after[..2].to_ascii_uppercase());
+            }
+            None => out.push('%'),
+        }
+        rest = if hex.is_some() { &after[2..] } else { after };
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The byte that two hexadecimal digits at the beginning stand for.
+fn hex_byte(text: &[u8]) -> Option<u8> {
+    let digits = text.get(..2)?;
+    data_encoding::HEXLOWER_PERMISSIVE.decode(digits).ok()?.first().copied()
+}
+
+/// Percent-decoded; what is not UTF-8 afterwards is replaced.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        if let (b'%', Some(decoded)) = (byte, hex_byte(tail)) {
+            bytes.push(decoded);
+            rest = &tail[2..];
+        } else {
+            bytes.push(byte);
+            rest = tail;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A URL from outside as it may be stored and shown: without user info, with hidden values.
+pub(crate) fn shown_url(url: &str) -> String {
+    with_hidden_values(&without_user_info(url))
+}
+
+/// Hides query values that sign the URL or give access.
+fn with_hidden_values(url: &str) -> String {
+    let Some((path, query)) = url.split_once('?') else {
+        return url.into();
+    };
+    let fields: Vec<String> = query
+        .split('&')
+        .map(|field| match field.split_once('=') {
+            Some((name, value)) if !value.is_empty() && gives_access(name) => format!("{name}=***"),
+            _ => field.to_string(),
+        })
+        .collect();
+    format!("{path}?{}", fields.join("&"))
+}
+
+/// Names of query fields that carry secrets, as presigned URLs of object stores and common web services use them.
+fn gives_access(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let whole = [
+        "sig",
+        "key",
+        "auth",
+        "policy",
+        "api_key",
+        "apikey",
+        "api-key",
+        "access_key",
+        "pwd",
+        "pass",
+        "jwt",
+        "code",
+    ];
+    let within = ["signature", "token", "secret", "password", "passwd", "credential"];
+    whole.contains(&name.as_str()) || within.iter().any(|part| name.contains(part))
+}
+
+/// Headers that backhaul sets itself; another value would break resume or framing.
+const OWN_HEADERS: [&str; 11] = [
+    "range",
+    "if-range",
+    "if-match",
+    "if-none-match",
+    "accept-encoding",
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "te",
+    "upgrade",
+];
+/// Headers that are always secret.
+const SECRET_HEADERS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
+
+/// A checked request header, and whether it is a secret by its name.
+///
+/// # Errors
+/// [`Error::Invalid`] naming `field`; a secret value is not shown.
+pub(crate) fn parse_header(field: &'static str, text: &str) -> Result<(RequestHeader, bool), Error> {
+    let (name, value) = text
+        .split_once(':')
+        .ok_or_else(|| Error::invalid(field, "***", "has no ':'; write it like 'Name: value'"))?;
+    let (name, value) = (name.trim(), value.trim_matches([' ', '\t']));
+    check_header(field, name, value)?;
+    let secret = SECRET_HEADERS.contains(&name.to_ascii_lowercase().as_str());
+    Ok((
+        RequestHeader {
+            name: name.into(),
+            value: value.into(),
+        },
+        secret,
+    ))
+}
+
+fn check_header(field: &'static str, name: &str, value: &str) -> Result<(), Error> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err(Error::invalid(
+            field,
+            name,
+            "is no header name; letters, digits and !#$%&'*+-.^_`|~ are (RFC 9110, section 5.1)",
+        ));
+    }
+    if value
+        .bytes()
+        .any(|byte| matches!(byte, b'\r' | b'\n' | 0) || (byte < b' ' && byte != b'\t') || byte == 0x7f)
+    {
+        return Err(Error::invalid(
+            field,
+            name,
+            "its value holds a line break or control character; put each header into its own option",
+        ));
+    }
+    if name.len() + value.len() > HEADER_BYTES_MAX {
+        return Err(Error::invalid(
+            field,
+            name,
+            format!("is longer than {HEADER_BYTES_MAX} bytes"),
+        ));
+    }
+    if OWN_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
+        return Err(Error::invalid(
+            field,
+            name,
+            "is set by backhaul itself and cannot be given",
+        ));
+    }
+    Ok(())
+}
+
+/// A SHA-256 digest as 64 hexadecimal digits or 44 letters of base64.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the field `sha256`.
+pub(crate) fn parse_sha256(text: &str) -> Result<[u8; 32], Error> {
+    let hex = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok();
+    let bytes = hex.or_else(|| data_encoding::BASE64.decode(text.as_bytes()).ok());
+    bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| {
+        let problem = format!(
+            "has {} characters; a SHA-256 is 64 hexadecimal digits or 44 letters of base64",
+            text.chars().count()
+        );
+        Error::invalid("sha256", text, problem)
+    })
+}
+
+/// An absolute path without `.` and `..`, that ends in a file name.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the field `destination`.
+pub(crate) fn parse_destination(path: &Path, current: &Path) -> Result<PathBuf, Error> {
+    use std::os::unix::ffi::OsStrExt;
+    let refuse = |problem: &str| Err(Error::invalid("destination", path.display().to_string(), problem));
+    if path.as_os_str().is_empty() {
+        return refuse("is empty; give a file name");
+    }
+    if path.as_os_str().as_bytes().contains(&0) {
+        return refuse("holds a NUL byte");
+    }
+    if path.components().any(|component| component == Component::ParentDir) {
+        return refuse("has '..' in it; give the path without");
+    }
+    if path.as_os_str().as_bytes().ends_with(b"/") {
+        return refuse("is a directory; give a file name in it");
+    }
+    let absolute: PathBuf = current
+        .join(path)
+        .components()
+        .filter(|component| *component != Component::CurDir)
+        .collect();
+    match absolute.file_name() {
+        Some(name) if name.len() <= 255 => Ok(absolute),
+        Some(_) => refuse("has a file name of more than 255 bytes"),
+        None => refuse("has no file name"),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Address {
+        Address::parse(text, &["http", "https"]).unwrap()
+    }
+
+    fn refused(text: &str) -> String {
+        Address::parse(text, &["http", "https"]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn urls_that_mean_the_same_become_the_same() {
+        let one = "http://example.com/a~b/c?x=%2F";
+        for other in [
+            "HTTP://EXAMPLE.com:80/a%7eb/c?x=%2f",
+            "http://example.com/./a%7Eb/d/../c?x=%2f#top",
+        ] {
+            assert_eq!(parsed(other).shown, one);
+        }
+    }
+
+    #[test]
+    fn passwords_and_signatures_are_split_off_and_never_shown() {
+        let address = parsed("https://ann:p%40ss@host/f?X-Amz-Signature=abc&part=1&sig=xyz");
+        assert_eq!(address.shown, "https://host/f?X-Amz-Signature=***&part=1&sig=***");
+        assert_eq!(
+            address.secret_url.unwrap(),
+            "https://host/f?X-Amz-Signature=abc&part=1&sig=xyz"
+        );
+        assert_eq!(
+            address.credential.unwrap(),
+            Credential {
+                user: "ann".into(),
+                password: "p@ss".into()
+            }
+        );
+        assert!(!refused("gopher://ann:secret@host/").contains("secret"));
+        assert!(!refused("https://ann:secret@/").contains("secret"));
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_with_its_field_and_what_is_right() {
+        for (text, word) in [
+            ("nonsense", "is no URL"),
+            ("ftp://host/x", "these are: http, https"),
+            ("http://host/a b", "%XX"),
+            ("http://host/\r\nX: y", "%XX"),
+            ("http:///x", "is no URL"),
+            ("http:host/x", "is no URL"),
+            ("http://host\\x", "%XX"),
+        ] {
+            let message = refused(text);
+            assert!(message.starts_with("url '") && message.contains(word), "{message}");
+        }
+        assert!(refused(&format!("http://host/{}", "a".repeat(URL_BYTES_MAX))).contains("at most"));
+    }
+
+    #[test]
+    fn a_name_from_a_url_is_never_a_path() {
+        for (url, name) in [
+            ("http://h/a/b.bin?x=/y", "b.bin"),
+            ("http://h/", "index.html"),
+            ("http://h", "index.html"),
+            ("http://h/a%20b", "a b"),
+            ("http://h/..%2F..%2Fetc%2Fpasswd", ".._.._etc_passwd"),
+            ("http://h/%2e%2e", "index.html"),
+        ] {
+            assert_eq!(parsed(url).file_name(), name, "{url}");
+        }
+    }
+
+    #[test]
+    fn headers_that_break_the_request_are_refused() {
+        assert_eq!(
+            parse_header("header", "X-A: b ").unwrap().0,
+            RequestHeader {
+                name: "X-A".into(),
+                value: "b".into()
+            }
+        );
+        assert!(parse_header("header", "Cookie: a").unwrap().1);
+        for text in [
+            "no colon",
+            ": x",
+            "A B: c",
+            "X: a\r\nY: b",
+            "X: a\nb",
+            "X: \0",
+            "Range: bytes=0-",
+            "Host: h",
+        ] {
+            assert!(
+                matches!(
+                    parse_header("header", text),
+                    Err(Error::Invalid { field: "header", .. })
+                ),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn digests_are_read_as_hex_or_base64_and_nothing_else() {
+        let digest = [0x5a; 32];
+        assert_eq!(parse_sha256(&data_encoding::HEXUPPER.encode(&digest)).unwrap(), digest);
+        assert_eq!(parse_sha256(&data_encoding::BASE64.encode(&digest)).unwrap(), digest);
+        for text in ["", "5a", &"5a".repeat(31), &"5a".repeat(33), &"zz".repeat(32)] {
+            assert!(
+                parse_sha256(text)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("64 hexadecimal digits"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn destinations_are_absolute_and_never_climb() {
+        let current = Path::new("/work");
+        assert_eq!(
+            parse_destination(Path::new("./a/b"), current).unwrap(),
+            Path::new("/work/a/b")
+        );
+        for text in ["", "a/../b", "dir/", "/", "a\0b", &"n".repeat(256)] {
+            assert!(parse_destination(Path::new(text), current).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The arguments as they are typed.
+
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use super::exit;
+use crate::address::parse_sha256;
+use crate::{Collision, Priority, TransferId};
+
+/// Transfers files in the background, across crashes, power cuts, lost networks and changed files.
+#[derive(Debug, Parser)]
+#[command(name = "backhaul", version, after_help = exit::HELP, max_term_width = 110)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Global {
+    /// Directory that holds the journal and the vault
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) state_dir: Option<PathBuf>,
+    /// Name under which operations are created and listed
+    #[arg(long, global = true, value_name = "NAME", default_value = "backhaul")]
+    pub(super) app: String,
+    /// PEM file with the certificates that HTTPS trusts
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) ca_bundle: Option<PathBuf>,
+    /// Destinations must be inside this directory; may be given several times
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) root: Vec<PathBuf>,
+    /// Allow a state directory on NFS, CIFS, 9p or FUSE, whose locks may not exclude other machines
+    #[arg(long, global = true)]
+    pub(super) allow_network_fs: bool,
+    /// Say more; twice for still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Create downloads, run them and wait for their end; the same command again goes on where it was
+    Get {
+        #[command(flatten)]
+        download: Download,
+        #[command(flatten)]
+        running: Running,
+        /// Print the ended operations as a JSON array on standard output
+        #[arg(long)]
+        json: bool,
+        /// Show no progress
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Create downloads and print their ids, once they are durable; 'run' transfers them
+    Add {
+        #[command(flatten)]
+        download: Download,
+        /// Leave them idle until 'start'
+        #[arg(long)]
+        hold: bool,
+    },
+    /// Start operations that were added on hold
+    Start(Ids),
+    /// Let operations stand still
+    Pause(Ids),
+    /// Let paused operations go on; those that wait try at once
+    Resume(Ids),
+    /// Cancel operations and remove their partial files
+    Cancel(Ids),
+    /// Remove the records of operations that have ended
+    Remove(Ids),
+    /// Acknowledge the ends of operations, so that the history may drop them
+    Ack(Ids),
+    /// Transfer what was added, until SIGTERM
+    Run {
+        /// End when nothing can go on by itself
+        #[arg(long)]
+        until_idle: bool,
+        #[command(flatten)]
+        running: Running,
+    },
+    /// Wait until operations have ended in the engine that runs
+    Wait {
+        #[command(flatten)]
+        ids: Ids,
+        /// Give up after this many seconds
+        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+        timeout: Option<Duration>,
+    },
+    /// List operations in the order of their creation
+    List {
+        /// Print a JSON array
+        #[arg(long)]
+        json: bool,
+        /// Also those of other apps
+        #[arg(long)]
+        all_apps: bool,
+    },
+    /// Show all about one operation
+    Show {
+        /// Which one
+        id: TransferId,
+        /// Print a JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say why operations do not move, and what will move them
+    Explain {
+        /// Which one; all that have not ended where none is given
+        id: Option<TransferId>,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Ids {
+    /// Which operations
+    #[arg(required = true, value_name = "ID")]
+    pub(super) ids: Vec<TransferId>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Download {
+    /// What to fetch; '-' reads the list from standard input
+    #[arg(value_name = "URL")]
+    pub(super) urls: Vec<String>,
+    /// Destination: a file, or a directory with a '/' at its end (default: the name in the URL, in this directory)
+    #[arg(short, long, value_name = "PATH")]
+    pub(super) output: Option<PathBuf>,
+    /// Read URLs from a file, one a line, each with an optional destination after it; '-' is standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) input: Option<PathBuf>,
+    /// SHA-256 that the content must have, in hexadecimal or base64
+    #[arg(long, value_name = "DIGEST", value_parser = sha256)]
+    pub(super) sha256: Option<[u8; 32]>,
+    /// Length that the content must have
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub(super) size: Option<u64>,
+    /// Request header
+    #[arg(long, value_name = "NAME: VALUE")]
+    pub(super) header: Vec<String>,
+    /// Request header whose value is sealed and never shown
+    #[arg(long, value_name = "NAME: VALUE")]
+    pub(super) secret_header: Vec<String>,
+    /// What to do where the destination exists
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) collision: CollisionArg,
+    /// Rank among those that wait
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) priority: PriorityArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Running {
+    /// Transfers at the same time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(super) jobs: u16,
+    /// Bytes per second for all transfers together, with k, M or G for powers of 1024
+    #[arg(long, value_name = "BYTES", value_parser = rate)]
+    pub(super) limit_rate: Option<NonZeroU64>,
+    /// Failed attempts in a row, without progress between them, that are followed by another
+    #[arg(long, value_name = "N", default_value_t = 19)]
+    pub(super) retries: u32,
+    /// Longest time to connect
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(super) connect_timeout: Duration,
+    /// Longest time from the request to the response
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub(super) response_timeout: Duration,
+    /// Longest silence within a response
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub(super) stall_timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(super) enum CollisionArg {
+    /// End in an error
+    #[default]
+    Fail,
+    /// Replace it, atomically
+    Replace,
+    /// Take the first free 'name (2).ext'
+    Unique,
+}
+
+impl From<CollisionArg> for Collision {
+    fn from(arg: CollisionArg) -> Self {
+        match arg {
+            CollisionArg::Fail => Self::Fail,
+            CollisionArg::Replace => Self::Replace,
+            CollisionArg::Unique => Self::Unique,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(super) enum PriorityArg {
+    /// After all others
+    Low,
+    /// In the order of creation
+    #[default]
+    Default,
+    /// Before all others
+    High,
+}
+
+impl From<PriorityArg> for Priority {
+    fn from(arg: PriorityArg) -> Self {
+        match arg {
+            PriorityArg::Low => Self::Low,
+            PriorityArg::Default => Self::Default,
+            PriorityArg::High => Self::High,
+        }
+    }
+}
+
+fn sha256(text: &str) -> Result<[u8; 32], String> {
+    parse_sha256(text).map_err(|error| error.to_string())
+}
+
+fn rate(text: &str) -> Result<NonZeroU64, String> {
+    NonZeroU64::new(bytes(text)?).ok_or_else(|| "must be at least 1".into())
+}
+
+/// A number of bytes, with k, M or G for powers of 1024.
+fn bytes(text: &str) -> Result<u64, String> {
+    let shift = match text.bytes().last() {
+        Some(b'k' | b'K') => 10,
+        Some(b'M' | b'm') => 20,
+        Some(b'G' | b'g') => 30,
+        _ => 0,
+    };
+    let digits = if shift > 0 { &text[..text.len() - 1] } else { text };
+    let number = digits
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| digits.parse::<u64>().ok())
+        .flatten();
+    number
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| "is no number of bytes; write it like 500000, 500k, 20M or 1G".into())
+}
+
+/// A number of seconds, above 0 and at most a year.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text
+        .parse::<f64>()
+        .ok()
+        .filter(|number| *number > 0.0 && *number <= 31_536_000.0);
+    number
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "is no number of seconds above 0".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_consistent() {
+        <Args as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read_with_their_unit_and_never_wrap() {
+        assert_eq!(bytes("0"), Ok(0));
+        assert_eq!(bytes("20M"), Ok(20 << 20));
+        assert_eq!(bytes("3k"), Ok(3 << 10));
+        for wrong in ["", "k", "-1", "1.5M", "18446744073709551615G", "12x", "+3"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+        assert!(rate("0").is_err());
+    }
+
+    #[test]
+    fn seconds_are_above_zero_and_finite() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for wrong in ["0", "-1", "inf", "NaN", "x", "1e300"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Exit codes: distinct, documented, stable.
+
+use crate::Error;
+
+/// How the command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exit {
+    Success,
+    TransferFailed,
+    BadInput,
+    UnknownId,
+    Locked,
+    Journal,
+    Local,
+    Refused,
+    TimedOut,
+    Interrupted,
+    Terminated,
+}
+
+/// The table of exit codes as `--help` and the man page show it.
+pub(super) const HELP: &str = "\
+Exit codes:
+  0    done
+  1    an operation ended in an error
+  2    bad input: an argument, URL, header, destination or digest
+  3    no operation has this id
+  4    another process works on the state directory
+  5    the journal is damaged, or of another format
+  6    the state directory or another local file cannot be used
+  7    refused now: the state of the operation, or another one with the same destination or URL
+  8    the time of --timeout has passed
+  130  interrupted (SIGINT); 143 terminated (SIGTERM)
+  'journal verify': 0 clean, 1 torn tail, 2 corrupt
+
+Environment:
+  STATE_DIRECTORY, XDG_STATE_HOME, HOME   where the state directory is, in this order, without --state-dir
+                                          (/var/lib/backhaul for root without STATE_DIRECTORY)
+  SSL_CERT_FILE, SSL_CERT_DIR             certificates that HTTPS trusts, without --ca-bundle
+  BACKHAUL_LOG                            what is logged: error, warn (default), info, debug, trace";
+
+impl Exit {
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::TransferFailed => 1,
+            Self::BadInput => 2,
+            Self::UnknownId => 3,
+            Self::Locked => 4,
+            Self::Journal => 5,
+            Self::Local => 6,
+            Self::Refused => 7,
+            Self::TimedOut => 8,
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
+        }
+    }
+
+    pub(super) fn for_error(error: &Error) -> Self {
+        match error {
+            Error::Invalid { .. } | Error::DestinationExists(_) => Self::BadInput,
+            Error::UnknownId(_) => Self::UnknownId,
+            Error::Locked { .. } => Self::Locked,
+            Error::Conflict { .. } | Error::NotNow { .. } | Error::LimitReached { .. } => Self::Refused,
+            Error::Journal(error) => match error.as_ref() {
+                backhaul_journal::Error::Corrupt { .. } | backhaul_journal::Error::Unsupported { .. } => Self::Journal,
+                _ => Self::Local,
+            },
+            Error::Vault { .. } | Error::Io(..) => Self::Local,
+        }
+    }
+}

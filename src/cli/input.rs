@@ -1,0 +1,109 @@
+//! Lists of URLs: one a line, with an optional destination after it. Checked as a whole before anything is created.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use super::Failure;
+use super::exit::Exit;
+
+/// Longest list, in bytes (chosen without measurement: a million lines of 60 bytes).
+const LIST_BYTES_MAX: u64 = 64 << 20;
+
+/// One line of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Line {
+    /// Counted from 1; 0 for an argument.
+    pub(super) number: usize,
+    pub(super) url: String,
+    pub(super) destination: Option<PathBuf>,
+}
+
+/// What a list says, and how many of its lines repeat an earlier one exactly.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct List {
+    pub(super) lines: Vec<Line>,
+    pub(super) repeated: Vec<usize>,
+}
+
+/// Reads a list from a file, or from standard input for `-`.
+pub(super) fn read(path: &Path) -> Result<List, Failure> {
+    let is_standard = path == Path::new("-");
+    let text = if is_standard {
+        read_limited(std::io::stdin())
+    } else {
+        std::fs::File::open(path).and_then(read_limited)
+    };
+    let text = text.map_err(|error| {
+        Failure::new(
+            Exit::BadInput,
+            format!("input '{}': cannot be read: {error}", path.display()),
+        )
+    })?;
+    Ok(parse(&text))
+}
+
+fn read_limited(source: impl std::io::Read) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    let count = source.take(LIST_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if count as u64 > LIST_BYTES_MAX {
+        return Err(std::io::Error::other(format!(
+            "is longer than {LIST_BYTES_MAX} bytes; split it"
+        )));
+    }
+    Ok(text)
+}
+
+/// Empty lines and those that begin with `#` say nothing. A URL holds no blanks, so the first blank ends it; the rest is
+/// the destination, blanks within it included.
+pub(super) fn parse(text: &str) -> List {
+    let mut seen = HashSet::new();
+    let (mut lines, mut repeated) = (Vec::new(), Vec::new());
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if !seen.insert(line) {
+            repeated.push(index + 1);
+            continue;
+        }
+        let (url, destination) = match line.split_once([' ', '\t']) {
+            Some((url, destination)) => (url, Some(PathBuf::from(destination.trim_start()))),
+            None => (line, None),
+        };
+        lines.push(Line {
+            number: index + 1,
+            url: url.into(),
+            destination,
+        });
+    }
+    List { lines, repeated }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_has_urls_destinations_comments_and_notes_repeated_lines() {
+        let list = parse("# head\nhttp://h/a\n\n http://h/b \t to/b c\nhttp://h/a\nhttp://h/a other\n");
+        let line = |number, url: &str, destination: Option<&str>| Line {
+            number,
+            url: url.into(),
+            destination: destination.map(PathBuf::from),
+        };
+        let lines = vec![
+            line(2, "http://h/a", None),
+            line(4, "http://h/b", Some("to/b c")),
+            line(6, "http://h/a", Some("other")),
+        ];
+        assert_eq!(
+            list,
+            List {
+                lines,
+                repeated: vec![5]
+            }
+        );
+    }
+}

@@ -1,0 +1,64 @@
+//! The command line: arguments as typed, commands as checked, output, exit codes.
+
+mod args;
+mod command;
+mod exit;
+mod input;
+mod output;
+mod progress;
+mod reading;
+mod transfer;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::exit::Exit;
+
+/// Runs the command that the process was started with; prints an error once, on one line.
+#[must_use]
+pub fn run() -> ExitCode {
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return output::usage(&error),
+    };
+    output::start_log(args.global.verbose);
+    let result = command::run(args);
+    let exit = result.unwrap_or_else(|failure| {
+        output::error(&failure.message);
+        failure.exit
+    });
+    ExitCode::from(exit.code())
+}
+
+/// Why a command ended early: what is printed, and the exit code.
+#[derive(Debug)]
+struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+        }
+    }
+}
+
+impl From<crate::Error> for Failure {
+    fn from(error: crate::Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            message.push_str(": ");
+            message.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        Self {
+            exit: Exit::for_error(&error),
+            message,
+        }
+    }
+}

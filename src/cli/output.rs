@@ -1,0 +1,337 @@
+//! Everything that is printed: the only place that does. A closed pipe ends the output, never the work.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
+
+use clap::CommandFactory;
+use serde::Serialize;
+
+use super::args::Args;
+use super::exit::Exit;
+use crate::{OperationView, Reason, TransferId, TransferStatus};
+
+/// Where lines for people go while work is in progress.
+pub(super) fn stderr_is_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+fn print(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+pub(super) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// One line that names what is wrong.
+pub(super) fn error(message: &str) {
+    say(&format!("backhaul: {}", message.replace(['\n', '\r'], " ")));
+}
+
+pub(super) fn note(message: &str) {
+    say(&format!("backhaul: note: {message}"));
+}
+
+/// What the argument parser says: help on standard output, an error as one line on standard error.
+pub(super) fn usage(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind;
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            print(&error.to_string());
+            ExitCode::from(Exit::Success.code())
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            say(&error.to_string());
+            ExitCode::from(Exit::BadInput.code())
+        }
+        _ => {
+            let text = error.to_string();
+            let lines = text
+                .lines()
+                .map(str::trim)
+                .take_while(|line| !line.starts_with("Usage:"));
+            let line = lines
+                .filter(|line| !line.is_empty() && !line.starts_with("For more"))
+                .collect::<Vec<_>>()
+                .join(" ");
+            self::error(line.trim_start_matches("error: "));
+            ExitCode::from(Exit::BadInput.code())
+        }
+    }
+}
+
+/// Logs to standard error, with the time of day in UTC.
+pub(super) fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let environment = env_logger::Env::new().filter_or("BACKHAUL_LOG", level);
+    let mut builder = env_logger::Builder::from_env(environment);
+    builder.format(|out, record| {
+        let now = humantime::format_rfc3339_millis(std::time::SystemTime::now());
+        writeln!(out, "{now} {} {}", record.level(), record.args())
+    });
+    // Somebody who embeds the command has a logger already; theirs counts.
+    let _ = builder.try_init();
+}
+
+pub(super) fn ids(ids: &[TransferId]) {
+    print(&ids.iter().fold(String::new(), |text, id| text + &id.to_string() + "\n"));
+}
+
+pub(super) fn completions(shell: clap_complete::Shell) -> Exit {
+    let mut bytes = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "backhaul", &mut bytes);
+    print(&String::from_utf8_lossy(&bytes));
+    Exit::Success
+}
+
+pub(super) fn manual() -> Exit {
+    let mut bytes = Vec::new();
+    let command = Args::command();
+    // Writing to memory cannot fail.
+    let _ = clap_mangen::Man::new(command.clone()).render(&mut bytes);
+    for subcommand in command.get_subcommands() {
+        let _ = writeln!(bytes, ".SH \"{}\"", subcommand.get_name().to_uppercase());
+        let man = clap_mangen::Man::new(subcommand.clone());
+        let _ = man.render_description_section(&mut bytes);
+        let _ = man.render_options_section(&mut bytes);
+    }
+    print(&String::from_utf8_lossy(&bytes));
+    Exit::Success
+}
+
+/// An operation as JSON shows it. Times are RFC 3339, in UTC.
+#[derive(Serialize)]
+struct Json<'a> {
+    id: String,
+    kind: String,
+    owner_uid: u32,
+    app: &'a str,
+    group: Option<&'a str>,
+    url: &'a str,
+    destination: std::borrow::Cow<'a, str>,
+    priority: String,
+    status: String,
+    reason: Option<String>,
+    next_attempt_at: Option<String>,
+    bytes_done: u64,
+    bytes_total: Option<u64>,
+    restarts: u32,
+    attempts: u32,
+    bytes_wasted: u64,
+    error: Option<JsonError<'a>>,
+    created_at: String,
+    ended_at: Option<String>,
+    acknowledged: bool,
+    actual_url: Option<&'a str>,
+    status_code: Option<u16>,
+    content_type: Option<&'a str>,
+    resumable: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct JsonError<'a> {
+    status: String,
+    code: Option<u16>,
+    message: &'a str,
+}
+
+impl<'a> Json<'a> {
+    fn new(view: &'a OperationView) -> Self {
+        let error = view.error.as_ref();
+        Self {
+            id: view.id.to_string(),
+            kind: format!("{:?}", view.kind).to_lowercase(),
+            owner_uid: view.owner_uid,
+            app: &view.app,
+            group: view.group.as_deref(),
+            url: &view.url,
+            destination: view.destination.to_string_lossy(),
+            priority: format!("{:?}", view.priority).to_lowercase(),
+            status: view.status.to_string(),
+            reason: view.reason.map(|reason| reason.to_string()),
+            next_attempt_at: view.next_attempt_at_ms.map(time),
+            bytes_done: view.bytes_done,
+            bytes_total: view.bytes_total,
+            restarts: view.restarts,
+            attempts: view.attempts,
+            bytes_wasted: view.bytes_wasted,
+            error: error.map(|error| JsonError {
+                status: error.status.to_string(),
+                code: error.code,
+                message: &error.message,
+            }),
+            created_at: time(view.created_at_ms),
+            ended_at: view.ended_at_ms.map(time),
+            acknowledged: view.acknowledged,
+            actual_url: view.actual_url.as_deref(),
+            status_code: view.status_code,
+            content_type: view.content_type.as_deref(),
+            resumable: view.resumable,
+        }
+    }
+}
+
+fn time(wall_ms: u64) -> String {
+    let time = UNIX_EPOCH
+        .checked_add(Duration::from_millis(wall_ms))
+        .unwrap_or(UNIX_EPOCH);
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+pub(super) fn json_list(views: &[OperationView]) {
+    json(&views.iter().map(Json::new).collect::<Vec<_>>());
+}
+
+pub(super) fn json_object(view: &OperationView) {
+    json(&Json::new(view));
+}
+
+fn json(value: &impl Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => print(&(text + "\n")),
+        Err(error) => unreachable!("strings and numbers always have a JSON form: {error}"),
+    }
+}
+
+/// One line an operation, with a head.
+pub(super) fn table(views: &[OperationView]) {
+    if views.is_empty() {
+        return;
+    }
+    let mut text = format!(
+        "{:<32}  {:<19}  {:>21}  {:<21}  DESTINATION\n",
+        "ID", "STATUS", "BYTES", "REASON"
+    );
+    for view in views {
+        let status = view.status.to_string();
+        let reason = view.reason.map(|reason| reason.to_string()).unwrap_or_default();
+        let line = format!(
+            "{}  {status:<19}  {:>21}  {reason:<21}  {}",
+            view.id,
+            amount(view),
+            shown(view)
+        );
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    print(&text);
+}
+
+/// The destination with nothing in it that could steer a terminal.
+fn shown(view: &OperationView) -> String {
+    let text = view.destination.to_string_lossy();
+    text.chars()
+        .map(|letter| if letter.is_control() { '\u{fffd}' } else { letter })
+        .collect()
+}
+
+fn amount(view: &OperationView) -> String {
+    match view.bytes_total {
+        Some(total) => format!("{} / {}", binary(view.bytes_done), binary(total)),
+        None => binary(view.bytes_done),
+    }
+}
+
+/// Bytes in the largest unit that leaves at least one whole.
+pub(super) fn binary(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}
+
+pub(super) fn details(view: &OperationView) {
+    let mut text = String::new();
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<14} {value}");
+    };
+    row("id", view.id.to_string());
+    row("status", view.status.to_string());
+    if let Some(reason) = view.reason {
+        row("reason", format!("{reason}: {}", meaning(reason)));
+    }
+    if let Some(next) = view.next_attempt_at_ms {
+        row("next attempt", time(next));
+    }
+    row("url", view.url.clone());
+    row("destination", shown(view));
+    row("bytes", amount(view));
+    row("app", view.app.clone());
+    row("priority", format!("{:?}", view.priority).to_lowercase());
+    row("attempts", view.attempts.to_string());
+    row(
+        "restarts",
+        format!("{} ({} wasted)", view.restarts, binary(view.bytes_wasted)),
+    );
+    if let Some(error) = &view.error {
+        row("error", format!("{}: {}", error.status, error.message));
+    }
+    row("created", time(view.created_at_ms));
+    if let Some(ended) = view.ended_at_ms {
+        row("ended", time(ended));
+    }
+    print(&text);
+}
+
+fn meaning(reason: Reason) -> &'static str {
+    Reason::all()
+        .iter()
+        .find(|(listed, _)| *listed == reason)
+        .map_or("", |(_, meaning)| meaning)
+}
+
+/// One line that says why an operation does not move.
+pub(super) fn explanation(view: &OperationView) {
+    let mut text = format!("{}  {}", view.id, view.status);
+    if let Some(reason) = view.reason {
+        let _ = write!(text, ": {reason}: {}", meaning(reason));
+    }
+    if let Some(next) = view.next_attempt_at_ms {
+        let _ = write!(text, "; next attempt at {}", time(next));
+    }
+    if let Some(error) = &view.error {
+        let _ = write!(text, "; last error: {}", error.message);
+    }
+    print(&(text + "\n"));
+}
+
+/// How an operation ended, on one line.
+pub(super) fn end_line(view: &OperationView) -> String {
+    match (view.status, &view.error) {
+        (TransferStatus::Completed, _) => format!("completed {} ({})", shown(view), binary(view.bytes_done)),
+        (TransferStatus::Error, Some(error)) => {
+            format!(
+                "failed {} ({}): {}: {}",
+                shown(view),
+                view.url,
+                error.status,
+                error.message
+            )
+        }
+        (status, _) => format!("{} {}", status.to_string().to_lowercase(), shown(view)),
+    }
+}
+
+pub(super) fn end(view: &OperationView) {
+    say(&end_line(view));
+}
+
+/// What is kept of a download that was interrupted, and how to go on.
+pub(super) fn kept(view: &OperationView, from_list: bool) {
+    let again = if from_list {
+        "the same command".into()
+    } else {
+        format!("backhaul get '{}' -o '{}'", view.url, shown(view))
+    };
+    let hint = format!("go on with: {again}, or 'backhaul run'");
+    say(&format!(
+        "{} is kept with {} ({}); {hint}",
+        view.id,
+        amount(view),
+        view.status
+    ));
+}

@@ -1,0 +1,147 @@
+//! Live progress: bars on a terminal, plain lines elsewhere.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::output;
+use crate::{Engine, OperationView, TransferId, TransferStatus};
+
+/// How often bars are drawn.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Shows what an engine does.
+pub(super) struct Progress {
+    kind: Kind,
+    ends_shown: usize,
+    /// What was last said of those that wait, by operation.
+    said: HashMap<TransferId, TransferStatus>,
+    total: usize,
+}
+
+enum Kind {
+    None,
+    Lines,
+    Bars {
+        all: MultiProgress,
+        bars: HashMap<TransferId, ProgressBar>,
+    },
+}
+
+impl Progress {
+    pub(super) fn new(quiet: bool, total: usize) -> Self {
+        let kind = match (quiet, output::stderr_is_terminal()) {
+            (true, _) => Kind::None,
+            (false, true) => {
+                let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(5));
+                Kind::Bars {
+                    all,
+                    bars: HashMap::new(),
+                }
+            }
+            (false, false) => Kind::Lines,
+        };
+        Self {
+            kind,
+            ends_shown: 0,
+            said: HashMap::new(),
+            total,
+        }
+    }
+
+    pub(super) fn tick(&self) -> Option<Duration> {
+        match self.kind {
+            Kind::None => None,
+            Kind::Lines | Kind::Bars { .. } => Some(TICK),
+        }
+    }
+
+    pub(super) fn show(&mut self, engine: &Engine) {
+        let ends = engine.ends(self.ends_shown);
+        self.ends_shown += ends.len();
+        for view in &ends {
+            self.line(&output::end_line(view));
+        }
+        // A list of thousands would fill the terminal with waits; its ends are enough.
+        if self.total == 1 {
+            for view in engine.views().iter().filter(|view| !view.status.is_ended()) {
+                self.wait(view);
+            }
+        }
+        if let Kind::Bars { all, bars } = &mut self.kind {
+            draw(all, bars, &engine.running());
+        }
+    }
+
+    pub(super) fn finish(&mut self, engine: &Engine) {
+        if matches!(self.kind, Kind::None) {
+            return;
+        }
+        self.show(engine);
+        if let Kind::Bars { all, .. } = &self.kind {
+            // A terminal that is gone needs no clearing.
+            let _ = all.clear();
+        }
+    }
+
+    /// Says once why a single download does not move.
+    fn wait(&mut self, view: &OperationView) {
+        let waits = !matches!(view.status, TransferStatus::Running | TransferStatus::Queued);
+        if self.said.insert(view.id, view.status) == Some(view.status) || !waits {
+            return;
+        }
+        let reason = view.reason.map(|reason| reason.to_string()).unwrap_or_default();
+        let error = view
+            .error
+            .as_ref()
+            .map(|error| format!(": {}", error.message))
+            .unwrap_or_default();
+        self.line(&format!("waits ({reason}){error}"));
+    }
+
+    fn line(&self, line: &str) {
+        match &self.kind {
+            Kind::None => {}
+            Kind::Lines => output::say(line),
+            Kind::Bars { all, .. } => {
+                let _ = all.println(line);
+            }
+        }
+    }
+}
+
+fn draw(all: &MultiProgress, bars: &mut HashMap<TransferId, ProgressBar>, running: &[OperationView]) {
+    bars.retain(|id, bar| {
+        let runs = running.iter().any(|view| view.id == *id);
+        if !runs {
+            bar.finish_and_clear();
+            all.remove(bar);
+        }
+        runs
+    });
+    for view in running {
+        let bar = bars.entry(view.id).or_insert_with(|| {
+            let bar = all.add(ProgressBar::new(view.bytes_total.unwrap_or(0)));
+            // What was there before this attempt does not count for the rate.
+            bar.reset_eta();
+            bar.with_style(style())
+                .with_prefix(name(view))
+                .with_position(view.bytes_done)
+        });
+        bar.set_length(view.bytes_total.unwrap_or(view.bytes_done));
+        bar.set_position(view.bytes_done);
+        bar.set_message(view.status.to_string());
+    }
+}
+
+fn name(view: &OperationView) -> String {
+    let name = view.destination.file_name().unwrap_or_default().to_string_lossy();
+    name.chars().filter(|letter| !letter.is_control()).take(28).collect()
+}
+
+fn style() -> ProgressStyle {
+    let template =
+        "{prefix:28} {bar:20} {binary_bytes:>11}/{binary_total_bytes:<11} {binary_bytes_per_sec:>13} {eta:>4} {msg}";
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}

@@ -1,0 +1,274 @@
+//! Commands that create and run operations: `get`, `add`, `run`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+
+use super::args::{Download, Running};
+use super::command::Context;
+use super::exit::Exit;
+use super::input::{self, Line};
+use super::progress::Progress;
+use super::{Failure, output};
+use crate::{Engine, Error, NewDownload, TransferId, TransferStatus, Until};
+
+pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<Exit, Failure> {
+    let lines = lines(download)?;
+    let downloads = new_downloads(context, download, &lines, hold)?;
+    let engine = context.open(&context.config())?;
+    let ids = engine
+        .create(&downloads)
+        .map_err(|(index, error)| at_line(&lines, index, error))?;
+    engine.close()?;
+    output::ids(&ids);
+    Ok(Exit::Success)
+}
+
+pub(super) fn get(
+    context: &Context,
+    download: &Download,
+    running: &Running,
+    json: bool,
+    quiet: bool,
+) -> Result<Exit, Failure> {
+    let lines = lines(download)?;
+    let downloads = new_downloads(context, download, &lines, false)?;
+    let engine = Arc::new(context.open(&context.config_for(running))?);
+    let ids = adopt_or_create(&engine, downloads, &lines)?;
+    engine.restrict_to(Some(ids.iter().copied().collect()));
+    let signals = SignalWatch::start(&engine)?;
+    let mut progress = Progress::new(quiet || json, ids.len());
+    let tick = progress.tick();
+    let result = engine.run(Until::Idle, tick, |engine| progress.show(engine));
+    let signal = signals.end();
+    progress.finish(&engine);
+    result?;
+    let exit = report(&engine, &ids, signal, json, download)?;
+    close(engine)?;
+    Ok(exit)
+}
+
+pub(super) fn run(context: &Context, until_idle: bool, running: &Running) -> Result<Exit, Failure> {
+    let engine = Arc::new(context.open(&context.config_for(running))?);
+    let signals = SignalWatch::start(&engine)?;
+    let until = if until_idle { Until::Idle } else { Until::Stopped };
+    let result = engine.run(until, None, |_| ());
+    signals.end();
+    result?;
+    let (_, failed) = engine.ended();
+    close(engine)?;
+    Ok(if failed > 0 {
+        Exit::TransferFailed
+    } else {
+        Exit::Success
+    })
+}
+
+/// Goes on with what is there already, and creates the rest, all of it or none.
+fn adopt_or_create(engine: &Engine, downloads: Vec<NewDownload>, lines: &[Line]) -> Result<Vec<TransferId>, Failure> {
+    let mut ids = Vec::with_capacity(downloads.len());
+    let mut adopted = Vec::new();
+    let (mut fresh, mut fresh_lines) = (Vec::new(), Vec::new());
+    for (index, download) in downloads.into_iter().enumerate() {
+        if let Some(id) = engine
+            .find_live(&download)
+            .map_err(|error| at_line(lines, index, error))?
+        {
+            adopted.push((id, download));
+        } else {
+            fresh_lines.push(lines[index].clone());
+            fresh.push(download);
+        }
+    }
+    let created = engine
+        .create(&fresh)
+        .map_err(|(index, error)| at_line(&fresh_lines, index, error))?;
+    for (id, download) in adopted {
+        for name in engine.differences(id, &download)? {
+            output::note(&format!(
+                "--{name} differs from what operation {id} was created with, which counts; to change it, cancel that one first"
+            ));
+        }
+        go_on(engine, id)?;
+        ids.push(id);
+    }
+    ids.extend(created);
+    Ok(ids)
+}
+
+fn go_on(engine: &Engine, id: TransferId) -> Result<(), Error> {
+    let view = engine.view(id)?;
+    output::note(&format!(
+        "goes on with operation {id}: {} bytes are there",
+        view.bytes_done
+    ));
+    match view.status {
+        TransferStatus::Idle => engine.start(id),
+        // What is queued or being published needs no push.
+        TransferStatus::Queued | TransferStatus::Running => Ok(()),
+        _ => engine.resume(id),
+    }
+}
+
+/// Says how each operation ended, acknowledges the ends, and finds the exit code.
+fn report(
+    engine: &Engine,
+    ids: &[TransferId],
+    signal: Option<i32>,
+    json: bool,
+    download: &Download,
+) -> Result<Exit, Failure> {
+    let views: Vec<_> = ids.iter().filter_map(|id| engine.view(*id).ok()).collect();
+    if json {
+        output::json_list(&views);
+    }
+    let ended: Vec<TransferId> = views
+        .iter()
+        .filter(|view| view.status.is_ended())
+        .map(|view| view.id)
+        .collect();
+    engine.acknowledge(&ended)?;
+    let open = views.iter().filter(|view| !view.status.is_ended());
+    for view in open {
+        output::kept(view, download.input.is_some() || ids.len() > 1);
+    }
+    Ok(match signal {
+        Some(SIGTERM) => Exit::Terminated,
+        Some(_) => Exit::Interrupted,
+        None if views.iter().all(|view| view.status == TransferStatus::Completed) => Exit::Success,
+        None => Exit::TransferFailed,
+    })
+}
+
+fn close(engine: Arc<Engine>) -> Result<(), Failure> {
+    match Arc::into_inner(engine) {
+        Some(engine) => Ok(engine.close()?),
+        None => Ok(()),
+    }
+}
+
+/// The URLs of the arguments and of the list, in this order.
+fn lines(download: &Download) -> Result<Vec<Line>, Failure> {
+    let mut lines = Vec::new();
+    let mut lists: Vec<PathBuf> = download.input.iter().cloned().collect();
+    for url in &download.urls {
+        if url == "-" {
+            lists.push(PathBuf::from("-"));
+        } else {
+            lines.push(Line {
+                number: 0,
+                url: url.clone(),
+                destination: None,
+            });
+        }
+    }
+    for path in lists {
+        let list = input::read(&path)?;
+        for number in list.repeated {
+            output::note(&format!(
+                "input '{}': line {number} repeats an earlier one and is skipped",
+                path.display()
+            ));
+        }
+        lines.extend(list.lines);
+    }
+    if lines.is_empty() {
+        return Err(Failure::new(
+            Exit::BadInput,
+            "url: none is given; write one, or a list of them with -i FILE",
+        ));
+    }
+    Ok(lines)
+}
+
+fn new_downloads(
+    context: &Context,
+    download: &Download,
+    lines: &[Line],
+    hold: bool,
+) -> Result<Vec<NewDownload>, Failure> {
+    let output = download.output.clone().unwrap_or_else(|| PathBuf::from("./"));
+    let is_directory = output.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if lines.len() > 1 && !is_directory {
+        let problem = "names one file for several URLs; end it with '/' to make it a directory";
+        return Err(Error::invalid("output", output.display().to_string(), problem).into());
+    }
+    if lines.len() > 1 && download.sha256.is_some() {
+        return Err(Failure::new(
+            Exit::BadInput,
+            "sha256: one digest is given for several URLs; give one URL at a time",
+        ));
+    }
+    let destination = |line: &Line| match &line.destination {
+        Some(path) if is_directory => output.join(path),
+        Some(path) => path.clone(),
+        None => output.clone(),
+    };
+    Ok(lines
+        .iter()
+        .map(|line| NewDownload {
+            url: line.url.clone(),
+            destination: destination(line),
+            headers: download.header.clone(),
+            secret_headers: download.secret_header.clone(),
+            sha256: download.sha256,
+            expected_bytes: download.size,
+            collision: download.collision.into(),
+            priority: download.priority.into(),
+            app: context.app.clone(),
+            hold,
+        })
+        .collect())
+}
+
+fn at_line(lines: &[Line], index: usize, error: Error) -> Failure {
+    let mut failure = Failure::from(error);
+    if let Some(number) = lines.get(index).map(|line| line.number).filter(|number| *number > 0) {
+        failure.message = format!("input line {number}: {}", failure.message);
+    }
+    failure
+}
+
+/// Stops the engine on SIGINT and SIGTERM; a second signal ends the process, which loses one window at most.
+struct SignalWatch {
+    handle: Handle,
+    thread: std::thread::JoinHandle<()>,
+    seen: Arc<AtomicI32>,
+}
+
+impl SignalWatch {
+    fn start(engine: &Arc<Engine>) -> Result<Self, Failure> {
+        let failed = |error| Failure::from(Error::io("watch for", "signals", error));
+        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+        let handle = signals.handle();
+        let seen = Arc::new(AtomicI32::new(0));
+        let (engine, noted) = (Arc::clone(engine), Arc::clone(&seen));
+        let thread = std::thread::Builder::new()
+            .name("signals".into())
+            .stack_size(128 * 1024)
+            .spawn(move || {
+                for signal in signals.forever() {
+                    if noted.swap(signal, Ordering::SeqCst) != 0 {
+                        std::process::exit(128 + signal);
+                    }
+                    engine.stop();
+                }
+            });
+        Ok(Self {
+            handle,
+            thread: thread.map_err(failed)?,
+            seen,
+        })
+    }
+
+    /// The signal that came, if one did.
+    fn end(self) -> Option<i32> {
+        self.handle.close();
+        // It only waits for signals; a panic in it has been printed.
+        let _ = self.thread.join();
+        Some(self.seen.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
+    }
+}

@@ -1,0 +1,153 @@
+//! What can be set for an engine, and where its state is.
+
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::retry::RetryPolicy;
+use crate::table::Retention;
+
+/// Settings of one engine; every field has a documented default.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Attempts that may run at the same time; 1 to 256, 4 by default.
+    pub jobs_max: usize,
+    /// How failed attempts are repeated.
+    pub retry: RetryPolicy,
+    /// How long ended operations are kept.
+    pub retention: Retention,
+    /// Time limits of one attempt.
+    pub limits: backhaul_backends::Limits,
+    /// How much a crash may cost.
+    pub window: Window,
+    /// Bytes per second for all transfers together; none by default.
+    pub rate_max: Option<NonZeroU64>,
+    /// Operations that one state directory holds; 1,000,000 by default.
+    pub operations_max: usize,
+    /// Read buffer of one attempt, in bytes; 256 KiB by default (512 KiB was not measurably better over loopback).
+    pub buffer_bytes: usize,
+    /// Directories that destinations must be in; anywhere where empty.
+    pub roots: Vec<PathBuf>,
+    /// Certificates that HTTPS trusts, in PEM; the device's own where none.
+    pub ca_bundle: Option<PathBuf>,
+    /// Whether several processes of one device may share a state directory on NFS, CIFS, 9p or FUSE, whose locks may
+    /// not exclude anybody; `false` by default.
+    pub allow_network_file_system: bool,
+}
+
+/// How much of a transfer a crash may cost: bytes are claimed in steps, and reading stops where too much is unclaimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// A progress record is taken after this many bytes; 8 MiB by default.
+    pub claim_bytes: u64,
+    /// … or this long after the first unclaimed byte; 2.5 s by default.
+    pub claim_after: Duration,
+    /// Reading stops where this many bytes are not claimed; 16 MiB by default.
+    pub unclaimed_bytes_max: u64,
+    /// … or where the oldest of them is this old; 5 s by default.
+    pub unclaimed_age_max: Duration,
+    /// Files up to this size take the short path, without progress records, while younger than
+    /// `unclaimed_age_max`; 1 MiB by default.
+    pub short_path_bytes_max: u64,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            claim_bytes: 8 << 20,
+            claim_after: Duration::from_millis(2_500),
+            unclaimed_bytes_max: 16 << 20,
+            unclaimed_age_max: Duration::from_secs(5),
+            short_path_bytes_max: 1 << 20,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            jobs_max: 4,
+            retry: RetryPolicy::default(),
+            retention: Retention::default(),
+            limits: backhaul_backends::Limits::default(),
+            window: Window::default(),
+            rate_max: None,
+            operations_max: 1_000_000,
+            buffer_bytes: 256 << 10,
+            roots: Vec::new(),
+            ca_bundle: None,
+            allow_network_file_system: false,
+        }
+    }
+}
+
+/// Where everything stands inside a state directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub(crate) directory: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_path_buf(),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.directory.join("LOCK")
+    }
+
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.directory.join("journal")
+    }
+
+    pub(crate) fn vault(&self) -> PathBuf {
+        self.directory.join("vault")
+    }
+}
+
+/// The state directory where none is given: `$STATE_DIRECTORY`, `/var/lib/backhaul` for root,
+/// `$XDG_STATE_HOME/backhaul`, `~/.local/state/backhaul`, in this order. `variable` reads the environment.
+///
+/// Source: XDG Base Directory Specification 0.8; systemd.exec(5), `StateDirectory=`.
+pub(crate) fn default_state_directory(is_root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let absolute = |name: &str| variable(name).filter(|path| path.is_absolute());
+    if let Some(given) = absolute("STATE_DIRECTORY") {
+        return Some(given);
+    }
+    if is_root {
+        return Some(PathBuf::from("/var/lib/backhaul"));
+    }
+    let state = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
+    state.map(|state| state.join("backhaul"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_directory_is_looked_for_in_the_documented_order() {
+        let find = |is_root, set: &[(&str, &str)]| {
+            let set: Vec<_> = set.to_vec();
+            default_state_directory(is_root, move |name| {
+                set.iter()
+                    .find(|(set, _)| *set == name)
+                    .map(|(_, value)| PathBuf::from(value))
+            })
+        };
+        let path = |text: &str| Some(PathBuf::from(text));
+        assert_eq!(find(true, &[("STATE_DIRECTORY", "/s"), ("HOME", "/h")]), path("/s"));
+        assert_eq!(find(true, &[("HOME", "/h")]), path("/var/lib/backhaul"));
+        assert_eq!(
+            find(false, &[("XDG_STATE_HOME", "/x"), ("HOME", "/h")]),
+            path("/x/backhaul")
+        );
+        assert_eq!(
+            find(false, &[("XDG_STATE_HOME", "relative"), ("HOME", "/h")]),
+            path("/h/.local/state/backhaul")
+        );
+        assert_eq!(find(false, &[]), None);
+    }
+}

@@ -1,0 +1,473 @@
+//! What the workers share: the table under its lock, the journal behind it, and what is in flight.
+//!
+//! Invariants: an event is in the table only if the journal took it, in the same order; whoever promises something
+//! waits for the journal's sync first; no file of a transfer is touched under the lock.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use backhaul_backends::{Interrupt, Registry};
+use backhaul_journal::{Journal, Lsn, Urgency};
+
+use super::publish::Ready;
+use crate::config::Config;
+use crate::environment::Environment;
+use crate::error::Error;
+use crate::operation::{Condition, Entry, Event, Fact, Now, Operation, Phase, TransferId, encode};
+use crate::scheduler::{self, Action, Slots};
+use crate::table::Table;
+use crate::vault::Vault;
+
+/// Files that wait for their final name, and files of one batch, at most.
+const READY_MAX: usize = 256;
+const BATCH_MAX: usize = 128;
+/// Operations of a snapshot that are encoded under one hold of the lock.
+const SNAPSHOT_STEP: usize = 256;
+
+pub(crate) struct Core {
+    pub(crate) environment: Environment,
+    pub(crate) config: Config,
+    pub(crate) backends: Registry,
+    pub(crate) vault: Vault,
+    pub(crate) journal: Journal,
+    threaded: AtomicBool,
+    /// The last record of this engine, where there is one.
+    last: Mutex<Option<Lsn>>,
+    state: Mutex<State>,
+    /// Work may have come up for the workers, for the publisher; something has changed for those who watch.
+    pub(crate) work: Condvar,
+    pub(crate) publisher: Condvar,
+    pub(crate) watchers: Condvar,
+}
+
+pub(crate) struct State {
+    pub(crate) table: Table,
+    pub(crate) attempts: HashMap<TransferId, Arc<Attempt>>,
+    pub(crate) ready: VecDeque<Ready>,
+    /// Files in the hands of the publisher.
+    pub(crate) publishing: usize,
+    pub(crate) stopping: bool,
+    /// What made the engine stop by itself.
+    pub(crate) fault: Option<Error>,
+    /// Operations that ended in an error since the engine was opened.
+    pub(crate) failed: u64,
+    /// Operations that ended, however, since the engine was opened.
+    pub(crate) ended: u64,
+    /// Which ones, where the engine works on a bounded set only.
+    pub(crate) ends: Vec<TransferId>,
+}
+
+/// One attempt while it runs.
+#[derive(Default)]
+pub(crate) struct Attempt {
+    pub(crate) interrupt: Interrupt,
+    pub(crate) received_bytes: AtomicU64,
+    /// 0 where unknown.
+    pub(crate) total_bytes: AtomicU64,
+}
+
+/// A piece of work for one thread.
+pub(crate) enum Work {
+    Attempt(Box<Operation>, Arc<Attempt>),
+    Publish(Vec<Ready>),
+    Sweep(Box<Operation>),
+}
+
+/// What a thread may take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Worker,
+    Publisher,
+}
+
+impl Core {
+    pub(crate) fn new(
+        environment: Environment,
+        config: Config,
+        backends: Registry,
+        vault: Vault,
+        journal: Journal,
+        table: Table,
+    ) -> Self {
+        let state = State {
+            table,
+            attempts: HashMap::new(),
+            ready: VecDeque::new(),
+            publishing: 0,
+            stopping: false,
+            fault: None,
+            failed: 0,
+            ended: 0,
+            ends: Vec::new(),
+        };
+        Self {
+            environment,
+            config,
+            backends,
+            vault,
+            journal,
+            threaded: AtomicBool::new(false),
+            last: Mutex::new(None),
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            publisher: Condvar::new(),
+            watchers: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        self.environment.clock.now()
+    }
+
+    /// Whether attempts may use threads of their own; a stepped engine uses none.
+    pub(crate) fn is_threaded(&self) -> bool {
+        self.threaded.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_threaded(&self, threaded: bool) {
+        self.threaded.store(threaded, Ordering::Relaxed);
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock is a bug that has been printed; the others go on with what the journal holds.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records an event; durable only after [`Core::sync`] of what it returns.
+    pub(crate) fn record(&self, state: &mut State, id: TransferId, event: Event) -> Result<Lsn, Error> {
+        self.record_as(state, id, event, Urgency::Critical)
+    }
+
+    pub(crate) fn record_as(
+        &self,
+        state: &mut State,
+        id: TransferId,
+        event: Event,
+        urgency: Urgency,
+    ) -> Result<Lsn, Error> {
+        if !matches!(event, Event::Created(_)) {
+            state.table.check(id, &event).map_err(|rejected| Error::NotNow {
+                id,
+                problem: rejected.to_string(),
+            })?;
+        }
+        let is_end = matches!(event, Event::Ended(_));
+        let is_failure = matches!(event, Event::Ended(crate::operation::Outcome::Failed(_)));
+        let fact = Fact {
+            id,
+            at_ms: self.now().wall_ms,
+            event,
+        };
+        let entry = Entry::Fact(fact);
+        let mut bytes = Vec::with_capacity(256);
+        encode(&entry, &mut bytes);
+        let lsn = self.journal.append(&bytes, urgency)?;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(lsn);
+        let Entry::Fact(fact) = entry else {
+            unreachable!("it was made above")
+        };
+        state.table.apply(fact, lsn.0).map_err(|rejected| Error::NotNow {
+            id,
+            problem: rejected.to_string(),
+        })?;
+        state.ended += u64::from(is_end);
+        if is_end && state.table.restricted_to().is_some() {
+            state.ends.push(id);
+        }
+        state.failed += u64::from(is_failure);
+        Ok(lsn)
+    }
+
+    /// Records an event and waits until it is durable.
+    pub(crate) fn record_durably(&self, id: TransferId, event: Event) -> Result<(), Error> {
+        let lsn = self.record(&mut self.state(), id, event)?;
+        self.sync(lsn)
+    }
+
+    /// Waits until everything up to `lsn` is durable.
+    pub(crate) fn sync(&self, lsn: Lsn) -> Result<(), Error> {
+        self.journal.sync(lsn).map_err(Error::from)
+    }
+
+    /// Waits until everything recorded so far is durable.
+    pub(crate) fn sync_all(&self) -> Result<(), Error> {
+        match *self.last.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(lsn) => self.sync(lsn),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops the engine because it cannot go on. The first cause is kept.
+    pub(crate) fn fail(&self, error: Error) {
+        log::error!("{error}");
+        self.state().fault.get_or_insert(error);
+        self.stop();
+    }
+
+    /// Ends all attempts and lets every thread go; what was transferred so far is claimed.
+    pub(crate) fn stop(&self) {
+        let attempts: Vec<Arc<Attempt>> = {
+            let mut state = self.state();
+            state.stopping = true;
+            state.attempts.values().cloned().collect()
+        };
+        for attempt in attempts {
+            attempt.interrupt.raise();
+        }
+        self.wake_all();
+    }
+
+    /// Ends the attempt of one operation, if one runs.
+    pub(crate) fn interrupt(&self, id: TransferId) {
+        let attempt = self.state().attempts.get(&id).cloned();
+        if let Some(attempt) = attempt {
+            attempt.interrupt.raise();
+        }
+    }
+
+    pub(crate) fn wake_all(&self) {
+        self.work.notify_all();
+        self.publisher.notify_all();
+        self.watchers.notify_all();
+    }
+
+    /// Waits for work; `None` when the engine stops.
+    pub(crate) fn next(&self, role: Role) -> Option<Work> {
+        let mut state = self.state();
+        loop {
+            let wake_at_ms = match self.pick(&mut state, role) {
+                Ok(work) => return Some(work),
+                Err(_) if state.stopping && (role == Role::Worker || state.attempts.is_empty()) => return None,
+                Err(wake_at_ms) => wake_at_ms,
+            };
+            let condition = if role == Role::Worker {
+                &self.work
+            } else {
+                &self.publisher
+            };
+            state = match wake_at_ms {
+                Some(wake_at_ms) => {
+                    let wait = Duration::from_millis(wake_at_ms.saturating_sub(self.now().boot_ms).max(1));
+                    condition
+                        .wait_timeout(state, wait)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+                None => condition.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Work that is there now, for a stepped engine.
+    pub(crate) fn next_now(&self) -> Option<Work> {
+        let mut state = self.state();
+        self.pick(&mut state, Role::Publisher)
+            .or_else(|_| self.pick(&mut state, Role::Worker))
+            .ok()
+    }
+
+    /// Takes a piece of work, or tells when to look again.
+    fn pick(&self, state: &mut State, role: Role) -> Result<Work, Option<u64>> {
+        if role == Role::Publisher {
+            return Self::pick_batch(state).ok_or(None);
+        }
+        if state.stopping {
+            return Err(None);
+        }
+        let now = self.now();
+        loop {
+            let has_room = state.ready.len() + state.publishing < READY_MAX;
+            let jobs_max = if has_room { self.config.jobs_max } else { 0 };
+            let slots = Slots {
+                jobs_max,
+                running: state.attempts.len(),
+            };
+            let plan = scheduler::plan(&state.table, now, slots);
+            let action = match plan.actions.first() {
+                Some(Action::Start(id)) if self.stays_blocked(&state.table, *id) => {
+                    state.table.postpone(*id, now, self.config.retry.probe_every);
+                    continue;
+                }
+                Some(action) => *action,
+                None => return Err(plan.wake_at_ms),
+            };
+            if plan.actions.len() > 1 {
+                self.work.notify_one();
+            }
+            match self.take(state, action) {
+                Ok(work) => return Ok(work),
+                Err(error) => {
+                    state.fault.get_or_insert(error);
+                    state.stopping = true;
+                    self.wake_all();
+                    return Err(None);
+                }
+            }
+        }
+    }
+
+    fn pick_batch(state: &mut State) -> Option<Work> {
+        if state.ready.is_empty() {
+            return None;
+        }
+        let count = state.ready.len().min(BATCH_MAX);
+        let batch: Vec<Ready> = state.ready.drain(..count).collect();
+        state.publishing += batch.len();
+        Some(Work::Publish(batch))
+    }
+
+    fn take(&self, state: &mut State, action: Action) -> Result<Work, Error> {
+        let (Action::Start(id) | Action::Sweep(id)) = action;
+        state.table.set_busy(id, true);
+        if let Action::Start(_) = action {
+            let attempts = state.table.find(id).map_or(0, |operation| operation.attempts) + 1;
+            self.record(state, id, Event::Claimed { attempts })?;
+        }
+        let operation = state.table.find(id).cloned().ok_or(Error::UnknownId(id))?;
+        Ok(match action {
+            Action::Start(_) => {
+                let attempt = Arc::new(Attempt::default());
+                attempt
+                    .received_bytes
+                    .store(operation.durable_bytes(), Ordering::Relaxed);
+                attempt
+                    .total_bytes
+                    .store(operation.total_bytes().unwrap_or(0), Ordering::Relaxed);
+                state.attempts.insert(id, Arc::clone(&attempt));
+                Work::Attempt(Box::new(operation), attempt)
+            }
+            Action::Sweep(_) => Work::Sweep(Box::new(operation)),
+        })
+    }
+
+    /// Looks at the condition that blocks an operation, without spending an attempt or a record on it.
+    fn stays_blocked(&self, table: &Table, id: TransferId) -> bool {
+        let Some(operation) = table.find(id) else { return false };
+        match operation.phase {
+            Phase::Blocked {
+                condition: Condition::NoNetwork,
+                ..
+            } => !self.environment.network.is_online(),
+            Phase::Blocked {
+                condition: Condition::DiskFull,
+                ..
+            } => {
+                let available = self.environment.storage.available_bytes(operation.spec.directory());
+                available.is_ok_and(|available| available < room_needed(operation))
+            }
+            _ => false,
+        }
+    }
+
+    /// An attempt is over; its slot is free. The operation stays in hand where it goes on to be published.
+    pub(crate) fn attempt_is_over(&self, id: TransferId, ready: Option<Ready>) {
+        let mut state = self.state();
+        state.attempts.remove(&id);
+        match ready {
+            Some(ready) => state.ready.push_back(ready),
+            None => state.table.set_busy(id, false),
+        }
+        self.tell_if_idle(&state);
+        drop(state);
+        self.publisher.notify_one();
+    }
+
+    /// Operations leave the hands of a worker or of the publisher.
+    pub(crate) fn let_go(&self, ids: &[TransferId], published: usize) {
+        let mut state = self.state();
+        for id in ids {
+            state.table.set_busy(*id, false);
+        }
+        state.publishing -= published;
+        self.tell_if_idle(&state);
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// Those who watch wait for the end of all work; waking them for less would cost more than the work.
+    fn tell_if_idle(&self, state: &State) {
+        if Self::is_idle(state) {
+            self.watchers.notify_all();
+        }
+    }
+
+    /// Removes from the history what it has no room or time for.
+    pub(crate) fn sweep_history(&self) -> Result<(), Error> {
+        let mut state = self.state();
+        let expired = state.table.expired(self.now().wall_ms, &self.config.retention);
+        for id in expired {
+            let had_secrets = state.table.find(id).is_some_and(|operation| operation.spec.has_secrets);
+            self.record(&mut state, id, Event::Forgotten)?;
+            if had_secrets {
+                self.vault.remove(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a snapshot where the journal has grown enough. Transfers go on meanwhile.
+    pub(crate) fn checkpoint_if_due(&self) -> Result<(), Error> {
+        if !self.journal.checkpoint_due() {
+            return Ok(());
+        }
+        self.journal.checkpoint(&mut |writer| {
+            let (ids, lost) = {
+                let state = self.state();
+                (state.table.ids(), state.table.unacknowledged_lost())
+            };
+            let mut bytes = Vec::new();
+            encode(
+                &Entry::Totals {
+                    unacknowledged_lost: lost,
+                },
+                &mut bytes,
+            );
+            writer.record(&bytes)?;
+            for ids in ids.chunks(SNAPSHOT_STEP) {
+                for bytes in self.encoded(ids) {
+                    writer.record(&bytes)?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    fn encoded(&self, ids: &[TransferId]) -> Vec<Vec<u8>> {
+        let state = self.state();
+        let rows = ids.iter().filter_map(|id| state.table.row(*id));
+        rows.map(|(as_of, operation)| {
+            let mut bytes = Vec::new();
+            encode(
+                &Entry::Operation {
+                    as_of,
+                    operation: Box::new(operation.clone()),
+                },
+                &mut bytes,
+            );
+            bytes
+        })
+        .collect()
+    }
+
+    /// Nothing is left that could go on by itself.
+    pub(crate) fn is_idle(state: &State) -> bool {
+        state.table.is_idle() && state.attempts.is_empty() && state.ready.is_empty() && state.publishing == 0
+    }
+}
+
+/// Room that an operation blocked by a full disk needs before another attempt is worth its cost: the whole file where
+/// nothing is held; one window where its part file may have its room already.
+fn room_needed(operation: &Operation) -> u64 {
+    const SOME: u64 = 16 << 20;
+    let left = operation
+        .total_bytes()
+        .map(|total| total.saturating_sub(operation.durable_bytes()));
+    match (left, operation.claim.is_some()) {
+        (Some(left), false) => left.max(1),
+        (Some(left), true) => left.clamp(1, SOME),
+        (None, _) => SOME,
+    }
+}

@@ -1,0 +1,61 @@
+//! Why this side could not go on with a transfer.
+
+use std::io;
+use std::path::Path;
+
+use backhaul_backends::WebErrorStatus;
+
+use crate::error::Error;
+use crate::operation::OperationError;
+
+/// Why this side could not go on with a transfer.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// There is no room.
+    DiskFull(String),
+    /// A file could not be read or written; the next attempt may fare better.
+    Local(String),
+    /// The content is not what was asked for; it never will be.
+    Unacceptable(OperationError),
+    /// The operation was ended, paused or stopped meanwhile.
+    Superseded,
+    /// The engine itself cannot go on.
+    Engine(Error),
+}
+
+impl Fault {
+    /// Classifies an answer of the operating system.
+    pub(crate) fn io(tried: &str, path: &Path, error: &io::Error) -> Self {
+        let message = format!("cannot {tried} '{}': {error}", path.display());
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull(message),
+            io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::FileTooLarge
+            | io::ErrorKind::NotADirectory => Self::Unacceptable(OperationError {
+                status: WebErrorStatus::FILE_ACCESS.0,
+                code: None,
+                message,
+            }),
+            _ => Self::Local(message),
+        }
+    }
+
+    /// A content that is not what was asked for.
+    pub(crate) fn unacceptable(status: WebErrorStatus, message: String) -> Self {
+        Self::Unacceptable(OperationError {
+            status: status.0,
+            code: None,
+            message,
+        })
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::NotNow { .. } | Error::UnknownId(_) => Self::Superseded,
+            error => Self::Engine(error),
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! The engine: joins journal, table, scheduler, workers and files. The only place where they meet.
+
+mod backends;
+mod core;
+mod create;
+mod fault;
+mod ledger;
+mod part;
+mod publish;
+mod view;
+mod worker;
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU64;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+use std::thread::Builder;
+use std::time::Duration;
+
+use backhaul_backends::{Backend, RateLimit, Registry, Throttle};
+use backhaul_journal::{Journal, Lock, Lsn, Replay, ReplayError};
+
+use self::core::{Core, Role, Work};
+use crate::config::{Config, Layout};
+use crate::environment::Environment;
+use crate::error::Error;
+use crate::operation::{Entry, Event, Operation, Outcome, Phase, TransferId, decode};
+use crate::table::Table;
+use crate::vault::{Vault, make_directory};
+
+pub use self::backends::backends;
+pub use self::create::NewDownload;
+pub use self::view::{OperationView, ViewError};
+
+/// Stack of a worker thread; the deepest calls are those of TLS.
+const WORKER_STACK_BYTES: usize = 512 * 1024;
+
+/// One engine on one state directory: everything that is stored there, and the threads that transfer it.
+///
+/// There is at most one at a time, in any process (see [`Error::Locked`]).
+pub struct Engine {
+    core: Arc<Core>,
+}
+
+/// Until when [`Engine::run`] works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Until [`Engine::stop`].
+    Stopped,
+    /// Until nothing can go on by itself.
+    Idle,
+}
+
+impl Engine {
+    /// Opens a state directory, makes it where it is missing, recovers what a crash left, and takes its lock until
+    /// dropped.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] where another process has it; [`Error::Journal`] where the journal is damaged or of another
+    /// format: nothing is changed then.
+    pub fn open(
+        directory: &Path,
+        config: Config,
+        environment: Environment,
+        backends: Vec<Arc<dyn Backend>>,
+    ) -> Result<Self, Error> {
+        let layout = Layout::new(directory);
+        let storage = &environment.storage;
+        make_directories(storage, directory)?;
+        let lock = Lock::acquire(storage, &layout.lock(), config.allow_network_file_system)?;
+        let mut rebuilding = Rebuilding::default();
+        let options = backhaul_journal::Options::default();
+        let (journal, report) = Journal::open(Arc::clone(storage), &layout.journal(), lock, options, &mut rebuilding)?;
+        log::debug!(
+            "{}: {} operations, journal {report:?}",
+            directory.display(),
+            rebuilding.table.len()
+        );
+        let mut table = rebuilding.table;
+        table.reopened(environment.clock.now());
+        let vault = Vault::new(layout.vault(), environment.clone());
+        vault.sweep(|id| table.find(id).is_some())?;
+        let backends = throttled(backends, config.rate_max);
+        let core = Arc::new(Core::new(
+            environment,
+            config,
+            Registry::new(backends),
+            vault,
+            journal,
+            table,
+        ));
+        publish::recover(&core)?;
+        core.sweep_history()?;
+        Ok(Self { core })
+    }
+
+    /// Starts an operation that was created on hold.
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`]; [`Error::NotNow`] where it was started before.
+    pub fn start(&self, id: TransferId) -> Result<(), Error> {
+        self.command(id, Event::Started)
+    }
+
+    /// Asks an operation to stand still; its attempt ends in under a second, with what it received claimed.
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`]; [`Error::NotNow`] where it has ended, is paused, or was never started.
+    pub fn pause(&self, id: TransferId) -> Result<(), Error> {
+        self.command(id, Event::Paused)?;
+        self.core.interrupt(id);
+        Ok(())
+    }
+
+    /// Lets a paused operation go on; one that waits tries at once.
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`]; [`Error::NotNow`] where it has ended or was never started.
+    pub fn resume(&self, id: TransferId) -> Result<(), Error> {
+        self.command(id, Event::Resumed)
+    }
+
+    /// Cancels an operation and removes its part file.
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`]; [`Error::NotNow`] where it has ended or is being published.
+    pub fn cancel(&self, id: TransferId) -> Result<(), Error> {
+        if matches!(self.find(id)?.phase, Phase::Publishing(_)) {
+            return Err(Error::NotNow {
+                id,
+                problem: "an operation that is being published cannot be canceled".into(),
+            });
+        }
+        self.command(id, Event::Ending(Outcome::Canceled))?;
+        self.core.interrupt(id);
+        self.sweep_if_free(id)
+    }
+
+    /// Removes the record of an operation that has ended.
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`]; [`Error::NotNow`] where it has not ended.
+    pub fn remove(&self, id: TransferId) -> Result<(), Error> {
+        let has_secrets = self.find(id)?.spec.has_secrets;
+        self.command(id, Event::Removed)?;
+        if has_secrets {
+            self.core.vault.remove(id)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Acknowledges ends: from now on the history may drop them.
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`]; [`Error::NotNow`] where one has not ended. Those before it are acknowledged.
+    pub fn acknowledge(&self, ids: &[TransferId]) -> Result<(), Error> {
+        let result = ids.iter().try_for_each(|id| {
+            self.find(*id)?;
+            self.core
+                .record(&mut self.core.state(), *id, Event::Acknowledged)
+                .map(|_| ())
+        });
+        self.core.sync_all()?;
+        result?;
+        self.core.sweep_history()?;
+        self.core.sync_all()
+    }
+
+    /// Works until told otherwise, on threads of its own. `observe` is called on this thread about every `tick`.
+    ///
+    /// # Errors
+    /// What made the engine stop by itself: a journal or a disk that refuses.
+    pub fn run(&self, until: Until, tick: Option<Duration>, mut observe: impl FnMut(&Self)) -> Result<(), Error> {
+        let core = &self.core;
+        core.set_threaded(true);
+        let mut threads = Vec::new();
+        for (role, name) in self.crew() {
+            let core = Arc::clone(core);
+            let builder = Builder::new().name(name.into()).stack_size(WORKER_STACK_BYTES);
+            let thread = builder.spawn(move || work(&core, role));
+            threads.push(thread.map_err(|error| Error::io("start a thread for", "engine", error))?);
+        }
+        let mut state = core.state();
+        while !state.stopping && !is_over(&state, until) {
+            state = match tick {
+                Some(tick) => {
+                    let waited = core
+                        .watchers
+                        .wait_timeout(state, tick)
+                        .unwrap_or_else(PoisonError::into_inner);
+                    drop(waited);
+                    observe(self);
+                    core.state()
+                }
+                None => core.watchers.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        drop(state);
+        core.stop();
+        for thread in threads {
+            // A panic of a worker has been printed; the journal holds all that it promised.
+            let _ = thread.join();
+        }
+        observe(self);
+        core.sync_all()?;
+        let mut state = core.state();
+        state.stopping = false;
+        state.fault.take().map_or(Ok(()), Err)
+    }
+
+    /// Does one piece of work on this thread, if there is one; for tests that decide what happens when.
+    #[must_use]
+    pub fn step(&self) -> bool {
+        match self.core.next_now() {
+            Some(work) => {
+                perform(&self.core, work);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Ends [`Engine::run`]: attempts are interrupted, and what they received is claimed.
+    pub fn stop(&self) {
+        self.core.stop();
+    }
+
+    /// Only these operations are worked on from now on; all where `None`.
+    pub fn restrict_to(&self, only: Option<BTreeSet<TransferId>>) {
+        self.core.state().table.restrict_to(only);
+        self.core.wake_all();
+    }
+
+    /// Operations that ended, and how many of them in an error, since the engine was opened.
+    #[must_use]
+    pub fn ended(&self) -> (u64, u64) {
+        let state = self.core.state();
+        (state.ended, state.failed)
+    }
+
+    /// Writes the mark of a clean end and lets go of the lock.
+    ///
+    /// # Errors
+    /// [`Error::Journal`] where the last records could not be made durable.
+    pub fn close(self) -> Result<(), Error> {
+        let core = Arc::into_inner(self.core);
+        // Somebody else still holds the engine: dropping it is a crash as far as the journal is concerned, and safe.
+        core.map_or(Ok(()), |core| core.journal.close().map_err(Error::from))
+    }
+
+    fn command(&self, id: TransferId, event: Event) -> Result<(), Error> {
+        self.find(id)?;
+        self.core.record_durably(id, event)?;
+        self.core.wake_all();
+        Ok(())
+    }
+
+    fn find(&self, id: TransferId) -> Result<Operation, Error> {
+        self.core.state().table.find(id).cloned().ok_or(Error::UnknownId(id))
+    }
+
+    /// Sweeps at once where no worker holds the operation; else the worker's end makes it due.
+    fn sweep_if_free(&self, id: TransferId) -> Result<(), Error> {
+        let operation = {
+            let mut state = self.core.state();
+            if state.table.is_busy(id) {
+                return Ok(());
+            }
+            state.table.set_busy(id, true);
+            state.table.find(id).cloned()
+        };
+        let result = operation.map_or(Ok(()), |operation| publish::sweep(&self.core, &operation));
+        self.core.let_go(&[id], 0);
+        result
+    }
+
+    /// As many workers as there are slots and, where only some operations count, as those can use.
+    fn crew(&self) -> impl Iterator<Item = (Role, &'static str)> + use<> {
+        let state = self.core.state();
+        let workers = match state.table.restricted_to() {
+            Some(count) => self.core.config.jobs_max.min(count).max(1),
+            None => self.core.config.jobs_max,
+        };
+        std::iter::once((Role::Publisher, "publisher")).chain(std::iter::repeat_n((Role::Worker, "worker"), workers))
+    }
+}
+
+fn work(core: &Arc<Core>, role: Role) {
+    while let Some(work) = core.next(role) {
+        perform(core, work);
+    }
+    // The publisher waits for the last attempt; a worker that leaves may have been that.
+    core.publisher.notify_all();
+}
+
+fn perform(core: &Arc<Core>, work: Work) {
+    match work {
+        Work::Attempt(operation, attempt) => worker::attempt(core, &operation, &attempt),
+        Work::Publish(batch) => publish::publish(core, batch),
+        Work::Sweep(operation) => {
+            if let Err(error) = publish::sweep(core, &operation) {
+                core.fail(error);
+            }
+            core.let_go(&[operation.id], 0);
+        }
+    }
+}
+
+fn is_over(state: &core::State, until: Until) -> bool {
+    match until {
+        Until::Stopped => false,
+        Until::Idle => Core::is_idle(state),
+    }
+}
+
+fn throttled(backends: Vec<Arc<dyn Backend>>, rate_max: Option<NonZeroU64>) -> Vec<Arc<dyn Backend>> {
+    let Some(rate_max) = rate_max else { return backends };
+    let limit = Arc::new(RateLimit::new(rate_max));
+    backends
+        .into_iter()
+        .map(|backend| Arc::new(Throttle::new(backend, Arc::clone(&limit))) as _)
+        .collect()
+}
+
+/// Makes the state directory and those above it, and their names durable.
+fn make_directories(storage: &Arc<dyn backhaul_journal::Storage>, directory: &Path) -> Result<(), Error> {
+    match storage.stat(directory) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(Error::io("look at", directory, error)),
+    }
+    if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        make_directories(storage, parent)?;
+    }
+    make_directory(storage, directory)
+}
+
+/// Rebuilds the table from the journal's records.
+#[derive(Default)]
+struct Rebuilding {
+    table: Table,
+}
+
+impl Replay for Rebuilding {
+    fn snapshot(&mut self, record: &[u8]) -> Result<(), ReplayError> {
+        match decode(record)? {
+            Entry::Operation { as_of, operation } => self.table.restore(*operation, as_of),
+            Entry::Totals { unacknowledged_lost } => self.table.restore_totals(unacknowledged_lost),
+            Entry::Fact(_) => return Err("a fact stands in a snapshot".into()),
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, lsn: Lsn, record: &[u8]) -> Result<(), ReplayError> {
+        let Entry::Fact(fact) = decode(record)? else {
+            return Err("a snapshot's entry stands in the log".into());
+        };
+        let id = fact.id;
+        if let Err(rejected) = self.table.apply(fact, lsn.0) {
+            log::warn!("{id}: record {} changes nothing: {rejected}", lsn.0);
+        }
+        Ok(())
+    }
+}
+
+/// The operations of a state directory as its journal says, without its lock and without writing anything.
+///
+/// # Errors
+/// [`Error::Journal`] where the journal is damaged or of another format.
+pub fn read_operations(directory: &Path, environment: &Environment) -> Result<Vec<OperationView>, Error> {
+    let layout = Layout::new(directory);
+    match environment.storage.stat(&layout.journal()) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("look at", layout.journal(), error)),
+        Ok(_) => {}
+    }
+    let mut rebuilding = Rebuilding::default();
+    backhaul_journal::read(&environment.storage, &layout.journal(), &mut rebuilding)?;
+    let engine_runs = crate::environment::engine_holder(&layout.lock()).is_some();
+    let mut table = rebuilding.table;
+    if !engine_runs {
+        table.reopened(environment.clock.now());
+    }
+    Ok(table
+        .in_order()
+        .into_iter()
+        .map(|operation| OperationView::new(operation, engine_runs, None))
+        .collect())
+}

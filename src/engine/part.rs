@@ -1,0 +1,170 @@
+//! Part files: partial data beside its destination, under a name that only this journal's operation can have.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use backhaul_journal::{Access, FileKind, Storage, StorageFile};
+use ring::digest;
+
+use crate::operation::{Claim, Spec, TransferId};
+
+/// Longest file name of the common Linux file systems, in bytes.
+const NAME_BYTES_MAX: usize = 255;
+/// Reads of the proof, in bytes.
+const READ_BYTES: usize = 128 * 1024;
+
+/// An open part file.
+#[derive(Clone)]
+pub(crate) struct Part {
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn StorageFile>,
+}
+
+/// Running checks over the bytes of one generation, from its first byte on.
+#[derive(Clone)]
+pub(crate) struct Sums {
+    crc: crc32fast::Hasher,
+    sha256: Option<digest::Context>,
+}
+
+impl Sums {
+    pub(crate) fn new(spec: &Spec) -> Self {
+        let sha256 = spec.sha256.map(|_| digest::Context::new(&digest::SHA256));
+        Self {
+            crc: crc32fast::Hasher::new(),
+            sha256,
+        }
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.crc.update(bytes);
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.update(bytes);
+        }
+    }
+
+    pub(crate) fn crc32(&self) -> u32 {
+        self.crc.clone().finalize()
+    }
+
+    /// The SHA-256, where one is expected.
+    pub(crate) fn sha256(&self) -> Option<[u8; 32]> {
+        let digest = self.sha256.clone()?.finish();
+        digest.as_ref().try_into().ok()
+    }
+}
+
+/// Path of the part file of one generation: `.NAME.JOURNAL-ID-GENERATION.part` in the directory of the destination,
+/// with NAME cut where the whole would be too long for the file system.
+pub(crate) fn part_path(spec: &Spec, journal_id: [u8; 16], id: TransferId, generation: u32) -> PathBuf {
+    let name = spec.destination.file_name().unwrap_or_default();
+    spec.directory().join(part_name(name, journal_id, id, generation))
+}
+
+fn part_name(name: &OsStr, journal_id: [u8; 16], id: TransferId, generation: u32) -> OsString {
+    let journal = data_encoding::HEXLOWER.encode(&journal_id[..4]);
+    let suffix = format!(".{journal}-{id}-{generation}.part");
+    let bytes = name.as_bytes();
+    let mut keep = bytes.len().min(NAME_BYTES_MAX - 1 - suffix.len());
+    // Continuation bytes of UTF-8 are 0b10xxxxxx: never cut inside a letter.
+    while keep > 0 && keep < bytes.len() && bytes[keep] & 0xC0 == 0x80 {
+        keep -= 1;
+    }
+    OsString::from_vec([b".", &bytes[..keep], suffix.as_bytes()].concat())
+}
+
+impl Part {
+    /// A fresh, empty part file. What stands under its name already was left by a crash before anything of it was
+    /// claimed, and goes.
+    pub(crate) fn create(storage: &Arc<dyn Storage>, path: PathBuf) -> io::Result<Self> {
+        let file = match storage.create(&path, 0o666) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                storage.remove(&path)?;
+                storage.create(&path, 0o666)?
+            }
+            result => result?,
+        };
+        Ok(Self {
+            path,
+            file: Arc::from(file),
+        })
+    }
+
+    /// Opens the part file that a claim speaks of, proves the claimed bytes, and cuts what is beyond them. `None` where
+    /// the bytes are gone or not those that were claimed.
+    pub(crate) fn reopen(
+        storage: &Arc<dyn Storage>,
+        path: PathBuf,
+        claim: &Claim,
+        from_disk: bool,
+        spec: &Spec,
+    ) -> io::Result<Option<(Self, Sums)>> {
+        let file: Arc<dyn StorageFile> = match storage.open(&path, Access::ReadWrite) {
+            Ok(file) => Arc::from(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let stat = file.stat()?;
+        if stat.kind != FileKind::File || stat.links != 1 || stat.len_bytes < claim.durable_bytes {
+            return Ok(None);
+        }
+        if from_disk {
+            file.drop_cache();
+        }
+        let mut sums = Sums::new(spec);
+        if !read_range(file.as_ref(), claim.durable_bytes, |bytes| sums.update(bytes))? || sums.crc32() != claim.crc32 {
+            return Ok(None);
+        }
+        if stat.len_bytes > claim.durable_bytes {
+            file.set_len(claim.durable_bytes)?;
+        }
+        Ok(Some((Self { path, file }, sums)))
+    }
+}
+
+/// CRC-32 of a whole file of a known length; `None` where it is shorter.
+pub(crate) fn file_crc32(storage: &Arc<dyn Storage>, path: &Path, len_bytes: u64) -> io::Result<Option<u32>> {
+    let file = storage.open(path, Access::Read)?;
+    let mut crc = crc32fast::Hasher::new();
+    let whole = read_range(file.as_ref(), len_bytes, |bytes| crc.update(bytes))?;
+    Ok(whole.then(|| crc.finalize()))
+}
+
+/// Feeds `[0, len_bytes)` to `take`; `false` where the file is shorter.
+fn read_range(file: &dyn StorageFile, len_bytes: u64, mut take: impl FnMut(&[u8])) -> io::Result<bool> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut offset_bytes = 0;
+    while offset_bytes < len_bytes {
+        let want = usize::try_from(len_bytes - offset_bytes)
+            .unwrap_or(READ_BYTES)
+            .min(READ_BYTES);
+        let count = file.read_at(&mut buffer[..want], offset_bytes)?;
+        if count == 0 {
+            return Ok(false);
+        }
+        take(&buffer[..count]);
+        offset_bytes += count as u64;
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn part_names_are_hidden_tell_whose_they_are_and_fit_the_file_system() {
+        let name = |text: &str| part_name(OsStr::new(text), [0xab; 16], TransferId([1; 16]), 7);
+        assert_eq!(
+            name("big.img"),
+            OsStr::new(&format!(".big.img.abababab-{}-7.part", "01".repeat(16)))
+        );
+        for long in ["n".repeat(255), "ü".repeat(127)] {
+            let part = name(&long);
+            assert!(part.len() <= NAME_BYTES_MAX && part.to_str().is_some(), "{part:?}");
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! The final name: given once, to a complete file, in batches that share their syncs.
+//!
+//! Steps of a batch, each for all its files before the next: sync the data (R4); record the intent, durably; rename;
+//! sync the directories (R5); record the ends, durably. After a crash [`recover`] finds out which step was reached.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use backhaul_backends::WebErrorStatus;
+use backhaul_journal::{Stat, Storage};
+
+use super::core::Core;
+use super::fault::Fault;
+use super::part::{Part, file_crc32, part_path};
+use super::worker::{fail, remove_if_there};
+use crate::error::Error;
+use crate::operation::{
+    Collision, Condition, Deadline, Event, Intent, Operation, OperationError, Outcome, Phase, Shared, Spec, TransferId,
+    WaitReason,
+};
+use crate::table::millis;
+
+/// Names tried for [`Collision::Unique`] before giving up.
+const UNIQUE_MAX: u32 = 10_000;
+
+/// A complete part file that waits for its final name.
+pub(crate) struct Ready {
+    id: TransferId,
+    spec: Shared<Spec>,
+    generation: u32,
+    part: Part,
+    len_bytes: u64,
+    crc32: u32,
+    /// Number of the name to try next; 0 is the destination itself.
+    name_index: u32,
+}
+
+impl Ready {
+    pub(crate) fn new(operation: &Operation, generation: u32, part: Part, len_bytes: u64, crc32: u32) -> Self {
+        Self {
+            id: operation.id,
+            spec: operation.spec.clone(),
+            generation,
+            part,
+            len_bytes,
+            crc32,
+            name_index: 0,
+        }
+    }
+
+    fn final_path(&self) -> PathBuf {
+        self.spec.directory().join(numbered(
+            self.spec.destination.file_name().unwrap_or_default(),
+            self.name_index,
+        ))
+    }
+}
+
+/// Publishes a batch. Each file meets its own fate; only a journal that refuses stops them all.
+pub(crate) fn publish(core: &Arc<Core>, batch: Vec<Ready>) {
+    let ids: Vec<TransferId> = batch.iter().map(|ready| ready.id).collect();
+    if let Err(error) = publish_all(core, batch) {
+        core.fail(error);
+    }
+    core.let_go(&ids, ids.len());
+    let history = core.sweep_history().and_then(|()| core.checkpoint_if_due());
+    if let Err(error) = history {
+        core.fail(error);
+    }
+}
+
+fn publish_all(core: &Arc<Core>, batch: Vec<Ready>) -> Result<(), Error> {
+    let mut left = keep(core, batch, |ready| sync_part(ready))?;
+    let mut renamed = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        left = keep(core, left, |ready| find_name(core, ready))?;
+        left = keep(core, left, |ready| declare(core, ready))?;
+        core.sync_all()?;
+        let mut taken = Vec::new();
+        for mut ready in left {
+            match rename(core, &ready) {
+                Ok(true) => renamed.push(ready),
+                Ok(false) => {
+                    ready.name_index += 1;
+                    taken.push(ready);
+                }
+                Err(fault) => set_aside(core, ready.id, fault)?,
+            }
+        }
+        left = taken;
+    }
+    let directories: BTreeSet<PathBuf> = renamed
+        .iter()
+        .map(|ready| ready.spec.directory().to_path_buf())
+        .collect();
+    let synced: BTreeSet<PathBuf> = directories
+        .into_iter()
+        .filter(|directory| sync_names(core, directory))
+        .collect();
+    for ready in renamed.iter().filter(|ready| synced.contains(ready.spec.directory())) {
+        end(core, ready.id, Outcome::Completed)?;
+    }
+    core.sync_all()
+}
+
+/// Makes the new names of a directory durable. Where that fails the renames may or may not last: the intents stand, and
+/// the next start of an engine finds out.
+fn sync_names(core: &Core, directory: &Path) -> bool {
+    let result = core.environment.storage.sync_directory(directory);
+    if let Err(error) = &result {
+        log::error!(
+            "cannot sync '{}': {error}; what was published there is checked at the next start",
+            directory.display()
+        );
+    }
+    result.is_ok()
+}
+
+/// Runs one step for each file; a file whose step fails leaves the batch.
+fn keep(
+    core: &Arc<Core>,
+    batch: Vec<Ready>,
+    mut step: impl FnMut(&mut Ready) -> Result<(), Fault>,
+) -> Result<Vec<Ready>, Error> {
+    let mut kept = Vec::with_capacity(batch.len());
+    for mut ready in batch {
+        match step(&mut ready) {
+            Ok(()) => kept.push(ready),
+            Err(fault) => set_aside(core, ready.id, fault)?,
+        }
+    }
+    Ok(kept)
+}
+
+fn sync_part(ready: &Ready) -> Result<(), Fault> {
+    ready
+        .part
+        .file
+        .sync_all()
+        .map_err(|error| Fault::io("sync", &ready.part.path, &error))
+}
+
+/// Settles on the first name that is free now, by the collision rule. The rename decides for good.
+fn find_name(core: &Core, ready: &mut Ready) -> Result<(), Fault> {
+    let storage = &core.environment.storage;
+    if ready.spec.collision != Collision::Unique {
+        let path = ready.final_path();
+        return match (ready.name_index, ready.spec.collision, exists(storage, &path)?) {
+            (0, _, None) | (0, Collision::Replace, Some(_)) => Ok(()),
+            _ => Err(taken(&path)),
+        };
+    }
+    while ready.name_index < UNIQUE_MAX {
+        if exists(storage, &ready.final_path())?.is_none() {
+            return Ok(());
+        }
+        ready.name_index += 1;
+    }
+    Err(taken(&ready.final_path()))
+}
+
+fn taken(path: &Path) -> Fault {
+    let message = format!("'{}' exists, and must not be replaced", path.display());
+    Fault::unacceptable(WebErrorStatus::DESTINATION_EXISTS, message)
+}
+
+fn exists(storage: &Arc<dyn Storage>, path: &Path) -> Result<Option<Stat>, Fault> {
+    match storage.stat(path) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Fault::io("look at", path, &error)),
+    }
+}
+
+/// Records what is about to be renamed, so that a crash right after finds its way.
+fn declare(core: &Core, ready: &Ready) -> Result<(), Fault> {
+    let stat = ready
+        .part
+        .file
+        .stat()
+        .map_err(|error| Fault::io("look at", &ready.part.path, &error))?;
+    if stat.len_bytes != ready.len_bytes {
+        return Err(Fault::Local(format!(
+            "'{}' has {} bytes, {} were written",
+            ready.part.path.display(),
+            stat.len_bytes,
+            ready.len_bytes
+        )));
+    }
+    let intent = Intent {
+        generation: ready.generation,
+        final_name: ready.final_path().file_name().unwrap_or_default().as_bytes().to_vec(),
+        device: stat.device,
+        inode: stat.inode,
+        len_bytes: ready.len_bytes,
+        crc32: ready.crc32,
+        boot_id: core.now().boot_id,
+    };
+    core.record(&mut core.state(), ready.id, Event::Publishing(intent))?;
+    Ok(())
+}
+
+/// Gives the final name; `false` where somebody took it meanwhile.
+fn rename(core: &Core, ready: &Ready) -> Result<bool, Fault> {
+    let path = ready.final_path();
+    let storage = &core.environment.storage;
+    let result = match ready.spec.collision {
+        Collision::Replace => match exists(storage, &path)? {
+            Some(stat) if stat.kind != backhaul_journal::FileKind::File => return Err(taken(&path)),
+            _ => storage.rename(&ready.part.path, &path),
+        },
+        Collision::Fail | Collision::Unique => storage.rename_noreplace(&ready.part.path, &path),
+    };
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(Fault::io("rename to", &path, &error)),
+    }
+}
+
+/// What becomes of a file that could not be published.
+fn set_aside(core: &Arc<Core>, id: TransferId, fault: Fault) -> Result<(), Error> {
+    let deadline = Deadline::after(core.now(), millis(core.config.retry.probe_every));
+    let (status, message) = match fault {
+        Fault::Engine(error) => return Err(error),
+        Fault::Superseded => return Ok(()),
+        Fault::Unacceptable(error) => return fail(core, id, error),
+        Fault::DiskFull(message) => (WebErrorStatus::DISK_FULL, message),
+        Fault::Local(message) => (WebErrorStatus::FILE_ACCESS, message),
+    };
+    let error = OperationError {
+        status: status.0,
+        code: None,
+        message,
+    };
+    let (failures, again) = core.state().table.find(id).map_or((1, false), |operation| {
+        let again = operation
+            .error
+            .as_ref()
+            .is_some_and(|last| last.status == WebErrorStatus::FILE_ACCESS.0);
+        (operation.failures_in_row + 1, again)
+    });
+    if status == WebErrorStatus::FILE_ACCESS && again {
+        return fail(core, id, error);
+    }
+    let error = Shared::new(error);
+    let event = if status == WebErrorStatus::DISK_FULL {
+        Event::Blocked {
+            condition: Condition::DiskFull,
+            probe_at: deadline,
+            error,
+        }
+    } else {
+        Event::Waited {
+            until: deadline,
+            reason: WaitReason::BackOff,
+            failures_in_row: failures,
+            error,
+        }
+    };
+    core.record_durably(id, event)
+}
+
+fn end(core: &Core, id: TransferId, outcome: Outcome) -> Result<(), Error> {
+    core.record(&mut core.state(), id, Event::Ended(outcome)).map(|_| ())
+}
+
+/// Removes what an operation that is ending left behind, then ends it.
+pub(crate) fn sweep(core: &Arc<Core>, operation: &Operation) -> Result<(), Error> {
+    let Phase::Ending(outcome) = &operation.phase else {
+        return Ok(());
+    };
+    let path = part_path(&operation.spec, core.journal.id(), operation.id, operation.generation);
+    let storage = &core.environment.storage;
+    match storage.remove(&path) {
+        Ok(()) => {
+            // The intent to end is durable before anything is removed; see the caller. Now the removal becomes so.
+            let directory = operation.spec.directory();
+            storage
+                .sync_directory(directory)
+                .map_err(|error| Error::io("sync", directory, error))?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // A part file that cannot be removed must not keep its operation from ending.
+        Err(error) => log::warn!("{}: cannot remove '{}': {error}", operation.id, path.display()),
+    }
+    core.record_durably(operation.id, Event::Ended(outcome.clone()))
+}
+
+/// Finishes, after a crash, what had been about to be published, and removes part files of given-up generations.
+pub(crate) fn recover(core: &Arc<Core>) -> Result<(), Error> {
+    let (publishing, restarted): (Vec<Operation>, Vec<Operation>) = {
+        let state = core.state();
+        let all = state.table.in_order();
+        let live = all.into_iter().filter(|operation| operation.is_live());
+        let pending =
+            live.filter(|operation| matches!(operation.phase, Phase::Publishing(_)) || operation.generation > 0);
+        pending
+            .cloned()
+            .partition(|operation| matches!(operation.phase, Phase::Publishing(_)))
+    };
+    for operation in restarted {
+        let old = part_path(
+            &operation.spec,
+            core.journal.id(),
+            operation.id,
+            operation.generation - 1,
+        );
+        if let Err(fault) = remove_if_there(core, &old) {
+            log::warn!("{}: {fault:?}", operation.id);
+        }
+    }
+    for operation in publishing {
+        let Phase::Publishing(intent) = &operation.phase else {
+            continue;
+        };
+        match recover_one(core, &operation, intent) {
+            Ok(()) => {}
+            Err(fault) => set_aside(core, operation.id, fault)?,
+        }
+    }
+    core.sync_all()
+}
+
+/// What a crash between intent and end left, told apart by inode, length, checksum and boot.
+fn recover_one(core: &Arc<Core>, operation: &Operation, intent: &Intent) -> Result<(), Fault> {
+    let storage = &core.environment.storage;
+    let part = part_path(&operation.spec, core.journal.id(), operation.id, intent.generation);
+    let path = operation.spec.directory().join(OsStr::from_bytes(&intent.final_name));
+    let published = exists(storage, &path)?;
+    let is_ours = |stat: &Stat| stat.inode == intent.inode && stat.len_bytes == intent.len_bytes;
+    match (exists(storage, &part)?, published) {
+        // A link that took the place of a rename: both names are on our inode.
+        (Some(stat), Some(published)) if stat.inode == published.inode && stat.device == published.device => {
+            remove_if_there(core, &part)?;
+            complete(core, operation)
+        }
+        (Some(stat), _) if is_ours(&stat) => publish_again(core, operation, intent, part),
+        (None, Some(stat)) if is_ours(&stat) && crc_is(storage, &path, intent)? => complete(core, operation),
+        // A consumer took it away after the rename, which must have happened in this boot.
+        (None, None) if intent.boot_id == core.now().boot_id => complete(core, operation),
+        (None, Some(_)) => {
+            let message = format!(
+                "'{}' is not the file that was published there; it stays as it is",
+                path.display()
+            );
+            Err(Fault::unacceptable(WebErrorStatus::DESTINATION_EXISTS, message))
+        }
+        _ => start_over(core, operation, intent),
+    }
+}
+
+fn crc_is(storage: &Arc<dyn Storage>, path: &Path, intent: &Intent) -> Result<bool, Fault> {
+    let crc32 = file_crc32(storage, path, intent.len_bytes).map_err(|error| Fault::io("read", path, &error))?;
+    Ok(crc32 == Some(intent.crc32))
+}
+
+fn complete(core: &Core, operation: &Operation) -> Result<(), Fault> {
+    let directory = operation.spec.directory();
+    let storage = &core.environment.storage;
+    storage
+        .sync_directory(directory)
+        .map_err(|error| Fault::io("sync", directory, &error))?;
+    end(core, operation.id, Outcome::Completed)?;
+    Ok(())
+}
+
+fn publish_again(core: &Arc<Core>, operation: &Operation, intent: &Intent, path: PathBuf) -> Result<(), Fault> {
+    let storage = &core.environment.storage;
+    if !crc_is(storage, &path, intent)? {
+        return start_over(core, operation, intent);
+    }
+    let file = storage
+        .open(&path, backhaul_journal::Access::ReadWrite)
+        .map_err(|error| Fault::io("open", &path, &error))?;
+    let part = Part {
+        path,
+        file: Arc::from(file),
+    };
+    let ready = Ready::new(operation, intent.generation, part, intent.len_bytes, intent.crc32);
+    publish_all(core, vec![ready])?;
+    Ok(())
+}
+
+/// The bytes are gone or damaged: the transfer begins again, and says so.
+fn start_over(core: &Core, operation: &Operation, intent: &Intent) -> Result<(), Fault> {
+    let event = Event::Restarted {
+        generation: operation.generation + 1,
+        restarts: operation.restarts + 1,
+        bytes_wasted: operation.bytes_wasted + intent.len_bytes,
+        cause: "the complete file was gone or damaged before it had its name".into(),
+    };
+    core.record_durably(operation.id, event)?;
+    Ok(())
+}
+
+/// `name.ext` for 0, `name (2).ext` for 1, and so on.
+fn numbered(name: &OsStr, index: u32) -> OsString {
+    if index == 0 {
+        return name.to_os_string();
+    }
+    let bytes = name.as_bytes();
+    // A leading dot begins a hidden file, not an extension.
+    let dot = bytes
+        .iter()
+        .rposition(|byte| *byte == b'.')
+        .filter(|position| *position > 0);
+    let (stem, extension) = bytes.split_at(dot.unwrap_or(bytes.len()));
+    OsString::from_vec([stem, format!(" ({})", index + 1).as_bytes(), extension].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unique_names_count_from_two_before_the_extension() {
+        let name = |text: &str, index| numbered(OsStr::new(text), index).to_string_lossy().into_owned();
+        assert_eq!(name("a.tar.gz", 0), "a.tar.gz");
+        assert_eq!(name("a.img", 1), "a (2).img");
+        assert_eq!(name("noext", 2), "noext (3)");
+        assert_eq!(name(".hidden", 1), ".hidden (2)");
+    }
+}

@@ -1,0 +1,184 @@
+//! What is shown of an operation.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use backhaul_backends::WebErrorStatus;
+
+use super::Engine;
+use super::core::Attempt;
+use crate::error::Error;
+use crate::operation::{Kind, Operation, Outcome, Phase, Priority, Reason, TransferId, TransferStatus};
+
+/// One consistent look at an operation. Times are wall-clock milliseconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OperationView {
+    /// Its identity.
+    pub id: TransferId,
+    /// What it does.
+    pub kind: Kind,
+    /// Who may see and change it.
+    pub owner_uid: u32,
+    /// The application it belongs to.
+    pub app: String,
+    /// Its transfer group.
+    pub group: Option<String>,
+    /// What it fetches; secrets read `***`.
+    pub url: String,
+    /// Where the file goes, or went.
+    pub destination: PathBuf,
+    /// Its rank among those that wait.
+    pub priority: Priority,
+    /// Its status.
+    pub status: TransferStatus,
+    /// The one reason why it does not move.
+    pub reason: Option<Reason>,
+    /// When it will be tried again, where known.
+    pub next_attempt_at_ms: Option<u64>,
+    /// Bytes that are there; not all of them need be durable while it runs.
+    pub bytes_done: u64,
+    /// Bytes that there will be, where known.
+    pub bytes_total: Option<u64>,
+    /// How often it began again from zero.
+    pub restarts: u32,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Bytes that were fetched and given up.
+    pub bytes_wasted: u64,
+    /// The last error; of an attempt that is retried, too.
+    pub error: Option<ViewError>,
+    /// When it was created.
+    pub created_at_ms: u64,
+    /// When it ended.
+    pub ended_at_ms: Option<u64>,
+    /// Its end was acknowledged.
+    pub acknowledged: bool,
+    /// URL that answered last, after redirects.
+    pub actual_url: Option<String>,
+    /// Status code of the last accepted response.
+    pub status_code: Option<u16>,
+    /// Media type of the last accepted response.
+    pub content_type: Option<String>,
+    /// The server can continue from an offset, as far as known.
+    pub resumable: Option<bool>,
+}
+
+/// An error as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ViewError {
+    /// The error as the API names it.
+    pub status: WebErrorStatus,
+    /// HTTP status or FTP reply.
+    pub code: Option<u16>,
+    /// One line.
+    pub message: String,
+}
+
+impl OperationView {
+    pub(crate) fn new(operation: &Operation, engine_runs: bool, attempt: Option<&Attempt>) -> Self {
+        let live = attempt.map(|attempt| {
+            let total = attempt.total_bytes.load(Ordering::Relaxed);
+            (
+                attempt.received_bytes.load(Ordering::Relaxed),
+                Some(total).filter(|total| *total > 0),
+            )
+        });
+        let error = match &operation.phase {
+            Phase::Ended(Outcome::Failed(error)) | Phase::Ending(Outcome::Failed(error)) => Some(error),
+            _ => operation.error.as_deref(),
+        };
+        let response = operation.response.as_deref();
+        let spec = &operation.spec;
+        let destination = match &operation.published_name {
+            Some(name) => spec.directory().join(name),
+            None => spec.destination.clone(),
+        };
+        Self {
+            id: operation.id,
+            kind: spec.kind,
+            owner_uid: spec.owner_uid,
+            app: spec.app.clone(),
+            group: spec.group.clone(),
+            url: spec.url.clone(),
+            destination,
+            priority: spec.priority,
+            status: operation.status(),
+            reason: operation.reason(engine_runs),
+            next_attempt_at_ms: operation.deadline().map(crate::operation::Deadline::wall_ms),
+            bytes_done: live.map_or_else(|| operation.durable_bytes(), |(received, _)| received),
+            bytes_total: live.and_then(|(_, total)| total).or_else(|| operation.total_bytes()),
+            restarts: operation.restarts,
+            attempts: operation.attempts,
+            bytes_wasted: operation.bytes_wasted,
+            error: error.map(|error| ViewError {
+                status: WebErrorStatus(error.status),
+                code: error.code,
+                message: error.message.clone(),
+            }),
+            created_at_ms: operation.created_at_ms,
+            ended_at_ms: operation.ended_at_ms,
+            acknowledged: operation.acknowledged_at_ms.is_some(),
+            actual_url: response.map(|response| response.actual_url.clone()),
+            status_code: response.map(|response| response.status_code),
+            content_type: response.and_then(|response| response.content_type.clone()),
+            resumable: response.map(|response| response.resumable),
+        }
+    }
+}
+
+impl Engine {
+    /// One operation.
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`].
+    pub fn view(&self, id: TransferId) -> Result<OperationView, Error> {
+        let state = self.core.state();
+        let operation = state.table.find(id).ok_or(Error::UnknownId(id))?;
+        Ok(OperationView::new(
+            operation,
+            true,
+            state.attempts.get(&id).map(AsRef::as_ref),
+        ))
+    }
+
+    /// All operations, in the order of their creation.
+    #[must_use]
+    pub fn views(&self) -> Vec<OperationView> {
+        let state = self.core.state();
+        let attempts = &state.attempts;
+        let view =
+            |operation: &Operation| OperationView::new(operation, true, attempts.get(&operation.id).map(AsRef::as_ref));
+        state.table.in_order().into_iter().map(view).collect()
+    }
+
+    /// The operations that a worker is on, in the order of their creation.
+    #[must_use]
+    pub fn running(&self) -> Vec<OperationView> {
+        let state = self.core.state();
+        let mut running: Vec<&Operation> = state.attempts.keys().filter_map(|id| state.table.find(*id)).collect();
+        running.sort_unstable_by_key(|operation| operation.order);
+        let attempts = &state.attempts;
+        let views = running.into_iter();
+        views
+            .map(|operation| OperationView::new(operation, true, attempts.get(&operation.id).map(AsRef::as_ref)))
+            .collect()
+    }
+
+    /// The operations of a restricted engine that have ended, from the `from`-th on, in the order of their ends.
+    #[must_use]
+    pub fn ends(&self, from: usize) -> Vec<OperationView> {
+        let state = self.core.state();
+        let ids = state.ends.iter().skip(from);
+        ids.filter_map(|id| state.table.find(*id))
+            .map(|operation| OperationView::new(operation, true, None))
+            .collect()
+    }
+
+    /// Ends that went out of the history before anybody acknowledged them.
+    #[must_use]
+    pub fn unacknowledged_lost(&self) -> u64 {
+        self.core.state().table.unacknowledged_lost()
+    }
+}

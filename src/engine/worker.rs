@@ -1,0 +1,571 @@
+//! One attempt: claim, fetch into the part file, report. Blocking, on a worker's thread or stepped.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use backhaul_backends::{
+    Failure, FailureKind, Head, Header, Held, Refused, Request, Restart, Sink, Start, Validators, WebErrorStatus,
+};
+
+use super::core::{Attempt, Core};
+use super::fault::Fault;
+use super::ledger::Ledger;
+use super::part::{Part, Sums, part_path};
+use super::publish::Ready;
+use crate::error::Error;
+use crate::operation::{
+    Claim, Condition, Deadline, Event, Operation, OperationError, Outcome, Response, Shared, StoredValidators,
+    WaitReason,
+};
+use crate::retry::{Decision, decide};
+use crate::table::millis;
+use crate::vault::Secrets;
+
+/// Stack of a thread that claims; it calls little but the journal.
+const CLAIMER_STACK_BYTES: usize = 128 * 1024;
+
+/// Makes one attempt of an operation that was just claimed by this thread.
+pub(crate) fn attempt(core: &Arc<Core>, operation: &Operation, attempt: &Arc<Attempt>) {
+    let mut transfer = Transfer::new(core, operation, attempt);
+    let result = transfer.run();
+    let ready = match result {
+        Ok(ready) => Some(ready),
+        Err(end) => {
+            if let Err(error) = settle(core, &transfer, end) {
+                core.fail(error);
+            }
+            None
+        }
+    };
+    core.attempt_is_over(operation.id, ready);
+}
+
+/// Why an attempt did not bring the whole resource.
+pub(crate) enum End {
+    Failure(Failure),
+    Fault(Fault),
+}
+
+impl From<Fault> for End {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// An attempt in progress: takes the bytes from the backend and brings them into the part file.
+struct Transfer<'a> {
+    core: &'a Arc<Core>,
+    operation: &'a Operation,
+    attempt: &'a Arc<Attempt>,
+    generation: u32,
+    part: Option<Part>,
+    sums: Sums,
+    received_bytes: u64,
+    /// Bytes of this generation that were claimed before this attempt.
+    held_bytes: u64,
+    total_bytes: Option<u64>,
+    response: Option<Shared<Response>>,
+    begun_at_ms: u64,
+    ledger: Option<(Arc<Ledger>, Option<JoinHandle<()>>)>,
+    fault: Option<Fault>,
+}
+
+impl<'a> Transfer<'a> {
+    fn new(core: &'a Arc<Core>, operation: &'a Operation, attempt: &'a Arc<Attempt>) -> Self {
+        Self {
+            core,
+            operation,
+            attempt,
+            generation: operation.generation,
+            part: None,
+            sums: Sums::new(&operation.spec),
+            received_bytes: 0,
+            held_bytes: 0,
+            total_bytes: None,
+            response: None,
+            begun_at_ms: core.now().boot_ms,
+            ledger: None,
+            fault: None,
+        }
+    }
+
+    fn run(&mut self) -> Result<Ready, End> {
+        let held = self.prove_held()?;
+        let request = self.request(held)?;
+        let scheme = request.url.split(':').next().unwrap_or_default().to_owned();
+        let Some(backend) = self.core.backends.by_scheme(&scheme).cloned() else {
+            let message = format!("no backend of this build speaks '{scheme}'");
+            return Err(Fault::unacceptable(WebErrorStatus::UNSUPPORTED_SCHEME, message).into());
+        };
+        let attempt = Arc::clone(self.attempt);
+        let result = backend.download(&request, self, &attempt.interrupt);
+        let fault = self.close_ledger(result.is_err());
+        match (result, self.fault.take().or(fault)) {
+            (_, Some(fault)) => Err(End::Fault(fault)),
+            (Err(failure), None) => Err(End::Failure(failure)),
+            (Ok(()), None) => self.finished(),
+        }
+    }
+
+    /// Opens the part file and proves the claimed bytes. Where they cannot be proved, they are given up first.
+    fn prove_held(&mut self) -> Result<Option<Held>, Fault> {
+        let Some(claim) = self.operation.claim.clone() else {
+            return Ok(None);
+        };
+        let path = self.part_path();
+        let storage = &self.core.environment.storage;
+        let suspicious = self
+            .operation
+            .error
+            .as_ref()
+            .is_some_and(|error| error.status == WebErrorStatus::FILE_ACCESS.0);
+        let reopened = Part::reopen(storage, path.clone(), &claim, suspicious, &self.operation.spec);
+        let Some((part, sums)) = reopened.map_err(|error| Fault::io("read", &path, &error))? else {
+            log::warn!(
+                "{}: the {} bytes claimed of '{}' are gone or damaged",
+                self.operation.id,
+                claim.durable_bytes,
+                path.display()
+            );
+            self.restart("stored bytes are gone or damaged", claim.durable_bytes)?;
+            return Ok(None);
+        };
+        self.part = Some(part);
+        self.sums = sums;
+        self.received_bytes = claim.durable_bytes;
+        self.held_bytes = claim.durable_bytes;
+        Ok(Some(Held {
+            offset_bytes: claim.durable_bytes,
+            validators: unstored(&claim),
+        }))
+    }
+
+    fn request(&self, held: Option<Held>) -> Result<Request, Fault> {
+        let spec = &self.operation.spec;
+        let secrets = if spec.has_secrets {
+            self.open_secrets()?
+        } else {
+            Secrets::default()
+        };
+        let plain = spec.headers.iter().map(|header| (header, false));
+        let headers = plain.chain(secrets.headers.iter().map(|header| (header, true)));
+        let headers = headers.map(|(header, secret)| Header {
+            name: header.name.clone(),
+            value: header.value.clone(),
+            secret,
+        });
+        Ok(Request {
+            url: secrets.url.clone().unwrap_or_else(|| spec.url.clone()),
+            headers: headers.collect(),
+            credential: secrets.credential(),
+            held,
+            expected_bytes: spec.expected_bytes,
+            limits: self.core.config.limits,
+            buffer_bytes: self.core.config.buffer_bytes,
+        })
+    }
+
+    fn open_secrets(&self) -> Result<Secrets, Fault> {
+        self.core
+            .vault
+            .open(self.operation.id)
+            .map_err(|error| Fault::unacceptable(WebErrorStatus::CREDENTIAL_UNAVAILABLE, error.to_string()))
+    }
+
+    /// Gives up all bytes so far: durable before the first byte of the new generation is written.
+    fn restart(&mut self, cause: &str, wasted_bytes: u64) -> Result<(), Fault> {
+        let old = self.part_path();
+        let lsn = {
+            let mut state = self.core.state();
+            let operation = state.table.find(self.operation.id).ok_or(Fault::Superseded)?;
+            let event = Event::Restarted {
+                generation: self.generation + 1,
+                restarts: operation.restarts + 1,
+                bytes_wasted: operation.bytes_wasted + wasted_bytes,
+                cause: cause.into(),
+            };
+            self.core.record(&mut state, self.operation.id, event)?
+        };
+        self.core.sync(lsn)?;
+        log::info!("{}: starts again from zero: {cause}", self.operation.id);
+        self.generation += 1;
+        self.part = None;
+        self.sums = Sums::new(&self.operation.spec);
+        self.received_bytes = 0;
+        self.held_bytes = 0;
+        remove_if_there(self.core, &old)
+    }
+
+    fn accept(&mut self, head: &Head) -> Result<(), Fault> {
+        match head.start {
+            Start::Continue { offset_bytes } if self.part.is_some() && offset_bytes == self.received_bytes => {}
+            Start::Beginning if self.part.is_none() => {}
+            Start::Restart(cause) => self.restart(cause_text(cause), self.held_bytes)?,
+            _ => return Err(Fault::Local("the backend went on at an offset that is not held".into())),
+        }
+        self.total_bytes = head.validators.total_bytes;
+        self.attempt
+            .received_bytes
+            .store(self.received_bytes, Ordering::Relaxed);
+        self.attempt
+            .total_bytes
+            .store(self.total_bytes.unwrap_or(0), Ordering::Relaxed);
+        let response = Shared::new(stored_response(head));
+        let lsn = {
+            let mut state = self.core.state();
+            self.core
+                .record(&mut state, self.operation.id, Event::Responded(response.clone()))?
+        };
+        self.response = Some(response);
+        self.make_room()?;
+        if self
+            .total_bytes
+            .is_some_and(|total| total > self.core.config.window.short_path_bytes_max)
+        {
+            self.core.sync(lsn)?;
+            self.open_ledger()?;
+        }
+        Ok(())
+    }
+
+    /// Opens a fresh part file where none is held, and reserves the space that is still missing.
+    fn make_room(&mut self) -> Result<(), Fault> {
+        let storage = &self.core.environment.storage;
+        let directory = self.operation.spec.directory();
+        if let (None, Some(total)) = (&self.part, self.total_bytes) {
+            let available = storage
+                .available_bytes(directory)
+                .map_err(|error| Fault::io("look at", directory, &error))?;
+            if available < total {
+                let message = format!(
+                    "'{}' has room for {available} bytes, and {total} are needed",
+                    directory.display()
+                );
+                return Err(Fault::DiskFull(message));
+            }
+        }
+        if self.part.is_none() {
+            let path = self.part_path();
+            let created = Part::create(storage, path.clone());
+            self.part = Some(created.map_err(|error| Fault::io("create", &path, &error))?);
+        }
+        match (&self.part, self.total_bytes) {
+            (Some(part), Some(total)) if total > self.core.config.window.short_path_bytes_max => part
+                .file
+                .reserve(total)
+                .map_err(|error| Fault::io("reserve space for", &part.path, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Leaves the short path: from here on bytes are claimed.
+    fn open_ledger(&mut self) -> Result<(), Fault> {
+        let (Some(part), Some(response)) = (self.part.clone(), self.response.clone()) else {
+            return Err(Fault::Local("bytes came before a response".into()));
+        };
+        let directory = self.operation.spec.directory().to_path_buf();
+        let ledger = Ledger::new(
+            self.core,
+            self.operation.id,
+            self.generation,
+            part,
+            directory,
+            response,
+            self.held_bytes,
+        );
+        let claimer = self.core.is_threaded().then(|| {
+            let ledger = Arc::clone(&ledger);
+            let builder = Builder::new().name("claimer".into()).stack_size(CLAIMER_STACK_BYTES);
+            builder.spawn(move || ledger.claim_until_closed())
+        });
+        let claimer = claimer
+            .transpose()
+            .map_err(|error| Fault::Local(format!("cannot start a thread: {error}")))?;
+        self.ledger = Some((ledger, claimer));
+        Ok(())
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let Some(part) = &self.part else {
+            return Err(Fault::Local("bytes came before a response".into()));
+        };
+        crate::vault::write_all(part.file.as_ref(), bytes, self.received_bytes)
+            .map_err(|error| Fault::io("write", &part.path, &error))?;
+        self.sums.update(bytes);
+        self.received_bytes += bytes.len() as u64;
+        self.attempt
+            .received_bytes
+            .store(self.received_bytes, Ordering::Relaxed);
+        if self.ledger.is_none() && self.outgrew_the_short_path() {
+            self.open_ledger()?;
+        }
+        match &self.ledger {
+            Some((ledger, _)) => ledger.advance(self.received_bytes, self.sums.crc32()),
+            None => Ok(()),
+        }
+    }
+
+    fn outgrew_the_short_path(&self) -> bool {
+        let window = &self.core.config.window;
+        let age_ms = self.core.now().boot_ms.saturating_sub(self.begun_at_ms);
+        self.received_bytes > window.short_path_bytes_max || age_ms >= millis(window.unclaimed_age_max)
+    }
+
+    /// Ends the claims. After a failure everything that was received is claimed, so that the next attempt has it.
+    fn close_ledger(&mut self, claim_rest: bool) -> Option<Fault> {
+        if claim_rest && self.fault.is_none() && self.ledger.is_none() && self.received_bytes > self.held_bytes {
+            if let Err(fault) = self.open_ledger() {
+                return Some(fault);
+            }
+            if let Some((ledger, _)) = &self.ledger
+                && let Err(fault) = ledger.advance(self.received_bytes, self.sums.crc32())
+            {
+                return Some(fault);
+            }
+        }
+        let (ledger, claimer) = self.ledger.take()?;
+        let fault = ledger.close();
+        if let Some(claimer) = claimer {
+            // A panic of the claimer has been printed; its bytes stay unclaimed.
+            let _ = claimer.join();
+        }
+        let fault = fault.or_else(|| ledger.close());
+        if fault.is_none() && claim_rest && self.fault.is_none() {
+            return ledger.claim().err();
+        }
+        fault
+    }
+
+    /// Everything is there by the backend's word; now by ours.
+    fn finished(&mut self) -> Result<Ready, End> {
+        let spec = &self.operation.spec;
+        let received = self.received_bytes;
+        if let Some(total) = self.total_bytes.filter(|total| *total != received) {
+            return Err(End::Failure(Failure {
+                kind: FailureKind::Transient { retry_after: None },
+                status: WebErrorStatus::LENGTH_MISMATCH,
+                code: None,
+                message: format!("{received} bytes came, {total} were announced"),
+            }));
+        }
+        if let Some(expected) = spec.expected_bytes.filter(|expected| *expected != received) {
+            let message = format!("the resource has {received} bytes, {expected} were expected");
+            return Err(Fault::unacceptable(WebErrorStatus::LENGTH_MISMATCH, message).into());
+        }
+        if let (Some(expected), Some(actual)) = (spec.sha256, self.sums.sha256())
+            && expected != actual
+        {
+            let hex = |digest: &[u8]| data_encoding::HEXLOWER.encode(digest);
+            let message = format!(
+                "the resource has SHA-256 {}, {} was expected",
+                hex(&actual),
+                hex(&expected)
+            );
+            return Err(Fault::unacceptable(WebErrorStatus::DIGEST_MISMATCH, message).into());
+        }
+        let Some(part) = self.part.take() else {
+            return Err(Fault::Local("the backend ended without a response".into()).into());
+        };
+        part.file.start_writeback(0, received);
+        Ok(Ready::new(
+            self.operation,
+            self.generation,
+            part,
+            received,
+            self.sums.crc32(),
+        ))
+    }
+
+    fn part_path(&self) -> std::path::PathBuf {
+        part_path(
+            &self.operation.spec,
+            self.core.journal.id(),
+            self.operation.id,
+            self.generation,
+        )
+    }
+
+    fn sink<T>(&mut self, result: Result<T, Fault>) -> Result<T, Refused> {
+        result.map_err(|fault| {
+            self.fault = Some(fault);
+            Refused
+        })
+    }
+}
+
+impl Sink for Transfer<'_> {
+    fn begin(&mut self, head: &Head) -> Result<(), Refused> {
+        let result = self.accept(head);
+        self.sink(result)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        let result = self.take(bytes);
+        self.sink(result)
+    }
+}
+
+/// Records what follows from an attempt that did not bring the whole resource.
+fn settle(core: &Arc<Core>, transfer: &Transfer<'_>, end: End) -> Result<(), Error> {
+    let id = transfer.operation.id;
+    match end {
+        End::Failure(Failure {
+            kind: FailureKind::Interrupted,
+            ..
+        })
+        | End::Fault(Fault::Superseded) => release(core, transfer),
+        End::Fault(Fault::Engine(error)) => Err(error),
+        End::Fault(Fault::Unacceptable(error)) => fail(core, id, error),
+        End::Fault(Fault::DiskFull(message)) => {
+            let error = Shared::new(OperationError {
+                status: WebErrorStatus::DISK_FULL.0,
+                code: None,
+                message,
+            });
+            let probe_at = Deadline::after(core.now(), millis(core.config.retry.probe_every));
+            record_if_running(
+                core,
+                id,
+                Event::Blocked {
+                    condition: Condition::DiskFull,
+                    probe_at,
+                    error,
+                },
+            )
+        }
+        End::Fault(Fault::Local(message)) => {
+            let failure = Failure {
+                kind: FailureKind::Transient { retry_after: None },
+                status: WebErrorStatus::FILE_ACCESS,
+                code: None,
+                message,
+            };
+            // A second failure of this device's own files in a row is no chance event any more.
+            let repeated = transfer
+                .operation
+                .error
+                .as_ref()
+                .is_some_and(|last| last.status == failure.status.0);
+            let kind = if repeated { FailureKind::Permanent } else { failure.kind };
+            settle_failure(core, transfer, Failure { kind, ..failure })
+        }
+        End::Failure(failure) => settle_failure(core, transfer, failure),
+    }
+}
+
+fn settle_failure(core: &Arc<Core>, transfer: &Transfer<'_>, failure: Failure) -> Result<(), Error> {
+    let id = transfer.operation.id;
+    let failures_in_row = core
+        .state()
+        .table
+        .find(id)
+        .map_or(0, |operation| operation.failures_in_row)
+        + 1;
+    let jitter = core.environment.random.fraction();
+    let online = failure.kind != FailureKind::Unreachable || core.environment.network.is_online();
+    let decision = decide(&failure, failures_in_row, online, jitter, &core.config.retry);
+    let error = OperationError {
+        status: failure.status.0,
+        code: failure.code,
+        message: failure.message,
+    };
+    log::info!("{id}: {}: {decision:?}", error.message);
+    let deadline = |delay: Duration| Deadline::after(core.now(), millis(delay));
+    let event = match decision {
+        Decision::Fail => return fail(core, id, error),
+        Decision::Retry { after, reason } => waited(deadline(after), reason, failures_in_row, error),
+        Decision::AwaitNetwork { probe_after } => {
+            let probe_at = deadline(probe_after);
+            Event::Blocked {
+                condition: Condition::NoNetwork,
+                probe_at,
+                error: Shared::new(error),
+            }
+        }
+    };
+    record_if_running(core, id, event)
+}
+
+fn waited(until: Deadline, reason: WaitReason, failures_in_row: u32, error: OperationError) -> Event {
+    Event::Waited {
+        until,
+        reason,
+        failures_in_row,
+        error: Shared::new(error),
+    }
+}
+
+/// Pause, stop and cancel end an attempt without a failure.
+fn release(core: &Arc<Core>, transfer: &Transfer<'_>) -> Result<(), Error> {
+    record_if_running(core, transfer.operation.id, Event::Released)
+}
+
+/// Records durably, unless somebody ended the operation meanwhile.
+fn record_if_running(core: &Arc<Core>, id: crate::operation::TransferId, event: Event) -> Result<(), Error> {
+    match core.record_durably(id, event) {
+        Err(Error::NotNow { .. }) => Ok(()),
+        result => result,
+    }
+}
+
+/// Begins the end of an operation; the scheduler sees to the rest.
+pub(crate) fn fail(core: &Arc<Core>, id: crate::operation::TransferId, error: OperationError) -> Result<(), Error> {
+    record_if_running(core, id, Event::Ending(Outcome::Failed(error)))
+}
+
+/// Removes a file of ours; one that is gone already is as good.
+pub(crate) fn remove_if_there(core: &Core, path: &std::path::Path) -> Result<(), Fault> {
+    match core.environment.storage.remove(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Fault::io("remove", path, &error)),
+        _ => Ok(()),
+    }
+}
+
+fn cause_text(cause: Restart) -> &'static str {
+    match cause {
+        Restart::Changed => "the resource changed",
+        Restart::RangeIgnored => "the server sent the whole resource",
+        Restart::NoProof => "nothing proves that new bytes continue the old ones",
+        Restart::BeyondEnd => "the server says that the held bytes reach beyond the resource",
+        _ => "the server could not continue",
+    }
+}
+
+fn stored_response(head: &Head) -> Response {
+    let Validators {
+        etag,
+        last_modified,
+        date,
+        total_bytes,
+    } = head.validators.clone();
+    Response {
+        validators: StoredValidators {
+            etag,
+            last_modified,
+            date,
+            total_bytes,
+        },
+        // A redirect often leads to a signed URL.
+        actual_url: crate::address::shown_url(&head.actual_url),
+        status_code: head.status_code,
+        resumable: head.resumable,
+        content_type: head.content_type.clone(),
+    }
+}
+
+fn unstored(claim: &Claim) -> Validators {
+    let StoredValidators {
+        etag,
+        last_modified,
+        date,
+        total_bytes,
+    } = claim.validators.clone();
+    Validators {
+        etag,
+        last_modified,
+        date,
+        total_bytes,
+    }
+}

@@ -1,0 +1,89 @@
+//! An outside that only moves when it is told to, for tests that step the engine.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use backhaul_journal::Storage;
+
+use super::{Clock, Environment, NetworkMonitor, Random};
+use crate::operation::Now;
+
+/// A clock, a source of chance and a network that a test moves by hand. The same seed gives the same run.
+#[derive(Debug)]
+pub struct FixedEnvironment {
+    boot_ms: AtomicU64,
+    boot_count: AtomicU64,
+    online: AtomicBool,
+    chance: Mutex<u64>,
+}
+
+impl FixedEnvironment {
+    /// One that starts at a fixed moment, online.
+    #[must_use]
+    pub fn new(seed: u64) -> Arc<Self> {
+        Arc::new(Self {
+            boot_ms: AtomicU64::new(1_000),
+            boot_count: AtomicU64::new(1),
+            online: AtomicBool::new(true),
+            chance: Mutex::new(seed),
+        })
+    }
+
+    /// The environment that this one moves, on the given disk.
+    #[must_use]
+    pub fn on(self: &Arc<Self>, storage: Arc<dyn Storage>) -> Environment {
+        Environment {
+            clock: Arc::clone(self) as _,
+            random: Arc::clone(self) as _,
+            network: Arc::clone(self) as _,
+            storage,
+        }
+    }
+
+    /// Moves both clocks.
+    pub fn advance(&self, by: Duration) {
+        self.boot_ms.fetch_add(crate::table::millis(by), Ordering::SeqCst);
+    }
+
+    /// Another boot: a new boot id. The wall clock goes on.
+    pub fn reboot(&self) {
+        self.boot_count.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether there is a network from now on.
+    pub fn set_online(&self, online: bool) {
+        self.online.store(online, Ordering::SeqCst);
+    }
+}
+
+impl Clock for FixedEnvironment {
+    fn now(&self) -> Now {
+        let boot_ms = self.boot_ms.load(Ordering::SeqCst);
+        let mut boot_id = [0; 16];
+        boot_id[..8].copy_from_slice(&self.boot_count.load(Ordering::SeqCst).to_le_bytes());
+        Now {
+            boot_ms,
+            wall_ms: 1_700_000_000_000 + boot_ms,
+            boot_id,
+        }
+    }
+}
+
+impl Random for FixedEnvironment {
+    fn fill(&self, buffer: &mut [u8]) {
+        let mut state = self.chance.lock().unwrap_or_else(PoisonError::into_inner);
+        for byte in buffer {
+            // SplitMix64 (Steele, Lea and Flood, 2014): passes as chance, repeats by seed.
+            *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            *byte = mixed.to_be_bytes()[0];
+        }
+    }
+}
+
+impl NetworkMonitor for FixedEnvironment {
+    fn is_online(&self) -> bool {
+        self.online.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,150 @@
+//! What can go wrong outside a single transfer: one enum, each with what was tried, on what, and what to do.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::operation::{TransferId, TransferStatus};
+
+/// Why a call failed. Nothing was changed and nothing lost.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument is not acceptable.
+    Invalid {
+        /// Which one.
+        field: &'static str,
+        /// What was given; secrets are not shown.
+        value: String,
+        /// What is wrong with it, and what would be right.
+        problem: String,
+    },
+    /// No operation has this id.
+    UnknownId(TransferId),
+    /// Another process works on this state directory.
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// What the lock file says of its holder.
+        holder: Option<String>,
+    },
+    /// A live operation has this destination or URL already.
+    Conflict {
+        /// Which of the two.
+        field: &'static str,
+        /// What was given.
+        value: String,
+        /// The operation that has it.
+        id: TransferId,
+        /// What it is doing.
+        status: TransferStatus,
+    },
+    /// The destination exists, and the collision rule is to fail.
+    DestinationExists(PathBuf),
+    /// The operation is in a state that does not allow this.
+    NotNow {
+        /// Which operation.
+        id: TransferId,
+        /// The state, and what it does not allow.
+        problem: String,
+    },
+    /// A limit of this service is reached.
+    LimitReached {
+        /// Which limit.
+        limit: &'static str,
+        /// Its value.
+        max: u64,
+    },
+    /// A sealed secret cannot be opened or stored.
+    Vault {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: &'static str,
+    },
+    /// The journal refuses.
+    Journal(Arc<backhaul_journal::Error>),
+    /// The operating system refused: what was tried, on which file, and its answer.
+    Io(&'static str, PathBuf, Arc<io::Error>),
+}
+
+impl Error {
+    pub(crate) fn invalid(field: &'static str, value: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Invalid {
+            field,
+            value: value.into(),
+            problem: problem.into(),
+        }
+    }
+
+    pub(crate) fn io(tried: &'static str, path: impl Into<PathBuf>, error: io::Error) -> Self {
+        Self::Io(tried, path.into(), Arc::new(error))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid { field, value, problem } => {
+                write!(formatter, "{field} '{}': {problem}", value.escape_debug())
+            }
+            Self::UnknownId(id) => write!(
+                formatter,
+                "id '{id}': no such operation here; 'list' shows those there are"
+            ),
+            Self::Locked { path, holder } => {
+                let holder = holder.as_deref().map_or("another process", str::trim);
+                write!(
+                    formatter,
+                    "state directory is locked by {holder} ({}); wait for it or stop it",
+                    path.display()
+                )
+            }
+            Self::Conflict {
+                field,
+                value,
+                id,
+                status,
+            } => {
+                write!(
+                    formatter,
+                    "{field} '{value}': operation {id} has it already and is {status}; cancel that one first"
+                )
+            }
+            Self::DestinationExists(path) => write!(
+                formatter,
+                "destination '{}': exists; give another one, or choose --collision replace or unique",
+                path.display()
+            ),
+            Self::NotNow { id, problem } => write!(formatter, "id '{id}': {problem}"),
+            Self::LimitReached { limit, max } => {
+                write!(
+                    formatter,
+                    "{limit}: the limit of {max} is reached; remove operations that have ended"
+                )
+            }
+            Self::Vault { path, problem } => write!(formatter, "vault file '{}': {problem}", path.display()),
+            Self::Journal(error) => fmt::Display::fmt(error, formatter),
+            Self::Io(tried, path, error) => write!(formatter, "cannot {tried} '{}': {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Journal(error) => std::error::Error::source(error.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+impl From<backhaul_journal::Error> for Error {
+    fn from(error: backhaul_journal::Error) -> Self {
+        match error {
+            backhaul_journal::Error::Locked { path, holder } => Self::Locked { path, holder },
+            error => Self::Journal(Arc::new(error)),
+        }
+    }
+}

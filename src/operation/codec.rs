@@ -1,0 +1,192 @@
+//! Journal entries as bytes and back: CBOR (RFC 8949) maps keyed by small integers.
+//!
+//! Evolution rule: a reader skips fields it does not know, and refuses entries, events and enum values it does not
+//! know. New optional fields therefore need no new format; a new event does not get lost on an old reader.
+
+use std::fmt;
+
+use minicbor::{Decode, Encode};
+
+use super::event::Event;
+use super::spec::TransferId;
+use super::state::Operation;
+
+/// What one journal record says.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub(crate) enum Entry {
+    /// Something happened to an operation.
+    #[n(0)]
+    Fact(#[n(0)] Fact),
+    /// Snapshot: an operation as of a position in the journal; facts below `as_of` are contained in it.
+    #[n(1)]
+    Operation {
+        #[n(0)]
+        as_of: u64,
+        #[n(1)]
+        operation: Box<Operation>,
+    },
+    /// Snapshot: totals that belong to no operation.
+    #[n(2)]
+    Totals {
+        /// Ends that went out of the history without having been acknowledged.
+        #[n(0)]
+        unacknowledged_lost: u64,
+    },
+}
+
+/// Something that happened to an operation.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Fact {
+    #[n(0)]
+    pub(crate) id: TransferId,
+    /// Wall clock, milliseconds since 1970.
+    #[n(1)]
+    pub(crate) at_ms: u64,
+    #[n(2)]
+    pub(crate) event: Event,
+}
+
+/// A record that this version cannot read.
+#[derive(Debug)]
+pub(crate) struct Undecodable(minicbor::decode::Error);
+
+impl fmt::Display for Undecodable {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "a record that this version of backhaul does not know ({}); use the version that wrote it",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for Undecodable {}
+
+/// The bytes of an entry, appended to `buffer`.
+pub(crate) fn encode(entry: &Entry, buffer: &mut Vec<u8>) {
+    match minicbor::encode(entry, buffer) {
+        Ok(()) => {}
+        Err(error) => unreachable!("writing to memory cannot fail: {error}"),
+    }
+}
+
+/// Reads one entry; bytes after it are refused.
+///
+/// # Errors
+/// [`Undecodable`] where the bytes are not an entry that this version knows.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Entry, Undecodable> {
+    let mut decoder = minicbor::Decoder::new(bytes);
+    let entry = decoder.decode().map_err(Undecodable)?;
+    if decoder.position() == bytes.len() {
+        Ok(entry)
+    } else {
+        Err(Undecodable(
+            minicbor::decode::Error::message("bytes after the end").at(decoder.position()),
+        ))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
+mod tests {
+    use super::*;
+    use crate::operation::state::tests::{events, spec};
+    use crate::operation::{Operation, Shared};
+
+    fn bytes_of(entry: &Entry) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(entry, &mut bytes);
+        bytes
+    }
+
+    fn entries() -> Vec<Entry> {
+        let fact = |event| {
+            Entry::Fact(Fact {
+                id: TransferId([3; 16]),
+                at_ms: 77,
+                event,
+            })
+        };
+        let operation = Operation::created(TransferId([3; 16]), Shared::new(spec()), 5, 77);
+        let mut entries: Vec<Entry> = events().into_iter().map(fact).collect();
+        entries.push(Entry::Operation {
+            as_of: 9,
+            operation: Box::new(operation),
+        });
+        entries.push(Entry::Totals { unacknowledged_lost: 2 });
+        entries
+    }
+
+    #[test]
+    fn every_entry_reads_back_as_it_was_written() {
+        for entry in entries() {
+            assert_eq!(decode(&bytes_of(&entry)).unwrap(), entry);
+        }
+    }
+
+    #[test]
+    fn every_prefix_of_an_entry_and_every_byte_after_it_is_refused() {
+        for entry in entries() {
+            let mut bytes = bytes_of(&entry);
+            for len in 0..bytes.len() {
+                assert!(decode(&bytes[..len]).is_err(), "{len} of {entry:?}");
+            }
+            bytes.push(0);
+            assert!(decode(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn a_field_that_a_later_version_added_is_skipped() {
+        // Entry 0, Fact as a map with the known fields 0, 1, 2 (event 1, Started) and the unknown field 200.
+        let mut bytes = Vec::new();
+        let mut encoder = minicbor::Encoder::new(&mut bytes);
+        encoder.array(2).unwrap().u8(0).unwrap().array(1).unwrap();
+        encoder
+            .map(4)
+            .unwrap()
+            .u8(0)
+            .unwrap()
+            .bytes(&[3; 16])
+            .unwrap()
+            .u8(1)
+            .unwrap()
+            .u8(77)
+            .unwrap();
+        encoder.u8(200).unwrap().str("new").unwrap();
+        encoder
+            .u8(2)
+            .unwrap()
+            .array(2)
+            .unwrap()
+            .u8(1)
+            .unwrap()
+            .array(0)
+            .unwrap();
+        let expected = Fact {
+            id: TransferId([3; 16]),
+            at_ms: 77,
+            event: Event::Started,
+        };
+        assert_eq!(decode(&bytes).unwrap(), Entry::Fact(expected));
+    }
+
+    #[test]
+    fn an_event_that_this_version_does_not_know_is_refused_not_ignored() {
+        let mut bytes = bytes_of(&Entry::Fact(Fact {
+            id: TransferId([3; 16]),
+            at_ms: 77,
+            event: Event::Started,
+        }));
+        let position = bytes.len() - 2;
+        assert_eq!(bytes[position], 1, "the number of the event");
+        bytes[position] = 23;
+        assert!(
+            decode(&bytes)
+                .unwrap_err()
+                .to_string()
+                .contains("use the version that wrote it")
+        );
+    }
+}

@@ -1,0 +1,172 @@
+//! Facts about an operation, and what they carry, as the journal stores them.
+
+use minicbor::{Decode, Encode};
+
+use super::deadline::Deadline;
+use super::shared::Shared;
+use super::spec::Spec;
+use super::state::{Condition, WaitReason};
+
+/// A fact about one operation.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Event {
+    #[n(0)]
+    Created(#[n(0)] Shared<Spec>),
+    #[n(1)]
+    Started,
+    #[n(2)]
+    Paused,
+    /// Ends a pause; also ends a wait early.
+    #[n(3)]
+    Resumed,
+    /// A worker took it; `attempts` counts this attempt.
+    #[n(4)]
+    Claimed {
+        #[n(0)]
+        attempts: u32,
+    },
+    #[n(5)]
+    Responded(#[n(0)] Shared<Response>),
+    #[n(6)]
+    Progressed(#[n(0)] Shared<Claim>),
+    /// All bytes so far are given up; totals are absolute.
+    #[n(7)]
+    Restarted {
+        #[n(0)]
+        generation: u32,
+        #[n(1)]
+        restarts: u32,
+        #[n(2)]
+        bytes_wasted: u64,
+        #[n(3)]
+        cause: String,
+    },
+    /// The attempt ended without a failure (pause, stop).
+    #[n(8)]
+    Released,
+    #[n(9)]
+    Waited {
+        #[n(0)]
+        until: Deadline,
+        #[n(1)]
+        reason: WaitReason,
+        #[n(2)]
+        failures_in_row: u32,
+        #[n(3)]
+        error: Shared<OperationError>,
+    },
+    #[n(10)]
+    Blocked {
+        #[n(0)]
+        condition: Condition,
+        #[n(1)]
+        probe_at: Deadline,
+        #[n(2)]
+        error: Shared<OperationError>,
+    },
+    #[n(11)]
+    Publishing(#[n(0)] Intent),
+    #[n(12)]
+    Ending(#[n(0)] Outcome),
+    #[n(13)]
+    Ended(#[n(0)] Outcome),
+    #[n(14)]
+    Acknowledged,
+    /// Its record is gone by wish; the table forgets it.
+    #[n(15)]
+    Removed,
+    /// Its record went out of the history; the table forgets it, and counts it where nobody had acknowledged it.
+    #[n(16)]
+    Forgotten,
+}
+
+/// How an operation ends.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Outcome {
+    #[n(0)]
+    Completed,
+    #[n(1)]
+    Canceled,
+    #[n(2)]
+    Failed(#[n(0)] OperationError),
+}
+
+/// An error as it is stored and shown.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct OperationError {
+    /// Number of the `WebErrorStatus`.
+    #[n(0)]
+    pub(crate) status: i32,
+    /// HTTP status or FTP reply.
+    #[n(1)]
+    pub(crate) code: Option<u16>,
+    #[n(2)]
+    pub(crate) message: String,
+}
+
+/// What identifies one representation, as stored (see `backhaul_backends::Validators`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct StoredValidators {
+    #[n(0)]
+    pub(crate) etag: Option<String>,
+    #[n(1)]
+    pub(crate) last_modified: Option<String>,
+    #[n(2)]
+    pub(crate) date: Option<String>,
+    #[n(3)]
+    pub(crate) total_bytes: Option<u64>,
+}
+
+/// What the server said of the representation that is being fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Response {
+    #[n(0)]
+    pub(crate) validators: StoredValidators,
+    #[n(1)]
+    pub(crate) actual_url: String,
+    #[n(2)]
+    pub(crate) status_code: u16,
+    #[n(3)]
+    pub(crate) resumable: bool,
+    #[n(4)]
+    pub(crate) content_type: Option<String>,
+}
+
+/// Bytes that are durable: `[0, durable_bytes)` of the part file of `generation`, fetched under `validators`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Claim {
+    #[n(0)]
+    pub(crate) generation: u32,
+    #[n(1)]
+    pub(crate) durable_bytes: u64,
+    /// CRC-32 of those bytes; tells bytes that were damaged behind our back.
+    #[n(2)]
+    pub(crate) crc32: u32,
+    #[n(3)]
+    pub(crate) validators: StoredValidators,
+}
+
+/// What is about to be published, durable before the rename: enough to tell our file from another one afterwards.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Intent {
+    #[n(0)]
+    pub(crate) generation: u32,
+    /// File name in the directory of the destination, as bytes.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub(crate) final_name: Vec<u8>,
+    #[n(2)]
+    pub(crate) device: u64,
+    #[n(3)]
+    pub(crate) inode: u64,
+    #[n(4)]
+    pub(crate) len_bytes: u64,
+    #[n(5)]
+    pub(crate) crc32: u32,
+    #[cbor(n(6), with = "minicbor::bytes")]
+    pub(crate) boot_id: [u8; 16],
+}

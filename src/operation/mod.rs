@@ -1,0 +1,18 @@
+//! An operation: one stored transfer. Everything here is pure: facts in, state out.
+
+mod codec;
+mod deadline;
+mod event;
+mod shared;
+mod spec;
+mod state;
+mod status;
+
+pub(crate) use codec::{Entry, Fact, decode, encode};
+pub(crate) use deadline::{Deadline, Now};
+pub(crate) use event::{Claim, Event, Intent, OperationError, Outcome, Response, StoredValidators};
+pub(crate) use shared::Shared;
+pub use spec::{Collision, Kind, Priority, TransferId};
+pub(crate) use spec::{RequestHeader, Spec, directory_of};
+pub(crate) use state::{Condition, Operation, Phase, Rejected, WaitReason, Wish};
+pub use status::{Reason, TransferStatus};

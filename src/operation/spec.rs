@@ -1,0 +1,175 @@
+//! What was asked for: the part of an operation that its creator decides.
+
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use minicbor::{Decode, Encode};
+
+/// Identity of an operation: 128 random bits, shown as 32 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct TransferId(#[cbor(n(0), with = "minicbor::bytes")] pub(crate) [u8; 16]);
+
+impl fmt::Display for TransferId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for TransferId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+impl FromStr for TransferId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        data_encoding::HEXLOWER_PERMISSIVE
+            .decode(text.as_bytes())
+            .ok()
+            .and_then(|bytes| <[u8; 16]>::try_from(bytes).ok())
+            .map(Self)
+            .ok_or_else(|| format!("'{text}' is not an id: 32 hexadecimal digits, as 'add' printed them"))
+    }
+}
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Fetches a resource into a file.
+    #[n(0)]
+    Download,
+}
+
+/// What happens where the destination exists when a download is published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[non_exhaustive]
+pub enum Collision {
+    /// The operation ends in an error; the existing file stays as it is.
+    #[default]
+    #[n(0)]
+    Fail,
+    /// The existing file is replaced, atomically.
+    #[n(1)]
+    Replace,
+    /// The first free name of `name (2).ext`, `name (3).ext` … is taken.
+    #[n(2)]
+    Unique,
+}
+
+/// Rank of an operation among those that wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[non_exhaustive]
+pub enum Priority {
+    /// After all others.
+    #[n(0)]
+    Low,
+    /// In the order of creation.
+    #[default]
+    #[n(1)]
+    Default,
+    /// Before all others.
+    #[n(2)]
+    High,
+}
+
+/// One request header that is no secret; secret ones are in the vault.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct RequestHeader {
+    #[n(0)]
+    pub(crate) name: String,
+    #[n(1)]
+    pub(crate) value: String,
+}
+
+/// What was asked for. Holds no secret: user info is gone from the URL and secret query values read `***`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Spec {
+    #[n(0)]
+    pub(crate) kind: Kind,
+    #[n(1)]
+    pub(crate) url: String,
+    #[cbor(n(2), with = "path_bytes")]
+    pub(crate) destination: PathBuf,
+    #[n(3)]
+    pub(crate) app: String,
+    #[n(4)]
+    pub(crate) owner_uid: u32,
+    #[n(5)]
+    pub(crate) group: Option<String>,
+    #[n(6)]
+    pub(crate) headers: Vec<RequestHeader>,
+    /// The vault holds secrets under this operation's id.
+    #[n(7)]
+    pub(crate) has_secrets: bool,
+    #[cbor(n(8), with = "minicbor::bytes")]
+    pub(crate) sha256: Option<[u8; 32]>,
+    #[n(9)]
+    pub(crate) expected_bytes: Option<u64>,
+    #[n(10)]
+    pub(crate) collision: Collision,
+    #[n(11)]
+    pub(crate) priority: Priority,
+}
+
+impl Spec {
+    /// Directory of the destination; part file and final file both stand in it.
+    pub(crate) fn directory(&self) -> &Path {
+        directory_of(&self.destination)
+    }
+}
+
+/// The directory that holds a file; `.` for a bare name.
+pub(crate) fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Paths are bytes on Linux; they need not be UTF-8.
+mod path_bytes {
+    use super::{OsStrExt, OsStringExt, PathBuf};
+    use minicbor::decode::Error as DecodeError;
+    use minicbor::encode::{Error as EncodeError, Write};
+    use minicbor::{Decoder, Encoder};
+    use std::ffi::OsString;
+
+    #[expect(clippy::ptr_arg, reason = "the derive passes the field as it is")]
+    pub(super) fn encode<C, W: Write>(
+        path: &PathBuf,
+        encoder: &mut Encoder<W>,
+        _context: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        encoder.bytes(path.as_os_str().as_bytes())?.ok()
+    }
+
+    pub(super) fn decode<C>(decoder: &mut Decoder<'_>, _context: &mut C) -> Result<PathBuf, DecodeError> {
+        Ok(PathBuf::from(OsString::from_vec(decoder.bytes()?.to_vec())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_back_as_it_was_shown() {
+        let id = TransferId([0xab; 16]);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!("abc".parse::<TransferId>().is_err());
+        assert!("zz".repeat(16).parse::<TransferId>().is_err());
+    }
+
+    #[test]
+    fn priorities_order_by_rank() {
+        assert!(Priority::Low < Priority::Default && Priority::Default < Priority::High);
+    }
+}

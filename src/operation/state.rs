@@ -1,0 +1,430 @@
+//! The life of an operation as a fold over its events: `state = events.fold(created, apply)`.
+//!
+//! The wish of the application and the phase of the engine are stored apart, so that neither hides the other. Events
+//! carry absolute values, so that applying one twice changes nothing that counts.
+
+use std::fmt;
+
+use minicbor::{Decode, Encode};
+
+use super::deadline::{Deadline, Now};
+use super::event::{Claim, Event, Intent, OperationError, Outcome, Response};
+use super::shared::Shared;
+use super::spec::{Spec, TransferId};
+
+/// One stored transfer, as its events say.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Operation {
+    #[n(0)]
+    pub(crate) id: TransferId,
+    #[n(1)]
+    pub(crate) spec: Shared<Spec>,
+    /// Position among all operations ever created here: the LSN of its creation.
+    #[n(2)]
+    pub(crate) order: u64,
+    #[n(3)]
+    pub(crate) wish: Wish,
+    #[n(4)]
+    pub(crate) phase: Phase,
+    /// Number of the part file; a restart takes the next one, so that an old claim can never vouch for new bytes.
+    #[n(5)]
+    pub(crate) generation: u32,
+    /// What is durable of the current generation.
+    #[n(6)]
+    pub(crate) claim: Option<Shared<Claim>>,
+    #[n(7)]
+    pub(crate) response: Option<Shared<Response>>,
+    #[n(8)]
+    pub(crate) attempts: u32,
+    /// Failed attempts since the last durable progress; decides back-off and giving up.
+    #[n(9)]
+    pub(crate) failures_in_row: u32,
+    #[n(10)]
+    pub(crate) restarts: u32,
+    #[n(11)]
+    pub(crate) bytes_wasted: u64,
+    /// The last error, also of an attempt that is retried.
+    #[n(12)]
+    pub(crate) error: Option<Shared<OperationError>>,
+    /// Wall clock, milliseconds since 1970.
+    #[n(13)]
+    pub(crate) created_at_ms: u64,
+    #[n(14)]
+    pub(crate) ended_at_ms: Option<u64>,
+    #[n(15)]
+    pub(crate) acknowledged_at_ms: Option<u64>,
+    /// Length of the published file.
+    #[n(16)]
+    pub(crate) published_bytes: Option<u64>,
+    /// Where the file was published, where that is not the destination asked for (`unique`).
+    #[n(17)]
+    pub(crate) published_name: Option<String>,
+}
+
+/// What the application wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Wish {
+    /// Created, not started.
+    #[n(0)]
+    Hold,
+    /// To be transferred.
+    #[n(1)]
+    Run,
+    /// To stand still.
+    #[n(2)]
+    Pause,
+}
+
+/// What the engine has got to.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Phase {
+    /// May be claimed by a worker.
+    #[n(0)]
+    Ready,
+    /// A worker is on it.
+    #[n(1)]
+    Running,
+    /// Waits until a time.
+    #[n(2)]
+    Waiting {
+        #[n(0)]
+        until: Deadline,
+        #[n(1)]
+        reason: WaitReason,
+    },
+    /// Waits for the system; looked at again at `probe_at`.
+    #[n(3)]
+    Blocked {
+        #[n(0)]
+        condition: Condition,
+        #[n(1)]
+        probe_at: Deadline,
+    },
+    /// All bytes are durable; the final name is being given.
+    #[n(4)]
+    Publishing(#[n(0)] Intent),
+    /// It will end so, once its part file is gone.
+    #[n(5)]
+    Ending(#[n(0)] Outcome),
+    /// It has ended so.
+    #[n(6)]
+    Ended(#[n(0)] Outcome),
+}
+
+/// Why a time is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum WaitReason {
+    #[n(0)]
+    BackOff,
+    #[n(1)]
+    RetryAfter,
+    #[n(2)]
+    ClockNotSet,
+}
+
+/// A condition of the system that stops an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Condition {
+    #[n(0)]
+    NoNetwork,
+    #[n(1)]
+    DiskFull,
+}
+
+/// An event that does not fit the state. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rejected {
+    /// What was refused, as a verb.
+    pub(crate) event: &'static str,
+    /// What the operation is.
+    pub(crate) state: &'static str,
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "an operation that {} cannot be {}", self.state, self.event)
+    }
+}
+
+impl Operation {
+    /// The operation right after its creation.
+    pub(crate) fn created(id: TransferId, spec: Shared<Spec>, order: u64, at_ms: u64) -> Self {
+        Self {
+            id,
+            spec,
+            order,
+            wish: Wish::Hold,
+            phase: Phase::Ready,
+            generation: 0,
+            claim: None,
+            response: None,
+            attempts: 0,
+            failures_in_row: 0,
+            restarts: 0,
+            bytes_wasted: 0,
+            error: None,
+            created_at_ms: at_ms,
+            ended_at_ms: None,
+            acknowledged_at_ms: None,
+            published_bytes: None,
+            published_name: None,
+        }
+    }
+
+    /// The state after one more event, recorded at `at_ms` on the wall clock.
+    ///
+    /// # Errors
+    /// [`Rejected`] where the event does not fit; the state is as before.
+    pub(crate) fn apply(self, event: Event, at_ms: u64) -> Result<Self, Rejected> {
+        match event {
+            Event::Created(_) => Err(self.rejects("created")),
+            Event::Started | Event::Paused | Event::Resumed => self.wish(&event),
+            Event::Claimed { attempts } => self.claimed(attempts),
+            Event::Responded(response) if self.is_running() => Ok(Self {
+                response: Some(response),
+                ..self
+            }),
+            Event::Responded(_) => Err(self.rejects("answered")),
+            Event::Progressed(claim) => self.progressed(claim),
+            Event::Restarted {
+                generation,
+                restarts,
+                bytes_wasted,
+                cause: _,
+            } => self.restarted(generation, restarts, bytes_wasted),
+            Event::Released | Event::Waited { .. } | Event::Blocked { .. } => self.let_go(event),
+            Event::Publishing(intent) => self.publishing(intent),
+            Event::Ending(outcome) if self.is_live() => Ok(Self {
+                phase: Phase::Ending(outcome),
+                ..self
+            }),
+            Event::Ending(_) => Err(self.rejects("ended")),
+            Event::Ended(outcome) => self.ended(outcome, at_ms),
+            Event::Acknowledged if self.has_ended() => Ok(Self {
+                acknowledged_at_ms: self.acknowledged_at_ms.or(Some(at_ms)),
+                ..self
+            }),
+            Event::Acknowledged => Err(self.rejects("acknowledged")),
+            Event::Removed | Event::Forgotten if self.has_ended() => Ok(self),
+            Event::Removed | Event::Forgotten => Err(self.rejects("removed")),
+        }
+    }
+
+    /// The state at the start of an engine: no worker is on it any more, and its deadlines are on this boot's clock.
+    pub(crate) fn reopened(mut self, now: Now) -> Self {
+        match &mut self.phase {
+            Phase::Running => self.phase = Phase::Ready,
+            Phase::Waiting { until: deadline, .. } | Phase::Blocked { probe_at: deadline, .. } => {
+                *deadline = deadline.rebased(now);
+            }
+            _ => {}
+        }
+        self
+    }
+
+    /// It is over, and nothing of it is left to do.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended(_))
+    }
+
+    /// It has neither ended nor begun to end.
+    pub(crate) fn is_live(&self) -> bool {
+        !matches!(self.phase, Phase::Ended(_) | Phase::Ending(_))
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running)
+    }
+
+    /// The moment that ends its wait, if it waits for one.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        match (&self.phase, self.wish) {
+            (Phase::Waiting { until: deadline, .. } | Phase::Blocked { probe_at: deadline, .. }, Wish::Run) => {
+                Some(*deadline)
+            }
+            _ => None,
+        }
+    }
+
+    /// Durable bytes of the current generation.
+    pub(crate) fn durable_bytes(&self) -> u64 {
+        self.published_bytes
+            .or(self.claim.as_ref().map(|claim| claim.durable_bytes))
+            .unwrap_or(0)
+    }
+
+    /// Complete length, where known.
+    pub(crate) fn total_bytes(&self) -> Option<u64> {
+        self.published_bytes
+            .or_else(|| {
+                self.response
+                    .as_ref()
+                    .and_then(|response| response.validators.total_bytes)
+            })
+            .or(self.spec.expected_bytes)
+    }
+
+    fn wish(self, event: &Event) -> Result<Self, Rejected> {
+        let (word, wish) = match (event, self.wish) {
+            (Event::Started, Wish::Hold) => ("started", Some(Wish::Run)),
+            (Event::Paused, Wish::Run) => ("paused", Some(Wish::Pause)),
+            (Event::Resumed, Wish::Run | Wish::Pause) => ("resumed", Some(Wish::Run)),
+            (Event::Started, _) => ("started", None),
+            (Event::Paused, _) => ("paused", None),
+            (_, _) => ("resumed", None),
+        };
+        match wish {
+            Some(wish) if self.is_live() => {
+                let ends_wait = matches!(event, Event::Resumed) && self.wish == Wish::Run;
+                let phase = match self.phase {
+                    Phase::Waiting { .. } | Phase::Blocked { .. } if ends_wait => Phase::Ready,
+                    phase => phase,
+                };
+                Ok(Self { wish, phase, ..self })
+            }
+            _ => Err(self.rejects(word)),
+        }
+    }
+
+    fn claimed(self, attempts: u32) -> Result<Self, Rejected> {
+        match (&self.phase, self.wish) {
+            (Phase::Ready | Phase::Waiting { .. } | Phase::Blocked { .. }, Wish::Run) => Ok(Self {
+                phase: Phase::Running,
+                attempts,
+                ..self
+            }),
+            _ => Err(self.rejects("claimed")),
+        }
+    }
+
+    fn progressed(self, claim: Shared<Claim>) -> Result<Self, Rejected> {
+        let held = self.claim.as_ref().map_or(0, |claim| claim.durable_bytes);
+        if !self.is_running() || claim.generation != self.generation || claim.durable_bytes < held {
+            return Err(self.rejects("continued"));
+        }
+        let failures_in_row = if claim.durable_bytes > held {
+            0
+        } else {
+            self.failures_in_row
+        };
+        Ok(Self {
+            claim: Some(claim),
+            failures_in_row,
+            ..self
+        })
+    }
+
+    fn restarted(self, generation: u32, restarts: u32, bytes_wasted: u64) -> Result<Self, Rejected> {
+        let may = matches!(self.phase, Phase::Running | Phase::Publishing(_) | Phase::Ready);
+        if !may || generation != self.generation.wrapping_add(1) {
+            return Err(self.rejects("restarted"));
+        }
+        let phase = if self.is_running() {
+            Phase::Running
+        } else {
+            Phase::Ready
+        };
+        Ok(Self {
+            phase,
+            generation,
+            restarts,
+            bytes_wasted,
+            claim: None,
+            response: None,
+            ..self
+        })
+    }
+
+    fn let_go(self, event: Event) -> Result<Self, Rejected> {
+        if !matches!(self.phase, Phase::Running | Phase::Publishing(_)) {
+            return Err(self.rejects("let go"));
+        }
+        Ok(match event {
+            Event::Waited {
+                until,
+                reason,
+                failures_in_row,
+                error,
+            } => Self {
+                phase: Phase::Waiting { until, reason },
+                failures_in_row,
+                error: Some(error),
+                ..self
+            },
+            Event::Blocked {
+                condition,
+                probe_at,
+                error,
+            } => Self {
+                phase: Phase::Blocked { condition, probe_at },
+                error: Some(error),
+                ..self
+            },
+            _ => Self {
+                phase: Phase::Ready,
+                ..self
+            },
+        })
+    }
+
+    fn publishing(self, intent: Intent) -> Result<Self, Rejected> {
+        if !matches!(self.phase, Phase::Running | Phase::Publishing(_)) || intent.generation != self.generation {
+            return Err(self.rejects("published"));
+        }
+        Ok(Self {
+            phase: Phase::Publishing(intent),
+            ..self
+        })
+    }
+
+    fn ended(self, outcome: Outcome, at_ms: u64) -> Result<Self, Rejected> {
+        let mut next = match (&self.phase, &outcome) {
+            (Phase::Publishing(intent), Outcome::Completed) => {
+                let published_bytes = Some(intent.len_bytes);
+                let asked = self
+                    .spec
+                    .destination
+                    .file_name()
+                    .map(std::os::unix::ffi::OsStrExt::as_bytes);
+                let published_name = (asked != Some(&intent.final_name[..]))
+                    .then(|| String::from_utf8_lossy(&intent.final_name).into_owned());
+                Self {
+                    published_bytes,
+                    published_name,
+                    claim: None,
+                    error: None,
+                    ..self
+                }
+            }
+            (Phase::Ended(_), _) | (_, Outcome::Completed) => return Err(self.rejects("ended")),
+            (_, Outcome::Canceled) => self,
+            (_, Outcome::Failed(error)) => Self {
+                error: Some(Shared::new(error.clone())),
+                ..self
+            },
+        };
+        next.phase = Phase::Ended(outcome);
+        next.ended_at_ms = Some(at_ms);
+        Ok(next)
+    }
+
+    fn rejects(&self, event: &'static str) -> Rejected {
+        let state = match (&self.phase, self.wish) {
+            (Phase::Ended(Outcome::Completed), _) => "is completed",
+            (Phase::Ended(Outcome::Canceled) | Phase::Ending(Outcome::Canceled), _) => "is canceled",
+            (Phase::Ended(_) | Phase::Ending(_), _) => "has failed",
+            (Phase::Publishing(_), _) => "is being published",
+            (Phase::Running, _) => "is running",
+            (_, Wish::Hold) => "is not started",
+            (_, Wish::Pause) => "is paused",
+            (Phase::Ready, Wish::Run) => "is queued",
+            (Phase::Waiting { .. } | Phase::Blocked { .. }, Wish::Run) => "waits",
+        };
+        Rejected { event, state }
+    }
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+pub(super) mod tests;

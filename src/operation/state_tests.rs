@@ -1,0 +1,310 @@
+//! State by event, walked whole.
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::operation::{Collision, Kind, Priority, StoredValidators};
+
+pub(crate) const NOW: Now = Now {
+    boot_ms: 1_000,
+    wall_ms: 50_000,
+    boot_id: [1; 16],
+};
+
+pub(crate) fn spec() -> Spec {
+    Spec {
+        kind: Kind::Download,
+        url: "http://host/file".into(),
+        destination: PathBuf::from("/data/file"),
+        app: "app".into(),
+        owner_uid: 0,
+        group: None,
+        headers: Vec::new(),
+        has_secrets: false,
+        sha256: None,
+        expected_bytes: None,
+        collision: Collision::Fail,
+        priority: Priority::Default,
+    }
+}
+
+fn created() -> Operation {
+    Operation::created(TransferId([7; 16]), Shared::new(spec()), 1, 50_000)
+}
+
+fn after(events: &[Event]) -> Operation {
+    events.iter().fold(created(), |state, event| {
+        match state.clone().apply(event.clone(), 60_000) {
+            Ok(next) => next,
+            Err(rejected) => panic!("{event:?} on {state:?}: {rejected}"),
+        }
+    })
+}
+
+fn error() -> Shared<OperationError> {
+    Shared::new(OperationError {
+        status: 14,
+        code: None,
+        message: "no".into(),
+    })
+}
+
+fn waited() -> Event {
+    Event::Waited {
+        until: Deadline::after(NOW, 500),
+        reason: WaitReason::BackOff,
+        failures_in_row: 1,
+        error: error(),
+    }
+}
+
+fn blocked() -> Event {
+    Event::Blocked {
+        condition: Condition::NoNetwork,
+        probe_at: Deadline::after(NOW, 500),
+        error: error(),
+    }
+}
+
+fn claim(durable_bytes: u64) -> Event {
+    Event::Progressed(Shared::new(Claim {
+        generation: 0,
+        durable_bytes,
+        crc32: 1,
+        validators: StoredValidators::default(),
+    }))
+}
+
+fn intent() -> Event {
+    Event::Publishing(Intent {
+        generation: 0,
+        final_name: b"file".to_vec(),
+        device: 1,
+        inode: 2,
+        len_bytes: 3,
+        crc32: 4,
+        boot_id: [1; 16],
+    })
+}
+
+fn restarted() -> Event {
+    Event::Restarted {
+        generation: 1,
+        restarts: 1,
+        bytes_wasted: 10,
+        cause: "changed".into(),
+    }
+}
+
+const CLAIMED: Event = Event::Claimed { attempts: 1 };
+
+/// Every state worth telling apart, with the events that lead to it.
+fn states() -> Vec<(&'static str, Operation)> {
+    let failed = Outcome::Failed((*error()).clone());
+    vec![
+        ("idle", created()),
+        ("queued", after(&[Event::Started])),
+        ("running", after(&[Event::Started, CLAIMED])),
+        ("running paused", after(&[Event::Started, CLAIMED, Event::Paused])),
+        ("waiting", after(&[Event::Started, CLAIMED, waited()])),
+        ("blocked", after(&[Event::Started, CLAIMED, blocked()])),
+        ("paused", after(&[Event::Started, Event::Paused])),
+        ("publishing", after(&[Event::Started, CLAIMED, intent()])),
+        ("ending", after(&[Event::Started, Event::Ending(failed.clone())])),
+        (
+            "completed",
+            after(&[Event::Started, CLAIMED, intent(), Event::Ended(Outcome::Completed)]),
+        ),
+        (
+            "canceled",
+            after(&[Event::Ending(Outcome::Canceled), Event::Ended(Outcome::Canceled)]),
+        ),
+        (
+            "failed",
+            after(&[Event::Started, Event::Ending(failed.clone()), Event::Ended(failed)]),
+        ),
+    ]
+}
+
+#[test]
+fn every_event_is_taken_in_the_listed_states_and_refused_in_all_others() {
+    let live = [
+        "idle",
+        "queued",
+        "running",
+        "running paused",
+        "waiting",
+        "blocked",
+        "paused",
+        "publishing",
+    ];
+    let ended = ["completed", "canceled", "failed"];
+    let running = ["running", "running paused"];
+    let table: Vec<(Event, Vec<&str>)> = vec![
+        (Event::Created(Shared::new(spec())), vec![]),
+        (Event::Started, vec!["idle"]),
+        (
+            Event::Paused,
+            vec!["queued", "running", "waiting", "blocked", "publishing"],
+        ),
+        (
+            Event::Resumed,
+            live.iter().copied().filter(|state| *state != "idle").collect(),
+        ),
+        (CLAIMED, vec!["queued", "waiting", "blocked"]),
+        (claim(5), running.to_vec()),
+        (
+            restarted(),
+            vec!["idle", "queued", "running", "running paused", "paused", "publishing"],
+        ),
+        (Event::Released, vec!["running", "running paused", "publishing"]),
+        (waited(), vec!["running", "running paused", "publishing"]),
+        (blocked(), vec!["running", "running paused", "publishing"]),
+        (intent(), vec!["running", "running paused", "publishing"]),
+        (Event::Ending(Outcome::Canceled), live.to_vec()),
+        (Event::Ended(Outcome::Completed), vec!["publishing"]),
+        (Event::Ended(Outcome::Canceled), [&live[..], &["ending"]].concat()),
+        (Event::Acknowledged, ended.to_vec()),
+        (Event::Removed, ended.to_vec()),
+        (Event::Forgotten, ended.to_vec()),
+    ];
+    for (event, allowed) in table {
+        for (name, state) in states() {
+            let taken = state.apply(event.clone(), 60_000).is_ok();
+            assert_eq!(taken, allowed.contains(&name), "{event:?} on {name}");
+        }
+    }
+}
+
+#[test]
+fn a_claim_of_another_generation_or_of_fewer_bytes_never_counts() {
+    let running = after(&[Event::Started, CLAIMED, claim(10)]);
+    assert!(running.clone().apply(claim(9), 0).is_err());
+    let restarted = running
+        .apply(restarted(), 0)
+        .unwrap_or_else(|rejected| panic!("{rejected}"));
+    assert_eq!(
+        (restarted.durable_bytes(), restarted.generation, restarted.bytes_wasted),
+        (0, 1, 10)
+    );
+    assert!(restarted.apply(claim(20), 0).is_err());
+}
+
+#[test]
+fn durable_progress_resets_the_count_of_failures_and_nothing_else_does() {
+    let failed = after(&[Event::Started, CLAIMED, waited(), Event::Claimed { attempts: 2 }]);
+    assert_eq!(failed.failures_in_row, 1);
+    assert_eq!(
+        after(&[
+            Event::Started,
+            CLAIMED,
+            waited(),
+            Event::Claimed { attempts: 2 },
+            claim(1)
+        ])
+        .failures_in_row,
+        0
+    );
+}
+
+#[test]
+fn a_pause_keeps_what_the_engine_has_got_to() {
+    let paused = after(&[Event::Started, CLAIMED, waited(), Event::Paused]);
+    assert_eq!(paused.deadline(), None);
+    let resumed = paused
+        .apply(Event::Resumed, 0)
+        .unwrap_or_else(|rejected| panic!("{rejected}"));
+    assert!(resumed.deadline().is_some(), "the back-off still counts after a pause");
+    let pushed = resumed
+        .apply(Event::Resumed, 0)
+        .unwrap_or_else(|rejected| panic!("{rejected}"));
+    assert_eq!(pushed.phase, Phase::Ready, "a resume of one that waits tries at once");
+}
+
+#[test]
+fn after_a_reboot_the_earlier_of_wall_time_and_delay_counts() {
+    let deadline = Deadline::after(NOW, 10_000);
+    let at = |wall_ms, boot_ms, boot| Now {
+        boot_ms,
+        wall_ms,
+        boot_id: [boot; 16],
+    };
+    assert_eq!(
+        deadline.rebased(at(51_000, 2_000, 1)).boot_ms(),
+        11_000,
+        "the same boot changes nothing"
+    );
+    assert_eq!(
+        deadline.rebased(at(54_000, 100, 2)).boot_ms(),
+        6_100,
+        "the wall clock shows what is left"
+    );
+    assert_eq!(deadline.rebased(at(99_000, 100, 2)).boot_ms(), 100, "it has passed");
+    assert_eq!(
+        deadline.rebased(at(0, 100, 2)).boot_ms(),
+        10_100,
+        "a clock that went back starves nobody"
+    );
+}
+
+#[test]
+fn every_state_has_a_status_and_one_that_does_not_move_has_a_reason() {
+    for (name, state) in states() {
+        let moves = name.starts_with("running") || state.has_ended();
+        assert_eq!(state.reason(true).is_none(), moves, "{name}");
+        assert_eq!(
+            state.status().is_ended(),
+            state.has_ended() || name == "ending",
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_published_name_is_told_where_it_is_not_the_one_asked_for() {
+    let Event::Publishing(intent) = intent() else {
+        unreachable!()
+    };
+    let other = Event::Publishing(Intent {
+        final_name: b"file (2)".to_vec(),
+        ..intent
+    });
+    let done = after(&[Event::Started, CLAIMED, other, Event::Ended(Outcome::Completed)]);
+    assert_eq!(done.published_name.as_deref(), Some("file (2)"));
+}
+
+/// Every shape of event, for the tests of the codec.
+pub(crate) fn events() -> Vec<Event> {
+    let failed = Outcome::Failed((*error()).clone());
+    let response = Response {
+        validators: StoredValidators {
+            etag: Some("\"e\"".into()),
+            total_bytes: Some(9),
+            ..StoredValidators::default()
+        },
+        actual_url: "http://host/other".into(),
+        status_code: 206,
+        resumable: true,
+        content_type: Some("text/plain".into()),
+    };
+    vec![
+        Event::Created(Shared::new(spec())),
+        Event::Started,
+        Event::Paused,
+        Event::Resumed,
+        CLAIMED,
+        Event::Responded(Shared::new(response)),
+        claim(5),
+        restarted(),
+        Event::Released,
+        waited(),
+        blocked(),
+        intent(),
+        Event::Ending(Outcome::Canceled),
+        Event::Ended(Outcome::Completed),
+        Event::Ended(failed),
+        Event::Acknowledged,
+        Event::Removed,
+        Event::Forgotten,
+    ]
+}

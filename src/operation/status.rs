@@ -1,0 +1,217 @@
+//! What is shown of an operation: a status, and for one that does not move exactly one reason.
+
+use std::fmt;
+
+use super::event::Outcome;
+use super::state::{Condition, Operation, Phase, WaitReason, Wish};
+
+/// Status of an operation. The first ten names are those of `BackgroundTransferStatus`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TransferStatus {
+    /// Created, not started.
+    Idle,
+    /// An attempt is in progress.
+    Running,
+    /// The application asked it to stand still.
+    PausedByApplication,
+    /// The cost policy forbids the network at hand.
+    PausedCostedNetwork,
+    /// There is no network.
+    PausedNoNetwork,
+    /// Ended: the file is published.
+    Completed,
+    /// Ended: canceled.
+    Canceled,
+    /// Ended: failed for good.
+    Error,
+    /// An error that the application can mend.
+    PausedRecoverableWebErrorStatus,
+    /// The device spares its resources.
+    PausedSystemPolicy,
+    /// Started, and waits for its turn.
+    Queued,
+    /// Waits until a time.
+    Waiting,
+    /// Waits for room on the disk.
+    PausedDiskFull,
+}
+
+impl TransferStatus {
+    /// The operation has ended.
+    #[must_use]
+    pub fn is_ended(self) -> bool {
+        matches!(self, Self::Completed | Self::Canceled | Self::Error)
+    }
+
+    /// Every status, for tables and completions.
+    #[must_use]
+    pub fn all() -> &'static [Self] {
+        &[
+            Self::Idle,
+            Self::Running,
+            Self::PausedByApplication,
+            Self::PausedCostedNetwork,
+            Self::PausedNoNetwork,
+            Self::Completed,
+            Self::Canceled,
+            Self::Error,
+            Self::PausedRecoverableWebErrorStatus,
+            Self::PausedSystemPolicy,
+            Self::Queued,
+            Self::Waiting,
+            Self::PausedDiskFull,
+        ]
+    }
+}
+
+impl fmt::Display for TransferStatus {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(&format!("{self:?}"))
+    }
+}
+
+/// Why an operation does not move: one word of a closed list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Created and not started: `start` ends it.
+    NotStarted,
+    /// No engine is running: `run` or `get` ends it.
+    NoEngine,
+    /// Every slot is taken: the next free one ends it.
+    WaitingForSlot,
+    /// An attempt failed; the time of the next one ends it.
+    BackOff,
+    /// The server named a time; that time ends it.
+    RetryAfter,
+    /// No route leads to the server: a network ends it.
+    NoNetwork,
+    /// No room: free space ends it.
+    DiskFull,
+    /// The application paused it: `resume` ends it.
+    PausedByApplication,
+    /// The certificate is not valid yet: the right time on the clock ends it.
+    ClockNotSet,
+    /// All bytes are there and are being checked and published.
+    Verifying,
+    /// It has ended, and what it left is being removed.
+    Sweeping,
+}
+
+impl Reason {
+    /// Every reason, with what it means and what ends it.
+    #[must_use]
+    pub fn all() -> &'static [(Self, &'static str)] {
+        &[
+            (Self::NotStarted, "created and not started; 'start' ends it"),
+            (Self::NoEngine, "no engine is running; 'run' ends it"),
+            (Self::WaitingForSlot, "every slot is taken; the next free one ends it"),
+            (Self::BackOff, "an attempt failed; the time of the next one ends it"),
+            (Self::RetryAfter, "the server named a time; that time ends it"),
+            (Self::NoNetwork, "no route leads to the server; a network ends it"),
+            (Self::DiskFull, "no room for the file; free space ends it"),
+            (Self::PausedByApplication, "the application paused it; 'resume' ends it"),
+            (
+                Self::ClockNotSet,
+                "the certificate is not valid yet; the right time on the clock ends it",
+            ),
+            (
+                Self::Verifying,
+                "all bytes are there and are being checked and published",
+            ),
+            (Self::Sweeping, "it has ended, and what it left is being removed"),
+        ]
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::NotStarted => "not-started",
+            Self::NoEngine => "no-engine",
+            Self::WaitingForSlot => "waiting-for-slot",
+            Self::BackOff => "back-off",
+            Self::RetryAfter => "retry-after",
+            Self::NoNetwork => "no-network",
+            Self::DiskFull => "disk-full",
+            Self::PausedByApplication => "paused-by-application",
+            Self::ClockNotSet => "clock-not-set",
+            Self::Verifying => "verifying",
+            Self::Sweeping => "sweeping",
+        })
+    }
+}
+
+impl Operation {
+    /// The status to show. The wish of the application hides no ended state, and is hidden by none of the system's.
+    pub(crate) fn status(&self) -> TransferStatus {
+        match (&self.phase, self.wish) {
+            (Phase::Ended(outcome) | Phase::Ending(outcome), _) => outcome.status(),
+            (Phase::Running | Phase::Publishing(_), _) => TransferStatus::Running,
+            (_, Wish::Hold) => TransferStatus::Idle,
+            (_, Wish::Pause) => TransferStatus::PausedByApplication,
+            (Phase::Ready, Wish::Run) => TransferStatus::Queued,
+            (Phase::Waiting { .. }, Wish::Run) => TransferStatus::Waiting,
+            (
+                Phase::Blocked {
+                    condition: Condition::NoNetwork,
+                    ..
+                },
+                Wish::Run,
+            ) => TransferStatus::PausedNoNetwork,
+            (
+                Phase::Blocked {
+                    condition: Condition::DiskFull,
+                    ..
+                },
+                Wish::Run,
+            ) => TransferStatus::PausedDiskFull,
+        }
+    }
+
+    /// The one reason why it does not move; `None` for one that runs or has ended. `engine_runs` says whether an
+    /// engine works on this state directory.
+    pub(crate) fn reason(&self, engine_runs: bool) -> Option<Reason> {
+        match (&self.phase, self.wish) {
+            (Phase::Ended(_) | Phase::Running, _) => None,
+            (Phase::Ending(_), _) => Some(Reason::Sweeping),
+            (Phase::Publishing(_), _) => Some(Reason::Verifying),
+            (_, Wish::Hold) => Some(Reason::NotStarted),
+            (_, Wish::Pause) => Some(Reason::PausedByApplication),
+            (Phase::Ready, Wish::Run) if engine_runs => Some(Reason::WaitingForSlot),
+            (Phase::Ready, Wish::Run) => Some(Reason::NoEngine),
+            (Phase::Waiting { reason, .. }, Wish::Run) => Some(reason.shown()),
+            (Phase::Blocked { condition, .. }, Wish::Run) => Some(condition.shown()),
+        }
+    }
+}
+
+impl Outcome {
+    fn status(&self) -> TransferStatus {
+        match self {
+            Self::Completed => TransferStatus::Completed,
+            Self::Canceled => TransferStatus::Canceled,
+            Self::Failed(_) => TransferStatus::Error,
+        }
+    }
+}
+
+impl WaitReason {
+    fn shown(self) -> Reason {
+        match self {
+            Self::BackOff => Reason::BackOff,
+            Self::RetryAfter => Reason::RetryAfter,
+            Self::ClockNotSet => Reason::ClockNotSet,
+        }
+    }
+}
+
+impl Condition {
+    fn shown(self) -> Reason {
+        match self {
+            Self::NoNetwork => Reason::NoNetwork,
+            Self::DiskFull => Reason::DiskFull,
+        }
+    }
+}

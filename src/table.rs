@@ -1,0 +1,324 @@
+//! Operations by id, rebuilt by replay, with the indexes that keep a decision cheap however many there are. Pure.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::operation::{Deadline, Event, Fact, Now, Operation, Phase, Priority, Rejected, TransferId, Wish};
+
+/// All operations of one state directory.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    rows: HashMap<TransferId, Row>,
+    /// Started and ready, best first.
+    ready: BTreeSet<(std::cmp::Reverse<Priority>, u64, TransferId)>,
+    /// Waiting for a moment on the boot-time clock, earliest first.
+    timers: BTreeSet<(u64, u64, TransferId)>,
+    /// Begun to end, with a part file that may still be there.
+    ending: BTreeSet<TransferId>,
+    /// Live operations by the hash of their destination, and by that of app and URL.
+    destinations: BTreeSet<(u64, TransferId)>,
+    urls: BTreeSet<(u64, TransferId)>,
+    /// Ended ones by the time of their end.
+    acknowledged: BTreeSet<(u64, TransferId)>,
+    unacknowledged: BTreeSet<(u64, TransferId)>,
+    /// In the hands of a worker.
+    busy: BTreeSet<TransferId>,
+    /// Only these may be scheduled, where set.
+    only: Option<BTreeSet<TransferId>>,
+    unacknowledged_lost: u64,
+}
+
+#[derive(Debug)]
+struct Row {
+    /// First LSN that is not contained in `operation`.
+    as_of: u64,
+    operation: Operation,
+}
+
+/// How long ended operations are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Acknowledged ends kept at most.
+    pub acknowledged_max: usize,
+    /// Longest time that an acknowledged end is kept.
+    pub acknowledged_for: Duration,
+    /// Unacknowledged ends kept at most; beyond it the oldest go and are counted as lost.
+    pub unacknowledged_max: usize,
+}
+
+impl Default for Retention {
+    /// 1,000 acknowledged ends for 7 days; 10,000 unacknowledged ones.
+    fn default() -> Self {
+        Self {
+            acknowledged_max: 1_000,
+            acknowledged_for: Duration::from_secs(7 * 24 * 3600),
+            unacknowledged_max: 10_000,
+        }
+    }
+}
+
+impl Table {
+    /// Applies one fact that the journal holds at `lsn`. Facts that the table contains already, and facts about
+    /// operations that it does not know, change nothing: replaying twice is harmless.
+    ///
+    /// # Errors
+    /// [`Rejected`] where the event does not fit; nothing has changed.
+    pub(crate) fn apply(&mut self, fact: Fact, lsn: u64) -> Result<(), Rejected> {
+        let Fact { id, at_ms, event } = fact;
+        if let Event::Created(spec) = event {
+            if !self.rows.contains_key(&id) {
+                self.insert(Operation::created(id, spec, lsn, at_ms), lsn + 1);
+            }
+            return Ok(());
+        }
+        let Some(row) = self.rows.get(&id) else { return Ok(()) };
+        if lsn < row.as_of {
+            return Ok(());
+        }
+        let leaves = matches!(event, Event::Removed | Event::Forgotten);
+        let lost = matches!(event, Event::Forgotten) && row.operation.acknowledged_at_ms.is_none();
+        let next = row.operation.clone().apply(event, at_ms)?;
+        self.take(id);
+        if leaves {
+            self.unacknowledged_lost += u64::from(lost);
+        } else {
+            self.insert(next, lsn + 1);
+        }
+        Ok(())
+    }
+
+    /// Whether the event would be applied.
+    ///
+    /// # Errors
+    /// [`Rejected`] where it would not.
+    pub(crate) fn check(&self, id: TransferId, event: &Event) -> Result<(), Rejected> {
+        let row = self.rows.get(&id).ok_or(Rejected {
+            event: "found",
+            state: "was removed",
+        })?;
+        row.operation.clone().apply(event.clone(), 0).map(|_| ())
+    }
+
+    /// Puts in an operation from a snapshot.
+    pub(crate) fn restore(&mut self, operation: Operation, as_of: u64) {
+        self.take(operation.id);
+        self.insert(operation, as_of);
+    }
+
+    /// Totals from a snapshot.
+    pub(crate) fn restore_totals(&mut self, unacknowledged_lost: u64) {
+        self.unacknowledged_lost = unacknowledged_lost;
+    }
+
+    /// Makes the state of a table that was just replayed the state at the start of an engine.
+    pub(crate) fn reopened(&mut self, now: Now) {
+        for id in self.ids() {
+            if let Some(row) = self.take(id) {
+                self.insert(row.operation.reopened(now), row.as_of);
+            }
+        }
+    }
+
+    /// From now on only these operations are scheduled.
+    pub(crate) fn restrict_to(&mut self, only: Option<BTreeSet<TransferId>>) {
+        let rows: Vec<Row> = self.ids().into_iter().filter_map(|id| self.take(id)).collect();
+        self.only = only;
+        for row in rows {
+            self.insert(row.operation, row.as_of);
+        }
+    }
+
+    /// How many operations may be scheduled, where they were restricted.
+    pub(crate) fn restricted_to(&self) -> Option<usize> {
+        self.only.as_ref().map(BTreeSet::len)
+    }
+
+    pub(crate) fn find(&self, id: TransferId) -> Option<&Operation> {
+        self.rows.get(&id).map(|row| &row.operation)
+    }
+
+    /// All operations in the order of their creation.
+    pub(crate) fn in_order(&self) -> Vec<&Operation> {
+        let mut operations: Vec<&Operation> = self.rows.values().map(|row| &row.operation).collect();
+        operations.sort_unstable_by_key(|operation| operation.order);
+        operations
+    }
+
+    /// An operation with the first LSN that it does not contain, for a snapshot.
+    pub(crate) fn row(&self, id: TransferId) -> Option<(u64, &Operation)> {
+        self.rows.get(&id).map(|row| (row.as_of, &row.operation))
+    }
+
+    pub(crate) fn ids(&self) -> Vec<TransferId> {
+        self.rows.keys().copied().collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(crate) fn unacknowledged_lost(&self) -> u64 {
+        self.unacknowledged_lost
+    }
+
+    /// The live operation for a destination, if there is one.
+    pub(crate) fn live_for_destination(&self, destination: &Path) -> Option<&Operation> {
+        let key = hash(&destination);
+        self.candidates(&self.destinations, key)
+            .find(|operation| operation.spec.destination == destination)
+    }
+
+    /// The live operation of an app for a URL, if there is one.
+    pub(crate) fn live_for_url(&self, app: &str, url: &str) -> Option<&Operation> {
+        let key = hash(&(app, url));
+        self.candidates(&self.urls, key)
+            .find(|operation| operation.spec.app == app && operation.spec.url == url)
+    }
+
+    fn candidates<'a>(
+        &'a self,
+        index: &'a BTreeSet<(u64, TransferId)>,
+        key: u64,
+    ) -> impl Iterator<Item = &'a Operation> {
+        let range = (key, TransferId([0; 16]))..=(key, TransferId([u8::MAX; 16]));
+        index.range(range).filter_map(|(_, id)| self.find(*id))
+    }
+
+    /// Started operations that need no moment, best first.
+    pub(crate) fn ready(&self) -> impl Iterator<Item = TransferId> {
+        self.ready.iter().map(|(_, _, id)| *id)
+    }
+
+    /// Operations that wait for a moment (milliseconds of the boot-time clock), earliest first.
+    pub(crate) fn timers(&self) -> impl Iterator<Item = (u64, TransferId)> {
+        self.timers.iter().map(|(due_ms, _, id)| (*due_ms, *id))
+    }
+
+    /// Operations that have begun to end and that no worker holds.
+    pub(crate) fn sweepable(&self) -> impl Iterator<Item = TransferId> {
+        self.ending.iter().copied().filter(|id| !self.busy.contains(id))
+    }
+
+    /// Nothing is left that an engine could do now or later by itself.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ready.is_empty() && self.timers.is_empty() && self.ending.is_empty() && self.busy.is_empty()
+    }
+
+    /// Moves the moment that a blocked operation waits for, in memory only: looking again changed nothing.
+    pub(crate) fn postpone(&mut self, id: TransferId, now: Now, delay: Duration) {
+        if let Some(mut row) = self.take(id) {
+            if let Phase::Blocked { probe_at, .. } = &mut row.operation.phase {
+                *probe_at = Deadline::after(now, millis(delay));
+            }
+            self.insert(row.operation, row.as_of);
+        }
+    }
+
+    /// A worker takes an operation into its hands, or lets it go.
+    pub(crate) fn set_busy(&mut self, id: TransferId, busy: bool) {
+        if busy {
+            self.busy.insert(id);
+        } else {
+            self.busy.remove(&id);
+        }
+    }
+
+    pub(crate) fn is_busy(&self, id: TransferId) -> bool {
+        self.busy.contains(&id)
+    }
+
+    /// Ended operations that the history has no room or time for, oldest first.
+    pub(crate) fn expired(&self, wall_ms: u64, retention: &Retention) -> Vec<TransferId> {
+        let keep_ms = millis(retention.acknowledged_for);
+        let surplus = self.acknowledged.len().saturating_sub(retention.acknowledged_max);
+        let is_old = |ended_at_ms: u64| wall_ms.saturating_sub(ended_at_ms) > keep_ms;
+        let acknowledged = self.acknowledged.iter().enumerate();
+        let acknowledged =
+            acknowledged.take_while(|(index, (ended_at_ms, _))| *index < surplus || is_old(*ended_at_ms));
+        let lost = self.unacknowledged.len().saturating_sub(retention.unacknowledged_max);
+        let unacknowledged = self.unacknowledged.iter().take(lost);
+        acknowledged
+            .map(|(_, (_, id))| *id)
+            .chain(unacknowledged.map(|(_, id)| *id))
+            .collect()
+    }
+
+    fn insert(&mut self, operation: Operation, as_of: u64) {
+        let id = operation.id;
+        self.index(&operation, true);
+        self.rows.insert(id, Row { as_of, operation });
+    }
+
+    fn take(&mut self, id: TransferId) -> Option<Row> {
+        let row = self.rows.remove(&id)?;
+        self.index(&row.operation, false);
+        Some(row)
+    }
+
+    /// Adds an operation to the indexes it belongs to, or takes it out of them: one list of rules for both.
+    fn index(&mut self, operation: &Operation, add: bool) {
+        let id = operation.id;
+        if operation.is_live() {
+            put(
+                &mut self.destinations,
+                (hash(&operation.spec.destination.as_path()), id),
+                add,
+            );
+            put(
+                &mut self.urls,
+                (hash(&(operation.spec.app.as_str(), operation.spec.url.as_str())), id),
+                add,
+            );
+        }
+        if let Some(ended_at_ms) = operation.ended_at_ms {
+            let acknowledged = operation.acknowledged_at_ms.is_some();
+            let ended = if acknowledged {
+                &mut self.acknowledged
+            } else {
+                &mut self.unacknowledged
+            };
+            put(ended, (ended_at_ms, id), add);
+        }
+        if matches!(operation.phase, Phase::Ending(_)) {
+            put(&mut self.ending, id, add);
+        }
+        if self.only.as_ref().is_some_and(|only| !only.contains(&id)) {
+            return;
+        }
+        if operation.phase == Phase::Ready && operation.wish == Wish::Run {
+            put(
+                &mut self.ready,
+                (std::cmp::Reverse(operation.spec.priority), operation.order, id),
+                add,
+            );
+        }
+        if let Some(deadline) = operation.deadline() {
+            put(&mut self.timers, (deadline.boot_ms(), operation.order, id), add);
+        }
+    }
+}
+
+fn put<T: Ord>(set: &mut BTreeSet<T>, value: T, add: bool) {
+    if add {
+        set.insert(value);
+    } else {
+        set.remove(&value);
+    }
+}
+
+/// Whole milliseconds of a duration.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

@@ -1,0 +1,250 @@
+//! Replay, indexes and retention of the table, and the decisions of the scheduler over it.
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::operation::{Collision, Condition, Kind, OperationError, Outcome, Shared, Spec};
+use crate::scheduler::{Action, Slots, plan};
+
+const NOW: Now = Now {
+    boot_ms: 1_000,
+    wall_ms: 50_000,
+    boot_id: [1; 16],
+};
+
+fn id(number: u8) -> TransferId {
+    TransferId([number; 16])
+}
+
+fn spec(number: u8, priority: Priority) -> Spec {
+    Spec {
+        kind: Kind::Download,
+        url: format!("http://host/{number}"),
+        destination: PathBuf::from(format!("/data/{number}")),
+        app: "app".into(),
+        owner_uid: 0,
+        group: None,
+        headers: Vec::new(),
+        has_secrets: false,
+        sha256: None,
+        expected_bytes: None,
+        collision: Collision::Fail,
+        priority,
+    }
+}
+
+struct Log {
+    table: Table,
+    facts: Vec<(Fact, u64)>,
+}
+
+impl Log {
+    fn new() -> Self {
+        Self {
+            table: Table::default(),
+            facts: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, number: u8, at_ms: u64, event: Event) {
+        let fact = Fact {
+            id: id(number),
+            at_ms,
+            event,
+        };
+        let lsn = self.facts.len() as u64;
+        self.table
+            .apply(fact.clone(), lsn)
+            .unwrap_or_else(|rejected| panic!("{rejected}"));
+        self.facts.push((fact, lsn));
+    }
+
+    fn queued(numbers: &[(u8, Priority)]) -> Self {
+        let mut log = Self::new();
+        for (number, priority) in numbers {
+            log.add(*number, 0, Event::Created(Shared::new(spec(*number, *priority))));
+            log.add(*number, 0, Event::Started);
+        }
+        log
+    }
+
+    fn ended(&mut self, number: u8, at_ms: u64) {
+        self.add(
+            number,
+            at_ms,
+            Event::Created(Shared::new(spec(number, Priority::Default))),
+        );
+        self.add(number, at_ms, Event::Ended(Outcome::Canceled));
+    }
+}
+
+fn same(one: &Table, other: &Table) -> bool {
+    one.in_order() == other.in_order() && one.unacknowledged_lost == other.unacknowledged_lost
+}
+
+#[test]
+fn replaying_everything_twice_changes_nothing() {
+    let mut log = Log::queued(&[(1, Priority::Default), (2, Priority::Low)]);
+    log.add(1, 5, Event::Ended(Outcome::Canceled));
+    log.add(1, 6, Event::Forgotten);
+    let mut twice = Table::default();
+    for (fact, lsn) in log.facts.iter().chain(&log.facts[1..]) {
+        // What a removed operation's creation brings back, its removal takes away again.
+        let _ = twice.apply(fact.clone(), *lsn);
+    }
+    assert_eq!(twice.in_order(), log.table.in_order());
+}
+
+#[test]
+fn a_snapshot_written_while_facts_went_on_gives_the_same_table() {
+    let mut log = Log::queued(&[(1, Priority::Default), (2, Priority::High), (3, Priority::Low)]);
+    let begin = log.facts.len();
+    let mut snapshot: Vec<(u64, Operation)> = Vec::new();
+    let shot = |log: &Log, number: u8, snapshot: &mut Vec<(u64, Operation)>| {
+        let (as_of, operation) = log.table.row(id(number)).expect("it is there");
+        snapshot.push((as_of, operation.clone()));
+    };
+    shot(&log, 1, &mut snapshot);
+    log.add(1, 5, Event::Claimed { attempts: 1 });
+    log.add(2, 5, Event::Claimed { attempts: 1 });
+    shot(&log, 2, &mut snapshot);
+    log.add(2, 6, Event::Released);
+    log.add(3, 6, Event::Ended(Outcome::Canceled));
+    log.add(3, 7, Event::Removed);
+    log.add(4, 8, Event::Created(Shared::new(spec(4, Priority::Default))));
+    let mut replayed = Table::default();
+    for (as_of, operation) in snapshot {
+        replayed.restore(operation, as_of);
+    }
+    for (fact, lsn) in &log.facts[begin..] {
+        replayed
+            .apply(fact.clone(), *lsn)
+            .unwrap_or_else(|rejected| panic!("{rejected}"));
+    }
+    assert!(same(&replayed, &log.table));
+}
+
+#[test]
+fn one_live_operation_has_a_destination_and_an_ended_one_has_it_no_more() {
+    let mut log = Log::queued(&[(1, Priority::Default)]);
+    let holder = |log: &Log| {
+        log.table
+            .live_for_destination(Path::new("/data/1"))
+            .map(|operation| operation.id)
+    };
+    assert_eq!(holder(&log), Some(id(1)));
+    assert!(log.table.live_for_url("app", "http://host/1").is_some());
+    assert!(log.table.live_for_url("other", "http://host/1").is_none());
+    log.add(1, 1, Event::Ended(Outcome::Canceled));
+    assert_eq!(holder(&log), None);
+}
+
+#[test]
+fn the_history_drops_the_oldest_acknowledged_ends_and_counts_the_others_that_go() {
+    let mut log = Log::new();
+    for number in 0..6 {
+        log.ended(number, u64::from(number) * 100);
+    }
+    for number in 0..3 {
+        log.add(number, 1_000, Event::Acknowledged);
+    }
+    let retention = |acknowledged_max, unacknowledged_max, acknowledged_for| Retention {
+        acknowledged_max,
+        acknowledged_for,
+        unacknowledged_max,
+    };
+    let day = Duration::from_secs(86_400);
+    assert!(log.table.expired(1_000, &retention(3, 3, day)).is_empty());
+    assert_eq!(log.table.expired(1_000, &retention(1, 2, day)), [id(0), id(1), id(3)]);
+    assert_eq!(
+        log.table.expired(1_000, &retention(3, 3, Duration::from_millis(850))),
+        [id(0), id(1)]
+    );
+    log.add(3, 1_001, Event::Forgotten);
+    log.add(0, 1_001, Event::Forgotten);
+    assert_eq!(log.table.unacknowledged_lost(), 1);
+}
+
+fn starts(table: &Table, jobs_max: usize, running: usize, now: Now) -> Vec<u8> {
+    let actions = plan(table, now, Slots { jobs_max, running }).actions;
+    let numbers = actions.into_iter().map(|action| match action {
+        Action::Start(id) | Action::Sweep(id) => id.0[0],
+    });
+    numbers.collect()
+}
+
+#[test]
+fn free_slots_go_by_priority_and_then_by_age() {
+    let log = Log::queued(&[
+        (1, Priority::Low),
+        (2, Priority::Default),
+        (3, Priority::High),
+        (4, Priority::Default),
+    ]);
+    assert_eq!(starts(&log.table, 10, 0, NOW), [3, 2, 4, 1]);
+    assert_eq!(starts(&log.table, 3, 1, NOW), [3, 2]);
+    assert_eq!(starts(&log.table, 3, 3, NOW), Vec::<u8>::new());
+}
+
+#[test]
+fn a_wait_ends_at_its_moment_and_the_plan_says_when_to_look() {
+    let mut log = Log::queued(&[(1, Priority::Default), (2, Priority::Default)]);
+    log.add(1, 0, Event::Claimed { attempts: 1 });
+    let error = Shared::new(OperationError {
+        status: 0,
+        code: None,
+        message: String::new(),
+    });
+    let probe_at = Deadline::after(NOW, 500);
+    log.add(
+        1,
+        0,
+        Event::Blocked {
+            condition: Condition::NoNetwork,
+            probe_at,
+            error,
+        },
+    );
+    let first = plan(
+        &log.table,
+        NOW,
+        Slots {
+            jobs_max: 4,
+            running: 0,
+        },
+    );
+    assert_eq!(
+        (first.actions, first.wake_at_ms),
+        (vec![Action::Start(id(2))], Some(1_500))
+    );
+    let later = Now { boot_ms: 1_500, ..NOW };
+    assert_eq!(
+        starts(&log.table, 4, 0, later),
+        [1, 2],
+        "it was started before the one that never ran"
+    );
+    log.table.postpone(id(1), later, Duration::from_secs(5));
+    assert_eq!(starts(&log.table, 4, 0, later), [2]);
+}
+
+#[test]
+fn what_is_busy_or_not_among_the_chosen_is_left_alone() {
+    let mut log = Log::queued(&[(1, Priority::Default), (2, Priority::Default), (3, Priority::Default)]);
+    log.table.set_busy(id(1), true);
+    assert_eq!(starts(&log.table, 4, 1, NOW), [2, 3]);
+    log.table.restrict_to(Some([id(1), id(3)].into()));
+    assert_eq!(starts(&log.table, 4, 1, NOW), [3]);
+    log.table.restrict_to(None);
+    assert_eq!(starts(&log.table, 4, 1, NOW), [2, 3]);
+}
+
+#[test]
+fn an_end_is_swept_without_a_slot_once_no_worker_holds_it() {
+    let mut log = Log::queued(&[(1, Priority::Default)]);
+    log.table.set_busy(id(1), true);
+    log.add(1, 0, Event::Ending(Outcome::Canceled));
+    assert!(starts(&log.table, 0, 0, NOW).is_empty());
+    log.table.set_busy(id(1), false);
+    assert_eq!(starts(&log.table, 0, 0, NOW), [1]);
+    assert!(!log.table.is_idle());
+}

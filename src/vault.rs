@@ -1,0 +1,262 @@
+//! Sealed secrets: one file an operation, under a key that stands in the same state directory.
+//!
+//! Layout of a sealed file: version (1 byte, 1), nonce (12 bytes), then the CBOR of the secrets under
+//! ChaCha20-Poly1305 (RFC 8439) with its 16-byte tag. Associated data: the words `backhaul vault`, the version and the
+//! operation's id, so that a file of another operation never opens.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fmt, io};
+
+use backhaul_backends::Credential;
+use backhaul_journal::{Access, Storage, StorageFile};
+use minicbor::{Decode, Encode};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+
+use crate::environment::Environment;
+use crate::error::Error;
+use crate::operation::{RequestHeader, TransferId};
+
+const VERSION: u8 = 1;
+const KEY_BYTES: usize = 32;
+/// Largest sealed file that is read: far above what [`crate::address`] lets in.
+const SEALED_BYTES_MAX: u64 = 1 << 20;
+
+/// What an operation must not show. `Debug` shows nothing of it.
+#[derive(Clone, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Secrets {
+    /// The URL to request, where the stored one has hidden values.
+    #[n(0)]
+    pub(crate) url: Option<String>,
+    #[n(1)]
+    user: Option<String>,
+    #[n(2)]
+    password: Option<String>,
+    #[n(3)]
+    pub(crate) headers: Vec<RequestHeader>,
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secrets(***)")
+    }
+}
+
+impl Secrets {
+    pub(crate) fn new(url: Option<String>, credential: Option<Credential>, headers: Vec<RequestHeader>) -> Self {
+        let (user, password) = credential
+            .map(|credential| (credential.user, credential.password))
+            .unzip();
+        Self {
+            url,
+            user,
+            password,
+            headers,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(crate) fn credential(&self) -> Option<Credential> {
+        let (user, password) = (self.user.clone()?, self.password.clone()?);
+        Some(Credential { user, password })
+    }
+}
+
+/// The sealed secrets of one state directory.
+pub(crate) struct Vault {
+    directory: PathBuf,
+    environment: Environment,
+}
+
+impl Vault {
+    pub(crate) fn new(directory: PathBuf, environment: Environment) -> Self {
+        Self { directory, environment }
+    }
+
+    /// Seals the secrets of an operation; they are durable on return.
+    pub(crate) fn seal(&self, id: TransferId, secrets: &Secrets) -> Result<(), Error> {
+        let key = self.key_or_new()?;
+        let mut nonce = [0; NONCE_LEN];
+        self.environment.random.fill(&mut nonce);
+        let mut bytes = match minicbor::to_vec(secrets) {
+            Ok(bytes) => bytes,
+            Err(error) => unreachable!("writing to memory cannot fail: {error}"),
+        };
+        let path = self.path(id);
+        key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad(id), &mut bytes)
+            .map_err(|_| Error::Vault {
+                path: path.clone(),
+                problem: "cannot be sealed: the secrets are too long",
+            })?;
+        let sealed = [&[VERSION][..], &nonce, &bytes].concat();
+        self.write_durably(&path, &sealed)
+    }
+
+    /// Opens the secrets of an operation.
+    pub(crate) fn open(&self, id: TransferId) -> Result<Secrets, Error> {
+        let path = self.path(id);
+        let broken = |problem| Error::Vault {
+            path: path.clone(),
+            problem,
+        };
+        let mut sealed = self.read(&path)?;
+        let key = self
+            .key()?
+            .ok_or(broken("the key 'key' beside it is gone; add the operation again"))?;
+        let (version, rest) = sealed
+            .split_first_mut()
+            .ok_or(broken("is empty; add the operation again"))?;
+        if *version != VERSION {
+            return Err(broken("was written by another version of backhaul; use that version"));
+        }
+        if rest.len() < NONCE_LEN {
+            return Err(broken("is cut short; add the operation again"));
+        }
+        let (nonce, sealed) = rest.split_at_mut(NONCE_LEN);
+        let nonce =
+            Nonce::try_assume_unique_for_key(nonce).map_err(|_| broken("is cut short; add the operation again"))?;
+        let opened = key
+            .open_in_place(nonce, aad(id), sealed)
+            .map_err(|_| broken("was damaged, or sealed under another key; add the operation again"))?;
+        minicbor::decode(opened)
+            .map_err(|_| broken("holds what this version does not know; use the version that wrote it"))
+    }
+
+    /// Removes the secrets of an operation whose record is gone.
+    pub(crate) fn remove(&self, id: TransferId) -> Result<(), Error> {
+        let path = self.path(id);
+        match self.storage().remove(&path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::io("remove", path, error)),
+        }
+    }
+
+    /// Removes every sealed file whose operation is not kept: what a crash between sealing and accepting left.
+    pub(crate) fn sweep(&self, is_kept: impl Fn(TransferId) -> bool) -> Result<(), Error> {
+        let names = match self.storage().list(&self.directory) {
+            Ok(names) => names,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Error::io("list", &self.directory, error)),
+        };
+        let ids = names
+            .iter()
+            .filter_map(|name| name.to_str()?.strip_suffix(".sealed")?.parse().ok());
+        for id in ids.filter(|id| !is_kept(*id)) {
+            self.remove(id)?;
+        }
+        Ok(())
+    }
+
+    fn path(&self, id: TransferId) -> PathBuf {
+        self.directory.join(format!("{id}.sealed"))
+    }
+
+    fn storage(&self) -> &Arc<dyn Storage> {
+        &self.environment.storage
+    }
+
+    fn key_path(&self) -> PathBuf {
+        self.directory.join("key")
+    }
+
+    fn key(&self) -> Result<Option<LessSafeKey>, Error> {
+        let path = self.key_path();
+        match self.read(&path) {
+            Ok(bytes) => UnboundKey::new(&CHACHA20_POLY1305, &bytes)
+                .map(|key| Some(LessSafeKey::new(key)))
+                .map_err(|_| Error::Vault {
+                    path,
+                    problem: "must be 32 bytes long; restore it from a backup",
+                }),
+            Err(Error::Io(_, _, error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The key, made where there is none. It takes its name only when it is whole and durable.
+    fn key_or_new(&self) -> Result<LessSafeKey, Error> {
+        if let Some(key) = self.key()? {
+            return Ok(key);
+        }
+        make_directory(self.storage(), &self.directory)?;
+        let mut bytes = [0; KEY_BYTES];
+        self.environment.random.fill(&mut bytes);
+        self.write_durably(&self.key_path(), &bytes)?;
+        match UnboundKey::new(&CHACHA20_POLY1305, &bytes) {
+            Ok(key) => Ok(LessSafeKey::new(key)),
+            Err(error) => unreachable!("the length is right: {error}"),
+        }
+    }
+
+    fn write_durably(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let storage = self.storage();
+        let temporary = path.with_extension("tmp");
+        // What an earlier crash left under this name is ours and holds nothing that was promised.
+        let _ = storage.remove(&temporary);
+        let failed = |tried| {
+            let path = temporary.clone();
+            move |error| Error::io(tried, path, error)
+        };
+        let file = storage.create(&temporary, 0o600).map_err(failed("create"))?;
+        write_all(file.as_ref(), bytes, 0).map_err(failed("write"))?;
+        file.sync_data().map_err(failed("sync"))?;
+        storage.rename(&temporary, path).map_err(failed("rename"))?;
+        storage
+            .sync_directory(&self.directory)
+            .map_err(|error| Error::io("sync", &self.directory, error))
+    }
+
+    fn read(&self, path: &Path) -> Result<Vec<u8>, Error> {
+        let failed = |tried| move |error| Error::io(tried, path, error);
+        let file = self.storage().open(path, Access::Read).map_err(failed("open"))?;
+        let len_bytes = file.stat().map_err(failed("stat"))?.len_bytes.min(SEALED_BYTES_MAX);
+        let mut bytes = vec![0; usize::try_from(len_bytes).unwrap_or(0)];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match file
+                .read_at(&mut bytes[filled..], filled as u64)
+                .map_err(failed("read"))?
+            {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+}
+
+/// Writes all of it, however short the single writes are.
+pub(crate) fn write_all(file: &dyn StorageFile, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.write_at(&bytes[written..], offset_bytes + written as u64)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => written += count,
+        }
+    }
+    Ok(())
+}
+
+/// Makes a directory of the state (mode 0700), and its name durable; one that is there already stays as it is.
+pub(crate) fn make_directory(storage: &Arc<dyn Storage>, path: &Path) -> Result<(), Error> {
+    match storage.create_directory(path, 0o700) {
+        Ok(()) => {
+            let parent = crate::operation::directory_of(path);
+            storage
+                .sync_directory(parent)
+                .map_err(|error| Error::io("sync", parent, error))
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(Error::io("create", path, error)),
+    }
+}
+
+fn aad(id: TransferId) -> Aad<Vec<u8>> {
+    Aad::from([b"backhaul vault".as_slice(), &[VERSION], &id.0].concat())
+}
