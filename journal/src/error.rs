@@ -77,6 +77,17 @@ impl Error {
         move |error| Error::Io(what, path.to_owned(), error)
     }
 
+    /// Not one header of the journal in this directory can be read.
+    pub(crate) fn unreadable(directory: &Path) -> Error {
+        Error::Corrupt(Box::new(Corruption {
+            path: directory.to_owned(),
+            offset_bytes: 0,
+            lsn: Lsn(0),
+            proven: Lsn(0),
+            reason: "not one file has a readable header",
+        }))
+    }
+
     /// Whether a full disk is the cause, directly or of the poisoning.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {

@@ -5,19 +5,23 @@
 //! was durable comes back after any crash, in order and unchanged; what cannot be had any more is reported, never left
 //! out in silence.
 //!
-//! A writer holds a [`Lock`]. Reading ([`read`]) needs none and writes nothing. A damaged journal
-//! is not opened.
+//! A writer holds a [`Lock`]. Reading ([`read`], [`verify`], [`dump`]) needs none and writes nothing. A damaged journal
+//! is not opened; [`salvage`] copies what is intact into a new directory.
 //!
 //! Checksums find accidents, not forgers: who may write to the directory may write any record.
+//!
+#![doc = include_str!("../FORMAT.md")]
 
 mod checkpoint;
 mod checksum;
+mod damaged;
 mod directory;
 mod disk;
 mod error;
 mod format;
 mod frame;
 mod group;
+mod inspect;
 mod lock;
 mod open;
 mod options;
@@ -27,6 +31,7 @@ mod recovery;
 mod replay;
 mod report;
 mod reserve;
+mod salvage;
 mod segment;
 mod snapshot;
 mod storage;
@@ -37,11 +42,13 @@ pub use disk::Disk;
 pub use error::{Corruption, Error, ReplayError};
 pub use format::{BODY_BYTES_MAX, RECORD_BYTES_MAX};
 pub use frame::FrameKind;
+pub use inspect::{Entry, dump, verify};
 pub use lock::Lock;
 pub use options::{Options, Preallocate, Urgency};
 pub use read::read;
 pub use replay::{Lsn, Replay};
 pub use report::{Report, SegmentReport, SnapshotReport, Tail, Verdict};
+pub use salvage::{Salvaged, salvage};
 pub use snapshot::SnapshotWriter;
 pub use storage::{Access, FileKind, FileSystem, Stat, Storage, StorageFile, StorageLock};
 pub use writer::{Journal, Stats};

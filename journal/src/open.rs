@@ -138,7 +138,7 @@ fn log(directory: &Directory, layout: &Layout, scan: &Scan, id: [u8; 16], option
     Ok(Log::new(directory.clone(), id, options, zero_fill, next_seq, reserve))
 }
 
-fn create_directory(directory: &Directory) -> Result<Layout, Error> {
+pub(crate) fn create_directory(directory: &Directory) -> Result<Layout, Error> {
     let path = &directory.path;
     directory
         .storage
@@ -155,7 +155,7 @@ fn create_directory(directory: &Directory) -> Result<Layout, Error> {
     Ok(Layout::default())
 }
 
-fn random_id(directory: &Directory) -> Result<[u8; 16], Error> {
+pub(crate) fn random_id(directory: &Directory) -> Result<[u8; 16], Error> {
     let mut id = [0; 16];
     let mut filled = 0;
     while filled < id.len() {

@@ -11,7 +11,7 @@ use crate::report::Report;
 use crate::storage::Storage;
 
 /// How often reading starts over because a writer removed files meanwhile. It removes some only after each checkpoint.
-const ATTEMPTS_MAX: u32 = 8;
+pub(crate) const ATTEMPTS_MAX: u32 = 8;
 
 /// Replays the journal in a directory without a lock, and writes nothing.
 ///

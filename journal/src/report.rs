@@ -34,7 +34,7 @@ pub struct Report {
     pub segments: Vec<SegmentReport>,
     /// Names in the directory that are not of a journal; they are never touched.
     pub unknown: Vec<OsString>,
-    /// The first damage that keeps the journal from being opened; only `verify` returns it in here.
+    /// The first damage that keeps the journal from being opened; only [`verify`](crate::verify) returns it in here.
     pub corruption: Option<Corruption>,
 }
 
@@ -93,7 +93,7 @@ pub enum Tail {
     },
 }
 
-/// What `verify` makes of a journal.
+/// What [`verify`](crate::verify) makes of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Every byte is as it was written.
