@@ -10,7 +10,8 @@ use crate::operation::{Deadline, Event, Fact, Now, Operation, Phase, Priority, R
 /// All operations of one state directory.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    rows: HashMap<TransferId, Row>,
+    /// Boxed: the map keeps room to grow, and a row is large.
+    rows: HashMap<TransferId, Box<Row>>,
     /// Started and ready, best first.
     ready: BTreeSet<(std::cmp::Reverse<Priority>, u64, TransferId)>,
     /// Waiting for a moment on the boot-time clock, earliest first.
@@ -123,7 +124,7 @@ impl Table {
 
     /// From now on only these operations are scheduled.
     pub(crate) fn restrict_to(&mut self, only: Option<BTreeSet<TransferId>>) {
-        let rows: Vec<Row> = self.ids().into_iter().filter_map(|id| self.take(id)).collect();
+        let rows: Vec<Box<Row>> = self.ids().into_iter().filter_map(|id| self.take(id)).collect();
         self.only = only;
         for row in rows {
             self.insert(row.operation, row.as_of);
@@ -248,10 +249,10 @@ impl Table {
     fn insert(&mut self, operation: Operation, as_of: u64) {
         let id = operation.id;
         self.index(&operation, true);
-        self.rows.insert(id, Row { as_of, operation });
+        self.rows.insert(id, Box::new(Row { as_of, operation }));
     }
 
-    fn take(&mut self, id: TransferId) -> Option<Row> {
+    fn take(&mut self, id: TransferId) -> Option<Box<Row>> {
         let row = self.rows.remove(&id)?;
         self.index(&row.operation, false);
         Some(row)

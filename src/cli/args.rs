@@ -115,6 +115,9 @@ pub(super) enum Command {
         /// Which one; all that have not ended where none is given
         id: Option<TransferId>,
     },
+    /// Check, print or repair the journal
+    #[command(subcommand)]
+    Journal(Journal),
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -122,6 +125,20 @@ pub(super) enum Command {
     },
     /// Print the manual page
     Man,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Journal {
+    /// Check every record; changes nothing. Exit code 0 clean, 1 torn tail, 2 corrupt
+    Verify,
+    /// Print every record
+    Dump,
+    /// Copy what is intact into a new journal directory; the old one stays as it is
+    Repair {
+        /// Where to; must not exist yet
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::args::{Args, Command, Global, Ids, Running};
 use super::exit::Exit;
-use super::{Failure, output, reading, transfer};
+use super::{Failure, journal, output, reading, transfer};
 use crate::config::default_state_directory;
 use crate::{Config, Engine, Environment, Error, TransferId};
 
@@ -52,6 +52,7 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
         Command::List { json, all_apps } => reading::list(&context, json, all_apps),
         Command::Show { id, json } => reading::show(&context, id, json),
         Command::Explain { id } => reading::explain(&context, id),
+        Command::Journal(command) => journal::run(&context, &command),
         Command::Completions { .. } | Command::Man => Ok(Exit::Success),
     }
 }

@@ -16,6 +16,9 @@ pub(super) enum Exit {
     TimedOut,
     Interrupted,
     Terminated,
+    /// `journal verify` found a torn tail, or damage.
+    TornTail,
+    Corrupt,
 }
 
 /// The table of exit codes as `--help` and the man page show it.
@@ -43,8 +46,8 @@ impl Exit {
     pub(super) fn code(self) -> u8 {
         match self {
             Self::Success => 0,
-            Self::TransferFailed => 1,
-            Self::BadInput => 2,
+            Self::TransferFailed | Self::TornTail => 1,
+            Self::BadInput | Self::Corrupt => 2,
             Self::UnknownId => 3,
             Self::Locked => 4,
             Self::Journal => 5,

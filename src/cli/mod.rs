@@ -4,6 +4,7 @@ mod args;
 mod command;
 mod exit;
 mod input;
+mod journal;
 mod output;
 mod progress;
 mod reading;

@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
+use backhaul_journal::{Report, Salvaged, Tail, Verdict};
 use clap::CommandFactory;
 use serde::Serialize;
 
@@ -19,6 +21,11 @@ pub(super) fn stderr_is_terminal() -> bool {
 
 fn print(text: &str) {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// One line on standard output; `false` where nobody reads any more.
+pub(super) fn line(text: &str) -> bool {
+    writeln!(std::io::stdout().lock(), "{text}").is_ok()
 }
 
 pub(super) fn say(text: &str) {
@@ -297,6 +304,71 @@ pub(super) fn explanation(view: &OperationView) {
         let _ = write!(text, "; last error: {}", error.message);
     }
     print(&(text + "\n"));
+}
+
+/// What a check of the journal found: one line a segment, then one for each damage, then the verdict.
+pub(super) fn report(directory: &Path, report: &Report) {
+    let mut text = String::new();
+    for segment in &report.segments {
+        let _ = writeln!(
+            text,
+            "{:016x}.seg: {} bytes, {} frames, records {} to {}, proven below {}",
+            segment.seq, segment.len_bytes, segment.frames, segment.first.0, segment.next.0, segment.proven.0
+        );
+        for bad in &segment.bad {
+            let _ = writeln!(
+                text,
+                "{:016x}.seg: damaged from byte {} to {}",
+                segment.seq, bad.start, bad.end
+            );
+        }
+    }
+    for (lsn, reason) in &report.damaged_snapshots {
+        let _ = writeln!(text, "snapshot {}: {reason}", lsn.0);
+    }
+    for name in &report.unknown {
+        let _ = writeln!(
+            text,
+            "{}: not of a journal; left alone",
+            name.to_string_lossy().escape_debug()
+        );
+    }
+    if let Some(corruption) = &report.corruption {
+        let place = corruption.path.display();
+        let _ = writeln!(text, "{place}: byte {}: {}", corruption.offset_bytes, corruption.reason);
+    }
+    let verdict = match (report.verdict(), report.tail) {
+        (Verdict::Clean, _) => "clean".into(),
+        (
+            Verdict::Torn,
+            Tail::Torn {
+                segment, offset_bytes, ..
+            },
+        ) => {
+            format!(
+                "torn tail in {segment:016x}.seg at byte {offset_bytes}, as a crash leaves it; the next start of an engine sees to it"
+            )
+        }
+        (Verdict::Torn, Tail::Clean) => "torn tail".into(),
+        (Verdict::Corrupt, _) => "corrupt; 'journal repair --to DIR' copies what is intact".to_string(),
+    };
+    let _ = writeln!(text, "{}: {verdict}", directory.display());
+    print(&text);
+}
+
+pub(super) fn salvaged(to: &Path, salvaged: &Salvaged) {
+    let snapshot = if salvaged.snapshot_damaged {
+        ", the snapshot damaged"
+    } else {
+        ""
+    };
+    print(&format!(
+        "{}: {} records of the snapshot and {} of the log copied, {} missing{snapshot}; to use it, put it in the place of the journal\n",
+        to.display(),
+        salvaged.snapshot_records,
+        salvaged.records,
+        salvaged.missing
+    ));
 }
 
 /// How an operation ended, on one line.

@@ -15,6 +15,9 @@ use super::progress::Progress;
 use super::{Failure, output};
 use crate::{Engine, Error, NewDownload, TransferId, TransferStatus, Until};
 
+/// Operations that an interrupted `get` names one by one.
+const KEPT_SHOWN_MAX: usize = 8;
+
 pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<Exit, Failure> {
     let lines = lines(download)?;
     let downloads = new_downloads(context, download, &lines, hold)?;
@@ -38,6 +41,7 @@ pub(super) fn get(
     let downloads = new_downloads(context, download, &lines, false)?;
     let engine = Arc::new(context.open(&context.config_for(running))?);
     let ids = adopt_or_create(&engine, downloads, &lines)?;
+    drop(lines);
     engine.restrict_to(Some(ids.iter().copied().collect()));
     let signals = SignalWatch::start(&engine)?;
     let mut progress = Progress::new(quiet || json, ids.len());
@@ -71,21 +75,18 @@ pub(super) fn run(context: &Context, until_idle: bool, running: &Running) -> Res
 fn adopt_or_create(engine: &Engine, downloads: Vec<NewDownload>, lines: &[Line]) -> Result<Vec<TransferId>, Failure> {
     let mut ids = Vec::with_capacity(downloads.len());
     let mut adopted = Vec::new();
-    let (mut fresh, mut fresh_lines) = (Vec::new(), Vec::new());
+    let (mut fresh, mut places) = (Vec::with_capacity(downloads.len()), Vec::with_capacity(downloads.len()));
     for (index, download) in downloads.into_iter().enumerate() {
-        if let Some(id) = engine
-            .find_live(&download)
-            .map_err(|error| at_line(lines, index, error))?
-        {
+        let live = engine.find_live(&download);
+        if let Some(id) = live.map_err(|error| at_line(lines, index, error))? {
             adopted.push((id, download));
         } else {
-            fresh_lines.push(lines[index].clone());
+            places.push(index);
             fresh.push(download);
         }
     }
-    let created = engine
-        .create(&fresh)
-        .map_err(|(index, error)| at_line(&fresh_lines, index, error))?;
+    let created = engine.create(&fresh);
+    let created = created.map_err(|(index, error)| at_line(lines, places[index], error))?;
     for (id, download) in adopted {
         for name in engine.differences(id, &download)? {
             output::note(&format!(
@@ -113,7 +114,7 @@ fn go_on(engine: &Engine, id: TransferId) -> Result<(), Error> {
     }
 }
 
-/// Says how each operation ended, acknowledges the ends, and finds the exit code.
+/// Says what is kept of those that have not ended, acknowledges the ends, and finds the exit code.
 fn report(
     engine: &Engine,
     ids: &[TransferId],
@@ -121,24 +122,31 @@ fn report(
     json: bool,
     download: &Download,
 ) -> Result<Exit, Failure> {
-    let views: Vec<_> = ids.iter().filter_map(|id| engine.view(*id).ok()).collect();
     if json {
-        output::json_list(&views);
+        output::json_list(&ids.iter().filter_map(|id| engine.view(*id).ok()).collect::<Vec<_>>());
     }
-    let ended: Vec<TransferId> = views
-        .iter()
-        .filter(|view| view.status.is_ended())
-        .map(|view| view.id)
-        .collect();
+    let from_list = download.input.is_some() || ids.len() > 1;
+    let (mut all_completed, mut open) = (true, 0);
+    let mut ended = Vec::with_capacity(ids.len());
+    for view in ids.iter().filter_map(|id| engine.view(*id).ok()) {
+        all_completed &= view.status == TransferStatus::Completed;
+        if view.status.is_ended() {
+            ended.push(view.id);
+        } else {
+            open += 1;
+            if open <= KEPT_SHOWN_MAX {
+                output::kept(&view, from_list);
+            }
+        }
+    }
+    if open > KEPT_SHOWN_MAX {
+        output::note(&format!("{open} operations are kept in all; 'list' shows them"));
+    }
     engine.acknowledge(&ended)?;
-    let open = views.iter().filter(|view| !view.status.is_ended());
-    for view in open {
-        output::kept(view, download.input.is_some() || ids.len() > 1);
-    }
     Ok(match signal {
         Some(SIGTERM) => Exit::Terminated,
         Some(_) => Exit::Interrupted,
-        None if views.iter().all(|view| view.status == TransferStatus::Completed) => Exit::Success,
+        None if all_completed => Exit::Success,
         None => Exit::TransferFailed,
     })
 }

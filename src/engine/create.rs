@@ -55,18 +55,11 @@ impl Engine {
     /// The position of the first one that is refused, and why: [`Error::Invalid`] naming the field,
     /// [`Error::Conflict`], [`Error::DestinationExists`], [`Error::LimitReached`].
     pub fn create(&self, downloads: &[NewDownload]) -> Result<Vec<TransferId>, (usize, Error)> {
-        let mut seen = HashSet::new();
         let mut checked: Vec<Checked> = Vec::with_capacity(downloads.len());
         for (index, download) in downloads.iter().enumerate() {
-            let one = self.check(download).map_err(|error| (index, error))?;
-            let is_new = seen.insert(format!("d{}", one.spec.destination.display()))
-                && seen.insert(format!("u{}\n{}", one.spec.app, one.spec.url));
-            if !is_new {
-                let problem = "appears twice, as URL or as destination; one operation at a time has each";
-                return Err((index, Error::invalid("url", one.spec.url.clone(), problem)));
-            }
-            checked.push(one);
+            checked.push(self.check(download).map_err(|error| (index, error))?);
         }
+        check_distinct(&checked)?;
         self.check_limit(checked.len()).map_err(|error| (0, error))?;
         for (index, one) in checked.iter().enumerate().filter(|(_, one)| one.spec.has_secrets) {
             self.core
@@ -254,6 +247,22 @@ impl Engine {
         self.core.wake_all();
         Ok(())
     }
+}
+
+/// Within one call, too, each destination and each URL of an app may appear only once.
+fn check_distinct(checked: &[Checked]) -> Result<(), (usize, Error)> {
+    let (mut destinations, mut urls) = (HashSet::new(), HashSet::new());
+    for (index, spec) in checked.iter().map(|one| &*one.spec).enumerate() {
+        let problem = "appears twice; one operation at a time has it";
+        if !destinations.insert(&spec.destination) {
+            let shown = spec.destination.display().to_string();
+            return Err((index, Error::invalid("destination", shown, problem)));
+        }
+        if !urls.insert((&spec.app, &spec.url)) {
+            return Err((index, Error::invalid("url", &*spec.url, problem)));
+        }
+    }
+    Ok(())
 }
 
 /// Plain headers and secret ones.
