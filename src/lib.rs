@@ -18,7 +18,9 @@ mod vault;
 pub use backhaul_backends::{Backend, Limits, WebErrorStatus};
 pub use backhaul_journal::Storage;
 pub use config::{Config, Window};
-pub use engine::{Engine, NewDownload, OperationView, Until, ViewError, backends, read_operations};
+pub use engine::{
+    CheckedDownload, Engine, NewDownload, OperationView, Until, ViewError, backends, check_downloads, read_operations,
+};
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;
 pub use operation::{Collision, Kind, Priority, Reason, TransferId, TransferStatus};

@@ -203,6 +203,7 @@ fn a_wait_ends_at_its_moment_and_the_plan_says_when_to_look() {
             condition: Condition::NoNetwork,
             probe_at,
             error,
+            room_bytes: None,
         },
     );
     let first = plan(

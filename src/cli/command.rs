@@ -1,7 +1,10 @@
 //! The arguments as they are meant: dispatch, and what all commands share.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use backhaul_backends::Backend;
 
 use super::args::{Args, Command, Global, Ids, Running};
 use super::exit::Exit;
@@ -57,9 +60,13 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
     }
 }
 
-/// Does one thing to several operations. The first error ends it; it says which one it was about.
+/// Does one thing to several operations. An unknown id refuses all of them; the first that is refused by its state ends
+/// it, and those before it are done.
 fn each(context: &Context, ids: &Ids, act: impl Fn(&Engine, TransferId) -> Result<(), Error>) -> Result<Exit, Failure> {
-    let engine = context.open(&context.config())?;
+    let engine = context.open(&context.config(), &[])?;
+    for id in &ids.ids {
+        engine.view(*id)?;
+    }
     for id in &ids.ids {
         act(&engine, *id)?;
     }
@@ -128,15 +135,14 @@ impl Context {
     }
 
     /// Opens the engine; waits a while for another process to let go.
-    pub(super) fn open(&self, config: &Config) -> Result<Engine, Failure> {
-        let backends = crate::backends(config, |name| std::env::var_os(name).map(PathBuf::from))?;
+    pub(super) fn open(&self, config: &Config, backends: &[Arc<dyn Backend>]) -> Result<Engine, Failure> {
         let end = Instant::now() + LOCK_WAIT;
         loop {
             let opened = Engine::open(
                 &self.state_directory,
                 config.clone(),
                 self.environment.clone(),
-                backends.clone(),
+                backends.to_vec(),
             );
             match opened {
                 Err(Error::Locked { .. }) if Instant::now() < end => std::thread::sleep(LOCK_LOOK),
@@ -156,4 +162,11 @@ fn resolved_root(root: &Path) -> Result<PathBuf, Failure> {
             Err(Error::invalid("root", root.display().to_string(), format!("cannot be used: {error}")).into())
         }
     }
+}
+
+/// The backends of this build, with what the environment says of certificates.
+pub(super) fn backends(config: &Config) -> Result<Vec<Arc<dyn Backend>>, Failure> {
+    Ok(crate::backends(config, |name| {
+        std::env::var_os(name).map(PathBuf::from)
+    })?)
 }

@@ -28,30 +28,32 @@ pub(super) struct List {
 /// Reads a list from a file, or from standard input for `-`.
 pub(super) fn read(path: &Path) -> Result<List, Failure> {
     let is_standard = path == Path::new("-");
-    let text = if is_standard {
+    let bytes = if is_standard {
         read_limited(std::io::stdin())
     } else {
         std::fs::File::open(path).and_then(read_limited)
     };
-    let text = text.map_err(|error| {
-        Failure::new(
-            Exit::BadInput,
-            format!("input '{}': cannot be read: {error}", path.display()),
-        )
+    let refuse = |problem: String| Failure::new(Exit::BadInput, format!("input '{}': {problem}", path.display()));
+    let bytes = bytes.map_err(|error| refuse(format!("cannot be read: {error}")))?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let number = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
+        refuse(format!(
+            "line {number}: is no text in UTF-8; write other bytes in a URL as %XX"
+        ))
     })?;
-    Ok(parse(&text))
+    Ok(parse(text))
 }
 
-fn read_limited(source: impl std::io::Read) -> std::io::Result<String> {
+fn read_limited(source: impl std::io::Read) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
-    let mut text = String::new();
-    let count = source.take(LIST_BYTES_MAX + 1).read_to_string(&mut text)?;
+    let mut bytes = Vec::new();
+    let count = source.take(LIST_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if count as u64 > LIST_BYTES_MAX {
         return Err(std::io::Error::other(format!(
             "is longer than {LIST_BYTES_MAX} bytes; split it"
         )));
     }
-    Ok(text)
+    Ok(bytes)
 }
 
 /// Empty lines and those that begin with `#` say nothing. A URL holds no blanks, so the first blank ends it; the rest is

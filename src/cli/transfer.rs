@@ -4,26 +4,35 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use backhaul_backends::{Backend, Registry};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::args::{Download, Running};
-use super::command::Context;
+use super::command::{Context, backends};
 use super::exit::Exit;
 use super::input::{self, Line};
 use super::progress::Progress;
 use super::{Failure, output};
-use crate::{Engine, Error, NewDownload, TransferId, TransferStatus, Until};
+use crate::{CheckedDownload, Config, Engine, Error, NewDownload, TransferId, TransferStatus, Until, check_downloads};
 
 /// Operations that an interrupted `get` names one by one.
 const KEPT_SHOWN_MAX: usize = 8;
 
 pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<Exit, Failure> {
     let lines = lines(download)?;
-    let downloads = new_downloads(context, download, &lines, hold)?;
-    let engine = context.open(&context.config())?;
+    let config = context.config();
+    let backends = backends(&config)?;
+    let downloads = checked(
+        context,
+        &config,
+        &backends,
+        &new_downloads(context, download, &lines, hold)?,
+        &lines,
+    )?;
+    let engine = context.open(&config, &backends)?;
     let ids = engine
-        .create(&downloads)
+        .accept(downloads)
         .map_err(|(index, error)| at_line(&lines, index, error))?;
     engine.close()?;
     output::ids(&ids);
@@ -38,8 +47,16 @@ pub(super) fn get(
     quiet: bool,
 ) -> Result<Exit, Failure> {
     let lines = lines(download)?;
-    let downloads = new_downloads(context, download, &lines, false)?;
-    let engine = Arc::new(context.open(&context.config_for(running))?);
+    let config = context.config_for(running);
+    let backends = backends(&config)?;
+    let downloads = checked(
+        context,
+        &config,
+        &backends,
+        &new_downloads(context, download, &lines, false)?,
+        &lines,
+    )?;
+    let engine = Arc::new(context.open(&config, &backends)?);
     let ids = adopt_or_create(&engine, downloads, &lines)?;
     drop(lines);
     engine.restrict_to(Some(ids.iter().copied().collect()));
@@ -56,7 +73,8 @@ pub(super) fn get(
 }
 
 pub(super) fn run(context: &Context, until_idle: bool, running: &Running) -> Result<Exit, Failure> {
-    let engine = Arc::new(context.open(&context.config_for(running))?);
+    let config = context.config_for(running);
+    let engine = Arc::new(context.open(&config, &backends(&config)?)?);
     let signals = SignalWatch::start(&engine)?;
     let until = if until_idle { Until::Idle } else { Until::Stopped };
     let result = engine.run(until, None, |_| ());
@@ -71,21 +89,37 @@ pub(super) fn run(context: &Context, until_idle: bool, running: &Running) -> Res
     })
 }
 
+/// Everything is checked before the state directory is made or its lock waited for.
+fn checked(
+    context: &Context,
+    config: &Config,
+    backends: &[Arc<dyn Backend>],
+    downloads: &[NewDownload],
+    lines: &[Line],
+) -> Result<Vec<CheckedDownload>, Failure> {
+    let schemes = Registry::new(backends.to_vec()).schemes();
+    let checked = check_downloads(downloads, config, &context.environment, &schemes);
+    checked.map_err(|(index, error)| at_line(lines, index, error))
+}
+
 /// Goes on with what is there already, and creates the rest, all of it or none.
-fn adopt_or_create(engine: &Engine, downloads: Vec<NewDownload>, lines: &[Line]) -> Result<Vec<TransferId>, Failure> {
+fn adopt_or_create(
+    engine: &Engine,
+    downloads: Vec<CheckedDownload>,
+    lines: &[Line],
+) -> Result<Vec<TransferId>, Failure> {
     let mut ids = Vec::with_capacity(downloads.len());
     let mut adopted = Vec::new();
     let (mut fresh, mut places) = (Vec::with_capacity(downloads.len()), Vec::with_capacity(downloads.len()));
     for (index, download) in downloads.into_iter().enumerate() {
-        let live = engine.find_live(&download);
-        if let Some(id) = live.map_err(|error| at_line(lines, index, error))? {
+        if let Some(id) = engine.find_live(&download) {
             adopted.push((id, download));
         } else {
             places.push(index);
             fresh.push(download);
         }
     }
-    let created = engine.create(&fresh);
+    let created = engine.accept(fresh);
     let created = created.map_err(|(index, error)| at_line(lines, places[index], error))?;
     for (id, download) in adopted {
         for name in engine.differences(id, &download)? {

@@ -352,10 +352,11 @@ impl Core {
             } => !self.environment.network.is_online(),
             Phase::Blocked {
                 condition: Condition::DiskFull,
+                room_bytes,
                 ..
             } => {
                 let available = self.environment.storage.available_bytes(operation.spec.directory());
-                available.is_ok_and(|available| available < room_needed(operation))
+                available.is_ok_and(|available| available < room_needed(operation, room_bytes))
             }
             _ => false,
         }
@@ -459,15 +460,11 @@ impl Core {
 }
 
 /// Room that an operation blocked by a full disk needs before another attempt is worth its cost: the whole file where
-/// nothing is held; one window where its part file may have its room already.
-fn room_needed(operation: &Operation) -> u64 {
-    const SOME: u64 = 16 << 20;
-    let left = operation
-        .total_bytes()
-        .map(|total| total.saturating_sub(operation.durable_bytes()));
-    match (left, operation.claim.is_some()) {
-        (Some(left), false) => left.max(1),
-        (Some(left), true) => left.clamp(1, SOME),
-        (None, _) => SOME,
+/// nothing is held and its length is known; else some more than there was, as its part file may have its room already.
+fn room_needed(operation: &Operation, room_bytes: Option<u64>) -> u64 {
+    const SOME: u64 = 1 << 20;
+    match (operation.total_bytes(), &operation.claim) {
+        (Some(total), None) => total,
+        _ => room_bytes.unwrap_or(0).saturating_add(SOME),
     }
 }

@@ -7,6 +7,8 @@ use backhaul_journal::{FileKind, Lsn, Urgency};
 
 use super::Engine;
 use crate::address::{Address, HEADERS_MAX, parse_destination, parse_header};
+use crate::config::Config;
+use crate::environment::Environment;
 use crate::error::Error;
 use crate::operation::{
     Collision, Event, Kind, Operation, Priority, RequestHeader, Shared, Spec, TransferId, directory_of,
@@ -39,12 +41,33 @@ pub struct NewDownload {
     pub hold: bool,
 }
 
-/// A download that passed all checks.
-struct Checked {
+/// A download that passed all checks that need no engine, with the id it will have.
+#[derive(Debug)]
+pub struct CheckedDownload {
     id: TransferId,
     spec: Shared<Spec>,
     secrets: Secrets,
     hold: bool,
+}
+
+/// Checks downloads as far as it can be done without an engine: nothing is written, no lock is taken. `schemes` are
+/// those that the backends serve.
+///
+/// # Errors
+/// The position of the first one that is refused, and why: [`Error::Invalid`] naming the field,
+/// [`Error::DestinationExists`], [`Error::LimitReached`].
+pub fn check_downloads(
+    downloads: &[NewDownload],
+    config: &Config,
+    environment: &Environment,
+    schemes: &[&str],
+) -> Result<Vec<CheckedDownload>, (usize, Error)> {
+    let mut checked: Vec<CheckedDownload> = Vec::with_capacity(downloads.len());
+    for (index, download) in downloads.iter().enumerate() {
+        checked.push(check(download, config, environment, schemes).map_err(|error| (index, error))?);
+    }
+    check_distinct(&checked)?;
+    Ok(checked)
 }
 
 impl Engine {
@@ -52,154 +75,83 @@ impl Engine {
     /// return.
     ///
     /// # Errors
-    /// The position of the first one that is refused, and why: [`Error::Invalid`] naming the field,
-    /// [`Error::Conflict`], [`Error::DestinationExists`], [`Error::LimitReached`].
+    /// The position of the first one that is refused, and why: as [`check_downloads`] and [`Engine::accept`].
     pub fn create(&self, downloads: &[NewDownload]) -> Result<Vec<TransferId>, (usize, Error)> {
-        let mut checked: Vec<Checked> = Vec::with_capacity(downloads.len());
-        for (index, download) in downloads.iter().enumerate() {
-            checked.push(self.check(download).map_err(|error| (index, error))?);
-        }
-        check_distinct(&checked)?;
+        let core = &self.core;
+        self.accept(check_downloads(
+            downloads,
+            &core.config,
+            &core.environment,
+            &core.backends.schemes(),
+        )?)
+    }
+
+    /// Creates downloads that were checked; all of them or none. They are durable on return.
+    ///
+    /// # Errors
+    /// The position of the first one that is refused, and why: [`Error::Conflict`], [`Error::LimitReached`], or what
+    /// vault or journal answered.
+    pub fn accept(&self, checked: Vec<CheckedDownload>) -> Result<Vec<TransferId>, (usize, Error)> {
         self.check_limit(checked.len()).map_err(|error| (0, error))?;
+        for (index, one) in checked.iter().enumerate() {
+            self.check_exclusive(&one.spec).map_err(|error| (index, error))?;
+        }
         for (index, one) in checked.iter().enumerate().filter(|(_, one)| one.spec.has_secrets) {
             self.core
                 .vault
                 .seal(one.id, &one.secrets)
                 .map_err(|error| (index, error))?;
         }
-        self.accept(&checked).map_err(|error| (0, error))?;
+        self.record_creation(&checked).map_err(|error| (0, error))?;
         Ok(checked.into_iter().map(|one| one.id).collect())
     }
 
-    /// The live operation for a URL and a destination, if it is one and the same.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] as for [`Engine::create`].
-    pub fn find_live(&self, download: &NewDownload) -> Result<Option<TransferId>, Error> {
-        let address = Address::parse(&download.url, &self.core.backends.schemes())?;
-        let destination = self.destination(&download.destination, &address)?;
+    /// The live operation for the same URL and destination, if there is one.
+    #[must_use]
+    pub fn find_live(&self, checked: &CheckedDownload) -> Option<TransferId> {
         let state = self.core.state();
-        let live = state.table.live_for_destination(&destination);
-        let same = live.filter(|operation| operation.spec.url == address.shown && operation.spec.app == download.app);
-        Ok(same.map(|operation| operation.id))
+        let live = state.table.live_for_destination(&checked.spec.destination);
+        let spec = &checked.spec;
+        live.filter(|operation| operation.spec.url == spec.url && operation.spec.app == spec.app)
+            .map(|operation| operation.id)
     }
 
-    /// What a request for a download wants otherwise than the operation that is there already.
+    /// What a checked download wants otherwise than the operation that is there already. What was not asked for counts
+    /// as the same.
     ///
     /// # Errors
     /// [`Error::UnknownId`].
-    pub fn differences(&self, id: TransferId, download: &NewDownload) -> Result<Vec<&'static str>, Error> {
+    pub fn differences(&self, id: TransferId, checked: &CheckedDownload) -> Result<Vec<&'static str>, Error> {
         let operation = self.find(id)?;
-        let spec = &operation.spec;
-        let headers = check_headers(download).map(|(plain, _)| plain)?;
-        let mut differences = Vec::new();
-        let mut compare = |name, given: bool, same: bool| {
-            if given && !same {
-                differences.push(name);
-            }
-        };
-        compare("sha256", download.sha256.is_some(), spec.sha256 == download.sha256);
-        compare(
-            "collision",
-            download.collision != Collision::default(),
-            spec.collision == download.collision,
-        );
-        compare(
-            "priority",
-            download.priority != Priority::default(),
-            spec.priority == download.priority,
-        );
-        compare("header", !headers.is_empty(), spec.headers == headers);
-        Ok(differences)
+        let (stored, asked) = (&operation.spec, &checked.spec);
+        let pairs = [
+            ("sha256", asked.sha256.is_some() && stored.sha256 != asked.sha256),
+            (
+                "size",
+                asked.expected_bytes.is_some() && stored.expected_bytes != asked.expected_bytes,
+            ),
+            (
+                "collision",
+                asked.collision != Collision::default() && stored.collision != asked.collision,
+            ),
+            (
+                "priority",
+                asked.priority != Priority::default() && stored.priority != asked.priority,
+            ),
+            ("header", !asked.headers.is_empty() && stored.headers != asked.headers),
+            (
+                "secret-header",
+                asked.has_secrets && self.core.vault.open(id).ok().as_ref() != Some(&checked.secrets),
+            ),
+        ];
+        Ok(pairs
+            .into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(name, _)| name)
+            .collect())
     }
 
-    fn check(&self, download: &NewDownload) -> Result<Checked, Error> {
-        let address = Address::parse(&download.url, &self.core.backends.schemes())?;
-        let destination = self.destination(&download.destination, &address)?;
-        self.check_destination(&destination, download.collision)?;
-        let (headers, secret_headers) = check_headers(download)?;
-        self.check_exclusive(&download.app, &address.shown, &destination)?;
-        let secrets = Secrets::new(address.secret_url, address.credential, secret_headers);
-        let spec = Spec {
-            kind: Kind::Download,
-            url: address.shown,
-            destination,
-            app: download.app.clone(),
-            owner_uid: rustix::process::getuid().as_raw(),
-            group: None,
-            headers,
-            has_secrets: !secrets.is_empty(),
-            sha256: download.sha256,
-            expected_bytes: download.expected_bytes,
-            collision: download.collision,
-            priority: download.priority,
-        };
-        let mut id = [0; 16];
-        self.core.environment.random.fill(&mut id);
-        Ok(Checked {
-            id: TransferId(id),
-            spec: Shared::new(spec),
-            secrets,
-            hold: download.hold,
-        })
-    }
-
-    /// The absolute destination, with the symlinks of its directory resolved: one file has one name here.
-    fn destination(&self, asked: &Path, address: &Address) -> Result<PathBuf, Error> {
-        let is_directory = asked.as_os_str().as_encoded_bytes().ends_with(b"/");
-        let asked = if is_directory {
-            asked.join(address.file_name())
-        } else {
-            asked.to_path_buf()
-        };
-        let current = std::env::current_dir().map_err(|error| Error::io("find", "current directory", error))?;
-        let path = parse_destination(&asked, &current)?;
-        let refuse = |problem: String| Error::invalid("destination", path.display().to_string(), problem);
-        let directory = directory_of(&path);
-        let resolved = self
-            .core
-            .environment
-            .storage
-            .resolve(directory)
-            .map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => refuse(format!(
-                    "its directory '{}' does not exist; make it first",
-                    directory.display()
-                )),
-                std::io::ErrorKind::NotADirectory => refuse(format!("'{}' is no directory", directory.display())),
-                _ => refuse(format!("its directory cannot be looked at: {error}")),
-            })?;
-        let resolved = resolved.join(path.file_name().unwrap_or_default());
-        let roots = &self.core.config.roots;
-        if !roots.is_empty() && !roots.iter().any(|root| resolved.starts_with(root)) {
-            let roots: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
-            return Err(refuse(format!(
-                "is outside of the allowed directories: {}",
-                roots.join(", ")
-            )));
-        }
-        Ok(resolved)
-    }
-
-    fn check_destination(&self, path: &Path, collision: Collision) -> Result<(), Error> {
-        let refuse = |problem: String| Err(Error::invalid("destination", path.display().to_string(), problem));
-        let storage = &self.core.environment.storage;
-        match storage.stat(path).map(|stat| stat.kind) {
-            Ok(FileKind::Directory) => return refuse("is a directory; give a file name, or end it with '/'".into()),
-            Ok(FileKind::Symlink) => return refuse("is a symlink; give the file it points to".into()),
-            Ok(FileKind::Other) => return refuse("is no regular file".into()),
-            Ok(_) if collision == Collision::Fail => return Err(Error::DestinationExists(path.to_path_buf())),
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return refuse(format!("cannot be looked at: {error}")),
-        }
-        match storage.check_writable(directory_of(path)) {
-            Ok(()) => Ok(()),
-            Err(error) => refuse(format!("its directory cannot be written to: {error}")),
-        }
-    }
-
-    fn check_exclusive(&self, app: &str, url: &str, destination: &Path) -> Result<(), Error> {
+    fn check_exclusive(&self, spec: &Spec) -> Result<(), Error> {
         let state = self.core.state();
         let conflict = |field, value: String, operation: &Operation| {
             Err(Error::Conflict {
@@ -209,11 +161,11 @@ impl Engine {
                 status: operation.status(),
             })
         };
-        if let Some(other) = state.table.live_for_destination(destination) {
-            return conflict("destination", destination.display().to_string(), other);
+        if let Some(other) = state.table.live_for_destination(&spec.destination) {
+            return conflict("destination", spec.destination.display().to_string(), other);
         }
-        match state.table.live_for_url(app, url) {
-            Some(other) => conflict("url", url.into(), other),
+        match state.table.live_for_url(&spec.app, &spec.url) {
+            Some(other) => conflict("url", spec.url.clone(), other),
             None => Ok(()),
         }
     }
@@ -229,7 +181,7 @@ impl Engine {
         Ok(())
     }
 
-    fn accept(&self, checked: &[Checked]) -> Result<(), Error> {
+    fn record_creation(&self, checked: &[CheckedDownload]) -> Result<(), Error> {
         let mut last: Option<Lsn> = None;
         let mut state = self.core.state();
         for one in checked {
@@ -249,8 +201,96 @@ impl Engine {
     }
 }
 
+fn check(
+    download: &NewDownload,
+    config: &Config,
+    environment: &Environment,
+    schemes: &[&str],
+) -> Result<CheckedDownload, Error> {
+    let address = Address::parse(&download.url, schemes)?;
+    let destination = resolve(&download.destination, &address, config, environment)?;
+    check_destination(environment, &destination, download.collision)?;
+    let (headers, secret_headers) = check_headers(download)?;
+    let secrets = Secrets::new(address.secret_url, address.credential, secret_headers);
+    let spec = Spec {
+        kind: Kind::Download,
+        url: address.shown,
+        destination,
+        app: download.app.clone(),
+        owner_uid: rustix::process::getuid().as_raw(),
+        group: None,
+        headers,
+        has_secrets: !secrets.is_empty(),
+        sha256: download.sha256,
+        expected_bytes: download.expected_bytes,
+        collision: download.collision,
+        priority: download.priority,
+    };
+    let mut id = [0; 16];
+    environment.random.fill(&mut id);
+    Ok(CheckedDownload {
+        id: TransferId(id),
+        spec: Shared::new(spec),
+        secrets,
+        hold: download.hold,
+    })
+}
+
+/// The absolute destination, with the symlinks of its directory resolved: one file has one name here.
+fn resolve(asked: &Path, address: &Address, config: &Config, environment: &Environment) -> Result<PathBuf, Error> {
+    let is_directory = asked.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let asked = if is_directory {
+        asked.join(address.file_name())
+    } else {
+        asked.to_path_buf()
+    };
+    let current = std::env::current_dir().map_err(|error| Error::io("find", "current directory", error))?;
+    let path = parse_destination(&asked, &current)?;
+    let refuse = |problem: String| Error::invalid("destination", path.display().to_string(), problem);
+    let directory = directory_of(&path);
+    let resolved = environment
+        .storage
+        .resolve(directory)
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => refuse(format!(
+                "its directory '{}' does not exist; make it first",
+                directory.display()
+            )),
+            std::io::ErrorKind::NotADirectory => refuse(format!("'{}' is no directory", directory.display())),
+            _ => refuse(format!("its directory cannot be looked at: {error}")),
+        })?;
+    let resolved = resolved.join(path.file_name().unwrap_or_default());
+    let roots = &config.roots;
+    if !roots.is_empty() && !roots.iter().any(|root| resolved.starts_with(root)) {
+        let roots: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
+        return Err(refuse(format!(
+            "is outside of the allowed directories: {}",
+            roots.join(", ")
+        )));
+    }
+    Ok(resolved)
+}
+
+fn check_destination(environment: &Environment, path: &Path, collision: Collision) -> Result<(), Error> {
+    let refuse = |problem: String| Err(Error::invalid("destination", path.display().to_string(), problem));
+    let storage = &environment.storage;
+    match storage.stat(path).map(|stat| stat.kind) {
+        Ok(FileKind::Directory) => return refuse("is a directory; give a file name, or end it with '/'".into()),
+        Ok(FileKind::Symlink) => return refuse("is a symlink; give the file it points to".into()),
+        Ok(FileKind::Other) => return refuse("is no regular file".into()),
+        Ok(_) if collision == Collision::Fail => return Err(Error::DestinationExists(path.to_path_buf())),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return refuse(format!("cannot be looked at: {error}")),
+    }
+    match storage.check_writable(directory_of(path)) {
+        Ok(()) => Ok(()),
+        Err(error) => refuse(format!("its directory cannot be written to: {error}")),
+    }
+}
+
 /// Within one call, too, each destination and each URL of an app may appear only once.
-fn check_distinct(checked: &[Checked]) -> Result<(), (usize, Error)> {
+fn check_distinct(checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
     let (mut destinations, mut urls) = (HashSet::new(), HashSet::new());
     for (index, spec) in checked.iter().map(|one| &*one.spec).enumerate() {
         let problem = "appears twice; one operation at a time has it";

@@ -7,6 +7,7 @@ mod fault;
 mod ledger;
 mod part;
 mod publish;
+mod settle;
 mod view;
 mod worker;
 
@@ -29,7 +30,7 @@ use crate::table::Table;
 use crate::vault::{Vault, make_directory};
 
 pub use self::backends::backends;
-pub use self::create::NewDownload;
+pub use self::create::{CheckedDownload, NewDownload, check_downloads};
 pub use self::view::{OperationView, ViewError};
 
 /// Stack of a worker thread; the deepest calls are those of TLS.

@@ -16,13 +16,9 @@ use backhaul_journal::{Stat, Storage};
 use super::core::Core;
 use super::fault::Fault;
 use super::part::{Part, file_crc32, part_path};
-use super::worker::{fail, remove_if_there};
+use super::settle::{self, remove_if_there};
 use crate::error::Error;
-use crate::operation::{
-    Collision, Condition, Deadline, Event, Intent, Operation, OperationError, Outcome, Phase, Shared, Spec, TransferId,
-    WaitReason,
-};
-use crate::table::millis;
+use crate::operation::{Collision, Event, Intent, Operation, Outcome, Phase, Shared, Spec, TransferId};
 
 /// Names tried for [`Collision::Unique`] before giving up.
 const UNIQUE_MAX: u32 = 10_000;
@@ -88,7 +84,7 @@ fn publish_all(core: &Arc<Core>, batch: Vec<Ready>) -> Result<(), Error> {
                     ready.name_index += 1;
                     taken.push(ready);
                 }
-                Err(fault) => set_aside(core, ready.id, fault)?,
+                Err(fault) => settle::fault(core, ready.id, fault)?,
             }
         }
         left = taken;
@@ -130,7 +126,7 @@ fn keep(
     for mut ready in batch {
         match step(&mut ready) {
             Ok(()) => kept.push(ready),
-            Err(fault) => set_aside(core, ready.id, fault)?,
+            Err(fault) => settle::fault(core, ready.id, fault)?,
         }
     }
     Ok(kept)
@@ -222,49 +218,6 @@ fn rename(core: &Core, ready: &Ready) -> Result<bool, Fault> {
     }
 }
 
-/// What becomes of a file that could not be published.
-fn set_aside(core: &Arc<Core>, id: TransferId, fault: Fault) -> Result<(), Error> {
-    let deadline = Deadline::after(core.now(), millis(core.config.retry.probe_every));
-    let (status, message) = match fault {
-        Fault::Engine(error) => return Err(error),
-        Fault::Superseded => return Ok(()),
-        Fault::Unacceptable(error) => return fail(core, id, error),
-        Fault::DiskFull(message) => (WebErrorStatus::DISK_FULL, message),
-        Fault::Local(message) => (WebErrorStatus::FILE_ACCESS, message),
-    };
-    let error = OperationError {
-        status: status.0,
-        code: None,
-        message,
-    };
-    let (failures, again) = core.state().table.find(id).map_or((1, false), |operation| {
-        let again = operation
-            .error
-            .as_ref()
-            .is_some_and(|last| last.status == WebErrorStatus::FILE_ACCESS.0);
-        (operation.failures_in_row + 1, again)
-    });
-    if status == WebErrorStatus::FILE_ACCESS && again {
-        return fail(core, id, error);
-    }
-    let error = Shared::new(error);
-    let event = if status == WebErrorStatus::DISK_FULL {
-        Event::Blocked {
-            condition: Condition::DiskFull,
-            probe_at: deadline,
-            error,
-        }
-    } else {
-        Event::Waited {
-            until: deadline,
-            reason: WaitReason::BackOff,
-            failures_in_row: failures,
-            error,
-        }
-    };
-    core.record_durably(id, event)
-}
-
 fn end(core: &Core, id: TransferId, outcome: Outcome) -> Result<(), Error> {
     core.record(&mut core.state(), id, Event::Ended(outcome)).map(|_| ())
 }
@@ -320,7 +273,7 @@ pub(crate) fn recover(core: &Arc<Core>) -> Result<(), Error> {
         };
         match recover_one(core, &operation, intent) {
             Ok(()) => {}
-            Err(fault) => set_aside(core, operation.id, fault)?,
+            Err(fault) => settle::fault(core, operation.id, fault)?,
         }
     }
     core.sync_all()
@@ -388,12 +341,8 @@ fn publish_again(core: &Arc<Core>, operation: &Operation, intent: &Intent, path:
 
 /// The bytes are gone or damaged: the transfer begins again, and says so.
 fn start_over(core: &Core, operation: &Operation, intent: &Intent) -> Result<(), Fault> {
-    let event = Event::Restarted {
-        generation: operation.generation + 1,
-        restarts: operation.restarts + 1,
-        bytes_wasted: operation.bytes_wasted + intent.len_bytes,
-        cause: "the complete file was gone or damaged before it had its name".into(),
-    };
+    let cause = "the complete file was gone or damaged before it had its name";
+    let event = settle::restarted(operation, intent.len_bytes, cause);
     core.record_durably(operation.id, event)?;
     Ok(())
 }

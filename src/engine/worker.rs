@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
 
 use backhaul_backends::{
     Failure, FailureKind, Head, Header, Held, Refused, Request, Restart, Sink, Start, Validators, WebErrorStatus,
@@ -14,12 +13,8 @@ use super::fault::Fault;
 use super::ledger::Ledger;
 use super::part::{Part, Sums, part_path};
 use super::publish::Ready;
-use crate::error::Error;
-use crate::operation::{
-    Claim, Condition, Deadline, Event, Operation, OperationError, Outcome, Response, Shared, StoredValidators,
-    WaitReason,
-};
-use crate::retry::{Decision, decide};
+use super::settle::{self, End, remove_if_there};
+use crate::operation::{Claim, Event, Operation, Response, Shared, StoredValidators};
 use crate::table::millis;
 use crate::vault::Secrets;
 
@@ -37,25 +32,13 @@ pub(crate) fn attempt(core: &Arc<Core>, operation: &Operation, attempt: &Arc<Att
     let ready = match result {
         Ok(ready) => Some(ready),
         Err(end) => {
-            if let Err(error) = settle(core, &transfer, end) {
+            if let Err(error) = settle::attempt(core, operation.id, end) {
                 core.fail(error);
             }
             None
         }
     };
     core.attempt_is_over(operation.id, ready);
-}
-
-/// Why an attempt did not bring the whole resource.
-pub(crate) enum End {
-    Failure(Failure),
-    Fault(Fault),
-}
-
-impl From<Fault> for End {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
 }
 
 /// An attempt in progress: takes the bytes from the backend and brings them into the part file.
@@ -188,12 +171,7 @@ impl<'a> Transfer<'a> {
         let lsn = {
             let mut state = self.core.state();
             let operation = state.table.find(self.operation.id).ok_or(Fault::Superseded)?;
-            let event = Event::Restarted {
-                generation: self.generation + 1,
-                restarts: operation.restarts + 1,
-                bytes_wasted: operation.bytes_wasted + wasted_bytes,
-                cause: cause.into(),
-            };
+            let event = settle::restarted(operation, wasted_bytes, cause);
             self.core.record(&mut state, self.operation.id, event)?
         };
         self.core.sync(lsn)?;
@@ -418,122 +396,6 @@ impl Sink for Transfer<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         let result = self.take(bytes);
         self.sink(result)
-    }
-}
-
-/// Records what follows from an attempt that did not bring the whole resource.
-fn settle(core: &Arc<Core>, transfer: &Transfer<'_>, end: End) -> Result<(), Error> {
-    let id = transfer.operation.id;
-    match end {
-        End::Failure(Failure {
-            kind: FailureKind::Interrupted,
-            ..
-        })
-        | End::Fault(Fault::Superseded) => release(core, transfer),
-        End::Fault(Fault::Engine(error)) => Err(error),
-        End::Fault(Fault::Unacceptable(error)) => fail(core, id, error),
-        End::Fault(Fault::DiskFull(message)) => {
-            let error = Shared::new(OperationError {
-                status: WebErrorStatus::DISK_FULL.0,
-                code: None,
-                message,
-            });
-            let probe_at = Deadline::after(core.now(), millis(core.config.retry.probe_every));
-            record_if_running(
-                core,
-                id,
-                Event::Blocked {
-                    condition: Condition::DiskFull,
-                    probe_at,
-                    error,
-                },
-            )
-        }
-        End::Fault(Fault::Local(message)) => {
-            let failure = Failure {
-                kind: FailureKind::Transient { retry_after: None },
-                status: WebErrorStatus::FILE_ACCESS,
-                code: None,
-                message,
-            };
-            // A second failure of this device's own files in a row is no chance event any more.
-            let repeated = transfer
-                .operation
-                .error
-                .as_ref()
-                .is_some_and(|last| last.status == failure.status.0);
-            let kind = if repeated { FailureKind::Permanent } else { failure.kind };
-            settle_failure(core, transfer, Failure { kind, ..failure })
-        }
-        End::Failure(failure) => settle_failure(core, transfer, failure),
-    }
-}
-
-fn settle_failure(core: &Arc<Core>, transfer: &Transfer<'_>, failure: Failure) -> Result<(), Error> {
-    let id = transfer.operation.id;
-    let failures_in_row = core
-        .state()
-        .table
-        .find(id)
-        .map_or(0, |operation| operation.failures_in_row)
-        + 1;
-    let jitter = core.environment.random.fraction();
-    let online = failure.kind != FailureKind::Unreachable || core.environment.network.is_online();
-    let decision = decide(&failure, failures_in_row, online, jitter, &core.config.retry);
-    let error = OperationError {
-        status: failure.status.0,
-        code: failure.code,
-        message: failure.message,
-    };
-    log::info!("{id}: {}: {decision:?}", error.message);
-    let deadline = |delay: Duration| Deadline::after(core.now(), millis(delay));
-    let event = match decision {
-        Decision::Fail => return fail(core, id, error),
-        Decision::Retry { after, reason } => waited(deadline(after), reason, failures_in_row, error),
-        Decision::AwaitNetwork { probe_after } => {
-            let probe_at = deadline(probe_after);
-            Event::Blocked {
-                condition: Condition::NoNetwork,
-                probe_at,
-                error: Shared::new(error),
-            }
-        }
-    };
-    record_if_running(core, id, event)
-}
-
-fn waited(until: Deadline, reason: WaitReason, failures_in_row: u32, error: OperationError) -> Event {
-    Event::Waited {
-        until,
-        reason,
-        failures_in_row,
-        error: Shared::new(error),
-    }
-}
-
-/// Pause, stop and cancel end an attempt without a failure.
-fn release(core: &Arc<Core>, transfer: &Transfer<'_>) -> Result<(), Error> {
-    record_if_running(core, transfer.operation.id, Event::Released)
-}
-
-/// Records durably, unless somebody ended the operation meanwhile.
-fn record_if_running(core: &Arc<Core>, id: crate::operation::TransferId, event: Event) -> Result<(), Error> {
-    match core.record_durably(id, event) {
-        Err(Error::NotNow { .. }) => Ok(()),
-        result => result,
-    }
-}
-
-/// Begins the end of an operation; the scheduler sees to the rest.
-pub(crate) fn fail(core: &Arc<Core>, id: crate::operation::TransferId, error: OperationError) -> Result<(), Error> {
-    record_if_running(core, id, Event::Ending(Outcome::Failed(error)))
-}
-
-/// Removes a file of ours; one that is gone already is as good.
-pub(crate) fn remove_if_there(core: &Core, path: &std::path::Path) -> Result<(), Fault> {
-    match core.environment.storage.remove(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Fault::io("remove", path, &error)),
-        _ => Ok(()),
     }
 }
 

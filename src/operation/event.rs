@@ -63,6 +63,8 @@ pub(crate) enum Event {
         probe_at: Deadline,
         #[n(2)]
         error: Shared<OperationError>,
+        #[n(3)]
+        room_bytes: Option<u64>,
     },
     #[n(11)]
     Publishing(#[n(0)] Intent),

@@ -100,6 +100,9 @@ pub(crate) enum Phase {
         condition: Condition,
         #[n(1)]
         probe_at: Deadline,
+        /// Room that there was, in bytes, where that is the condition and the need is not known.
+        #[n(2)]
+        room_bytes: Option<u64>,
     },
     /// All bytes are durable; the final name is being given.
     #[n(4)]
@@ -289,7 +292,8 @@ impl Operation {
 
     fn claimed(self, attempts: u32) -> Result<Self, Rejected> {
         match (&self.phase, self.wish) {
-            (Phase::Ready | Phase::Waiting { .. } | Phase::Blocked { .. }, Wish::Run) => Ok(Self {
+            // A running one is claimed anew after a crash took its worker.
+            (Phase::Ready | Phase::Running | Phase::Waiting { .. } | Phase::Blocked { .. }, Wish::Run) => Ok(Self {
                 phase: Phase::Running,
                 attempts,
                 ..self
@@ -316,14 +320,16 @@ impl Operation {
     }
 
     fn restarted(self, generation: u32, restarts: u32, bytes_wasted: u64) -> Result<Self, Rejected> {
-        let may = matches!(self.phase, Phase::Running | Phase::Publishing(_) | Phase::Ready);
+        let may = matches!(
+            self.phase,
+            Phase::Running | Phase::Publishing(_) | Phase::Ready | Phase::Blocked { .. }
+        );
         if !may || generation != self.generation.wrapping_add(1) {
             return Err(self.rejects("restarted"));
         }
-        let phase = if self.is_running() {
-            Phase::Running
-        } else {
-            Phase::Ready
+        let phase = match self.phase {
+            Phase::Publishing(_) => Phase::Ready,
+            phase => phase,
         };
         Ok(Self {
             phase,
@@ -356,8 +362,13 @@ impl Operation {
                 condition,
                 probe_at,
                 error,
+                room_bytes,
             } => Self {
-                phase: Phase::Blocked { condition, probe_at },
+                phase: Phase::Blocked {
+                    condition,
+                    probe_at,
+                    room_bytes,
+                },
                 error: Some(error),
                 ..self
             },

@@ -63,6 +63,7 @@ fn blocked() -> Event {
         condition: Condition::NoNetwork,
         probe_at: Deadline::after(NOW, 500),
         error: error(),
+        room_bytes: None,
     }
 }
 
@@ -151,11 +152,19 @@ fn every_event_is_taken_in_the_listed_states_and_refused_in_all_others() {
             Event::Resumed,
             live.iter().copied().filter(|state| *state != "idle").collect(),
         ),
-        (CLAIMED, vec!["queued", "waiting", "blocked"]),
+        (CLAIMED, vec!["queued", "running", "waiting", "blocked"]),
         (claim(5), running.to_vec()),
         (
             restarted(),
-            vec!["idle", "queued", "running", "running paused", "paused", "publishing"],
+            vec![
+                "idle",
+                "queued",
+                "running",
+                "running paused",
+                "blocked",
+                "paused",
+                "publishing",
+            ],
         ),
         (Event::Released, vec!["running", "running paused", "publishing"]),
         (waited(), vec!["running", "running paused", "publishing"]),

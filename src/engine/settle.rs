@@ -1,0 +1,180 @@
+//! What follows from an attempt or a publication that failed: one event, durable.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backhaul_backends::{Failure, FailureKind, WebErrorStatus};
+
+use super::core::Core;
+use super::fault::Fault;
+use super::part::part_path;
+use crate::error::Error;
+use crate::operation::{
+    Condition, Deadline, Event, Operation, OperationError, Outcome, Shared, TransferId, WaitReason,
+};
+use crate::retry::{Decision, decide};
+use crate::table::millis;
+
+/// Why an attempt did not bring the whole resource.
+pub(crate) enum End {
+    Failure(Failure),
+    Fault(Fault),
+}
+
+impl From<Fault> for End {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// Records what follows from an attempt that did not bring the whole resource.
+pub(crate) fn attempt(core: &Arc<Core>, id: TransferId, end: End) -> Result<(), Error> {
+    match end {
+        // Pause, stop and cancel end an attempt without a failure.
+        End::Failure(Failure {
+            kind: FailureKind::Interrupted,
+            ..
+        }) => record_if_held(core, id, Event::Released),
+        End::Failure(failure) => failed(core, id, failure),
+        End::Fault(fault) => self::fault(core, id, fault),
+    }
+}
+
+/// Records what follows from a fault of this side.
+pub(crate) fn fault(core: &Arc<Core>, id: TransferId, fault: Fault) -> Result<(), Error> {
+    match fault {
+        Fault::Engine(error) => Err(error),
+        Fault::Superseded => record_if_held(core, id, Event::Released),
+        Fault::Unacceptable(error) => end_failed(core, id, error),
+        Fault::DiskFull(message) => await_room(core, id, message),
+        Fault::Local(message) => {
+            let status = WebErrorStatus::FILE_ACCESS;
+            let operation = core.state().table.find(id).cloned();
+            let last = operation.as_ref().and_then(|operation| operation.error.as_ref());
+            // A second failure of this device's own files in a row is no chance event any more.
+            let kind = match last {
+                Some(last) if last.status == status.0 => FailureKind::Permanent,
+                _ => FailureKind::Transient { retry_after: None },
+            };
+            failed(
+                core,
+                id,
+                Failure {
+                    kind,
+                    status,
+                    code: None,
+                    message,
+                },
+            )
+        }
+    }
+}
+
+fn failed(core: &Arc<Core>, id: TransferId, failure: Failure) -> Result<(), Error> {
+    let failures_in_row = core
+        .state()
+        .table
+        .find(id)
+        .map_or(0, |operation| operation.failures_in_row)
+        + 1;
+    let jitter = core.environment.random.fraction();
+    let online = failure.kind != FailureKind::Unreachable || core.environment.network.is_online();
+    let decision = decide(&failure, failures_in_row, online, jitter, &core.config.retry);
+    let error = OperationError {
+        status: failure.status.0,
+        code: failure.code,
+        message: failure.message,
+    };
+    log::info!("{id}: {}: {decision:?}", error.message);
+    let deadline = |delay: Duration| Deadline::after(core.now(), millis(delay));
+    let event = match decision {
+        Decision::Fail => return end_failed(core, id, error),
+        Decision::Retry { after, reason } => waited(deadline(after), reason, failures_in_row, error),
+        Decision::AwaitNetwork { probe_after } => Event::Blocked {
+            condition: Condition::NoNetwork,
+            probe_at: deadline(probe_after),
+            error: Shared::new(error),
+            room_bytes: None,
+        },
+    };
+    record_if_held(core, id, event)
+}
+
+fn waited(until: Deadline, reason: WaitReason, failures_in_row: u32, error: OperationError) -> Event {
+    Event::Waited {
+        until,
+        reason,
+        failures_in_row,
+        error: Shared::new(error),
+    }
+}
+
+/// Waits for room. Bytes that cannot be continued would only take the room that is waited for, so they go.
+fn await_room(core: &Arc<Core>, id: TransferId, message: String) -> Result<(), Error> {
+    let Some(operation) = core.state().table.find(id).cloned() else {
+        return Ok(());
+    };
+    let can_continue =
+        operation.claim.is_some() && operation.response.as_ref().is_some_and(|response| response.resumable);
+    if !can_continue {
+        let path = part_path(&operation.spec, core.journal.id(), id, operation.generation);
+        if let Err(fault) = remove_if_there(core, &path) {
+            log::warn!("{id}: {fault:?}");
+        }
+    }
+    let event = Event::Blocked {
+        condition: Condition::DiskFull,
+        probe_at: Deadline::after(core.now(), millis(core.config.retry.probe_every)),
+        error: Shared::new(OperationError {
+            status: WebErrorStatus::DISK_FULL.0,
+            code: None,
+            message,
+        }),
+        room_bytes: core
+            .environment
+            .storage
+            .available_bytes(operation.spec.directory())
+            .ok(),
+    };
+    record_if_held(core, id, event)?;
+    match &operation.claim {
+        Some(claim) if !can_continue => {
+            let cause = "there was no room, and the server cannot continue";
+            record_if_held(core, id, restarted(&operation, claim.durable_bytes, cause))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// All bytes so far are given up; totals grow by what is wasted.
+pub(crate) fn restarted(operation: &Operation, wasted_bytes: u64, cause: &str) -> Event {
+    Event::Restarted {
+        generation: operation.generation + 1,
+        restarts: operation.restarts + 1,
+        bytes_wasted: operation.bytes_wasted + wasted_bytes,
+        cause: cause.into(),
+    }
+}
+
+/// Records durably, unless somebody ended the operation meanwhile.
+fn record_if_held(core: &Arc<Core>, id: TransferId, event: Event) -> Result<(), Error> {
+    match core.record_durably(id, event) {
+        Err(Error::NotNow { .. }) => Ok(()),
+        result => result,
+    }
+}
+
+/// Begins the end of an operation; the scheduler sees to the rest.
+fn end_failed(core: &Arc<Core>, id: TransferId, error: OperationError) -> Result<(), Error> {
+    record_if_held(core, id, Event::Ending(Outcome::Failed(error)))
+}
+
+/// Removes a file of ours; one that is gone already is as good.
+pub(crate) fn remove_if_there(core: &Core, path: &Path) -> Result<(), Fault> {
+    match core.environment.storage.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::io("remove", path, &error)),
+        _ => Ok(()),
+    }
+}
