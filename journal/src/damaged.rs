@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::checksum::segment_seed;
 use crate::directory::{Directory, Layout};
 use crate::error::Error;
-use crate::format::{ALIGNMENT_BYTES, FILE_HEADER_BYTES, FileHeader};
+use crate::format::{ALIGNMENT_BYTES, FILE_HEADER_BYTES};
 use crate::reader::{Found, Frame, FrameReader};
 
 /// Most bad ranges kept for one file; the last one then reaches to the end of the last damage.
@@ -138,10 +138,11 @@ fn note(bad: &mut Vec<Range<u64>>, range: Range<u64>) {
     }
 }
 
-/// A segment as far as its header can be read.
+/// A segment as far as the headers tell.
 pub(crate) struct Outline {
     pub seq: u64,
-    pub header: Option<FileHeader>,
+    /// First LSN, if the header can be read.
+    pub first: Option<u64>,
     /// Where the next segment takes over, as far as a readable header says so.
     pub limit: Option<u64>,
     /// Whether it is the one that directly follows whose header says so.
@@ -151,18 +152,19 @@ pub(crate) struct Outline {
 /// All segments, oldest first, and the journal's id as the newest readable header has it.
 pub(crate) fn outline(directory: &Directory, layout: &Layout) -> Result<(Option<[u8; 16]>, Vec<Outline>), Error> {
     let mut id = None;
-    let mut outlines: Vec<Outline> = Vec::new();
+    // The number of files is bounded, and growing step by step would take twice the memory.
+    let mut outlines: Vec<Outline> = Vec::with_capacity(layout.segments.len());
     let mut limit = None;
     for &seq in layout.segments.iter().rev() {
         let header = FrameReader::segment(directory, seq)?.segment_header(seq)?.ok();
         let header = header.filter(|header| *id.get_or_insert(header.journal_id) == header.journal_id);
         outlines.push(Outline {
             seq,
-            header,
+            first: header.map(|header| header.lsn),
             limit,
             followed: outlines
                 .last()
-                .is_some_and(|newer| newer.seq == seq + 1 && newer.header.is_some()),
+                .is_some_and(|newer| newer.seq == seq + 1 && newer.first.is_some()),
         });
         limit = header.map(|header| header.lsn).or(limit);
     }
@@ -180,7 +182,7 @@ pub(crate) fn open_segment(directory: &Directory, outline: &Outline, id: &[u8; 1
 impl Outline {
     pub(crate) fn bounds(&self) -> Bounds {
         Bounds {
-            lsn: self.header.map_or(0, |header| header.lsn),
+            lsn: self.first.unwrap_or(0),
             limit: self.limit,
             may_be_torn: self.limit.is_none(),
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::format::FILES_MAX;
+use crate::format::{FILES_MAX, NUMBER_MAX};
 use crate::storage::Storage;
 
 /// Ballast that is given up when the disk is full.
@@ -160,8 +160,8 @@ fn parse(name: &OsString) -> Name {
         return Name::Unknown;
     };
     match (numbers(stem), extension) {
-        (Some((seq, None)), "seg") if seq > 0 => Name::Segment(seq),
-        (Some((lsn, Some(part))), "snap") if part < PARTS_MAX => Name::Snapshot(lsn, part),
+        (Some((seq, None)), "seg") if seq > 0 && seq < NUMBER_MAX => Name::Segment(seq),
+        (Some((lsn, Some(part))), "snap") if lsn < NUMBER_MAX && part < PARTS_MAX => Name::Snapshot(lsn, part),
         (Some(_), "tmp") => Name::Temporary,
         _ => Name::Unknown,
     }
@@ -193,7 +193,7 @@ mod tests {
     fn names_are_read_back_as_they_were_made() {
         let cases = [
             (segment_name(7), Name::Segment(7)),
-            (segment_name(u64::MAX), Name::Segment(u64::MAX)),
+            (segment_name(NUMBER_MAX - 1), Name::Segment(NUMBER_MAX - 1)),
             (snapshot_name(0xa41c3, 2), Name::Snapshot(0xa41c3, 2)),
             (segment_temporary(9), Name::Temporary),
             (snapshot_temporary(9, 1), Name::Temporary),
@@ -214,6 +214,8 @@ mod tests {
             "7.seg",
             "0000000000000000.seg",
             "000000000000000A.seg",
+            "8000000000000000.seg",
+            "8000000000000000-0000.snap",
             "+000000000000007.seg",
             "00000000000000007.seg",
             "0000000000000007.seg.bak",

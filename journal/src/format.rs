@@ -32,6 +32,8 @@ pub(crate) const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub(crate) const FILES_MAX: usize = 4096;
 /// The first record's number; 0 is before everything.
 pub(crate) const FIRST_LSN: u64 = 1;
+/// LSNs and segment numbers stay below this, so that counting on from what a file says never overflows.
+pub(crate) const NUMBER_MAX: u64 = 1 << 63;
 
 /// Header of a segment, or of one part of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 
 use crate::checksum::crc;
 use crate::format::{
-    ALIGNMENT_BYTES, BODY_BYTES_MAX, FRAME_HEADER_BYTES, RECORD_BYTES_MAX, RECORD_PREFIX_BYTES, u16_at, u32_at, u64_at,
+    ALIGNMENT_BYTES, BODY_BYTES_MAX, FRAME_HEADER_BYTES, NUMBER_MAX, RECORD_BYTES_MAX, RECORD_PREFIX_BYTES, u16_at,
+    u32_at, u64_at,
 };
 
 /// What a frame holds.
@@ -96,7 +97,7 @@ impl FrameHeader {
         FRAME_HEADER_BYTES + padded(self.body_len)
     }
 
-    /// First LSN after the frame, where the body keeps to the rules of its kind.
+    /// First LSN after the frame, where the body keeps to the rules of its kind and the number to its bound.
     pub(crate) fn end_lsn(&self, body: &[u8]) -> Option<u64> {
         let span = match self.kind {
             FrameKind::Batch if self.record_count > 0 && records_fit(body, self.record_count) => {
@@ -108,7 +109,7 @@ impl FrameHeader {
             FrameKind::Skippable(_) => u64::from(self.record_count),
             _ => return None,
         };
-        self.first_lsn.checked_add(span)
+        self.first_lsn.checked_add(span).filter(|&end_lsn| end_lsn < NUMBER_MAX)
     }
 }
 

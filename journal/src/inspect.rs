@@ -40,16 +40,18 @@ pub fn verify(storage: &Arc<dyn Storage>, directory: &Path) -> Result<Report, Er
 }
 
 fn verify_once(directory: &Directory, layout: &Layout) -> Result<Report, Error> {
-    let (id, outlines) = outline(directory, layout)?;
     let mut report = match scan(directory, layout, &mut Nothing) {
         Ok(scan) => scan.report,
-        Err(Error::Corrupt(corruption)) => damaged_report(id, *corruption, layout),
+        Err(Error::Corrupt(corruption)) => damaged_report(*corruption, layout),
         Err(error) => return Err(error),
     };
+    let (id, outlines) = outline(directory, layout)?;
     let Some(id) = id else {
         return Ok(report);
     };
+    report.id = id;
     report.segments.clear();
+    report.segments.reserve_exact(outlines.len());
     for outline in &outlines {
         report.segments.push(verify_segment(directory, outline, &id)?);
     }
@@ -68,8 +70,8 @@ fn verify_once(directory: &Directory, layout: &Layout) -> Result<Report, Error> 
     Ok(report)
 }
 
-fn damaged_report(id: Option<[u8; 16]>, corruption: Corruption, layout: &Layout) -> Report {
-    let mut report = Report::new(id.unwrap_or_default(), corruption.lsn.0);
+fn damaged_report(corruption: Corruption, layout: &Layout) -> Report {
+    let mut report = Report::new([0; 16], corruption.lsn.0);
     report.clean = false;
     report.proven = corruption.proven;
     report.unknown.clone_from(&layout.unknown);
@@ -85,7 +87,7 @@ fn verify_segment(directory: &Directory, outline: &Outline, id: &[u8; 16]) -> Re
         bounds.may_be_torn = true;
     }
     let mut walked = walk(&mut reader, bounds, &mut |_, _| Ok(()))?;
-    if outline.header.is_none() {
+    if outline.first.is_none() {
         walked.bad.insert(0, 0..FILE_HEADER_BYTES as u64);
     }
     Ok(SegmentReport {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Condvar, Mutex};
 
-use crate::directory::{Directory, Layout, RESERVE};
+use crate::directory::{Directory, Layout};
 use crate::error::Error;
 use crate::format::FIRST_LSN;
 use crate::group::Group;
@@ -37,9 +37,9 @@ pub(crate) fn open(
         let id = scan.report.id;
         (scan, id)
     };
-    if let Some(path) = scan.unwritable {
+    if let Some(name) = scan.unwritable {
         return Err(Error::Unsupported(
-            path,
+            directory.join(&name),
             "a feature of a later format beside which nothing may be written".to_owned(),
         ));
     }
@@ -118,12 +118,6 @@ fn nothing_yet(id: [u8; 16], layout: &Layout) -> Scan {
 
 fn log(directory: &Directory, layout: &Layout, scan: &Scan, id: [u8; 16], options: Options) -> Result<Log, Error> {
     let newest = scan.segments.last().map_or(0, |entry| entry.seq);
-    let Some(next_seq) = newest.checked_add(1) else {
-        return Err(Error::Unsupported(
-            directory.join(RESERVE),
-            "no segment number is left".to_owned(),
-        ));
-    };
     let path = &directory.path;
     let file_system = directory
         .storage
@@ -135,7 +129,7 @@ fn log(directory: &Directory, layout: &Layout, scan: &Scan, id: [u8; 16], option
         (true, false) => Reserve::Missing,
     };
     let zero_fill = options.preallocate.zero_fill(file_system);
-    Ok(Log::new(directory.clone(), id, options, zero_fill, next_seq, reserve))
+    Ok(Log::new(directory.clone(), id, options, zero_fill, newest + 1, reserve))
 }
 
 pub(crate) fn create_directory(directory: &Directory) -> Result<Layout, Error> {

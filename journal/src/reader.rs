@@ -7,7 +7,7 @@ use crate::directory::{Directory, segment_name, snapshot_name};
 use crate::error::Error;
 use crate::format::{
     ALIGNMENT_BYTES, FILE_BYTES_MAX, FILE_HEADER_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FileHeader, HeaderFault,
-    SEGMENT_MAGIC, SNAPSHOT_MAGIC,
+    NUMBER_MAX, SEGMENT_MAGIC, SNAPSHOT_MAGIC,
 };
 use crate::frame::{FrameFault, FrameHeader, padded};
 use crate::storage::{Access, StorageFile};
@@ -75,6 +75,9 @@ impl FrameReader {
         };
         if header.number != seq {
             return Ok(Err("the header's segment number is not that of the file's name"));
+        }
+        if header.lsn >= NUMBER_MAX {
+            return Ok(Err("the header's first LSN is out of range"));
         }
         self.seed = segment_seed(&header.journal_id, seq);
         Ok(Ok(header))

@@ -4,7 +4,7 @@
 //! written only after the group before it was synced. So an intact frame proves that everything below its durable LSN
 //! was on the disk, and what is missing below that was lost later.
 
-use crate::directory::{Directory, Layout};
+use crate::directory::{Directory, Layout, segment_name};
 use crate::error::{Corruption, Error};
 use crate::format::{FILE_HEADER_BYTES, FIRST_LSN, FileHeader, GROUP_BYTES_MAX};
 use crate::frame::{FrameKind, records};
@@ -25,7 +25,7 @@ pub(crate) struct Scan {
     /// Bytes of frames that replay needs on top of the snapshot.
     pub bytes_since_snapshot: u64,
     /// A file that only a later version may write beside, if there is one.
-    pub unwritable: Option<std::path::PathBuf>,
+    pub unwritable: Option<String>,
 }
 
 /// Reads the whole journal and hands its records to `replay`.
@@ -47,10 +47,10 @@ pub(crate) fn scan(directory: &Directory, layout: &Layout, replay: &mut dyn Repl
     let reach = snapshot.map_or(from, |snapshot| snapshot.reach.0);
     let mut walk = Walk::new(replay, from, reach, &chain);
     for (index, entry) in chain.iter().enumerate() {
-        let limit = chain.get(index + 1).map(|next| next.header.lsn);
-        let mut reader = FrameReader::segment(directory, entry.header.number)?;
-        segment_header(&mut reader, entry.header.number, walk.lsn)?;
-        walk.segment(&mut reader, &entry.header, limit)?;
+        let limit = chain.get(index + 1).map(|next| next.lsn);
+        let mut reader = FrameReader::segment(directory, entry.number)?;
+        segment_header(&mut reader, entry.number, walk.lsn)?;
+        walk.segment(&mut reader, entry, limit)?;
     }
     let mut report = walk.report(id);
     report.snapshot = snapshot;
@@ -61,22 +61,22 @@ pub(crate) fn scan(directory: &Directory, layout: &Layout, replay: &mut dyn Repl
         bytes_since_snapshot: walk.bytes_since_snapshot,
         unwritable: chain
             .iter()
-            .find(|entry| entry.header.compat_flags != 0)
-            .map(|entry| entry.path.clone()),
+            .find(|header| header.compat_flags != 0)
+            .map(|header| segment_name(header.number)),
         unproven: walk.unproven,
         report,
     })
 }
 
-fn entries(layout: &Layout, chain: &[ChainEntry]) -> Vec<SegmentEntry> {
-    let first = chain.first().map_or(0, |entry| entry.header.number);
+fn entries(layout: &Layout, chain: &[FileHeader]) -> Vec<SegmentEntry> {
+    let first = chain.first().map_or(0, |entry| entry.number);
     let older = layout
         .segments
         .range(..first)
         .map(|&seq| SegmentEntry { seq, base_lsn: 0 });
     let chained = chain.iter().map(|entry| SegmentEntry {
-        seq: entry.header.number,
-        base_lsn: entry.header.lsn,
+        seq: entry.number,
+        base_lsn: entry.lsn,
     });
     older.chain(chained).collect()
 }
@@ -89,18 +89,12 @@ fn deliver_snapshot(directory: &Directory, lsn: u64, id: &[u8; 16], replay: &mut
     answer.map(|_| ()).map_err(|reason| missing(directory, lsn, reason))
 }
 
-/// A segment that replay needs.
-struct ChainEntry {
-    header: FileHeader,
-    path: std::path::PathBuf,
-}
-
 /// The segments that hold the records from an LSN on, oldest first. Older ones are not opened: gaps among them are
 /// what an unsynced deletion leaves.
-fn chain(directory: &Directory, layout: &Layout, id: &[u8; 16], from: u64) -> Result<Vec<ChainEntry>, Error> {
-    let mut chain: Vec<ChainEntry> = Vec::new();
+fn chain(directory: &Directory, layout: &Layout, id: &[u8; 16], from: u64) -> Result<Vec<FileHeader>, Error> {
+    let mut chain: Vec<FileHeader> = Vec::new();
     for &seq in layout.segments.iter().rev() {
-        if chain.last().is_some_and(|newer| newer.header.number != seq + 1) {
+        if chain.last().is_some_and(|newer| newer.number != seq + 1) {
             break;
         }
         let mut reader = FrameReader::segment(directory, seq)?;
@@ -108,7 +102,7 @@ fn chain(directory: &Directory, layout: &Layout, id: &[u8; 16], from: u64) -> Re
         if header.journal_id != *id {
             return Err(corrupt(&reader, 0, from, from, "the segment is of another journal"));
         }
-        if chain.last().is_some_and(|newer| newer.header.lsn < header.lsn) {
+        if chain.last().is_some_and(|newer| newer.lsn < header.lsn) {
             return Err(corrupt(
                 &reader,
                 0,
@@ -117,10 +111,7 @@ fn chain(directory: &Directory, layout: &Layout, id: &[u8; 16], from: u64) -> Re
                 "the segment begins after the one that follows it",
             ));
         }
-        chain.push(ChainEntry {
-            header,
-            path: reader.path,
-        });
+        chain.push(header);
         if header.lsn <= from {
             chain.reverse();
             return Ok(chain);
@@ -174,19 +165,20 @@ struct Walk<'r> {
 }
 
 impl<'r> Walk<'r> {
-    fn new(replay: &'r mut dyn Replay, from: u64, reach: u64, chain: &[ChainEntry]) -> Walk<'r> {
+    fn new(replay: &'r mut dyn Replay, from: u64, reach: u64, chain: &[FileHeader]) -> Walk<'r> {
         Walk {
             replay,
             from,
             reach,
-            lsn: chain.first().map_or(from, |entry| entry.header.lsn),
-            proven: chain.last().map_or(reach, |entry| entry.header.lsn.max(reach)),
+            lsn: chain.first().map_or(from, |entry| entry.lsn),
+            proven: chain.last().map_or(reach, |entry| entry.lsn.max(reach)),
             unproven: Group::new(from),
             bytes_since_snapshot: 0,
             missing: 0,
             closed: false,
             tail: Tail::Clean,
-            segments: Vec::new(),
+            // The number of files is bounded, and growing step by step would take twice the memory.
+            segments: Vec::with_capacity(chain.len()),
         }
     }
 

@@ -67,7 +67,7 @@ pub(crate) struct State {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Calls that made file content durable.
+    /// Calls that made frames durable, those that begin a segment included.
     pub syncs: u64,
     /// Commits.
     pub groups: u64,
@@ -351,6 +351,11 @@ impl Stats {
 }
 
 impl State {
+    /// An earlier failure is the one to tell of.
+    fn poison(&mut self, error: Error) {
+        self.poison.get_or_insert_with(|| Arc::new(error));
+    }
+
     fn usable(&self) -> Result<(), Error> {
         match &self.poison {
             Some(cause) => Err(Error::Poisoned(Arc::clone(cause))),
@@ -379,6 +384,8 @@ struct Turn<'j> {
 }
 
 enum Outcome {
+    /// What counts if the turn does not come to its end.
+    Panicked,
     /// Nothing was to be written.
     Idle,
     Committed(Option<SegmentEntry>),
@@ -391,8 +398,7 @@ impl<'j> Turn<'j> {
             journal,
             log: Some(log),
             group: Group::default(),
-            // What counts if the turn does not come to its end.
-            outcome: Outcome::Failed(Error::Panicked(journal.directory.path.clone())),
+            outcome: Outcome::Panicked,
         }
     }
 
@@ -446,10 +452,8 @@ impl Drop for Turn<'_> {
                     state.segments_since_snapshot += 1;
                 }
             }
-            Outcome::Failed(error) => {
-                // An earlier failure is the one to tell of.
-                state.poison.get_or_insert_with(|| Arc::new(error));
-            }
+            Outcome::Failed(error) => state.poison(error),
+            Outcome::Panicked => state.poison(Error::Panicked(self.journal.directory.path.clone())),
         }
         drop(state);
         self.journal.progress.notify_all();

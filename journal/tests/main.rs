@@ -12,4 +12,5 @@ mod group_commit;
 mod inspect;
 mod recovery;
 mod support;
+mod threads;
 mod truncation;

@@ -1,0 +1,178 @@
+//! Many threads at once, and power cuts while they are at it.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use backhaul_journal::{Journal, Options, SnapshotWriter, Urgency};
+
+use crate::support::{Collected, MemoryDisk, Unsynced, open, read, small};
+
+const WRITERS: usize = 6;
+const CUTS: usize = 300;
+
+/// How far each writer has come, as an application would keep it: the lock is held while a record is appended.
+#[derive(Default)]
+struct Table(Mutex<BTreeMap<u64, u64>>);
+
+impl Table {
+    fn append(&self, journal: &Journal, writer: u64, round: u64) -> backhaul_journal::Lsn {
+        let mut table = self.0.lock().unwrap();
+        let lsn = journal.append(&encode(writer, round), Urgency::Normal).unwrap();
+        table.insert(writer, round);
+        lsn
+    }
+
+    fn write(&self, snapshot: &mut SnapshotWriter<'_>) -> Result<(), backhaul_journal::Error> {
+        let table = self.0.lock().unwrap();
+        table
+            .iter()
+            .try_for_each(|(writer, round)| snapshot.record(&encode(*writer, *round)))
+    }
+}
+
+fn encode(writer: u64, round: u64) -> Vec<u8> {
+    [writer.to_le_bytes(), round.to_le_bytes()].concat()
+}
+
+/// The table that a replay makes. A record may come again whose effect the snapshot has; it never goes back further.
+fn rebuild(collected: &Collected) -> BTreeMap<u64, u64> {
+    let mut table = BTreeMap::new();
+    let decode = |bytes: &[u8]| {
+        let (writer, round) = bytes.split_at(8);
+        (
+            u64::from_le_bytes(writer.try_into().unwrap()),
+            u64::from_le_bytes(round.try_into().unwrap()),
+        )
+    };
+    table.extend(collected.snapshot.iter().map(|bytes| decode(bytes)));
+    for (_, bytes) in &collected.records {
+        let (writer, round) = decode(bytes);
+        let known = table.get(&writer).copied().unwrap_or(0);
+        assert!(round <= known + 1, "round {} of writer {writer} is missing", known + 1);
+        table.insert(writer, known.max(round));
+    }
+    table
+}
+
+/// Ends the other threads when this one ends, also by a failed assertion.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn power_cuts_among_writers_and_checkpoints_lose_nothing_acknowledged() {
+    let disk = MemoryDisk::new();
+    let (journal, _, _) = open(
+        &disk,
+        Options {
+            reserve: true,
+            ..small()
+        },
+    );
+    let table = Table::default();
+    let acknowledged: Vec<AtomicU64> = (0..WRITERS).map(|_| AtomicU64::new(0)).collect();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for (acknowledged, writer) in acknowledged.iter().zip(0..) {
+            let (journal, table, done) = (&journal, &table, &done);
+            scope.spawn(move || {
+                for round in 1.. {
+                    if done.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let lsn = table.append(journal, writer, round);
+                    journal.sync(lsn).unwrap();
+                    acknowledged.store(round, Ordering::SeqCst);
+                }
+            });
+        }
+        scope.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                journal.checkpoint(&mut |snapshot| table.write(snapshot)).unwrap();
+            }
+        });
+        let _ends = Ends(&done);
+        for cut in 0..CUTS {
+            let before: Vec<u64> = acknowledged.iter().map(|round| round.load(Ordering::SeqCst)).collect();
+            let crashed = disk.crash(if cut % 2 == 0 { Unsynced::Lost } else { Unsynced::Kept });
+            let (_, collected) = read(&crashed).unwrap_or_else(|error| panic!("after {before:?}: {error:?}"));
+            let found = rebuild(&collected);
+            for (writer, round) in (0..).zip(&before) {
+                assert!(
+                    found.get(&writer).copied().unwrap_or(0) >= *round,
+                    "writer {writer}: {found:?} {before:?}"
+                );
+            }
+        }
+    });
+    let rounds: BTreeMap<u64, u64> = (0..)
+        .zip(acknowledged.iter().map(|round| round.load(Ordering::SeqCst)))
+        .collect();
+    assert_eq!(journal.stats().records, rounds.values().sum());
+    journal.close().unwrap();
+    let (_, _, collected) = open(&disk, small());
+    assert_eq!(rebuild(&collected), rounds);
+}
+
+#[test]
+fn readers_beside_a_busy_writer_never_see_damage() {
+    let disk = MemoryDisk::new();
+    let (journal, _, _) = open(&disk, small());
+    let table = Table::default();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1.. {
+                if done.load(Ordering::SeqCst) {
+                    break;
+                }
+                let lsn = table.append(&journal, 0, round);
+                journal.sync(lsn).unwrap();
+                if round % 100 == 0 {
+                    journal.checkpoint(&mut |snapshot| table.write(snapshot)).unwrap();
+                }
+            }
+        });
+        let _ends = Ends(&done);
+        for _ in 0..CUTS {
+            match read(&disk) {
+                Ok((_, collected)) => drop(rebuild(&collected)),
+                Err(backhaul_journal::Error::Changing(_)) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_commit_delay_gathers_records_and_changes_nothing_else() {
+    let disk = MemoryDisk::new();
+    let (journal, _, _) = open(
+        &disk,
+        Options {
+            commit_delay: Duration::from_millis(1),
+            ..small()
+        },
+    );
+    let table = Table::default();
+    thread::scope(|scope| {
+        for writer in 0..WRITERS as u64 {
+            let (journal, table) = (&journal, &table);
+            scope.spawn(move || {
+                for round in 1..=10 {
+                    journal.sync(table.append(journal, writer, round)).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(journal.stats().records, 60);
+    let (_, _, collected) = open(&disk.crash(Unsynced::Lost), small());
+    assert!(rebuild(&collected).values().all(|round| *round == 10));
+}
