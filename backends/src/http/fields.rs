@@ -121,3 +121,87 @@ fn basic(credential: &Credential) -> Result<Field, Problem> {
 fn wrong(text: String) -> Problem {
     Problem::permanent(WebErrorStatus::UNEXPECTED_CLIENT_ERROR, text)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    fn given(name: &str, value: &str, secret: bool) -> Header {
+        Header {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            secret,
+        }
+    }
+
+    #[test]
+    fn a_header_that_could_change_the_message_is_refused_by_name_and_never_by_value() {
+        let rows = [
+            ("X-A\r\nHost", "x", "name"),
+            ("X A", "x", "not a token"),
+            ("", "x", "not a token"),
+            ("X-Key", "hush\r\nX-B: c", "x-key"),
+            ("X-Key", "hush\n", "x-key"),
+            ("X-Key", "hush\0", "x-key"),
+            ("Range", "bytes=0-", "range"),
+            ("Accept-Encoding", "gzip", "accept-encoding"),
+            ("Transfer-Encoding", "chunked", "transfer-encoding"),
+        ];
+        for (name, value, words) in rows {
+            let problem = Fields::check(&[given(name, value, true)], None).unwrap_err();
+            assert!(
+                problem.text.contains(words) && !problem.text.contains("hush"),
+                "{}",
+                problem.text
+            );
+        }
+    }
+
+    #[test]
+    fn fields_of_one_name_are_all_sent_and_leave_with_the_origin_where_they_must() {
+        let headers = [
+            given("X-Tag", "a", false),
+            given("X-Tag", "b", false),
+            given("X-Key", "k", true),
+        ];
+        let credential = Credential {
+            user: "Aladdin".to_owned(),
+            password: "open sesame".to_owned(),
+        };
+        let mut fields = Fields::check(&headers, Some(&credential)).unwrap();
+        let whole = Ask::Whole { given_up: None };
+        let head = fields.head(&whole).unwrap();
+        assert_eq!(head.get_all("x-tag").iter().count(), 2);
+        // The example of RFC 7617, section 2.
+        assert_eq!(head["authorization"], "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert!(head["authorization"].is_sensitive() && head["x-key"].is_sensitive());
+        fields.leave_origin();
+        let head = fields.head(&whole).unwrap();
+        assert_eq!((head.len(), head.get_all("x-tag").iter().count()), (2, 2));
+    }
+
+    #[test]
+    fn a_user_name_with_a_colon_is_refused() {
+        let credential = Credential {
+            user: "a:b".to_owned(),
+            password: String::new(),
+        };
+        assert!(
+            Fields::check(&[], Some(&credential))
+                .unwrap_err()
+                .text
+                .contains("colon")
+        );
+    }
+
+    #[test]
+    fn reserved_headers_are_in_lower_case_and_in_order() {
+        assert!(RESERVED_HEADERS.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(
+            RESERVED_HEADERS
+                .iter()
+                .all(|name| name.bytes().all(|byte| !byte.is_ascii_uppercase()))
+        );
+    }
+}

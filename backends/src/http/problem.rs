@@ -223,9 +223,118 @@ fn certificate_problem(error: &CertificateError) -> Problem {
             WebErrorStatus::CERTIFICATE_CONTAINS_ERRORS,
             &format!("contains errors: {error}"),
         ),
+        // Most tools make such a certificate when asked for a self-signed one, so the words of the library need help.
+        E::Other(_) if error.to_string().contains("CaUsedAsEndEntity") => refuse(
+            WebErrorStatus::CERTIFICATE_IS_INVALID,
+            "is itself a CA; make one with basicConstraints=CA:FALSE, or have it issued by a CA",
+        ),
         _ => refuse(
             WebErrorStatus::CERTIFICATE_IS_INVALID,
             &format!("is not acceptable: {error}"),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind_and_status(fault: Fault) -> (FailureKind, WebErrorStatus) {
+        let problem = Problem::from(fault);
+        (problem.kind, problem.status)
+    }
+
+    const AGAIN: FailureKind = FailureKind::Transient { retry_after: None };
+
+    #[test]
+    fn a_name_server_without_an_answer_is_no_network_and_a_name_without_an_address_is_one_attempt() {
+        let rows = [
+            ("Temporary failure in name resolution", FailureKind::Unreachable),
+            ("Try again", FailureKind::Unreachable),
+            ("words that nobody knows", FailureKind::Unreachable),
+            ("Name or service not known", AGAIN),
+            ("No address associated with hostname", AGAIN),
+            ("Name does not resolve", AGAIN),
+        ];
+        for (text, kind) in rows {
+            let fault = Fault::Name(format!("failed to lookup address information: {text}"));
+            assert_eq!(
+                kind_and_status(fault),
+                (kind, WebErrorStatus::HOST_NAME_NOT_RESOLVED),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn errors_of_the_network_are_told_apart_from_answers_of_the_server() {
+        use io::ErrorKind as E;
+        let address = ([127, 0, 0, 1], 1).into();
+        let connect = |kind: E| kind_and_status(Fault::Connect(address, kind.into()));
+        for kind in [
+            E::NetworkUnreachable,
+            E::HostUnreachable,
+            E::NetworkDown,
+            E::AddrNotAvailable,
+        ] {
+            assert_eq!(
+                connect(kind),
+                (FailureKind::Unreachable, WebErrorStatus::SERVER_UNREACHABLE),
+                "{kind}"
+            );
+        }
+        assert_eq!(connect(E::ConnectionRefused), (AGAIN, WebErrorStatus::CANNOT_CONNECT));
+        let broken = |kind: E| kind_and_status(Fault::Connection(kind.into()));
+        assert_eq!(broken(E::ConnectionReset), (AGAIN, WebErrorStatus::CONNECTION_RESET));
+        assert_eq!(broken(E::BrokenPipe), (AGAIN, WebErrorStatus::CONNECTION_RESET));
+        assert_eq!(broken(E::TimedOut), (AGAIN, WebErrorStatus::TIMEOUT));
+        assert_eq!(
+            broken(E::HostUnreachable),
+            (FailureKind::Unreachable, WebErrorStatus::SERVER_UNREACHABLE)
+        );
+        assert_eq!(broken(E::Other), (AGAIN, WebErrorStatus::CONNECTION_ABORTED));
+    }
+
+    #[test]
+    fn each_certificate_error_has_its_status() {
+        use CertificateError as E;
+        let rows = [
+            (
+                E::NotValidForName,
+                FailureKind::Permanent,
+                WebErrorStatus::CERTIFICATE_COMMON_NAME_IS_INCORRECT,
+            ),
+            (E::Expired, FailureKind::Permanent, WebErrorStatus::CERTIFICATE_EXPIRED),
+            (
+                E::NotValidYet,
+                FailureKind::ClockNotSet,
+                WebErrorStatus::CERTIFICATE_IS_INVALID,
+            ),
+            (E::Revoked, FailureKind::Permanent, WebErrorStatus::CERTIFICATE_REVOKED),
+            (
+                E::UnknownIssuer,
+                FailureKind::Permanent,
+                WebErrorStatus::CERTIFICATE_IS_INVALID,
+            ),
+            (
+                E::BadEncoding,
+                FailureKind::Permanent,
+                WebErrorStatus::CERTIFICATE_CONTAINS_ERRORS,
+            ),
+            (
+                E::BadSignature,
+                FailureKind::Permanent,
+                WebErrorStatus::CERTIFICATE_CONTAINS_ERRORS,
+            ),
+            (
+                E::InvalidPurpose,
+                FailureKind::Permanent,
+                WebErrorStatus::CERTIFICATE_IS_INVALID,
+            ),
+        ];
+        for (error, kind, status) in rows {
+            let fault = Fault::Tls(Box::new(rustls::Error::InvalidCertificate(error)));
+            assert_eq!(kind_and_status(fault), (kind, status), "{status}");
+        }
     }
 }

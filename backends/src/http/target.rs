@@ -116,3 +116,94 @@ fn credential(url: &Url) -> Option<Credential> {
         password: decode(password.unwrap_or_default()),
     })
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    fn target(text: &str) -> Target {
+        Target::parse(text).unwrap().0
+    }
+
+    #[test]
+    fn what_is_shown_holds_neither_user_info_nor_query_nor_fragment() {
+        let (target, credential) = Target::parse("HTTP://us%40er:p%3Ass@Example.COM:80/a%20b?sig=hush#part").unwrap();
+        assert_eq!(target.as_str(), "http://example.com/a%20b?sig=hush");
+        assert_eq!(target.place(), "http://example.com/a%20b");
+        assert_eq!(target.without_secrets(), "http://example.com/a%20b?***");
+        assert_eq!(
+            credential,
+            Some(Credential {
+                user: "us@er".to_owned(),
+                password: "p:ss".to_owned()
+            })
+        );
+        assert_eq!(Target::parse("http://example.com/").unwrap().1, None);
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_fetched_says_why() {
+        let rows = [
+            ("example.com/file", "must begin with http://"),
+            ("ftp://example.com/", "scheme ftp"),
+            ("http://", "empty host"),
+            ("http://[::1/", "invalid IPv6"),
+            ("http://a:99999/", "invalid port"),
+            ("http://b\u{fc}cher.example/", "xn--"),
+            ("http://a b/", "invalid"),
+        ];
+        for (text, words) in rows {
+            let problem = Target::parse(text).unwrap_err();
+            assert!(problem.text.contains(words), "{text}: {}", problem.text);
+        }
+        let long = format!("http://example.com/{}", "x".repeat(URL_BYTES_MAX));
+        assert!(Target::parse(&long).unwrap_err().text.contains("longer than"));
+    }
+
+    #[test]
+    fn hosts_come_in_every_form() {
+        for text in [
+            "http://[::1]:8080/",
+            "http://127.0.0.1/",
+            "https://xn--bcher-kva.example/",
+        ] {
+            assert_eq!(target(text).as_str(), text);
+        }
+    }
+
+    /// Source: RFC 3986, section 5.4.
+    #[test]
+    fn a_location_is_joined_as_the_rfc_shows() {
+        let base = target("http://a/b/c/d;p?q");
+        let rows = [
+            ("g", "http://a/b/c/g"),
+            ("./g", "http://a/b/c/g"),
+            ("g/", "http://a/b/c/g/"),
+            ("/g", "http://a/g"),
+            ("//g", "http://g/"),
+            ("?y", "http://a/b/c/d;p?y"),
+            ("g?y#s", "http://a/b/c/g?y"),
+            ("", "http://a/b/c/d;p?q"),
+            ("..", "http://a/b/"),
+            ("../../../g", "http://a/g"),
+            ("http://x:y@h/", "http://h/"),
+        ];
+        for (location, expected) in rows {
+            assert_eq!(base.join(location).unwrap().as_str(), expected, "{location}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        let base = target("http://example.com/a");
+        for (other, same) in [
+            ("http://EXAMPLE.com:80/b?c", true),
+            ("http://example.com:8080/", false),
+            ("https://example.com/", false),
+            ("http://www.example.com/", false),
+        ] {
+            assert_eq!(target(other).has_origin_of(&base), same, "{other}");
+        }
+    }
+}

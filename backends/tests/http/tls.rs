@@ -241,6 +241,29 @@ fn a_bad_certificate_is_refused_and_says_why() {
 }
 
 #[test]
+fn a_certificate_that_is_its_own_authority_is_refused_with_a_way_out() {
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let bundle = directory.path().join("self.pem");
+    fs::write(&bundle, certificate.pem()).unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let (address, _) = serve(
+        (certificate.der().clone(), key),
+        BOTH,
+        response("200 OK", "", b"hello"),
+        None,
+    );
+    let failure = try_get(&trusting(&bundle), &format!("https://{address}/"))
+        .0
+        .unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Permanent);
+    assert!(failure.message.contains("basicConstraints=CA:FALSE"), "{failure}");
+}
+
+#[test]
 fn without_a_length_only_close_notify_is_an_end() {
     let authority = Authority::new("ours");
     let body = b"HTTP/1.1 200 OK\r\n\r\nhello".to_vec();
