@@ -71,7 +71,7 @@ impl Socket {
         Ok(left.min(TICK).max(Duration::from_millis(1)))
     }
 
-    /// Reads what there is. In the body, [`io::ErrorKind::WouldBlock`] after a silent tick; otherwise it waits on.
+    /// Reads what there is; a socket that a raise shut down reads as ended. In the body, [`io::ErrorKind::WouldBlock`] after a silent tick; otherwise it waits on.
     pub(super) fn read(&mut self, attempt: &Attempt, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let wait = Self::next_wait(attempt)?;
@@ -82,8 +82,6 @@ impl Socket {
                 self.read_timeout = Some(wait);
             }
             match (&*self.stream).read(buffer) {
-                // A socket that a raise shut down reads as ended.
-                Ok(0) if attempt.interrupt.is_raised() => return Err(attempt.fail(Fault::Interrupted)),
                 Ok(0) => return Ok(0),
                 Ok(amount) => {
                     attempt.note_bytes();

@@ -2,7 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod conformance;
+mod framing;
+mod interrupts;
 mod redirects;
 mod server;
+mod throttle;
 mod tls;
 mod transfer;

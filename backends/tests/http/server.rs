@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use backhaul_backends::{
-    Backend, Failure, Head, Header, Held, HttpBackend, HttpConfig, Interrupt, Limits, Refused, Request, Sink,
-    Validators,
+    Backend, Failure, FailureKind, Head, Header, Held, HttpBackend, HttpConfig, Interrupt, Limits, Refused, Request,
+    Sink, Validators,
 };
 
 /// One thing that a connection does.
@@ -21,6 +21,8 @@ pub(crate) enum Step {
     Await(Receiver<()>),
     /// Tells the test.
     Tell(Sender<()>),
+    /// Sends a byte now and then, never silent for long, until the test says so.
+    Drip(Receiver<()>),
     /// Keeps the connection open until the other side ends it.
     Hold,
     /// Ends with a reset instead of a FIN.
@@ -87,6 +89,14 @@ fn play(mut stream: TcpStream, script: Vec<Step>, requests: &Sender<String>) {
                 }
             }
             Step::Await(gate) => gate.recv_timeout(Duration::from_secs(30)).unwrap(),
+            Step::Drip(gate) => {
+                // Far more drops than the pace of any flush needs, and far fewer than fill a buffer.
+                for _ in 0..1000 {
+                    if stream.write_all(b"x").is_err() || gate.recv_timeout(Duration::from_millis(20)).is_ok() {
+                        break;
+                    }
+                }
+            }
             Step::Tell(sender) => sender.send(()).unwrap(),
             Step::Hold => while stream.read(&mut [0; 4096]).is_ok_and(|amount| amount > 0) {},
             Step::Reset => {
@@ -177,6 +187,10 @@ pub(crate) fn rest(url: &str, offset_bytes: u64, total_bytes: u64) -> Request {
         }),
         ..request(url)
     }
+}
+
+pub(crate) fn transient(kind: FailureKind) -> bool {
+    matches!(kind, FailureKind::Transient { .. })
 }
 
 pub(crate) fn header(name: &str, value: &str, secret: bool) -> Header {

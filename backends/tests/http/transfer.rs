@@ -1,17 +1,13 @@
-//! Whole downloads, resumes, cuts, stalls and interrupts over plain HTTP.
+//! Whole downloads, resumes, cuts and stalls over plain HTTP.
 
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::net::TcpListener;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::server::{Kept, Server, Step, answer, backend, fetch, request, response, rest};
 use backhaul_backends::{Backend, FailureKind, Interrupt, Limits, Request, Restart, Start, WebErrorStatus};
 
-fn transient(kind: FailureKind) -> bool {
-    matches!(kind, FailureKind::Transient { .. })
-}
+use crate::server::{Kept, Server, Step, answer, backend, fetch, request, response, rest, transient};
 
 #[test]
 fn a_download_tells_the_head_then_the_bytes() {
@@ -93,25 +89,6 @@ fn a_weak_tag_alone_asks_for_no_range_at_all() {
     result.unwrap();
     assert_eq!(kept.head().start, Start::Restart(Restart::NoProof));
     assert!(!server.request().contains("range"));
-}
-
-#[test]
-fn a_large_body_comes_whole_whatever_ends_it() {
-    let body: Vec<u8> = (0..3_000_000_u32)
-        .map(|number| number.to_le_bytes()[0] ^ number.to_le_bytes()[1])
-        .collect();
-    let chunked = [b"2dc6c0\r\n".to_vec(), body.clone(), b"\r\n0\r\n\r\n".to_vec()].concat();
-    let rows = [
-        ("Content-Length: 3000000\r\n", body.clone()),
-        ("", body.clone()),
-        ("Transfer-Encoding: chunked\r\n", chunked),
-    ];
-    for (framing, sent) in rows {
-        let server = Server::once([format!("HTTP/1.1 200 OK\r\n{framing}\r\n").into_bytes(), sent].concat());
-        let (result, kept) = fetch(&request(&server.url("/")));
-        result.unwrap();
-        assert!(kept.bytes == body, "{framing}");
-    }
 }
 
 #[test]
@@ -197,31 +174,6 @@ fn a_reset_keeps_what_came_and_may_be_tried_again() {
 }
 
 #[test]
-fn a_body_that_only_the_close_ends_is_complete_after_an_orderly_end() {
-    let server = Server::once("HTTP/1.1 200 OK\r\n\r\nhello");
-    let (result, kept) = fetch(&request(&server.url("/")));
-    result.unwrap();
-    assert_eq!(kept.bytes, b"hello");
-    assert_eq!(kept.head().validators.total_bytes, None);
-}
-
-#[test]
-fn chunks_are_joined_and_a_missing_last_chunk_is_no_end() {
-    let server = Server::once("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n");
-    let (result, kept) = fetch(&request(&server.url("/")));
-    result.unwrap();
-    assert_eq!(kept.bytes, b"hello");
-    for cut in ["3\r\nhel\r\n", "3\r\nhel", "3\r\nhel\r\n2"] {
-        let server = Server::once(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{cut}"));
-        let (result, kept) = fetch(&request(&server.url("/")));
-        let failure = result.unwrap_err();
-        assert_eq!(kept.bytes, b"hel");
-        assert!(transient(failure.kind), "{cut:?} {failure}");
-        assert_eq!(failure.status, WebErrorStatus::DISCONNECTED, "{cut:?} {failure}");
-    }
-}
-
-#[test]
 fn silence_in_the_body_ends_the_attempt_after_the_stall_limit() {
     let server = Server::new(vec![vec![
         Step::Take,
@@ -287,6 +239,51 @@ fn a_trickle_is_no_stall_and_reaches_the_sink_piece_by_piece() {
 }
 
 #[test]
+fn a_steady_drip_reaches_the_sink_although_no_buffer_fills_and_no_silence_comes() {
+    let (tell, gate) = mpsc::channel();
+    let beginning = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n".to_vec();
+    let server = Server::new(vec![vec![Step::Take, Step::Send(beginning), Step::Drip(gate)]]);
+    let mut kept = Kept {
+        tell: Some(tell),
+        ..Kept::default()
+    };
+    let failure = backend()
+        .download(&request(&server.url("/")), &mut kept, &Interrupt::new())
+        .unwrap_err();
+    assert_eq!(failure.status, WebErrorStatus::DISCONNECTED);
+    assert!(
+        kept.bytes.len() < 1000,
+        "the drip went on until its end before the sink heard of it"
+    );
+}
+
+#[test]
+fn less_than_the_rest_is_kept_and_more_must_be_asked_for() {
+    let part = response(
+        "206 Partial Content",
+        "ETag: \"v1\"\r\nContent-Range: bytes 3-4/9\r\n",
+        b"lo",
+    );
+    let server = Server::once(part);
+    let (result, kept) = fetch(&rest(&server.url("/"), 3, 9));
+    assert_eq!(kept.bytes, b"lo");
+    assert!(transient(result.unwrap_err().kind));
+}
+
+#[test]
+fn all_bytes_held_already_end_well_without_another() {
+    let server = Server::once(response(
+        "416 Range Not Satisfiable",
+        "Content-Range: bytes */5\r\n",
+        b"no",
+    ));
+    let (result, kept) = fetch(&rest(&server.url("/"), 5, 5));
+    result.unwrap();
+    assert_eq!(kept.head().start, Start::Continue { offset_bytes: 5 });
+    assert!(kept.bytes.is_empty());
+}
+
+#[test]
 fn a_refused_connection_names_the_address_and_may_be_tried_again() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -349,138 +346,6 @@ fn a_fresh_connection_that_dies_is_not_tried_again_in_the_attempt() {
     let failure = fetch(&request(&server.url("/"))).0.unwrap_err();
     assert_eq!(failure.status, WebErrorStatus::DISCONNECTED, "{failure}");
     server.request();
-    assert!(server.no_more_requests());
-}
-
-#[test]
-fn two_downloads_share_a_connection_and_an_old_interrupt_does_not_reach_the_new_one() {
-    let (tell, heard) = mpsc::channel();
-    let (open, gate) = mpsc::channel();
-    let script = vec![
-        Step::Take,
-        Step::Send(response("200 OK", "", b"one")),
-        Step::Take,
-        Step::Tell(tell),
-        Step::Await(gate),
-        Step::Send(response("200 OK", "", b"two")),
-    ];
-    let server = Server::new(vec![script]);
-    let backend = Arc::new(backend());
-    let old = Interrupt::new();
-    backend
-        .download(&request(&server.url("/")), &mut Kept::default(), &old)
-        .unwrap();
-    let (other, url) = (Arc::clone(&backend), server.url("/"));
-    let second = thread::spawn(move || {
-        let mut kept = Kept::default();
-        let result = other.download(&request(&url), &mut kept, &Interrupt::new());
-        (result, kept.bytes)
-    });
-    heard.recv_timeout(Duration::from_secs(30)).unwrap();
-    old.raise();
-    open.send(()).unwrap();
-    let (result, bytes) = second.join().unwrap();
-    result.unwrap();
-    assert_eq!(bytes, b"two");
-}
-
-/// Runs an attempt on a thread, raises its interrupt when `ready` has come, and wants to hear of it.
-fn assert_interruptible(request: Request, ready: &mpsc::Receiver<()>) {
-    let interrupt = Interrupt::new();
-    let raised = interrupt.clone();
-    let (done, result) = mpsc::channel();
-    thread::spawn(move || {
-        let mut kept = Kept::default();
-        done.send(backend().download(&request, &mut kept, &raised)).unwrap();
-    });
-    ready.recv_timeout(Duration::from_secs(30)).unwrap();
-    interrupt.raise();
-    let failure = result
-        .recv_timeout(Duration::from_secs(30))
-        .expect("the attempt should end")
-        .unwrap_err();
-    assert_eq!(failure.kind, FailureKind::Interrupted, "{failure}");
-    assert_eq!(failure.status, WebErrorStatus::OPERATION_CANCELED);
-}
-
-#[test]
-fn an_interrupt_ends_the_wait_for_a_response() {
-    let (tell, heard) = mpsc::channel();
-    let server = Server::new(vec![vec![Step::Take, Step::Tell(tell), Step::Hold]]);
-    assert_interruptible(request(&server.url("/")), &heard);
-}
-
-#[test]
-fn an_interrupt_ends_a_read_of_the_body_whatever_its_framing() {
-    let long = "Content-Length: 5000000\r\n";
-    for framing in ["Content-Length: 100\r\n", long, "", "Transfer-Encoding: chunked\r\n"] {
-        let (tell, heard) = mpsc::channel();
-        let beginning = format!("HTTP/1.1 200 OK\r\n{framing}\r\n64\r\n");
-        let server = Server::new(vec![vec![
-            Step::Take,
-            Step::Send(beginning.into_bytes()),
-            Step::Tell(tell),
-            Step::Hold,
-        ]]);
-        assert_interruptible(request(&server.url("/")), &heard);
-    }
-}
-
-/// Whether the kernel has sent a SYN there and waits for the answer.
-fn is_connecting(address: SocketAddr) -> bool {
-    let SocketAddr::V4(address) = address else {
-        panic!("the listener is on IPv4")
-    };
-    let ip = u32::from_ne_bytes(address.ip().octets());
-    let remote = format!(" {ip:08X}:{:04X} 02 ", address.port());
-    std::fs::read_to_string("/proc/net/tcp").unwrap().contains(&remote)
-}
-
-#[test]
-fn an_interrupt_ends_a_connect_that_nobody_answers() {
-    // A listener whose queue is full drops what comes, so a connect waits for its limit.
-    let listener =
-        rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
-    rustix::net::bind(&listener, &"127.0.0.1:0".parse::<SocketAddr>().unwrap()).unwrap();
-    rustix::net::listen(&listener, 0).unwrap();
-    let listener = TcpListener::from(listener);
-    let address = listener.local_addr().unwrap();
-    let mut queued = Vec::new();
-    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
-        queued.push(stream);
-        assert!(queued.len() < 64, "the queue of the listener does not fill");
-    }
-    let (tell, heard) = mpsc::channel();
-    let connecting = thread::spawn(move || {
-        while !is_connecting(address) {
-            thread::yield_now();
-        }
-        tell.send(()).unwrap();
-    });
-    assert_interruptible(request(&format!("http://{address}/")), &heard);
-    connecting.join().unwrap();
-    let limits = Limits {
-        connect: Duration::from_millis(100),
-        ..Limits::default()
-    };
-    let failure = fetch(&Request {
-        limits,
-        ..request(&format!("http://{address}/"))
-    })
-    .0
-    .unwrap_err();
-    assert_eq!(failure.status, WebErrorStatus::TIMEOUT, "{failure}");
-}
-
-#[test]
-fn an_interrupt_raised_before_the_attempt_sends_nothing() {
-    let server = Server::once(response("200 OK", "", b""));
-    let interrupt = Interrupt::new();
-    interrupt.raise();
-    let failure = backend()
-        .download(&request(&server.url("/")), &mut Kept::default(), &interrupt)
-        .unwrap_err();
-    assert_eq!(failure.kind, FailureKind::Interrupted);
     assert!(server.no_more_requests());
 }
 
