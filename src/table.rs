@@ -131,6 +131,11 @@ impl Table {
         }
     }
 
+    /// Whether an operation is one of those that scheduling was restricted to.
+    pub(crate) fn is_chosen(&self, id: TransferId) -> bool {
+        self.only.as_ref().is_some_and(|only| only.contains(&id))
+    }
+
     /// How many operations may be scheduled, where they were restricted.
     pub(crate) fn restricted_to(&self) -> Option<usize> {
         self.only.as_ref().map(BTreeSet::len)

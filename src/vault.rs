@@ -143,11 +143,21 @@ impl Vault {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(Error::io("list", &self.directory, error)),
         };
-        let ids = names
-            .iter()
-            .filter_map(|name| name.to_str()?.strip_suffix(".sealed")?.parse().ok());
-        for id in ids.filter(|id| !is_kept(*id)) {
-            self.remove(id)?;
+        for name in names.iter().filter_map(|name| name.to_str()) {
+            let (id, is_temporary) = match name.strip_suffix(".tmp") {
+                Some(id) => (Some(id), true),
+                None => (name.strip_suffix(".sealed"), false),
+            };
+            match id.and_then(|id| id.parse().ok()) {
+                Some(id) if is_temporary || !is_kept(id) => {
+                    let path = self.directory.join(name);
+                    self.storage()
+                        .remove(&path)
+                        .map_err(|error| Error::io("remove", path, error))?;
+                }
+                // The key and what is not ours stay.
+                _ => {}
+            }
         }
         Ok(())
     }

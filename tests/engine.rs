@@ -46,6 +46,16 @@ impl Lab {
         }
     }
 
+    /// One with a small window, so that a small file meets every kind of crash point.
+    fn small() -> Self {
+        let mut lab = Self::new();
+        lab.config.buffer_bytes = 16 << 10;
+        lab.config.window.claim_bytes = 32 << 10;
+        lab.config.window.unclaimed_bytes_max = 64 << 10;
+        lab.config.window.short_path_bytes_max = 16 << 10;
+        lab
+    }
+
     fn open(&self) -> Engine {
         self.open_on(self.outside.on(Arc::new(Disk))).unwrap()
     }
@@ -191,14 +201,14 @@ fn bytes_that_were_damaged_on_disk_are_fetched_again_not_published() {
 
 #[test]
 fn a_kill_at_any_call_to_the_disk_loses_no_accepted_download_and_leaves_no_debris() {
-    let bytes = content(9 * MIB, 0);
+    let bytes = content(150_000, 0);
     let mut calls = 0;
     let mut finished = false;
     while !finished {
         calls += 1;
-        let lab = Lab::new();
+        let lab = Lab::small();
         lab.server.put(URL, Resource::new(bytes.clone(), "a"));
-        lab.server.script(URL, Act::CutAt(8_600_000));
+        lab.server.script(URL, Act::CutAt(140_000));
         let disk = CrashingDisk::after(calls);
         let environment = lab.outside.on(Arc::new(disk.clone()));
         let accepted = lab.open_on(environment).ok().and_then(|engine| {
@@ -223,14 +233,14 @@ fn a_kill_at_any_call_to_the_disk_loses_no_accepted_download_and_leaves_no_debri
 
 #[test]
 fn a_kill_at_any_call_to_the_disk_while_canceling_ends_in_a_cancel_or_a_whole_file() {
-    let bytes = content(2 * MIB, 0);
+    let bytes = content(80_000, 0);
     let mut calls = 0;
     let mut finished = false;
     while !finished {
         calls += 1;
-        let lab = Lab::new();
+        let lab = Lab::small();
         lab.server.put(URL, Resource::new(bytes.clone(), "a"));
-        lab.server.script(URL, Act::CutAt(1_500_000));
+        lab.server.script(URL, Act::CutAt(70_000));
         let id = {
             let engine = lab.open();
             let id = lab.add(&engine);

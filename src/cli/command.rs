@@ -8,7 +8,7 @@ use backhaul_backends::Backend;
 
 use super::args::{Args, Command, Global, Ids, Running};
 use super::exit::Exit;
-use super::{Failure, journal, output, reading, transfer};
+use super::{Failure, get, journal, output, reading, transfer};
 use crate::config::default_state_directory;
 use crate::{Config, Engine, Environment, Error, TransferId};
 
@@ -42,7 +42,7 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
             running,
             json,
             quiet,
-        } => transfer::get(&context, &download, &running, json, quiet),
+        } => get::run(&context, &download, &running, json, quiet),
         Command::Add { download, hold } => transfer::add(&context, &download, hold),
         Command::Run { until_idle, running } => transfer::run(&context, until_idle, &running),
         Command::Start(ids) => each(&context, &ids, Engine::start),

@@ -3,6 +3,7 @@
 mod args;
 mod command;
 mod exit;
+mod get;
 mod input;
 mod journal;
 mod output;

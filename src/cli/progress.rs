@@ -1,23 +1,18 @@
 //! Live progress: bars on a terminal, plain lines elsewhere.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output;
 use crate::{Engine, OperationView, TransferId, TransferStatus};
 
-/// How often bars are drawn.
-const TICK: Duration = Duration::from_millis(200);
-
 /// Shows what an engine does.
 pub(super) struct Progress {
     kind: Kind,
-    ends_shown: usize,
-    /// What was last said of those that wait, by operation.
-    said: HashMap<TransferId, TransferStatus>,
-    total: usize,
+    /// Where there is one download only, its waits are said too. A list would fill the terminal with them.
+    only: Option<TransferId>,
+    said: Option<TransferStatus>,
 }
 
 enum Kind {
@@ -30,7 +25,7 @@ enum Kind {
 }
 
 impl Progress {
-    pub(super) fn new(quiet: bool, total: usize) -> Self {
+    pub(super) fn new(quiet: bool, ids: &[TransferId]) -> Self {
         let kind = match (quiet, output::stderr_is_terminal()) {
             (true, _) => Kind::None,
             (false, true) => {
@@ -44,41 +39,29 @@ impl Progress {
         };
         Self {
             kind,
-            ends_shown: 0,
-            said: HashMap::new(),
-            total,
+            only: if let [id] = ids { Some(*id) } else { None },
+            said: None,
         }
     }
 
-    pub(super) fn tick(&self) -> Option<Duration> {
-        match self.kind {
-            Kind::None => None,
-            Kind::Lines | Kind::Bars { .. } => Some(TICK),
+    /// Says what has ended since the last time, and draws what runs.
+    pub(super) fn show(&mut self, engine: &Engine, ends: &[OperationView]) {
+        if matches!(self.kind, Kind::None) {
+            return;
         }
-    }
-
-    pub(super) fn show(&mut self, engine: &Engine) {
-        let ends = engine.ends(self.ends_shown);
-        self.ends_shown += ends.len();
-        for view in &ends {
+        for view in ends {
             self.line(&output::end_line(view));
         }
-        // A list of thousands would fill the terminal with waits; its ends are enough.
-        if self.total == 1 {
-            for view in engine.views().iter().filter(|view| !view.status.is_ended()) {
-                self.wait(view);
-            }
+        if let Some(view) = self.only.and_then(|id| engine.view(id).ok()) {
+            self.wait(&view);
         }
         if let Kind::Bars { all, bars } = &mut self.kind {
             draw(all, bars, &engine.running());
         }
     }
 
-    pub(super) fn finish(&mut self, engine: &Engine) {
-        if matches!(self.kind, Kind::None) {
-            return;
-        }
-        self.show(engine);
+    /// Takes the bars off the terminal.
+    pub(super) fn clear(&self) {
         if let Kind::Bars { all, .. } = &self.kind {
             // A terminal that is gone needs no clearing.
             let _ = all.clear();
@@ -87,8 +70,8 @@ impl Progress {
 
     /// Says once why a single download does not move.
     fn wait(&mut self, view: &OperationView) {
-        let waits = !matches!(view.status, TransferStatus::Running | TransferStatus::Queued);
-        if self.said.insert(view.id, view.status) == Some(view.status) || !waits {
+        let moves = matches!(view.status, TransferStatus::Running | TransferStatus::Queued);
+        if self.said.replace(view.status) == Some(view.status) || moves || view.status.is_ended() {
             return;
         }
         let reason = view.reason.map(|reason| reason.to_string()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Commands that create and run operations: `get`, `add`, `run`.
+//! Commands that create and run operations: `add`, `run`, and what `get` shares with them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,12 +12,8 @@ use super::args::{Download, Running};
 use super::command::{Context, backends};
 use super::exit::Exit;
 use super::input::{self, Line};
-use super::progress::Progress;
 use super::{Failure, output};
-use crate::{CheckedDownload, Config, Engine, Error, NewDownload, TransferId, TransferStatus, Until, check_downloads};
-
-/// Operations that an interrupted `get` names one by one.
-const KEPT_SHOWN_MAX: usize = 8;
+use crate::{CheckedDownload, Config, Engine, Error, NewDownload, Until, check_downloads};
 
 pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<Exit, Failure> {
     let lines = lines(download)?;
@@ -39,39 +35,6 @@ pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<
     Ok(Exit::Success)
 }
 
-pub(super) fn get(
-    context: &Context,
-    download: &Download,
-    running: &Running,
-    json: bool,
-    quiet: bool,
-) -> Result<Exit, Failure> {
-    let lines = lines(download)?;
-    let config = context.config_for(running);
-    let backends = backends(&config)?;
-    let downloads = checked(
-        context,
-        &config,
-        &backends,
-        &new_downloads(context, download, &lines, false)?,
-        &lines,
-    )?;
-    let engine = Arc::new(context.open(&config, &backends)?);
-    let ids = adopt_or_create(&engine, downloads, &lines)?;
-    drop(lines);
-    engine.restrict_to(Some(ids.iter().copied().collect()));
-    let signals = SignalWatch::start(&engine)?;
-    let mut progress = Progress::new(quiet || json, ids.len());
-    let tick = progress.tick();
-    let result = engine.run(Until::Idle, tick, |engine| progress.show(engine));
-    let signal = signals.end();
-    progress.finish(&engine);
-    result?;
-    let exit = report(&engine, &ids, signal, json, download)?;
-    close(engine)?;
-    Ok(exit)
-}
-
 pub(super) fn run(context: &Context, until_idle: bool, running: &Running) -> Result<Exit, Failure> {
     let config = context.config_for(running);
     let engine = Arc::new(context.open(&config, &backends(&config)?)?);
@@ -90,7 +53,7 @@ pub(super) fn run(context: &Context, until_idle: bool, running: &Running) -> Res
 }
 
 /// Everything is checked before the state directory is made or its lock waited for.
-fn checked(
+pub(super) fn checked(
     context: &Context,
     config: &Config,
     backends: &[Arc<dyn Backend>],
@@ -102,90 +65,7 @@ fn checked(
     checked.map_err(|(index, error)| at_line(lines, index, error))
 }
 
-/// Goes on with what is there already, and creates the rest, all of it or none.
-fn adopt_or_create(
-    engine: &Engine,
-    downloads: Vec<CheckedDownload>,
-    lines: &[Line],
-) -> Result<Vec<TransferId>, Failure> {
-    let mut ids = Vec::with_capacity(downloads.len());
-    let mut adopted = Vec::new();
-    let (mut fresh, mut places) = (Vec::with_capacity(downloads.len()), Vec::with_capacity(downloads.len()));
-    for (index, download) in downloads.into_iter().enumerate() {
-        if let Some(id) = engine.find_live(&download) {
-            adopted.push((id, download));
-        } else {
-            places.push(index);
-            fresh.push(download);
-        }
-    }
-    let created = engine.accept(fresh);
-    let created = created.map_err(|(index, error)| at_line(lines, places[index], error))?;
-    for (id, download) in adopted {
-        for name in engine.differences(id, &download)? {
-            output::note(&format!(
-                "--{name} differs from what operation {id} was created with, which counts; to change it, cancel that one first"
-            ));
-        }
-        go_on(engine, id)?;
-        ids.push(id);
-    }
-    ids.extend(created);
-    Ok(ids)
-}
-
-fn go_on(engine: &Engine, id: TransferId) -> Result<(), Error> {
-    let view = engine.view(id)?;
-    output::note(&format!(
-        "goes on with operation {id}: {} bytes are there",
-        view.bytes_done
-    ));
-    match view.status {
-        TransferStatus::Idle => engine.start(id),
-        // What is queued or being published needs no push.
-        TransferStatus::Queued | TransferStatus::Running => Ok(()),
-        _ => engine.resume(id),
-    }
-}
-
-/// Says what is kept of those that have not ended, acknowledges the ends, and finds the exit code.
-fn report(
-    engine: &Engine,
-    ids: &[TransferId],
-    signal: Option<i32>,
-    json: bool,
-    download: &Download,
-) -> Result<Exit, Failure> {
-    if json {
-        output::json_list(&ids.iter().filter_map(|id| engine.view(*id).ok()).collect::<Vec<_>>());
-    }
-    let from_list = download.input.is_some() || ids.len() > 1;
-    let (mut all_completed, mut open) = (true, 0);
-    let mut ended = Vec::with_capacity(ids.len());
-    for view in ids.iter().filter_map(|id| engine.view(*id).ok()) {
-        all_completed &= view.status == TransferStatus::Completed;
-        if view.status.is_ended() {
-            ended.push(view.id);
-        } else {
-            open += 1;
-            if open <= KEPT_SHOWN_MAX {
-                output::kept(&view, from_list);
-            }
-        }
-    }
-    if open > KEPT_SHOWN_MAX {
-        output::note(&format!("{open} operations are kept in all; 'list' shows them"));
-    }
-    engine.acknowledge(&ended)?;
-    Ok(match signal {
-        Some(SIGTERM) => Exit::Terminated,
-        Some(_) => Exit::Interrupted,
-        None if all_completed => Exit::Success,
-        None => Exit::TransferFailed,
-    })
-}
-
-fn close(engine: Arc<Engine>) -> Result<(), Failure> {
+pub(super) fn close(engine: Arc<Engine>) -> Result<(), Failure> {
     match Arc::into_inner(engine) {
         Some(engine) => Ok(engine.close()?),
         None => Ok(()),
@@ -193,7 +73,7 @@ fn close(engine: Arc<Engine>) -> Result<(), Failure> {
 }
 
 /// The URLs of the arguments and of the list, in this order.
-fn lines(download: &Download) -> Result<Vec<Line>, Failure> {
+pub(super) fn lines(download: &Download) -> Result<Vec<Line>, Failure> {
     let mut lines = Vec::new();
     let mut lists: Vec<PathBuf> = download.input.iter().cloned().collect();
     for url in &download.urls {
@@ -226,7 +106,7 @@ fn lines(download: &Download) -> Result<Vec<Line>, Failure> {
     Ok(lines)
 }
 
-fn new_downloads(
+pub(super) fn new_downloads(
     context: &Context,
     download: &Download,
     lines: &[Line],
@@ -266,7 +146,7 @@ fn new_downloads(
         .collect())
 }
 
-fn at_line(lines: &[Line], index: usize, error: Error) -> Failure {
+pub(super) fn at_line(lines: &[Line], index: usize, error: Error) -> Failure {
     let mut failure = Failure::from(error);
     if let Some(number) = lines.get(index).map(|line| line.number).filter(|number| *number > 0) {
         failure.message = format!("input line {number}: {}", failure.message);
@@ -275,14 +155,14 @@ fn at_line(lines: &[Line], index: usize, error: Error) -> Failure {
 }
 
 /// Stops the engine on SIGINT and SIGTERM; a second signal ends the process, which loses one window at most.
-struct SignalWatch {
+pub(super) struct SignalWatch {
     handle: Handle,
     thread: std::thread::JoinHandle<()>,
     seen: Arc<AtomicI32>,
 }
 
 impl SignalWatch {
-    fn start(engine: &Arc<Engine>) -> Result<Self, Failure> {
+    pub(super) fn start(engine: &Arc<Engine>) -> Result<Self, Failure> {
         let failed = |error| Failure::from(Error::io("watch for", "signals", error));
         let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
         let handle = signals.handle();
@@ -307,7 +187,7 @@ impl SignalWatch {
     }
 
     /// The signal that came, if one did.
-    fn end(self) -> Option<i32> {
+    pub(super) fn end(self) -> Option<i32> {
         self.handle.close();
         // It only waits for signals; a panic in it has been printed.
         let _ = self.thread.join();

@@ -173,7 +173,7 @@ impl Core {
             problem: rejected.to_string(),
         })?;
         state.ended += u64::from(is_end);
-        if is_end && state.table.restricted_to().is_some() {
+        if is_end && state.table.is_chosen(id) {
             state.ends.push(id);
         }
         state.failed += u64::from(is_failure);

@@ -306,6 +306,9 @@ fn perform(core: &Arc<Core>, work: Work) {
             core.let_go(&[operation.id], 0);
         }
     }
+    if let Err(error) = core.sweep_history().and_then(|()| core.checkpoint_if_due()) {
+        core.fail(error);
+    }
 }
 
 fn is_over(state: &core::State, until: Until) -> bool {

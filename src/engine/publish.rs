@@ -63,10 +63,6 @@ pub(crate) fn publish(core: &Arc<Core>, batch: Vec<Ready>) {
         core.fail(error);
     }
     core.let_go(&ids, ids.len());
-    let history = core.sweep_history().and_then(|()| core.checkpoint_if_due());
-    if let Err(error) = history {
-        core.fail(error);
-    }
 }
 
 fn publish_all(core: &Arc<Core>, batch: Vec<Ready>) -> Result<(), Error> {
