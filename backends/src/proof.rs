@@ -95,94 +95,25 @@ mod tests {
     #[test]
     fn only_a_strong_agreement_without_any_contradiction_is_proof() {
         // Each row: the rule, what is held (tag, modified, date, total), what came, the answer.
+        #[rustfmt::skip]
         let rows = [
             ("8.8.3.2 strong equal", ("\"a\"", "", "", 0), ("\"a\"", "", "", 0), Same),
-            (
-                "8.8.3.2 strong differ",
-                ("\"a\"", "", "", 9),
-                ("\"b\"", "", "", 9),
-                Different,
-            ),
-            (
-                "8.8.3.2 weak equal proves nothing",
-                ("W/\"a\"", "", "", 9),
-                ("W/\"a\"", "", "", 9),
-                Unproven,
-            ),
-            (
-                "8.8.3.2 turned weak proves nothing",
-                ("\"a\"", "", "", 9),
-                ("W/\"a\"", "", "", 9),
-                Unproven,
-            ),
-            (
-                "8.8.3.2 weak differ",
-                ("W/\"a\"", "", "", 9),
-                ("W/\"b\"", "", "", 9),
-                Different,
-            ),
-            (
-                "8.8.3 no quotes is no tag",
-                ("a", "", "", 9),
-                ("a", "", "", 9),
-                Unproven,
-            ),
-            (
-                "length contradicts the tag",
-                ("\"a\"", "", "", 9),
-                ("\"a\"", "", "", 8),
-                Different,
-            ),
-            (
-                "tag contradicts the time",
-                ("\"a\"", TEN, ELEVEN, 9),
-                ("\"b\"", TEN, ELEVEN, 9),
-                Different,
-            ),
-            (
-                "8.8.2.2 strong time and total",
-                ("", TEN, ELEVEN, 9),
-                ("", TEN, ELEVEN, 9),
-                Same,
-            ),
-            (
-                "8.8.2.2 strong time beside a weak tag",
-                ("W/\"a\"", TEN, ELEVEN, 9),
-                ("W/\"a\"", TEN, "", 9),
-                Same,
-            ),
-            (
-                "tag gone, strong time stays",
-                ("\"a\"", TEN, ELEVEN, 9),
-                ("", TEN, ELEVEN, 9),
-                Same,
-            ),
-            (
-                "8.8.2.2 same second is weak",
-                ("", TEN, TEN, 9),
-                ("", TEN, TEN, 9),
-                Unproven,
-            ),
-            (
-                "8.8.2.2 made before the change",
-                ("", ELEVEN, TEN, 9),
-                ("", ELEVEN, TEN, 9),
-                Unproven,
-            ),
+            ("8.8.3.2 strong differ", ("\"a\"", "", "", 9), ("\"b\"", "", "", 9), Different),
+            ("8.8.3.2 weak equal proves nothing", ("W/\"a\"", "", "", 9), ("W/\"a\"", "", "", 9), Unproven),
+            ("8.8.3.2 turned weak proves nothing", ("\"a\"", "", "", 9), ("W/\"a\"", "", "", 9), Unproven),
+            ("8.8.3.2 weak differ", ("W/\"a\"", "", "", 9), ("W/\"b\"", "", "", 9), Different),
+            ("8.8.3 no quotes is no tag", ("a", "", "", 9), ("a", "", "", 9), Unproven),
+            ("length contradicts the tag", ("\"a\"", "", "", 9), ("\"a\"", "", "", 8), Different),
+            ("tag contradicts the time", ("\"a\"", TEN, ELEVEN, 9), ("\"b\"", TEN, ELEVEN, 9), Different),
+            ("8.8.2.2 strong time and total", ("", TEN, ELEVEN, 9), ("", TEN, ELEVEN, 9), Same),
+            ("8.8.2.2 strong time beside a weak tag", ("W/\"a\"", TEN, ELEVEN, 9), ("W/\"a\"", TEN, "", 9), Same),
+            ("tag gone, strong time stays", ("\"a\"", TEN, ELEVEN, 9), ("", TEN, ELEVEN, 9), Same),
+            ("8.8.2.2 same second is weak", ("", TEN, TEN, 9), ("", TEN, TEN, 9), Unproven),
+            ("8.8.2.2 made before the change", ("", ELEVEN, TEN, 9), ("", ELEVEN, TEN, 9), Unproven),
             ("8.8.2.2 no Date is weak", ("", TEN, "", 9), ("", TEN, "", 9), Unproven),
-            (
-                "strong time, total unknown",
-                ("", TEN, ELEVEN, 9),
-                ("", TEN, ELEVEN, 0),
-                Unproven,
-            ),
+            ("strong time, total unknown", ("", TEN, ELEVEN, 9), ("", TEN, ELEVEN, 0), Unproven),
             ("times differ", ("", TEN, ELEVEN, 9), ("", ELEVEN, ELEVEN, 9), Different),
-            (
-                "5.6.7 one time, two forms",
-                ("", TEN, ELEVEN, 9),
-                ("", TEN_OLD_FORM, ELEVEN, 9),
-                Same,
-            ),
+            ("5.6.7 one time, two forms", ("", TEN, ELEVEN, 9), ("", TEN_OLD_FORM, ELEVEN, 9), Same),
             ("nothing to compare", ("\"a\"", "", "", 9), ("", "", "", 9), Unproven),
         ];
         for (rule, held, new, answer) in rows {

@@ -171,11 +171,8 @@ fn connect_any(addresses: &[SocketAddr], attempt: &Attempt) -> io::Result<TcpStr
 
 /// Whether nothing was said by the other side: there was no way to it.
 pub(super) fn is_unreachable(error: &io::Error) -> bool {
-    use io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable};
-    matches!(
-        error.kind(),
-        HostUnreachable | NetworkUnreachable | NetworkDown | AddrNotAvailable
-    )
+    use io::ErrorKind::{HostUnreachable, NetworkDown, NetworkUnreachable};
+    matches!(error.kind(), HostUnreachable | NetworkUnreachable | NetworkDown)
 }
 
 fn connect(address: SocketAddr, budget: Duration, attempt: &Attempt) -> io::Result<TcpStream> {

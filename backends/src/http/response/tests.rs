@@ -108,38 +108,15 @@ fn a_part_is_asked_for_only_where_its_answer_could_be_proven() {
     let given_up = Ask::Whole {
         given_up: Some(Restart::NoProof),
     };
+    #[rustfmt::skip]
     let rows = [
         ("13.1.5 strong tag", strong(), rest(Some("\"a\""))),
-        (
-            "13.1.5 tag before date",
-            held("\"a\"", OLD, Some(10)),
-            rest(Some("\"a\"")),
-        ),
-        (
-            "13.1.5 date where no tag is known",
-            held("", OLD, Some(10)),
-            rest(Some(OLD)),
-        ),
-        (
-            "13.1.5 no date beside a tag, even a weak one",
-            held("W/\"a\"", OLD, Some(10)),
-            rest(None),
-        ),
-        (
-            "8.8.1 weak tag proves nothing",
-            held("W/\"a\"", "", Some(10)),
-            given_up.clone(),
-        ),
-        (
-            "8.8.2.2 date of the same second",
-            held("", LATER, Some(10)),
-            given_up.clone(),
-        ),
-        (
-            "time without length proves nothing",
-            held("", OLD, None),
-            given_up.clone(),
-        ),
+        ("13.1.5 tag before date", held("\"a\"", OLD, Some(10)), rest(Some("\"a\""))),
+        ("13.1.5 date where no tag is known", held("", OLD, Some(10)), rest(Some(OLD))),
+        ("13.1.5 no date beside a tag, even a weak one", held("W/\"a\"", OLD, Some(10)), rest(None)),
+        ("8.8.1 weak tag proves nothing", held("W/\"a\"", "", Some(10)), given_up.clone()),
+        ("8.8.2.2 date of the same second", held("", LATER, Some(10)), given_up.clone()),
+        ("time without length proves nothing", held("", OLD, None), given_up.clone()),
         ("no validator", held("", "", Some(10)), given_up),
     ];
     for (rule, held, expected) in rows {
@@ -163,167 +140,35 @@ fn a_206_continues_only_at_the_asked_offset_and_under_proof() {
         last_modified: Some(modified.to_owned()),
         ..part(range, "")
     };
+    #[rustfmt::skip]
     let rows = [
-        (
-            "14.4 the asked rest",
-            strong(),
-            part("bytes 4-9/10", "\"a\""),
-            "continue",
-        ),
-        (
-            "14.1 unit in any case",
-            strong(),
-            part("Bytes 4-9/10", "\"a\""),
-            "continue",
-        ),
-        (
-            "14.4 total unsaid but known",
-            strong(),
-            part("bytes 4-9/*", "\"a\""),
-            "continue",
-        ),
-        (
-            "14.4 total never said",
-            held("\"a\"", "", None),
-            part("bytes 4-9/*", "\"a\""),
-            "ask whole, no proof",
-        ),
-        (
-            "14.4 total said now",
-            held("\"a\"", "", None),
-            part("bytes 4-9/10", "\"a\""),
-            "continue",
-        ),
-        (
-            "15.3.7.2 less than asked",
-            strong(),
-            part("bytes 4-7/10", "\"a\""),
-            "continue, more to come",
-        ),
-        (
-            "14.4 earlier offset",
-            strong(),
-            part("bytes 3-9/10", "\"a\""),
-            "ask whole, no proof",
-        ),
-        (
-            "14.4 later offset",
-            strong(),
-            part("bytes 5-9/10", "\"a\""),
-            "ask whole, no proof",
-        ),
-        (
-            "14.4 from the beginning",
-            strong(),
-            part("bytes 0-9/10", "\"a\""),
-            "ask whole, no proof",
-        ),
-        (
-            "14.4 other total",
-            strong(),
-            part("bytes 4-10/11", "\"a\""),
-            "ask whole, changed",
-        ),
-        (
-            "8.8.3 other tag",
-            strong(),
-            part("bytes 4-9/10", "\"b\""),
-            "ask whole, changed",
-        ),
-        (
-            "8.8.3 tag turned weak",
-            strong(),
-            part("bytes 4-9/10", "W/\"a\""),
-            "ask whole, no proof",
-        ),
-        (
-            "8.8 no validator",
-            strong(),
-            Reply {
-                etag: None,
-                ..part("bytes 4-9/10", "")
-            },
-            "ask whole, no proof",
-        ),
+        ("14.4 the asked rest", strong(), part("bytes 4-9/10", "\"a\""), "continue"),
+        ("14.1 unit in any case", strong(), part("Bytes 4-9/10", "\"a\""), "continue"),
+        ("14.4 total unsaid but known", strong(), part("bytes 4-9/*", "\"a\""), "continue"),
+        ("14.4 total never said", held("\"a\"", "", None), part("bytes 4-9/*", "\"a\""), "ask whole, no proof"),
+        ("14.4 total said now", held("\"a\"", "", None), part("bytes 4-9/10", "\"a\""), "continue"),
+        ("15.3.7.2 less than asked", strong(), part("bytes 4-7/10", "\"a\""), "continue, more to come"),
+        ("14.4 earlier offset", strong(), part("bytes 3-9/10", "\"a\""), "ask whole, no proof"),
+        ("14.4 later offset", strong(), part("bytes 5-9/10", "\"a\""), "ask whole, no proof"),
+        ("14.4 from the beginning", strong(), part("bytes 0-9/10", "\"a\""), "ask whole, no proof"),
+        ("14.4 other total", strong(), part("bytes 4-10/11", "\"a\""), "ask whole, changed"),
+        ("8.8.3 other tag", strong(), part("bytes 4-9/10", "\"b\""), "ask whole, changed"),
+        ("8.8.3 tag turned weak", strong(), part("bytes 4-9/10", "W/\"a\""), "ask whole, no proof"),
+        ("8.8 no validator", strong(), Reply { etag: None, ..part("bytes 4-9/10", "") }, "ask whole, no proof"),
         ("14.6 no Content-Range", strong(), reply(206), "ask whole, no proof"),
-        (
-            "14.4 reversed",
-            strong(),
-            part("bytes 4-3/10", "\"a\""),
-            "ask whole, no proof",
-        ),
-        (
-            "14.4 beyond its total",
-            strong(),
-            part("bytes 4-10/10", "\"a\""),
-            "ask whole, no proof",
-        ),
-        (
-            "14.4 signs",
-            strong(),
-            part("bytes +4-9/10", "\"a\""),
-            "ask whole, no proof",
-        ),
-        (
-            "14.4 other unit",
-            strong(),
-            part("lines 4-9/10", "\"a\""),
-            "ask whole, no proof",
-        ),
-        (
-            "14.4 not a number",
-            strong(),
-            part("bytes 4-18446744073709551616/10", "\"a\""),
-            "ask whole, no proof",
-        ),
-        (
-            "14.4 largest number",
-            strong(),
-            part("bytes 4-18446744073709551615/*", "\"a\""),
-            "ask whole, no proof",
-        ),
-        (
-            "8.8.2.2 same time",
-            held("", OLD, Some(10)),
-            by_time(OLD, "bytes 4-9/10"),
-            "continue",
-        ),
-        (
-            "8.8.2.2 beside a weak tag",
-            held("W/\"a\"", OLD, Some(10)),
-            by_time(OLD, "bytes 4-9/10"),
-            "continue",
-        ),
-        (
-            "8.8.2.2 other time",
-            held("", OLD, Some(10)),
-            by_time(OLDER, "bytes 4-9/10"),
-            "ask whole, changed",
-        ),
-        (
-            "time without total",
-            held("", OLD, Some(10)),
-            by_time(OLD, "bytes 4-9/*"),
-            "ask whole, no proof",
-        ),
-        (
-            "8.6 agreeing lengths",
-            strong(),
-            with(part("bytes 4-9/10", "\"a\""), Framing::Length(6)),
-            "continue",
-        ),
-        (
-            "8.6 other length",
-            strong(),
-            with(part("bytes 4-9/10", "\"a\""), Framing::Length(7)),
-            "fail, length",
-        ),
-        (
-            "chunked part",
-            strong(),
-            with(part("bytes 4-9/10", "\"a\""), Framing::Chunked),
-            "continue",
-        ),
+        ("14.4 reversed", strong(), part("bytes 4-3/10", "\"a\""), "ask whole, no proof"),
+        ("14.4 beyond its total", strong(), part("bytes 4-10/10", "\"a\""), "ask whole, no proof"),
+        ("14.4 signs", strong(), part("bytes +4-9/10", "\"a\""), "ask whole, no proof"),
+        ("14.4 other unit", strong(), part("lines 4-9/10", "\"a\""), "ask whole, no proof"),
+        ("14.4 not a number", strong(), part("bytes 4-18446744073709551616/10", "\"a\""), "ask whole, no proof"),
+        ("14.4 largest number", strong(), part("bytes 4-18446744073709551615/*", "\"a\""), "ask whole, no proof"),
+        ("8.8.2.2 same time", held("", OLD, Some(10)), by_time(OLD, "bytes 4-9/10"), "continue"),
+        ("8.8.2.2 beside a weak tag", held("W/\"a\"", OLD, Some(10)), by_time(OLD, "bytes 4-9/10"), "continue"),
+        ("8.8.2.2 other time", held("", OLD, Some(10)), by_time(OLDER, "bytes 4-9/10"), "ask whole, changed"),
+        ("time without total", held("", OLD, Some(10)), by_time(OLD, "bytes 4-9/*"), "ask whole, no proof"),
+        ("8.6 agreeing lengths", strong(), with(part("bytes 4-9/10", "\"a\""), Framing::Length(6)), "continue"),
+        ("8.6 other length", strong(), with(part("bytes 4-9/10", "\"a\""), Framing::Length(7)), "fail, length"),
+        ("chunked part", strong(), with(part("bytes 4-9/10", "\"a\""), Framing::Chunked), "continue"),
     ];
     for (rule, held, reply, expected) in rows {
         assert_eq!(word(&answer(Some(&held), None, &reply)), expected, "{rule}");
@@ -349,39 +194,15 @@ fn a_whole_answer_is_taken_from_the_beginning() {
             ..reply(status)
         }
     };
+    #[rustfmt::skip]
     let rows = [
         ("15.3.1", None, whole(200, "\"a\"", 10), "begin"),
         ("15.3.4 transformed on the way", None, whole(203, "\"a\"", 10), "begin"),
-        (
-            "14.2 range ignored",
-            Some(strong()),
-            whole(200, "\"a\"", 10),
-            "restart, range ignored",
-        ),
-        (
-            "13.1.5 condition failed",
-            Some(strong()),
-            whole(200, "\"b\"", 10),
-            "restart, changed",
-        ),
-        (
-            "13.1.5 other length",
-            Some(strong()),
-            whole(200, "\"a\"", 11),
-            "restart, changed",
-        ),
-        (
-            "15.3.4 in answer to a range",
-            Some(strong()),
-            whole(203, "\"b\"", 10),
-            "restart, changed",
-        ),
-        (
-            "no proof was possible",
-            Some(held("", "", Some(10))),
-            whole(200, "\"a\"", 10),
-            "restart, no proof",
-        ),
+        ("14.2 range ignored", Some(strong()), whole(200, "\"a\"", 10), "restart, range ignored"),
+        ("13.1.5 condition failed", Some(strong()), whole(200, "\"b\"", 10), "restart, changed"),
+        ("13.1.5 other length", Some(strong()), whole(200, "\"a\"", 11), "restart, changed"),
+        ("15.3.4 in answer to a range", Some(strong()), whole(203, "\"b\"", 10), "restart, changed"),
+        ("no proof was possible", Some(held("", "", Some(10))), whole(200, "\"a\"", 10), "restart, no proof"),
     ];
     for (rule, held, reply, expected) in rows {
         assert_eq!(word(&answer(held.as_ref(), None, &reply)), expected, "{rule}");
@@ -413,73 +234,19 @@ fn a_416_completes_only_what_was_announced_as_whole() {
         etag: None,
         ..unsatisfied(range, "")
     };
+    #[rustfmt::skip]
     let rows = [
-        (
-            "15.5.17 all is held",
-            all("\"a\"", Some(10)),
-            silent("bytes */10"),
-            "complete",
-        ),
-        (
-            "15.5.17 all is held, and said so",
-            all("\"a\"", Some(10)),
-            unsatisfied("bytes */10", "\"a\""),
-            "complete",
-        ),
-        (
-            "length never announced",
-            all("\"a\"", None),
-            silent("bytes */10"),
-            "ask whole, beyond end",
-        ),
-        (
-            "length never announced, tag equal",
-            all("\"a\"", None),
-            unsatisfied("bytes */10", "\"a\""),
-            "complete",
-        ),
-        (
-            "other tag",
-            all("\"a\"", Some(10)),
-            unsatisfied("bytes */10", "\"b\""),
-            "ask whole, changed",
-        ),
-        (
-            "shorter now",
-            all("\"a\"", Some(10)),
-            silent("bytes */5"),
-            "ask whole, changed",
-        ),
-        (
-            "longer now",
-            all("\"a\"", Some(10)),
-            silent("bytes */11"),
-            "ask whole, changed",
-        ),
-        (
-            "shorter than held",
-            all("\"a\"", None),
-            silent("bytes */5"),
-            "ask whole, beyond end",
-        ),
-        (
-            "not all is held",
-            strong(),
-            silent("bytes */10"),
-            "ask whole, beyond end",
-        ),
-        (
-            "15.5.17 no length",
-            all("\"a\"", Some(10)),
-            reply(416),
-            "ask whole, beyond end",
-        ),
-        (
-            "14.4 malformed",
-            all("\"a\"", Some(10)),
-            silent("bytes */ten"),
-            "ask whole, beyond end",
-        ),
+        ("15.5.17 all is held", all("\"a\"", Some(10)), silent("bytes */10"), "complete"),
+        ("15.5.17 all is held, and said so", all("\"a\"", Some(10)), unsatisfied("bytes */10", "\"a\""), "complete"),
+        ("length never announced", all("\"a\"", None), silent("bytes */10"), "ask whole, beyond end"),
+        ("length never announced, tag equal", all("\"a\"", None), unsatisfied("bytes */10", "\"a\""), "complete"),
+        ("other tag", all("\"a\"", Some(10)), unsatisfied("bytes */10", "\"b\""), "ask whole, changed"),
+        ("shorter now", all("\"a\"", Some(10)), silent("bytes */5"), "ask whole, changed"),
+        ("longer now", all("\"a\"", Some(10)), silent("bytes */11"), "ask whole, changed"),
+        ("shorter than held", all("\"a\"", None), silent("bytes */5"), "ask whole, beyond end"),
+        ("not all is held", strong(), silent("bytes */10"), "ask whole, beyond end"),
+        ("15.5.17 no length", all("\"a\"", Some(10)), reply(416), "ask whole, beyond end"),
+        ("14.4 malformed", all("\"a\"", Some(10)), silent("bytes */ten"), "ask whole, beyond end"),
     ];
     for (rule, held, reply, expected) in rows {
         assert_eq!(word(&answer(Some(&held), None, &reply)), expected, "{rule}");
@@ -578,22 +345,14 @@ fn other_statuses_redirect_or_fail_as_their_sections_say() {
 
 #[test]
 fn retry_after_counts_from_the_servers_own_clock() {
+    let since_now = proof::date(LATER).and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    #[rustfmt::skip]
     let rows = [
         ("seconds", "120", Some(OLD), Some(Duration::from_secs(120))),
         ("a date", LATER, Some(OLD), Some(Duration::from_secs(60))),
         ("a date that is past", OLD, Some(LATER), Some(Duration::ZERO)),
-        (
-            "a date without a Date counts from here",
-            LATER,
-            None,
-            proof::date(LATER).and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()),
-        ),
-        (
-            "more seconds than fit",
-            "99999999999999999999999",
-            None,
-            Some(Duration::from_secs(u64::from(u32::MAX))),
-        ),
+        ("a date without a Date counts from here", LATER, None, since_now),
+        ("more seconds than fit", "99999999999999999999999", None, Some(Duration::from_secs(u64::from(u32::MAX)))),
         ("nonsense", "soon", None, None),
         ("negative", "-1", None, None),
         ("nothing", "", None, None),
