@@ -19,7 +19,8 @@ pub use backhaul_backends::{Backend, Limits, WebErrorStatus};
 pub use backhaul_journal::Storage;
 pub use config::{Config, Window};
 pub use engine::{
-    CheckedDownload, Engine, NewDownload, OperationView, Until, ViewError, backends, check_downloads, read_operations,
+    Catalog, CheckedDownload, Engine, NewDownload, OperationView, Until, ViewError, backends, check_downloads,
+    read_catalog,
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;

@@ -59,6 +59,27 @@ pub struct Header {
     pub secret: bool,
 }
 
+/// Request headers that this backend sets itself, in lower case: each would change what a response means or where it
+/// ends.
+pub const RESERVED_HEADERS: &[&str] = &[
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "expect",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "keep-alive",
+    "proxy-connection",
+    "range",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// A user name and a password. `Debug` shows neither.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {

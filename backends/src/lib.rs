@@ -16,11 +16,12 @@ mod throttle;
 mod web_error_status;
 
 pub use backend::{
-    Backend, Capabilities, Credential, Head, Header, Held, Limits, Refused, Request, Restart, Sink, Start, Validators,
+    Backend, Capabilities, Credential, Head, Header, Held, Limits, RESERVED_HEADERS, Refused, Request, Restart, Sink,
+    Start, Validators,
 };
 pub use failure::{Failure, FailureKind};
 #[cfg(feature = "http")]
-pub use http::{HttpBackend, HttpConfig, HttpConfigError, RESERVED_HEADERS};
+pub use http::{HttpBackend, HttpConfig, HttpConfigError};
 pub use interrupt::{Binding, Interrupt};
 #[cfg(feature = "memory")]
 pub use memory::{Act, Attempted, MemoryBackend, Resource};

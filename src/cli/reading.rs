@@ -8,13 +8,15 @@ use super::exit::Exit;
 use super::{Failure, output};
 use crate::config::Layout;
 use crate::environment::engine_holder;
-use crate::{Engine, Error, OperationView, TransferId, TransferStatus, read_operations};
+use crate::{Catalog, Engine, Error, OperationView, TransferId, TransferStatus, read_catalog};
 
 /// How often `wait` looks at the journal.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 pub(super) fn list(context: &Context, json: bool, all_apps: bool) -> Result<Exit, Failure> {
-    let mut views = read_operations(&context.state_directory, &context.environment)?;
+    let catalog = read_catalog(&context.state_directory, &context.environment)?;
+    note_lost(&catalog);
+    let mut views = catalog.operations;
     views.retain(|view| all_apps || view.app == context.app);
     if json {
         output::json_list(&views);
@@ -38,8 +40,10 @@ pub(super) fn explain(context: &Context, id: Option<TransferId>) -> Result<Exit,
     if let Some(id) = id {
         output::explanation(&find(context, id)?);
     } else {
-        let views = read_operations(&context.state_directory, &context.environment)?;
-        for view in views
+        let catalog = read_catalog(&context.state_directory, &context.environment)?;
+        note_lost(&catalog);
+        for view in catalog
+            .operations
             .iter()
             .filter(|view| view.app == context.app && !view.status.is_ended())
         {
@@ -49,8 +53,18 @@ pub(super) fn explain(context: &Context, id: Option<TransferId>) -> Result<Exit,
     Ok(Exit::Success)
 }
 
+/// An end that nobody was told of must not go in silence.
+fn note_lost(catalog: &Catalog) {
+    if catalog.unacknowledged_lost > 0 {
+        let count = catalog.unacknowledged_lost;
+        output::note(&format!(
+            "{count} ends went out of the history before they were acknowledged"
+        ));
+    }
+}
+
 fn find(context: &Context, id: TransferId) -> Result<OperationView, Failure> {
-    let views = read_operations(&context.state_directory, &context.environment)?;
+    let views = read_catalog(&context.state_directory, &context.environment)?.operations;
     Ok(views
         .into_iter()
         .find(|view| view.id == id)
@@ -61,7 +75,7 @@ pub(super) fn wait(context: &Context, ids: &[TransferId], timeout: Option<Durati
     let end = timeout.map(|timeout| Instant::now() + timeout);
     let lock = Layout::new(&context.state_directory).lock();
     loop {
-        let views = read_operations(&context.state_directory, &context.environment)?;
+        let views = read_catalog(&context.state_directory, &context.environment)?.operations;
         let named: Vec<&OperationView> = ids
             .iter()
             .map(|id| views.iter().find(|view| view.id == *id).ok_or(Error::UnknownId(*id)))

@@ -1,6 +1,7 @@
 //! Creation: everything is checked first, then everything is durable before the first id is given out.
 
 use std::collections::HashSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use backhaul_journal::{FileKind, Lsn, Urgency};
@@ -63,8 +64,14 @@ pub fn check_downloads(
     schemes: &[&str],
 ) -> Result<Vec<CheckedDownload>, (usize, Error)> {
     let mut checked: Vec<CheckedDownload> = Vec::with_capacity(downloads.len());
+    let mut checks = Checker {
+        config,
+        environment,
+        schemes,
+        directory: None,
+    };
     for (index, download) in downloads.iter().enumerate() {
-        checked.push(check(download, config, environment, schemes).map_err(|error| (index, error))?);
+        checked.push(checks.check(download).map_err(|error| (index, error))?);
     }
     check_distinct(&checked)?;
     Ok(checked)
@@ -201,91 +208,105 @@ impl Engine {
     }
 }
 
-fn check(
-    download: &NewDownload,
-    config: &Config,
-    environment: &Environment,
-    schemes: &[&str],
-) -> Result<CheckedDownload, Error> {
-    let address = Address::parse(&download.url, schemes)?;
-    let destination = resolve(&download.destination, &address, config, environment)?;
-    check_destination(environment, &destination, download.collision)?;
-    let (headers, secret_headers) = check_headers(download)?;
-    let secrets = Secrets::new(address.secret_url, address.credential, secret_headers);
-    let spec = Spec {
-        kind: Kind::Download,
-        url: address.shown,
-        destination,
-        app: download.app.clone(),
-        owner_uid: rustix::process::getuid().as_raw(),
-        group: None,
-        headers,
-        has_secrets: !secrets.is_empty(),
-        sha256: download.sha256,
-        expected_bytes: download.expected_bytes,
-        collision: download.collision,
-        priority: download.priority,
-    };
-    let mut id = [0; 16];
-    environment.random.fill(&mut id);
-    Ok(CheckedDownload {
-        id: TransferId(id),
-        spec: Shared::new(spec),
-        secrets,
-        hold: download.hold,
-    })
+/// Checks one download after another; lists mostly name one directory, which is then looked at once.
+struct Checker<'a> {
+    config: &'a Config,
+    environment: &'a Environment,
+    schemes: &'a [&'a str],
+    /// The last directory, as given and resolved, that can be written to.
+    directory: Option<(PathBuf, PathBuf)>,
 }
 
-/// The absolute destination, with the symlinks of its directory resolved: one file has one name here.
-fn resolve(asked: &Path, address: &Address, config: &Config, environment: &Environment) -> Result<PathBuf, Error> {
-    let is_directory = asked.as_os_str().as_encoded_bytes().ends_with(b"/");
-    let asked = if is_directory {
-        asked.join(address.file_name())
-    } else {
-        asked.to_path_buf()
-    };
-    let current = std::env::current_dir().map_err(|error| Error::io("find", "current directory", error))?;
-    let path = parse_destination(&asked, &current)?;
-    let refuse = |problem: String| Error::invalid("destination", path.display().to_string(), problem);
-    let directory = directory_of(&path);
-    let resolved = environment
-        .storage
-        .resolve(directory)
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => refuse(format!(
-                "its directory '{}' does not exist; make it first",
-                directory.display()
-            )),
-            std::io::ErrorKind::NotADirectory => refuse(format!("'{}' is no directory", directory.display())),
-            _ => refuse(format!("its directory cannot be looked at: {error}")),
+impl Checker<'_> {
+    fn check(&mut self, download: &NewDownload) -> Result<CheckedDownload, Error> {
+        let address = Address::parse(&download.url, self.schemes)?;
+        let destination = self.destination(&download.destination, &address)?;
+        check_free(self.environment, &destination, download.collision)?;
+        let (headers, secret_headers) = check_headers(download)?;
+        let secrets = Secrets::new(address.secret_url, address.credential, secret_headers);
+        let spec = Spec {
+            kind: Kind::Download,
+            url: address.shown,
+            destination,
+            app: download.app.clone(),
+            owner_uid: rustix::process::getuid().as_raw(),
+            group: None,
+            headers,
+            has_secrets: !secrets.is_empty(),
+            sha256: download.sha256,
+            expected_bytes: download.expected_bytes,
+            collision: download.collision,
+            priority: download.priority,
+        };
+        let mut id = [0; 16];
+        self.environment.random.fill(&mut id);
+        Ok(CheckedDownload {
+            id: TransferId(id),
+            spec: Shared::new(spec),
+            secrets,
+            hold: download.hold,
+        })
+    }
+
+    /// The absolute destination, with the symlinks of its directory resolved: one file has one name here.
+    fn destination(&mut self, asked: &Path, address: &Address) -> Result<PathBuf, Error> {
+        let is_directory = asked.as_os_str().as_encoded_bytes().ends_with(b"/");
+        let asked = if is_directory {
+            asked.join(address.file_name())
+        } else {
+            asked.to_path_buf()
+        };
+        let current = std::env::current_dir().map_err(|error| Error::io("find", "current directory", error))?;
+        let path = parse_destination(&asked, &current)?;
+        let resolved = self.directory(&path)?.join(path.file_name().unwrap_or_default());
+        let roots = &self.config.roots;
+        if !roots.is_empty() && !roots.iter().any(|root| resolved.starts_with(root)) {
+            let roots: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
+            return Err(refused(
+                &path,
+                format!("is outside of the allowed directories: {}", roots.join(", ")),
+            ));
+        }
+        Ok(resolved)
+    }
+
+    /// The directory of a destination, resolved, and writable.
+    fn directory(&mut self, path: &Path) -> Result<PathBuf, Error> {
+        let directory = directory_of(path);
+        if let Some((_, resolved)) = self.directory.as_ref().filter(|(given, _)| given == directory) {
+            return Ok(resolved.clone());
+        }
+        let storage = &self.environment.storage;
+        let shown = directory.display();
+        let resolved = storage.resolve(directory).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => refused(path, format!("its directory '{shown}' does not exist; make it first")),
+            io::ErrorKind::NotADirectory => refused(path, format!("'{shown}' is no directory")),
+            _ => refused(path, format!("its directory cannot be looked at: {error}")),
         })?;
-    let resolved = resolved.join(path.file_name().unwrap_or_default());
-    let roots = &config.roots;
-    if !roots.is_empty() && !roots.iter().any(|root| resolved.starts_with(root)) {
-        let roots: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
-        return Err(refuse(format!(
-            "is outside of the allowed directories: {}",
-            roots.join(", ")
-        )));
+        let writable = storage.check_writable(&resolved);
+        writable.map_err(|error| refused(path, format!("its directory cannot be written to: {error}")))?;
+        self.directory = Some((directory.to_path_buf(), resolved.clone()));
+        Ok(resolved)
     }
-    Ok(resolved)
 }
 
-fn check_destination(environment: &Environment, path: &Path, collision: Collision) -> Result<(), Error> {
-    let refuse = |problem: String| Err(Error::invalid("destination", path.display().to_string(), problem));
-    let storage = &environment.storage;
-    match storage.stat(path).map(|stat| stat.kind) {
-        Ok(FileKind::Directory) => return refuse("is a directory; give a file name, or end it with '/'".into()),
-        Ok(FileKind::Symlink) => return refuse("is a symlink; give the file it points to".into()),
-        Ok(FileKind::Other) => return refuse("is no regular file".into()),
-        Ok(_) if collision == Collision::Fail => return Err(Error::DestinationExists(path.to_path_buf())),
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return refuse(format!("cannot be looked at: {error}")),
-    }
-    match storage.check_writable(directory_of(path)) {
-        Ok(()) => Ok(()),
-        Err(error) => refuse(format!("its directory cannot be written to: {error}")),
+fn refused(path: &Path, problem: impl Into<String>) -> Error {
+    Error::invalid("destination", path.display().to_string(), problem)
+}
+
+/// Nothing stands under the destination that must not be replaced.
+fn check_free(environment: &Environment, path: &Path, collision: Collision) -> Result<(), Error> {
+    let kind = match environment.storage.stat(path) {
+        Ok(stat) => stat.kind,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(refused(path, format!("cannot be looked at: {error}"))),
+    };
+    match kind {
+        FileKind::Directory => Err(refused(path, "is a directory; give a file name, or end it with '/'")),
+        FileKind::Symlink => Err(refused(path, "is a symlink; give the file it points to")),
+        FileKind::Other => Err(refused(path, "is no regular file")),
+        FileKind::File if collision == Collision::Fail => Err(Error::DestinationExists(path.to_path_buf())),
+        FileKind::File => Ok(()),
     }
 }
 

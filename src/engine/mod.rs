@@ -368,14 +368,24 @@ impl Replay for Rebuilding {
     }
 }
 
-/// The operations of a state directory as its journal says, without its lock and without writing anything.
+/// What a state directory holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Catalog {
+    /// All operations, in the order of their creation.
+    pub operations: Vec<OperationView>,
+    /// Ends that went out of the history before anybody acknowledged them.
+    pub unacknowledged_lost: u64,
+}
+
+/// Reads a state directory as its journal tells it, without its lock and without writing anything.
 ///
 /// # Errors
 /// [`Error::Journal`] where the journal is damaged or of another format.
-pub fn read_operations(directory: &Path, environment: &Environment) -> Result<Vec<OperationView>, Error> {
+pub fn read_catalog(directory: &Path, environment: &Environment) -> Result<Catalog, Error> {
     let layout = Layout::new(directory);
     match environment.storage.stat(&layout.journal()) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Catalog::default()),
         Err(error) => return Err(Error::io("look at", layout.journal(), error)),
         Ok(_) => {}
     }
@@ -386,9 +396,10 @@ pub fn read_operations(directory: &Path, environment: &Environment) -> Result<Ve
     if !engine_runs {
         table.reopened(environment.clock.now());
     }
-    Ok(table
-        .in_order()
-        .into_iter()
-        .map(|operation| OperationView::new(operation, engine_runs, None))
-        .collect())
+    let view = |operation| OperationView::new(operation, engine_runs, None);
+    let unacknowledged_lost = table.unacknowledged_lost();
+    Ok(Catalog {
+        operations: table.in_order().into_iter().map(view).collect(),
+        unacknowledged_lost,
+    })
 }

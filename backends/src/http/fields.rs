@@ -6,28 +6,7 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::problem::Problem;
 use super::response::Ask;
-use crate::{Credential, Header, WebErrorStatus};
-
-/// Request headers that this backend sets itself, in lower case: each would change what a response means or where it
-/// ends.
-pub const RESERVED_HEADERS: &[&str] = &[
-    "accept-encoding",
-    "connection",
-    "content-length",
-    "expect",
-    "if-match",
-    "if-modified-since",
-    "if-none-match",
-    "if-range",
-    "if-unmodified-since",
-    "keep-alive",
-    "proxy-connection",
-    "range",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+use crate::{Credential, Header, RESERVED_HEADERS, WebErrorStatus};
 
 /// Headers that never follow to another origin, whatever their flag (RFC 9110, section 15.4, on redirects).
 const ORIGIN_BOUND: &[&str] = &["authorization", "cookie", "host", "proxy-authorization"];

@@ -25,7 +25,6 @@ use self::attempt::Attempt;
 use self::body::Transfer;
 use self::connector::{NoResolver, WireConnector};
 use self::fields::Fields;
-pub use self::fields::RESERVED_HEADERS;
 use self::problem::Problem;
 use self::response::{Accepted, Ask, Decision, Reply};
 use self::roots::{Sources, TlsSetup};
