@@ -15,9 +15,11 @@ mod rust;
 use rust::{blanked, functions, has_word, is_word, paths_named, without_test_modules};
 
 const FUNCTION_LINES_MAX: usize = 70;
-/// Tests may be longer: a table of cases is data.
-const TEST_LINES_MAX: usize = 100;
+/// Tests may be longer: a table of cases is data, and rustfmt gives each value a line of its own.
+const TEST_LINES_MAX: usize = 200;
 const FILE_LINES_MAX: usize = 600;
+/// A file that is tests as a whole.
+const TEST_FILE_LINES_MAX: usize = 1000;
 
 /// Modules of `src/` from the edge to the core: one may name those of its own row and of the rows below it.
 const LAYERS: &[&[&str]] = &[
@@ -173,16 +175,15 @@ fn functions_and_files_stay_short_enough_to_read() {
                 .unwrap();
             }
         }
-        let counted = if source.product.is_empty() {
-            &source.code
-        } else {
-            &source.product
+        let (counted, lines_max) = match source.product.as_str() {
+            "" => (&source.code, TEST_FILE_LINES_MAX),
+            _ => (&source.product, FILE_LINES_MAX),
         };
         let lines = counted.trim_end().lines().count();
-        if lines > FILE_LINES_MAX {
+        if lines > lines_max {
             writeln!(
                 wrong,
-                "{}: {lines} lines without tests, at most {FILE_LINES_MAX}",
+                "{}: {lines} lines, at most {lines_max} besides test modules",
                 source.path
             )
             .unwrap();
@@ -286,7 +287,9 @@ fn names_in_backticks(text: &str) -> Vec<&str> {
     let prose = text.split("```").step_by(2);
     let names = prose.flat_map(|part| part.split('`').skip(1).step_by(2));
     names
-        .filter(|name| name.chars().all(|letter| is_word(letter) || "-:./()".contains(letter)))
+        .filter(|name| {
+            !name.starts_with('-') && name.chars().all(|letter| is_word(letter) || "-:./()".contains(letter))
+        })
         .collect()
 }
 
