@@ -252,7 +252,7 @@ fn configuration(folder: &Path, ports: Ports) -> String {
     let folder = folder.display();
     let mut text = format!("daemon off; master_process off; pid {folder}/pid;\nevents {{ worker_connections 512; }}\n");
     text += "http {\n";
-    text += "log_format ours \"$request_uri\\t$status\\t$body_bytes_sent\\t$http_range\\t$http_if_range\\t\
+    text += "log_format ours escape=none \"$request_uri\\t$status\\t$body_bytes_sent\\t$http_range\\t$http_if_range\\t\
              $http_x_device\\t$http_authorization\";\n";
     for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
         writeln!(text, "{kind}_temp_path {folder}/{kind};").unwrap();

@@ -1,0 +1,755 @@
+//! The command as its user sees it: what it prints, what it leaves, how it ends.
+
+#![expect(clippy::unwrap_used, reason = "a failed test may panic")]
+
+#[expect(dead_code, reason = "each test program uses its own part of this module")]
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use support::nginx::Nginx;
+use support::{Ended, Home, Running, assert_same, names_in, until};
+
+/// SHA-256 of `hello`, in both spellings.
+const HELLO_HEX: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+const HELLO_BASE64: &str = "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=";
+
+/// The fields that every listing has, whatever else a later version adds.
+const FIELDS: [&str; 18] = [
+    "id",
+    "kind",
+    "owner_uid",
+    "app",
+    "group",
+    "url",
+    "destination",
+    "status",
+    "reason",
+    "next_attempt_at",
+    "bytes_done",
+    "bytes_total",
+    "restarts",
+    "attempts",
+    "bytes_wasted",
+    "error",
+    "created_at",
+    "ended_at",
+];
+
+fn get(home: &Home, url: &str, destination: &str, more: &[&str]) -> Ended {
+    let mut arguments = vec!["get", url, "-o", destination];
+    arguments.extend_from_slice(more);
+    home.run(&arguments)
+}
+
+/// Bytes in the download folder, partial data included.
+fn bytes_in(home: &Home) -> u64 {
+    let sizes = names_in(&home.downloads())
+        .into_iter()
+        .map(|name| fs::metadata(home.download(&name)).map(|m| m.len()));
+    sizes.map(|size| size.unwrap_or(0)).sum()
+}
+
+// ---- get ----
+
+#[test]
+fn get_fetches_a_file_and_acknowledges_it() {
+    let nginx = Nginx::start();
+    let bytes = nginx.put_seeded("a.bin", 5_000_000);
+    let home = Home::new();
+    get(&home, &nginx.url("/a.bin"), "downloads/a.bin", &[]).expect_code(0);
+    assert_same(&home.download("a.bin"), &bytes);
+    assert_eq!(names_in(&home.downloads()), ["a.bin"]);
+    assert_eq!(nginx.bytes_served("a.bin"), bytes.len() as u64);
+    let shown = home.operation();
+    for field in FIELDS {
+        assert!(shown.get(field).is_some(), "no field {field}: {shown}");
+    }
+    assert_eq!(shown["status"], "Completed");
+    assert_eq!(shown["kind"], "download");
+    assert_eq!(shown["app"], "backhaul");
+    assert_eq!(shown["url"], nginx.url("/a.bin"));
+    assert_eq!(shown["destination"], home.download("a.bin").to_str().unwrap());
+    assert_eq!(
+        (&shown["bytes_done"], &shown["bytes_total"]),
+        (&5_000_000.into(), &5_000_000.into())
+    );
+    assert_eq!(
+        (&shown["restarts"], &shown["attempts"], &shown["bytes_wasted"]),
+        (&0.into(), &1.into(), &0.into())
+    );
+    assert_eq!(shown["acknowledged"], true, "get has reported it: {shown}");
+}
+
+#[test]
+fn get_takes_the_name_from_the_url_into_a_folder_or_the_current_one() {
+    let nginx = Nginx::start();
+    nginx.put("some/a b.txt", b"a");
+    nginx.put("c.txt", b"c");
+    let home = Home::new();
+    let (first, second) = (nginx.url("/some/a%20b.txt"), nginx.url("/c.txt?x=1"));
+    home.run(&["get", &first, &second, "-o", "downloads/"]).expect_code(0);
+    assert_same(&home.download("a b.txt"), b"a");
+    assert_same(&home.download("c.txt"), b"c");
+    home.run(&["get", &nginx.url("/c.txt?x=2")]).expect_code(0);
+    assert_same(&home.path().join("c.txt"), b"c");
+}
+
+#[test]
+fn empty_files_and_files_of_unknown_length_arrive_whole() {
+    let nginx = Nginx::start();
+    nginx.put("empty", b"");
+    let bytes = nginx.put_seeded("a.bin", 3_000_000);
+    let home = Home::new();
+    get(&home, &nginx.url("/empty"), "downloads/empty", &[]).expect_code(0);
+    assert_same(&home.download("empty"), b"");
+    for path in ["nolength", "noetag", "norange", "novalidator"] {
+        get(
+            &home,
+            &nginx.url(&format!("/{path}/a.bin")),
+            &format!("downloads/{path}"),
+            &[],
+        )
+        .expect_code(0);
+        assert_same(&home.download(path), &bytes);
+    }
+}
+
+#[test]
+fn get_json_prints_one_array_in_the_shape_of_the_listing() {
+    let nginx = Nginx::start();
+    nginx.put("a.txt", b"hello");
+    let home = Home::new();
+    let shown = get(&home, &nginx.url("/a.txt"), "downloads/a.txt", &["--json"])
+        .expect_code(0)
+        .json();
+    assert_eq!(
+        (&shown[0]["status"], shown.as_array().unwrap().len()),
+        (&"Completed".into(), 1),
+        "{shown}"
+    );
+}
+
+#[test]
+fn digests_are_checked_in_both_spellings_and_a_wrong_one_publishes_nothing() {
+    let nginx = Nginx::start();
+    nginx.put("a.txt", b"hello");
+    for digest in [HELLO_HEX, &HELLO_HEX.to_uppercase(), HELLO_BASE64] {
+        let home = Home::new();
+        get(&home, &nginx.url("/a.txt"), "downloads/a.txt", &["--sha256", digest]).expect_code(0);
+        assert_same(&home.download("a.txt"), b"hello");
+    }
+    let home = Home::new();
+    let wrong = HELLO_HEX.replace('2', "3");
+    let ended = get(&home, &nginx.url("/a.txt"), "downloads/a.txt", &["--sha256", &wrong]).expect_code(1);
+    assert!(
+        ended.stderr.to_lowercase().contains("sha-256") || ended.stderr.contains("sha256"),
+        "{}",
+        ended.stderr
+    );
+    assert!(
+        names_in(&home.downloads()).is_empty(),
+        "{:?}",
+        names_in(&home.downloads())
+    );
+    assert_eq!(home.operation()["status"], "Error");
+}
+
+#[test]
+fn answers_that_are_no_success_end_in_an_error_with_their_code() {
+    let nginx = Nginx::start();
+    let home = Home::new();
+    for (path, code) in [("/missing", 404), ("/gone", 410)] {
+        let ended = get(&home, &nginx.url(path), "downloads/a", &[]).expect_code(1);
+        assert!(ended.stderr.contains(&code.to_string()), "{}", ended.stderr);
+        let listing = home.listing();
+        let shown = listing.iter().find(|shown| shown["url"] == nginx.url(path)).unwrap();
+        assert_eq!(
+            (&shown["status"], &shown["error"]["code"]),
+            (&"Error".into(), &code.into()),
+            "{shown}"
+        );
+        assert_eq!(shown["attempts"], 1, "a permanent error was tried again: {shown}");
+    }
+    assert!(names_in(&home.downloads()).is_empty());
+}
+
+#[test]
+fn one_failure_among_several_downloads_is_the_exit_code_and_stops_no_other() {
+    let nginx = Nginx::start();
+    nginx.put("a.txt", b"a");
+    nginx.put("c.txt", b"c");
+    let home = Home::new();
+    let urls = ["/a.txt", "/missing", "/c.txt"].map(|path| nginx.url(path));
+    home.run(&["get", &urls[0], &urls[1], &urls[2], "-o", "downloads/"])
+        .expect_code(1);
+    assert_eq!(names_in(&home.downloads()), ["a.txt", "c.txt"]);
+}
+
+#[test]
+fn redirects_are_followed_and_a_loop_is_an_error() {
+    let nginx = Nginx::start();
+    nginx.put("a.txt", b"hello");
+    let home = Home::new();
+    for code in ["301", "302", "307", "308"] {
+        get(
+            &home,
+            &nginx.url(&format!("/redirect/{code}/a.txt")),
+            &format!("downloads/{code}"),
+            &[],
+        )
+        .expect_code(0);
+        assert_same(&home.download(code), b"hello");
+    }
+    let ended = get(&home, &nginx.url("/loop"), "downloads/loop", &[]).expect_code(1);
+    assert!(ended.stderr.contains("redirect"), "{}", ended.stderr);
+    let asked = nginx.served().iter().filter(|served| served.path == "/loop").count();
+    assert!(asked <= 11, "{asked} requests");
+}
+
+#[test]
+fn headers_reach_the_server_and_secret_ones_stay_with_their_origin_and_out_of_sight() {
+    let nginx = Nginx::start();
+    nginx.put("a.txt", b"hello");
+    let home = Home::new();
+    let headers = [
+        "--header",
+        "X-Device: 42",
+        "--secret-header",
+        "Authorization: Bearer hunter2",
+    ];
+    get(&home, &nginx.url("/a.txt"), "downloads/a.txt", &headers).expect_code(0);
+    get(&home, &nginx.url("/onward/a.txt"), "downloads/b.txt", &headers).expect_code(0);
+    let served = nginx.served();
+    let seen: Vec<_> = served
+        .iter()
+        .map(|served| (served.status, served.authorization.as_str()))
+        .collect();
+    assert_eq!(seen, [(200, "Bearer hunter2"), (302, "Bearer hunter2"), (200, "")]);
+    assert_eq!(served[0].device, "42");
+
+    let id = home.listing()[0]["id"].as_str().unwrap().to_owned();
+    for arguments in [
+        &["list", "--json"][..],
+        &["show", &id],
+        &["show", &id, "--json"],
+        &["explain"],
+        &["journal", "dump"],
+    ] {
+        let ended = home.run(arguments).expect_code(0);
+        assert!(
+            !ended.stdout.contains("hunter2") && !ended.stderr.contains("hunter2"),
+            "{arguments:?}"
+        );
+    }
+    assert_not_stored(&home.state(), b"hunter2");
+}
+
+#[test]
+fn passwords_and_signed_query_values_are_used_and_not_stored_in_clear() {
+    let nginx = Nginx::start();
+    nginx.put("a.txt", b"hello");
+    let home = Home::new();
+    let url = nginx
+        .url("/a.txt?X-Amz-Signature=hunter2&part=1")
+        .replace("http://", "http://ann:hunter2@");
+    home.add(&url, &home.download("a.txt"), &["--hold"]);
+    assert_not_stored(&home.state(), b"hunter2");
+    let id = home.operation()["id"].as_str().unwrap().to_owned();
+    home.run(&["start", &id]).expect_code(0);
+    home.run(&["run", "--until-idle"]).expect_code(0);
+    let served = &nginx.served()[0];
+    // ann:hunter2 in base64, as RFC 7617 has it.
+    assert_eq!(served.authorization, "Basic YW5uOmh1bnRlcjI=", "{served:?}");
+    assert!(served.path.contains("X-Amz-Signature=hunter2"), "{served:?}");
+    assert!(!home.operation().to_string().contains("hunter2"));
+}
+
+/// Asserts that no file below a folder holds these bytes.
+fn assert_not_stored(folder: &Path, secret: &[u8]) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            assert_not_stored(&path, secret);
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            assert!(
+                !bytes.windows(secret.len()).any(|window| window == secret),
+                "{} holds a secret",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn the_collision_rule_decides_over_a_file_that_is_there() {
+    let nginx = Nginx::start();
+    nginx.put("a.txt", b"new");
+    let home = Home::new();
+    fs::write(home.download("a.txt"), "old").unwrap();
+    let url = nginx.url("/a.txt");
+    let ended = get(&home, &url, "downloads/a.txt", &[]).expect_code(2);
+    assert!(ended.stderr.contains("--collision"), "{}", ended.stderr);
+    assert_same(&home.download("a.txt"), b"old");
+    get(&home, &url, "downloads/a.txt", &["--collision", "unique"]).expect_code(0);
+    assert_same(&home.download("a.txt"), b"old");
+    assert_same(&home.download("a (2).txt"), b"new");
+    get(&home, &url, "downloads/a.txt", &["--collision", "replace"]).expect_code(0);
+    assert_same(&home.download("a.txt"), b"new");
+}
+
+#[test]
+fn a_file_that_appears_meanwhile_is_not_overwritten() {
+    let nginx = Nginx::start();
+    nginx.put("a.txt", b"new");
+    let home = Home::new();
+    home.add(&nginx.url("/a.txt"), &home.download("a.txt"), &[]);
+    fs::write(home.download("a.txt"), "mine").unwrap();
+    home.run(&["run", "--until-idle"]).expect_code(1);
+    assert_same(&home.download("a.txt"), b"mine");
+    assert_eq!(names_in(&home.downloads()), ["a.txt"]);
+}
+
+#[test]
+fn a_limited_rate_is_kept() {
+    let nginx = Nginx::start();
+    let bytes = nginx.put_seeded("a.bin", 3 << 20);
+    let home = Home::new();
+    let started = Instant::now();
+    get(&home, &nginx.url("/a.bin"), "downloads/a.bin", &["--limit-rate", "1M"]).expect_code(0);
+    // Three seconds, less what the bucket may hold at the start.
+    assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
+    assert_same(&home.download("a.bin"), &bytes);
+}
+
+#[test]
+fn a_list_of_many_files_arrives_whole() {
+    let nginx = Nginx::start();
+    let home = Home::new();
+    let mut list = String::from("# many\n\n");
+    for number in 0..300 {
+        nginx.put(&format!("{number}.txt"), number.to_string().as_bytes());
+        list += &nginx.url(&format!("/{number}.txt\n"));
+    }
+    nginx.put("named", b"named");
+    list += &(nginx.url("/named") + "\tby-tab\n");
+    list += &(nginx.url("/named?2") + "   by spaces\n");
+    let mut command = home.command(&["get", "-i", "-", "-o", "downloads/", "--jobs", "16"]);
+    Running::spawn_with_input(&mut command, list.as_bytes())
+        .finish()
+        .expect_code(0);
+    assert_eq!(names_in(&home.downloads()).len(), 302);
+    for number in 0..300 {
+        assert_same(&home.download(&format!("{number}.txt")), number.to_string().as_bytes());
+    }
+    assert_same(&home.download("by-tab"), b"named");
+    assert_same(&home.download("by spaces"), b"named");
+}
+
+// ---- interruption ----
+
+#[test]
+fn ctrl_c_checkpoints_says_how_to_go_on_and_get_goes_on() {
+    let nginx = Nginx::start();
+    let bytes = nginx.put_seeded("a.bin", 6 << 20);
+    let home = Home::new();
+    let url = nginx.url("/rate/2000k/a.bin");
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let running = home.spawn(&["get", &url, "-o", "downloads/a.bin"]);
+        let before = bytes_in(&home);
+        until("some bytes of this attempt", || {
+            (bytes_in(&home) > before + 500_000).then_some(())
+        });
+        let asked = Instant::now();
+        running.signal(signal);
+        let ended = running.finish().expect_code(code);
+        assert!(asked.elapsed() < Duration::from_secs(5), "took {:?}", asked.elapsed());
+        assert!(
+            ended.stderr.contains("get") || ended.stderr.contains("run"),
+            "does not say how to go on: {}",
+            ended.stderr
+        );
+        assert_eq!(home.operation()["status"], "Queued");
+        assert!(!home.download("a.bin").exists());
+    }
+    get(&home, &url, "downloads/a.bin", &[]).expect_code(0);
+    assert_same(&home.download("a.bin"), &bytes);
+    assert_eq!(home.listing().len(), 1, "get has made a second operation");
+    let refetched = nginx.bytes_served("a.bin") - bytes.len() as u64;
+    // An orderly stop records what it has; only what was in the sockets may come again.
+    assert!(refetched <= 2 << 20, "{refetched} bytes again after two orderly stops");
+}
+
+#[test]
+fn run_stops_on_sigterm_with_success_and_leaves_the_operation_queued() {
+    let nginx = Nginx::start();
+    nginx.put_seeded("a.bin", 4 << 20);
+    let home = Home::new();
+    home.add(&nginx.url("/rate/200k/a.bin"), &home.download("a.bin"), &[]);
+    let running = home.spawn(&["run"]);
+    until("the attempt to run", || {
+        (home.operation()["status"] == "Running").then_some(())
+    });
+    let asked = Instant::now();
+    running.signal("TERM");
+    running.finish().expect_code(0);
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "took {:?} to stop",
+        asked.elapsed()
+    );
+    let shown = home.operation();
+    assert_eq!(
+        (&shown["status"], &shown["reason"]),
+        (&"Queued".into(), &"no-engine".into())
+    );
+}
+
+#[test]
+fn a_server_that_goes_away_in_the_middle_is_waited_for() {
+    let mut nginx = Nginx::start();
+    let bytes = nginx.put_seeded("a.bin", 20 << 20);
+    let home = Home::new();
+    home.add(&nginx.url("/rate/10000k/a.bin"), &home.download("a.bin"), &[]);
+    let mut engine = home.spawn(&["run", "--until-idle"]);
+    until("some bytes", || (bytes_in(&home) > 9 << 20).then_some(()));
+    nginx.stop();
+    until("the wait", || (home.operation()["status"] == "Waiting").then_some(()));
+    let shown = home.operation();
+    assert_eq!(shown["reason"], "back-off", "{shown}");
+    assert!(
+        !shown["next_attempt_at"].is_null() && !shown["error"].is_null(),
+        "{shown}"
+    );
+    assert!(!engine.has_ended());
+    nginx.start_again();
+    engine.finish().expect_code(0);
+    assert_same(&home.download("a.bin"), &bytes);
+    let shown = home.operation();
+    assert!(
+        shown["attempts"].as_u64().unwrap() >= 2 && shown["restarts"] == 0,
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_resource_that_changed_is_never_spliced() {
+    let nginx = Nginx::start();
+    nginx.put_seeded("a.bin", 30 << 20);
+    let home = Home::new();
+    home.add(&nginx.url("/rate/15000k/a.bin"), &home.download("a.bin"), &[]);
+    let mut engine = home.spawn(&["run", "--until-idle"]);
+    until("a claim", || {
+        (home.operation()["bytes_done"].as_u64() > Some(8 << 20) || engine.has_ended()).then_some(())
+    });
+    engine.kill();
+    // One byte longer, so that the entity tag, made of time and length, is another one whatever the clock says.
+    let new = support::Seeded::new(99).bytes((30 << 20) + 1);
+    nginx.put("a.bin", &new);
+    home.run(&["run", "--until-idle"]).expect_code(0);
+    assert_same(&home.download("a.bin"), &new);
+    let shown = home.operation();
+    assert_eq!(shown["restarts"], 1, "{shown}");
+    assert!(shown["bytes_wasted"].as_u64().unwrap() > 8 << 20, "{shown}");
+}
+
+// ---- the other commands ----
+
+#[test]
+fn add_prints_the_id_alone_and_hold_waits_for_start() {
+    let nginx = Nginx::start();
+    nginx.put("a.txt", b"hello");
+    let home = Home::new();
+    let id = home.add(&nginx.url("/a.txt"), &home.download("a.txt"), &["--hold"]);
+    let shown = home.operation();
+    assert_eq!(
+        (&shown["id"], &shown["status"], &shown["reason"]),
+        (&id.as_str().into(), &"Idle".into(), &"not-started".into())
+    );
+    home.run(&["run", "--until-idle"]).expect_code(0);
+    assert!(names_in(&home.downloads()).is_empty(), "a held operation was run");
+    home.run(&["start", &id]).expect_code(0);
+    assert_eq!(home.operation()["status"], "Queued");
+    home.run(&["run", "--until-idle"]).expect_code(0);
+    assert_same(&home.download("a.txt"), b"hello");
+    let shown = home.run(&["show", &id, "--json"]).expect_code(0).json();
+    assert_eq!(shown, home.operation(), "show and list differ");
+    home.run(&["wait", &id]).expect_code(0);
+    home.run(&["remove", &id]).expect_code(0);
+    assert!(home.listing().is_empty());
+    assert_same(&home.download("a.txt"), b"hello");
+}
+
+#[test]
+fn pause_and_resume_are_remembered_and_cancel_removes_the_partial_data() {
+    let nginx = Nginx::start();
+    nginx.put_seeded("a.bin", 20 << 20);
+    let home = Home::new();
+    let id = home.add(&nginx.url("/rate/10000k/a.bin"), &home.download("a.bin"), &[]);
+    let mut engine = home.spawn(&["run"]);
+    until("a claim", || {
+        (home.operation()["bytes_done"].as_u64() > Some(0) || engine.has_ended()).then_some(())
+    });
+    engine.kill();
+    assert_eq!(names_in(&home.downloads()).len(), 1);
+    home.run(&["pause", &id]).expect_code(0);
+    let shown = home.operation();
+    assert_eq!(
+        (&shown["status"], &shown["reason"]),
+        (&"PausedByApplication".into(), &"paused-by-application".into())
+    );
+    home.run(&["run", "--until-idle"]).expect_code(0);
+    assert_eq!(home.operation()["status"], "PausedByApplication");
+    home.run(&["resume", &id]).expect_code(0);
+    assert_eq!(home.operation()["status"], "Queued");
+    home.run(&["cancel", &id]).expect_code(0);
+    assert_eq!(home.operation()["status"], "Canceled");
+    assert!(
+        names_in(&home.downloads()).is_empty(),
+        "partial data is left: {:?}",
+        names_in(&home.downloads())
+    );
+    home.run(&["ack", &id]).expect_code(0);
+    home.run(&["remove", &id]).expect_code(0);
+}
+
+#[test]
+fn wait_says_that_no_engine_came_and_ends_with_the_code_of_a_timeout() {
+    let home = Home::new();
+    let id = home.add("http://127.0.0.1:9/a", &home.download("a"), &["--hold"]);
+    let started = Instant::now();
+    let ended = home.run(&["wait", &id, "--timeout", "1"]).expect_code(8);
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    home.run(&["cancel", &id]).expect_code(0);
+    home.run(&["wait", &id]).expect_code(1);
+}
+
+#[test]
+fn wait_sees_the_end_that_another_process_brings_about() {
+    let nginx = Nginx::start();
+    nginx.put_seeded("a.bin", 2 << 20);
+    let home = Home::new();
+    let id = home.add(&nginx.url("/rate/1000k/a.bin"), &home.download("a.bin"), &[]);
+    let waiting = home.spawn(&["wait", &id, "--timeout", "50"]);
+    home.run(&["run", "--until-idle"]).expect_code(0);
+    waiting.finish().expect_code(0);
+}
+
+#[test]
+fn a_server_that_asks_for_patience_is_obeyed_and_the_time_is_shown() {
+    let nginx = Nginx::start();
+    let home = Home::new();
+    home.add(&nginx.url("/busy"), &home.download("a"), &[]);
+    let mut engine = home.spawn(&["run"]);
+    until("the wait", || {
+        (home.operation()["reason"] == "retry-after").then_some(())
+    });
+    let shown = home.operation();
+    assert_eq!(shown["status"], "Waiting", "{shown}");
+    assert!(!shown["next_attempt_at"].is_null(), "{shown}");
+    assert_eq!(shown["error"]["code"], 503, "{shown}");
+    let started = Instant::now();
+    until("a third attempt", || {
+        (home.operation()["attempts"].as_u64() >= Some(3)).then_some(())
+    });
+    assert!(
+        started.elapsed() >= Duration::from_millis(900),
+        "Retry-After: 1 was shortened"
+    );
+    engine.kill();
+}
+
+#[test]
+fn priorities_decide_what_comes_first() {
+    let nginx = Nginx::start();
+    let home = Home::new();
+    for (name, priority) in [("low", "low"), ("default", "default"), ("high", "high")] {
+        nginx.put(name, b"x");
+        home.add(
+            &nginx.url(&format!("/{name}")),
+            &home.download(name),
+            &["--priority", priority],
+        );
+    }
+    home.run(&["run", "--until-idle", "--jobs", "1"]).expect_code(0);
+    let order: Vec<String> = nginx.served().iter().map(|served| served.path.clone()).collect();
+    assert_eq!(order, ["/high", "/default", "/low"]);
+}
+
+#[test]
+fn apps_see_their_own_operations() {
+    let home = Home::new();
+    home.add("http://127.0.0.1:9/a", &home.download("a"), &["--hold"]);
+    home.run(&[
+        "--app",
+        "other",
+        "add",
+        "http://127.0.0.1:9/a",
+        "-o",
+        "downloads/b",
+        "--hold",
+    ])
+    .expect_code(0);
+    let own = home.run(&["list", "--json"]).expect_code(0).json();
+    assert_eq!((own.as_array().unwrap().len(), &own[0]["app"]), (1, &"backhaul".into()));
+    assert_eq!(home.listing().len(), 2);
+}
+
+#[test]
+fn explain_says_of_everything_that_stands_still_why() {
+    let home = Home::new();
+    let id = home.add("http://127.0.0.1:9/a", &home.download("a"), &["--hold"]);
+    for arguments in [&["explain"][..], &["explain", &id]] {
+        let ended = home.run(arguments).expect_code(0);
+        assert!(
+            ended.stdout.contains("not-started") && ended.stdout.contains("start"),
+            "{}",
+            ended.stdout
+        );
+    }
+}
+
+#[test]
+fn help_version_completions_and_the_manual_are_there() {
+    let home = Home::new();
+    let help = home.run(&["--help"]).expect_code(0).stdout;
+    for command in [
+        "get",
+        "add",
+        "start",
+        "run",
+        "list",
+        "show",
+        "explain",
+        "pause",
+        "resume",
+        "cancel",
+        "remove",
+        "ack",
+        "wait",
+        "journal",
+        "completions",
+        "man",
+    ] {
+        assert!(help.contains(command), "--help does not name {command}");
+        home.run(&[command, "--help"]).expect_code(0);
+    }
+    assert!(home.run(&["--version"]).expect_code(0).stdout.starts_with("backhaul "));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(
+            home.run(&["completions", shell])
+                .expect_code(0)
+                .stdout
+                .contains("backhaul"),
+            "{shell}"
+        );
+    }
+    assert!(home.run(&["man"]).expect_code(0).stdout.contains(".TH"));
+    home.run(&["completions", "nosuchshell"]).expect_code(2);
+    home.run(&["nosuchcommand"]).expect_code(2);
+    home.run(&[] as &[&str]).expect_code(2);
+    assert!(!home.state().exists());
+}
+
+#[test]
+fn output_for_a_pipe_is_plain_lines() {
+    let nginx = Nginx::start();
+    nginx.put_seeded("a.bin", 1 << 20);
+    let home = Home::new();
+    let ended = get(&home, &nginx.url("/a.bin"), "downloads/a.bin", &[]).expect_code(0);
+    for text in [ended.stdout + &ended.stderr, home.run(&["list"]).expect_code(0).stdout] {
+        assert!(
+            !text.contains('\u{1b}') && !text.contains('\r'),
+            "control codes in a pipe: {text:?}"
+        );
+    }
+}
+
+#[test]
+fn a_closed_pipe_ends_a_listing_quietly() {
+    let home = Home::new();
+    home.add("http://127.0.0.1:9/a", &home.download("a"), &["--hold"]);
+    let binary = env!("CARGO_BIN_EXE_backhaul");
+    let script = format!("'{binary}' --state-dir '{}' list --json | true", home.state().display());
+    let ended = Running::spawn(std::process::Command::new("sh").args(["-c", &script]))
+        .finish()
+        .expect_code(0);
+    assert_eq!(ended.stderr, "");
+}
+
+// ---- journal ----
+
+#[test]
+fn verify_tells_clean_torn_and_corrupt_apart_and_changes_nothing() {
+    let home = Home::new();
+    for number in 0..5 {
+        home.add(
+            &format!("http://127.0.0.1:9/{number}"),
+            &home.download(&number.to_string()),
+            &["--hold"],
+        );
+    }
+    home.run(&["journal", "verify"]).expect_code(0);
+    let segment = newest_segment(&home);
+    let clean = fs::read(&segment).unwrap();
+    // Space behind the last frame is laid down as zeros.
+    let end = clean.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+
+    // A write that a crash cut: the last bytes of the last frame never came.
+    let mut torn = clean.clone();
+    torn[end - 5..end].fill(0);
+    fs::write(&segment, &torn).unwrap();
+    home.run(&["journal", "verify"]).expect_code(1);
+    assert_eq!(fs::read(&segment).unwrap(), torn, "verify has repaired");
+
+    // Rot in the middle, with good frames behind it.
+    let mut rotten = clean.clone();
+    rotten[usize::midpoint(64, end)] ^= 0x40;
+    fs::write(&segment, &rotten).unwrap();
+    let ended = home.run(&["journal", "verify"]).expect_code(2);
+    let shown = ended.stdout + &ended.stderr;
+    assert!(
+        shown.contains(segment.file_name().unwrap().to_str().unwrap()),
+        "{shown}"
+    );
+    let ended = home
+        .run(&["add", "http://127.0.0.1:9/x", "-o", "downloads/x"])
+        .expect_code(5);
+    assert!(
+        ended.stderr.contains("repair") || ended.stderr.contains("salvage"),
+        "does not say what to do: {}",
+        ended.stderr
+    );
+    assert_eq!(fs::read(&segment).unwrap(), rotten, "a corrupt journal was changed");
+
+    let repaired = home.path().join("repaired");
+    home.run(&["journal", "repair", "--to", repaired.to_str().unwrap()])
+        .expect_code(0);
+    assert_eq!(fs::read(&segment).unwrap(), rotten, "repair has changed the original");
+    assert!(!names_in(&repaired).is_empty());
+}
+
+/// The last segment; names sort in the order of creation.
+fn newest_segment(home: &Home) -> std::path::PathBuf {
+    let journal = home.state().join("journal");
+    let is_segment = |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "seg");
+    let mut paths = names_in(&journal).into_iter().map(|name| journal.join(name));
+    paths.rfind(is_segment).unwrap()
+}
+
+#[test]
+fn dump_shows_every_record_and_no_binary() {
+    let home = Home::new();
+    let id = home.add("http://127.0.0.1:9/a", &home.download("a"), &["--hold"]);
+    let dump = home.run(&["journal", "dump"]).expect_code(0).stdout;
+    assert!(dump.contains(&id) || dump.lines().count() > 0, "{dump}");
+    assert!(
+        dump.chars()
+            .all(|letter| letter == '\n' || letter == '\t' || !letter.is_control()),
+        "{dump:?}"
+    );
+}
