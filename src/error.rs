@@ -125,7 +125,15 @@ impl fmt::Display for Error {
                 )
             }
             Self::Vault { path, problem } => write!(formatter, "vault file '{}': {problem}", path.display()),
-            Self::Journal(error) => fmt::Display::fmt(error, formatter),
+            Self::Journal(error) => match error.as_ref() {
+                corrupt @ backhaul_journal::Error::Corrupt(_) => {
+                    write!(
+                        formatter,
+                        "{corrupt}: run 'backhaul journal verify', then 'backhaul journal repair --to DIR'"
+                    )
+                }
+                other => fmt::Display::fmt(other, formatter),
+            },
             Self::Io(tried, path, error) => write!(formatter, "cannot {tried} '{}': {error}", path.display()),
         }
     }
