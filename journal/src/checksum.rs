@@ -1,5 +1,7 @@
 //! CRC-32 with a start value that binds a frame to its file.
 
+#![forbid(unsafe_code)]
+
 use crc32fast::Hasher;
 
 /// CRC-32 of `bytes`, going on from `seed`.

@@ -1,5 +1,7 @@
 //! Going through a file over whatever damage it has.
 
+#![forbid(unsafe_code)]
+
 use std::ops::Range;
 
 use crate::checksum::segment_seed;

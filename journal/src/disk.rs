@@ -273,3 +273,49 @@ fn kind_of(magic: u32) -> FileSystem {
         _ => FileSystem::Other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_replaced_after_it_was_opened_is_noticed() {
+        let directory = std::env::temp_dir().join(format!("backhaul-journal-disk-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("LOCK");
+        let opened = File::create(&path).unwrap();
+        assert!(still_named(&opened, &path).unwrap());
+        std::fs::rename(&path, directory.join("moved")).unwrap();
+        assert!(!still_named(&opened, &path).unwrap());
+        File::create(&path).unwrap();
+        assert!(!still_named(&opened, &path).unwrap());
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_link_stands_in_for_a_rename_that_the_kernel_lacks() {
+        let directory = std::env::temp_dir().join(format!("backhaul-journal-link-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let (from, to) = (directory.join("from"), directory.join("to"));
+        std::fs::write(&from, "from").unwrap();
+        std::fs::write(&to, "to").unwrap();
+        assert_eq!(
+            link_and_unlink(&from, &to).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
+        std::fs::remove_file(&to).unwrap();
+        link_and_unlink(&from, &to).unwrap();
+        assert_eq!((from.exists(), std::fs::read(&to).unwrap()), (false, b"from".to_vec()));
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn the_numbers_of_file_systems_are_known() {
+        assert_eq!(kind_of(0xEF53), FileSystem::Ext4);
+        assert_eq!(kind_of(0x6969), FileSystem::Network);
+        assert_eq!(kind_of(0x9123_683E), FileSystem::Btrfs);
+        assert_eq!(kind_of(1), FileSystem::Other);
+    }
+}

@@ -1,5 +1,7 @@
 //! The bytes on the disk. `FORMAT.md` is the specification; this file is its one implementation.
 
+#![forbid(unsafe_code)]
+
 use crate::checksum::crc;
 
 /// First bytes of a segment: as in PNG, damage by text-mode or 7-bit transfers shows.

@@ -1,5 +1,7 @@
 //! The bytes of a frame: the unit of atomicity and of checksums.
 
+#![forbid(unsafe_code)]
+
 use crate::checksum::crc;
 use crate::format::{
     ALIGNMENT_BYTES, BODY_BYTES_MAX, FRAME_HEADER_BYTES, NUMBER_MAX, RECORD_BYTES_MAX, RECORD_PREFIX_BYTES, u16_at,

@@ -1,5 +1,7 @@
 //! Frames in memory, on their way to one write.
 
+#![forbid(unsafe_code)]
+
 use crate::checksum::crc;
 use crate::format::{BODY_BYTES_SOFT, FRAME_HEADER_BYTES, RECORD_PREFIX_BYTES};
 use crate::frame::{Built, FrameHeader, FrameKind, begin_frame, end_frame, padded, seal_frame};

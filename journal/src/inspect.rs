@@ -123,7 +123,7 @@ pub struct Entry<'a> {
 /// ends it by breaking. Takes no lock and writes nothing.
 ///
 /// # Errors
-/// As [`verify`].
+/// As [`verify`], and [`Error::Io`] where a writer removes a file meanwhile.
 pub fn dump(
     storage: &Arc<dyn Storage>,
     directory: &Path,

@@ -1,5 +1,7 @@
 //! Reading one file frame by frame, in fixed memory, whatever its bytes are.
 
+#![forbid(unsafe_code)]
+
 use std::path::PathBuf;
 
 use crate::checksum::{crc, segment_seed, snapshot_seed};

@@ -4,6 +4,8 @@
 //! written only after the group before it was synced. So an intact frame proves that everything below its durable LSN
 //! was on the disk, and what is missing below that was lost later.
 
+#![forbid(unsafe_code)]
+
 use crate::directory::{Directory, Layout, segment_name};
 use crate::error::{Corruption, Error};
 use crate::format::{FILE_HEADER_BYTES, FIRST_LSN, FileHeader, GROUP_BYTES_MAX};

@@ -91,7 +91,7 @@ impl Log {
                     return Ok(None);
                 }
                 // What was written of the group is void: the next segment begins with the group's first LSN.
-                Err(error) if is_full(&error) => self.active = None,
+                Err(error) if is_full(&error) => {}
                 Err(error) => return Err(self.active_error("write", error)),
             }
         }

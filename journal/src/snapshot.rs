@@ -1,5 +1,7 @@
 //! Snapshots: the application's state as of an LSN, in files of their own.
 
+#![forbid(unsafe_code)]
+
 use std::io;
 
 use crate::checksum::{crc, snapshot_seed};

@@ -1,17 +1,17 @@
 //! Many threads at once, and power cuts while they are at it.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use backhaul_journal::{Journal, Options, SnapshotWriter, Urgency};
 
-use crate::support::{Collected, MemoryDisk, Unsynced, open, read, small};
+use crate::support::{Call, Collected, MemoryDisk, Unsynced, open, read, small};
 
 const WRITERS: usize = 6;
-const CUTS: usize = 300;
+const CUTS: usize = 60;
 
 /// How far each writer has come, as an application would keep it: the lock is held while a record is appended.
 #[derive(Default)]
@@ -175,4 +175,43 @@ fn a_commit_delay_gathers_records_and_changes_nothing_else() {
     assert_eq!(journal.stats().records, 60);
     let (_, _, collected) = open(&disk.crash(Unsynced::Lost), small());
     assert!(rebuild(&collected).values().all(|round| *round == 10));
+}
+
+#[test]
+fn on_a_slow_device_a_sync_serves_nearly_half_of_the_threads() {
+    const THREADS: usize = 16;
+    // Enough that the first commits, when not all threads run yet, do not decide.
+    const ROUNDS: usize = 100;
+    let disk = MemoryDisk::new();
+    let (journal, _, _) = open(
+        &disk,
+        Options {
+            first_segment_bytes: 1 << 20,
+            ..small()
+        },
+    );
+    // The device is slow, so that the count does not hang on how fast this machine is.
+    disk.fail_with(|call, _| {
+        if call == Call::Sync {
+            thread::sleep(Duration::from_millis(2));
+        }
+        None
+    });
+    let start = Barrier::new(THREADS);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                start.wait();
+                for _ in 0..ROUNDS {
+                    journal
+                        .sync(journal.append(&[7; 100], Urgency::Normal).unwrap())
+                        .unwrap();
+                }
+            });
+        }
+    });
+    let stats = journal.stats();
+    assert_eq!(stats.records, (THREADS * ROUNDS) as u64);
+    assert!(stats.records * 10 >= stats.groups * THREADS as u64 * 4, "{stats:?}");
+    assert!(stats.bytes <= stats.records * 120, "{stats:?}");
 }

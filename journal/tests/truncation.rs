@@ -109,3 +109,106 @@ fn a_segment_cut_in_the_middle_of_the_log_is_damaged() {
         assert!(matches!(read(&disk), Err(Error::Corrupt(_))), "cut at {cut}");
     }
 }
+
+/// Frames of one size, so that each fits in the place of another.
+fn even_log(preallocate: Preallocate) -> (MemoryDisk, Vec<usize>) {
+    let disk = MemoryDisk::new();
+    let (journal, _, _) = open(&disk, Options { preallocate, ..small() });
+    for number in 1..=8_u8 {
+        journal
+            .sync(journal.append(&[number; 100], Urgency::Normal).unwrap())
+            .unwrap();
+    }
+    (disk, (0..8).map(|frame| 64 + frame * 136).collect())
+}
+
+#[test]
+fn a_frame_in_the_place_of_another_is_never_taken_for_it() {
+    let (disk, frames) = even_log(Preallocate::Zero);
+    let whole = disk.content(&segment());
+    for &from in &frames {
+        for (index, &to) in frames.iter().enumerate() {
+            if from == to {
+                continue;
+            }
+            let mut bytes = whole.clone();
+            bytes.copy_within(from..from + 136, to);
+            disk.put(&segment(), &bytes);
+            match read(&disk) {
+                Err(Error::Corrupt(_)) => assert!(index < 7, "nothing vouches for the last frame"),
+                Err(error) => panic!("{error}"),
+                Ok((report, found)) => {
+                    assert_eq!((index, found.records.len()), (7, 7), "{from} over {to}");
+                    assert!(found.records.iter().all(|(lsn, record)| *lsn == u64::from(record[0])));
+                    assert!(matches!(report.tail, Tail::Torn { .. }));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn frames_of_a_torn_group_that_did_arrive_are_no_sign_of_damage() {
+    for lost in 0..4 {
+        let disk = MemoryDisk::new();
+        let (journal, _, _) = open(
+            &disk,
+            Options {
+                first_segment_bytes: 8192,
+                ..small()
+            },
+        );
+        journal
+            .sync(journal.append(b"acknowledged", Urgency::Normal).unwrap())
+            .unwrap();
+        let start = 64 + usize::try_from(journal.stats().bytes).unwrap();
+        for _ in 0..4 {
+            journal.append_batch(&[&[5; 100]], Urgency::Normal).unwrap();
+        }
+        journal.sync(Lsn(5)).unwrap();
+        let mut bytes = disk.content(&segment());
+        bytes[start + lost * 136..start + (lost + 1) * 136].fill(0);
+        disk.put(&segment(), &bytes);
+        let (report, found) = read(&disk).unwrap();
+        assert_eq!(found.records.len(), 1 + lost, "frame {lost} of the group is lost");
+        assert_eq!(matches!(report.tail, Tail::Torn { .. }), lost < 3);
+        // What came after the lost frame was never acknowledged, and must not come back behind other records.
+        drop(journal);
+        let (journal, _, _) = open(&disk, small());
+        journal.sync(journal.append(b"next", Urgency::Normal).unwrap()).unwrap();
+        let (_, found) = read(&disk).unwrap();
+        assert_eq!(found.records.last().unwrap(), &(2 + lost as u64, b"next".to_vec()));
+    }
+}
+
+#[test]
+fn a_log_that_ends_before_what_its_snapshot_reaches_is_damaged() {
+    let disk = MemoryDisk::new();
+    let (journal, _, _) = open(
+        &disk,
+        Options {
+            preallocate: Preallocate::None,
+            ..small()
+        },
+    );
+    let mut ends = Vec::new();
+    for number in 1..=8_u8 {
+        if number == 5 {
+            let covered = journal.checkpoint(&mut |snapshot| {
+                journal.append(&[number; 100], Urgency::Normal)?;
+                snapshot.record(b"state")
+            });
+            assert_eq!(covered.unwrap(), Lsn(5));
+        } else {
+            journal
+                .sync(journal.append(&[number; 100], Urgency::Normal).unwrap())
+                .unwrap();
+        }
+        ends.push(64 + usize::try_from(journal.stats().bytes).unwrap());
+    }
+    let whole = disk.content(&segment());
+    for (index, end) in ends.into_iter().enumerate() {
+        disk.put(&segment(), &whole[..end]);
+        assert_eq!(read(&disk).is_ok(), index + 1 >= 5, "with {} records left", index + 1);
+    }
+}

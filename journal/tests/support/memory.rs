@@ -44,6 +44,7 @@ struct Inner {
     durable_names: BTreeMap<PathBuf, u64>,
     unsynced_names: BTreeSet<PathBuf>,
     directories: BTreeSet<PathBuf>,
+    durable_directories: BTreeSet<PathBuf>,
     locked: BTreeSet<PathBuf>,
     calls: BTreeMap<Call, u64>,
     fault: Option<Fault>,
@@ -80,6 +81,7 @@ impl MemoryDisk {
             durable_names: BTreeMap::new(),
             unsynced_names: BTreeSet::new(),
             directories: BTreeSet::from([PathBuf::from("/state")]),
+            durable_directories: BTreeSet::from([PathBuf::from("/state")]),
             locked: BTreeSet::new(),
             calls: BTreeMap::new(),
             fault: None,
@@ -105,6 +107,7 @@ impl MemoryDisk {
             other.durable_names.clone_from(&inner.durable_names);
             other.unsynced_names.clone_from(&inner.unsynced_names);
             other.directories.clone_from(&inner.directories);
+            other.durable_directories.clone_from(&inner.durable_directories);
             other.file_system = inner.file_system;
             other.inodes = inner.inodes;
         }
@@ -115,9 +118,14 @@ impl MemoryDisk {
     pub(crate) fn crash(&self, unsynced: Unsynced) -> MemoryDisk {
         let copy = self.copy();
         {
-            let mut inner = copy.inner();
+            let inner = &mut *copy.inner();
             if unsynced == Unsynced::Lost {
-                inner.names = inner.durable_names.clone();
+                inner.directories.clone_from(&inner.durable_directories);
+                inner.names.clone_from(&inner.durable_names);
+                let directories = &inner.directories;
+                inner
+                    .names
+                    .retain(|name, _| name.parent().is_some_and(|parent| directories.contains(parent)));
                 inner.unsynced_names.clear();
                 inner
                     .files
@@ -345,6 +353,13 @@ impl Storage for MemoryDisk {
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.enter(Call::SyncDirectory, path)?;
+        let inside: Vec<_> = inner
+            .directories
+            .iter()
+            .filter(|inside| inside.parent() == Some(path))
+            .cloned()
+            .collect();
+        inner.durable_directories.extend(inside);
         let unsynced = std::mem::take(&mut inner.unsynced_names);
         let (here, elsewhere) = unsynced.into_iter().partition(|name| name.parent() == Some(path));
         inner.unsynced_names = elsewhere;
