@@ -7,6 +7,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::nginx::Nginx;
@@ -314,6 +315,39 @@ fn a_file_that_appears_meanwhile_is_not_overwritten() {
 }
 
 #[test]
+fn a_file_that_appears_at_the_last_moment_is_not_overwritten() {
+    let nginx = Nginx::start();
+    nginx.put("a.txt", b"new");
+    let home = Home::new();
+    home.add(&nginx.url("/a.txt"), &home.download("a.txt"), &[]);
+    // The rename is held up for long enough to take its place.
+    let engine = home.command(&["run", "--until-idle"]);
+    let mut strace = Command::new("strace");
+    strace.args([
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=renameat2",
+        "-e",
+        "inject=renameat2:delay_enter=3000000",
+    ]);
+    strace
+        .arg(engine.get_program())
+        .args(engine.get_args())
+        .current_dir(home.path());
+    let running = Running::spawn(&mut strace);
+    until("the intent to publish", || {
+        (home.operation()["reason"] == "verifying").then_some(())
+    });
+    fs::write(home.download("a.txt"), "mine").unwrap();
+    running.finish().expect_code(1);
+    assert_same(&home.download("a.txt"), b"mine");
+    assert_eq!(names_in(&home.downloads()), ["a.txt"]);
+}
+
+#[test]
 fn a_limited_rate_is_kept() {
     let nginx = Nginx::start();
     let bytes = nginx.put_seeded("a.bin", 3 << 20);
@@ -451,6 +485,7 @@ fn a_resource_that_changed_is_never_spliced() {
     nginx.put("a.bin", &new);
     home.run(&["run", "--until-idle"]).expect_code(0);
     assert_same(&home.download("a.bin"), &new);
+    assert_eq!(names_in(&home.downloads()), ["a.bin"], "the old partial data is left");
     let shown = home.operation();
     assert_eq!(shown["restarts"], 1, "{shown}");
     assert!(shown["bytes_wasted"].as_u64().unwrap() > 8 << 20, "{shown}");
@@ -675,7 +710,7 @@ fn a_closed_pipe_ends_a_listing_quietly() {
     home.add("http://127.0.0.1:9/a", &home.download("a"), &["--hold"]);
     let binary = env!("CARGO_BIN_EXE_backhaul");
     let script = format!("'{binary}' --state-dir '{}' list --json | true", home.state().display());
-    let ended = Running::spawn(std::process::Command::new("sh").args(["-c", &script]))
+    let ended = Running::spawn(Command::new("sh").args(["-c", &script]))
         .finish()
         .expect_code(0);
     assert_eq!(ended.stderr, "");
