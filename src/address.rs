@@ -31,7 +31,7 @@ impl Address {
     /// # Errors
     /// [`Error::Invalid`] naming the field `url`; the value shown holds no secret.
     pub(crate) fn parse(text: &str, schemes: &[&str]) -> Result<Self, Error> {
-        let shown = |text: &str| without_user_info(text).into_owned();
+        let shown = harmless;
         if text.len() > URL_BYTES_MAX {
             return Err(Error::invalid(
                 "url",
@@ -140,7 +140,17 @@ fn take_credential(url: &mut Url, text: &str) -> Result<Option<Credential>, Erro
     }
 }
 
-/// The text with anything between `//` and `@` hidden, also where it does not parse.
+/// A text that is no URL, as it may be shown: whatever may be user info or a query is hidden.
+fn harmless(text: &str) -> String {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    let Some((before, after)) = text.rsplit_once('@') else {
+        return text.to_string();
+    };
+    let scheme = before.find("://").map_or("", |end| &before[..end + 3]);
+    format!("{scheme}***@{after}")
+}
+
+/// The URL with its user info hidden.
 pub(crate) fn without_user_info(text: &str) -> Cow<'_, str> {
     let Some((scheme, rest)) = text.split_once("//") else {
         return Cow::Borrowed(text);
@@ -382,7 +392,15 @@ mod tests {
             }
         );
         assert!(!refused("gopher://ann:secret@host/").contains("secret"));
-        assert!(!refused("https://ann:secret@/").contains("secret"));
+        for text in [
+            "https://ann:secret@/",
+            "http://ann:pa/secret@h/x",
+            "ann:secret@h/x",
+            "http:ann:secret@h/",
+            "gopher://h/?token=secret",
+        ] {
+            assert!(!refused(text).contains("secret"), "{text}");
+        }
     }
 
     #[test]

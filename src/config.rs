@@ -30,6 +30,8 @@ pub struct Config {
     pub roots: Vec<PathBuf>,
     /// Certificates that HTTPS trusts, in PEM; the device's own where none.
     pub ca_bundle: Option<PathBuf>,
+    /// The engine is there for one command only: its journal segments are small. `false` by default.
+    pub is_short_lived: bool,
     /// Whether several processes of one device may share a state directory on NFS, CIFS, 9p or FUSE, whose locks may
     /// not exclude anybody; `false` by default.
     pub allow_network_file_system: bool,
@@ -76,6 +78,7 @@ impl Default for Config {
             buffer_bytes: 256 << 10,
             roots: Vec::new(),
             ca_bundle: None,
+            is_short_lived: false,
             allow_network_file_system: false,
         }
     }

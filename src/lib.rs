@@ -20,7 +20,7 @@ pub use backhaul_journal::Storage;
 pub use config::{Config, Window};
 pub use engine::{
     Catalog, CheckedDownload, Engine, NewDownload, OperationView, Until, ViewError, backends, check_downloads,
-    read_catalog,
+    check_free, read_catalog,
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;

@@ -19,7 +19,8 @@ pub struct RetryPolicy {
     pub retry_after_min: Duration,
     /// Longest delay that a server may ask for by Retry-After.
     pub retry_after_max: Duration,
-    /// How often an operation that waits for a network or for room is looked at.
+    /// How often the network or the room that an operation waits for is looked at. Looking is no attempt; one is made
+    /// every `delay_max` whatever the look says.
     pub probe_every: Duration,
     /// How often an operation that waits for the right time on the clock is tried.
     pub clock_probe_every: Duration,

@@ -17,6 +17,8 @@ pub(crate) struct Slots {
 pub(crate) enum Action {
     /// Make an attempt.
     Start(TransferId),
+    /// Finish a publication that was left unfinished.
+    Finish(TransferId),
     /// Remove what an operation that is ending left behind, then end it.
     Sweep(TransferId),
 }
@@ -34,7 +36,7 @@ pub(crate) struct Plan {
 
 /// Decides what to do now.
 ///
-/// Sweeps need no slot. Free slots go first to operations whose moment has come, in the order of their moments: they
+/// Sweeps and finishes need no slot. Free slots go first to operations whose moment has come, in the order of their moments: they
 /// were started before those that never ran. Then by priority, then by age.
 pub(crate) fn plan(table: &Table, now: Now, slots: Slots) -> Plan {
     let free = slots.jobs_max.saturating_sub(slots.running);
@@ -43,15 +45,20 @@ pub(crate) fn plan(table: &Table, now: Now, slots: Slots) -> Plan {
         .take_while(|(due_ms, _)| *due_ms <= now.boot_ms)
         .map(|(_, id)| id);
     let starts = due.chain(table.ready()).filter(|id| !table.is_busy(*id)).take(free);
-    let actions = table
-        .sweepable()
-        .take(SWEEPS_MAX)
-        .map(Action::Sweep)
-        .chain(starts.map(Action::Start))
-        .collect();
+    let sweeps = table.sweepable().take(SWEEPS_MAX).map(Action::Sweep);
+    let is_due = |due_ms: u64| due_ms <= now.boot_ms;
+    let finishes = table
+        .finishable()
+        .take_while(|(due_ms, _)| is_due(*due_ms))
+        .take(SWEEPS_MAX);
+    let finishes = finishes.map(|(_, id)| Action::Finish(id));
+    let actions = sweeps.chain(finishes).chain(starts.map(Action::Start)).collect();
+    let later = |(due_ms, _): (u64, TransferId)| (!is_due(due_ms)).then_some(due_ms);
     let wake_at_ms = table
         .timers()
-        .map(|(due_ms, _)| due_ms)
-        .find(|due_ms| *due_ms > now.boot_ms);
+        .find_map(later)
+        .into_iter()
+        .chain(table.finishable().find_map(later))
+        .min();
     Plan { actions, wake_at_ms }
 }

@@ -5,7 +5,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::operation::{Deadline, Event, Fact, Now, Operation, Phase, Priority, Rejected, TransferId, Wish};
+use crate::operation::{
+    BatchId, Deadline, Event, Fact, Now, Operation, Outcome, Phase, Priority, Rejected, TransferId, Wish,
+};
 
 /// All operations of one state directory.
 #[derive(Debug, Default)]
@@ -18,6 +20,8 @@ pub(crate) struct Table {
     timers: BTreeSet<(u64, u64, TransferId)>,
     /// Begun to end, with a part file that may still be there.
     ending: BTreeSet<TransferId>,
+    /// Being published, by when it may be looked at again.
+    finishing: BTreeSet<(u64, TransferId)>,
     /// Live operations by the hash of their destination, and by that of app and URL.
     destinations: BTreeSet<(u64, TransferId)>,
     urls: BTreeSet<(u64, TransferId)>,
@@ -35,6 +39,8 @@ pub(crate) struct Table {
 struct Row {
     /// First LSN that is not contained in `operation`.
     as_of: u64,
+    /// Not before this moment of the boot-time clock is an unfinished publication looked at again.
+    finish_at_ms: u64,
     operation: Operation,
 }
 
@@ -68,9 +74,14 @@ impl Table {
     /// [`Rejected`] where the event does not fit; nothing has changed.
     pub(crate) fn apply(&mut self, fact: Fact, lsn: u64) -> Result<(), Rejected> {
         let Fact { id, at_ms, event } = fact;
-        if let Event::Created(spec) = event {
+        if let Event::Created { spec, started, batch } = event {
             if !self.rows.contains_key(&id) {
-                self.insert(Operation::created(id, spec, lsn, at_ms), lsn + 1);
+                let mut operation = Operation::created(id, spec, lsn, at_ms);
+                operation.batch = batch;
+                if started {
+                    operation.wish = Wish::Run;
+                }
+                self.insert(operation, lsn + 1);
             }
             return Ok(());
         }
@@ -88,6 +99,26 @@ impl Table {
             self.insert(next, lsn + 1);
         }
         Ok(())
+    }
+
+    /// From `lsn` on the operations of a batch count.
+    pub(crate) fn commit(&mut self, batch: BatchId, lsn: u64) {
+        for id in self.ids() {
+            let is_one = self.rows.get(&id).is_some_and(|row| row.operation.batch == Some(batch));
+            if let Some(mut row) = is_one.then(|| self.take(id)).flatten() {
+                row.operation.batch = None;
+                self.insert(row.operation, lsn + 1);
+            }
+        }
+    }
+
+    /// Forgets the operations of batches that were never committed: they were never accepted.
+    pub(crate) fn drop_uncommitted(&mut self) {
+        for id in self.ids() {
+            if self.rows.get(&id).is_some_and(|row| row.operation.batch.is_some()) {
+                self.take(id);
+            }
+        }
     }
 
     /// Whether the event would be applied.
@@ -115,6 +146,7 @@ impl Table {
 
     /// Makes the state of a table that was just replayed the state at the start of an engine.
     pub(crate) fn reopened(&mut self, now: Now) {
+        self.drop_uncommitted();
         for id in self.ids() {
             if let Some(row) = self.take(id) {
                 self.insert(row.operation.reopened(now), row.as_of);
@@ -176,11 +208,17 @@ impl Table {
             .find(|operation| operation.spec.destination == destination)
     }
 
-    /// The live operation of an app for a URL, if there is one.
-    pub(crate) fn live_for_url(&self, app: &str, url: &str) -> Option<&Operation> {
+    /// The live operations of an app for a URL as it is shown.
+    pub(crate) fn live_for_url(&self, app: &str, url: &str) -> impl Iterator<Item = &Operation> {
         let key = hash(&(app, url));
         self.candidates(&self.urls, key)
-            .find(|operation| operation.spec.app == app && operation.spec.url == url)
+            .filter(move |operation| operation.spec.app == app && operation.spec.url == url)
+    }
+
+    /// Completed operations whose end nobody has acknowledged.
+    pub(crate) fn unacknowledged_completed(&self) -> impl Iterator<Item = &Operation> {
+        let ended = self.unacknowledged.iter().filter_map(|(_, id)| self.find(*id));
+        ended.filter(|operation| operation.phase == Phase::Ended(Outcome::Completed))
     }
 
     fn candidates<'a>(
@@ -207,9 +245,28 @@ impl Table {
         self.ending.iter().copied().filter(|id| !self.busy.contains(id))
     }
 
+    /// Operations whose publication was left unfinished, with the moment at which to look at them, earliest first.
+    pub(crate) fn finishable(&self) -> impl Iterator<Item = (u64, TransferId)> {
+        self.finishing.iter().copied().filter(|(_, id)| !self.busy.contains(id))
+    }
+
+    /// An unfinished publication is left alone for a while.
+    pub(crate) fn postpone_finish(&mut self, id: TransferId, now: Now, delay: Duration) {
+        if let Some(row) = self.rows.get_mut(&id)
+            && self.finishing.remove(&(row.finish_at_ms, id))
+        {
+            row.finish_at_ms = now.boot_ms.saturating_add(millis(delay));
+            self.finishing.insert((row.finish_at_ms, id));
+        }
+    }
+
     /// Nothing is left that an engine could do now or later by itself.
     pub(crate) fn is_idle(&self) -> bool {
-        self.ready.is_empty() && self.timers.is_empty() && self.ending.is_empty() && self.busy.is_empty()
+        self.ready.is_empty()
+            && self.timers.is_empty()
+            && self.ending.is_empty()
+            && self.finishing.is_empty()
+            && self.busy.is_empty()
     }
 
     /// Moves the moment that a blocked operation waits for, in memory only: looking again changed nothing.
@@ -254,18 +311,27 @@ impl Table {
     fn insert(&mut self, operation: Operation, as_of: u64) {
         let id = operation.id;
         self.index(&operation, true);
-        self.rows.insert(id, Box::new(Row { as_of, operation }));
+        let row = Row {
+            as_of,
+            finish_at_ms: 0,
+            operation,
+        };
+        self.rows.insert(id, Box::new(row));
     }
 
     fn take(&mut self, id: TransferId) -> Option<Box<Row>> {
         let row = self.rows.remove(&id)?;
         self.index(&row.operation, false);
+        self.finishing.remove(&(row.finish_at_ms, id));
         Some(row)
     }
 
     /// Adds an operation to the indexes it belongs to, or takes it out of them: one list of rules for both.
     fn index(&mut self, operation: &Operation, add: bool) {
         let id = operation.id;
+        if operation.batch.is_some() {
+            return;
+        }
         if operation.is_live() {
             put(
                 &mut self.destinations,
@@ -289,6 +355,9 @@ impl Table {
         }
         if matches!(operation.phase, Phase::Ending(_)) {
             put(&mut self.ending, id, add);
+        }
+        if matches!(operation.phase, Phase::Publishing(_)) && add {
+            self.finishing.insert((0, id));
         }
         if self.only.as_ref().is_some_and(|only| !only.contains(&id)) {
             return;

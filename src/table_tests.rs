@@ -33,6 +33,14 @@ fn spec(number: u8, priority: Priority) -> Spec {
     }
 }
 
+fn created(spec: Spec) -> Event {
+    Event::Created {
+        spec: Shared::new(spec),
+        started: false,
+        batch: None,
+    }
+}
+
 struct Log {
     table: Table,
     facts: Vec<(Fact, u64)>,
@@ -62,18 +70,14 @@ impl Log {
     fn queued(numbers: &[(u8, Priority)]) -> Self {
         let mut log = Self::new();
         for (number, priority) in numbers {
-            log.add(*number, 0, Event::Created(Shared::new(spec(*number, *priority))));
+            log.add(*number, 0, created(spec(*number, *priority)));
             log.add(*number, 0, Event::Started);
         }
         log
     }
 
     fn ended(&mut self, number: u8, at_ms: u64) {
-        self.add(
-            number,
-            at_ms,
-            Event::Created(Shared::new(spec(number, Priority::Default))),
-        );
+        self.add(number, at_ms, created(spec(number, Priority::Default)));
         self.add(number, at_ms, Event::Ended(Outcome::Canceled));
     }
 }
@@ -111,7 +115,7 @@ fn a_snapshot_written_while_facts_went_on_gives_the_same_table() {
     log.add(2, 6, Event::Released);
     log.add(3, 6, Event::Ended(Outcome::Canceled));
     log.add(3, 7, Event::Removed);
-    log.add(4, 8, Event::Created(Shared::new(spec(4, Priority::Default))));
+    log.add(4, 8, created(spec(4, Priority::Default)));
     let mut replayed = Table::default();
     for (as_of, operation) in snapshot {
         replayed.restore(operation, as_of);
@@ -133,8 +137,8 @@ fn one_live_operation_has_a_destination_and_an_ended_one_has_it_no_more() {
             .map(|operation| operation.id)
     };
     assert_eq!(holder(&log), Some(id(1)));
-    assert!(log.table.live_for_url("app", "http://host/1").is_some());
-    assert!(log.table.live_for_url("other", "http://host/1").is_none());
+    assert!(log.table.live_for_url("app", "http://host/1").next().is_some());
+    assert!(log.table.live_for_url("other", "http://host/1").next().is_none());
     log.add(1, 1, Event::Ended(Outcome::Canceled));
     assert_eq!(holder(&log), None);
 }
@@ -168,7 +172,7 @@ fn the_history_drops_the_oldest_acknowledged_ends_and_counts_the_others_that_go(
 fn starts(table: &Table, jobs_max: usize, running: usize, now: Now) -> Vec<u8> {
     let actions = plan(table, now, Slots { jobs_max, running }).actions;
     let numbers = actions.into_iter().map(|action| match action {
-        Action::Start(id) | Action::Sweep(id) => id.0[0],
+        Action::Start(id) | Action::Sweep(id) | Action::Finish(id) => id.0[0],
     });
     numbers.collect()
 }
@@ -204,6 +208,7 @@ fn a_wait_ends_at_its_moment_and_the_plan_says_when_to_look() {
             probe_at,
             error,
             room_bytes: None,
+            try_at: probe_at,
         },
     );
     let first = plan(
@@ -248,4 +253,28 @@ fn an_end_is_swept_without_a_slot_once_no_worker_holds_it() {
     log.table.set_busy(id(1), false);
     assert_eq!(starts(&log.table, 0, 0, NOW), [1]);
     assert!(!log.table.is_idle());
+}
+
+#[test]
+fn a_batch_counts_from_its_commit_on_and_never_without() {
+    let (one, other) = (BatchId([1; 16]), BatchId([2; 16]));
+    let mut table = Table::default();
+    for (number, batch, lsn) in [(1, one, 1), (2, one, 2), (3, other, 3)] {
+        let event = Event::Created {
+            spec: Shared::new(spec(number, Priority::Default)),
+            started: true,
+            batch: Some(batch),
+        };
+        let fact = Fact {
+            id: id(number),
+            at_ms: 0,
+            event,
+        };
+        table.apply(fact, lsn).unwrap_or_else(|rejected| panic!("{rejected}"));
+    }
+    assert!(starts(&table, 9, 0, NOW).is_empty());
+    table.commit(one, 4);
+    assert_eq!(starts(&table, 9, 0, NOW), [1, 2]);
+    table.reopened(NOW);
+    assert_eq!((table.len(), table.find(id(3)).is_some()), (2, false));
 }

@@ -106,7 +106,12 @@ impl Lab {
 
     /// Steps until nothing is left, letting time pass where the engine waits for it.
     fn finish(&self, engine: &Engine) {
-        for _ in 0..200 {
+        self.pass(engine, 200);
+    }
+
+    /// Steps while so many half minutes pass.
+    fn pass(&self, engine: &Engine, half_minutes: u32) {
+        for _ in 0..half_minutes {
             while engine.step() {}
             self.outside.advance(Duration::from_secs(30));
         }
@@ -125,6 +130,15 @@ fn expect_completed(view: &OperationView, path: &Path, bytes: &[u8]) {
         std::fs::read(path).unwrap() == bytes,
         "the published file is not the resource"
     );
+}
+
+fn unreachable_failure() -> backhaul_backends::Failure {
+    backhaul_backends::Failure {
+        kind: backhaul_backends::FailureKind::Unreachable,
+        status: WebErrorStatus::SERVER_UNREACHABLE,
+        code: None,
+        message: "no route".into(),
+    }
 }
 
 #[test]
@@ -267,19 +281,11 @@ fn a_kill_at_any_call_to_the_disk_while_canceling_ends_in_a_cancel_or_a_whole_fi
 fn being_offline_costs_no_attempt_and_no_record() {
     let lab = Lab::new();
     lab.server.put(URL, Resource::new(content(10, 0), "a"));
-    lab.server.script(
-        URL,
-        Act::Fail(backhaul_backends::Failure {
-            kind: backhaul_backends::FailureKind::Unreachable,
-            status: WebErrorStatus::SERVER_UNREACHABLE,
-            code: None,
-            message: "no route".into(),
-        }),
-    );
+    lab.server.script(URL, Act::Fail(unreachable_failure()));
     lab.outside.set_online(false);
     let engine = lab.open();
     let id = lab.add(&engine);
-    lab.finish(&engine);
+    lab.pass(&engine, 19);
     let view = engine.view(id).unwrap();
     assert_eq!(
         (view.status, view.reason),
@@ -289,6 +295,101 @@ fn being_offline_costs_no_attempt_and_no_record() {
     lab.outside.set_online(true);
     lab.finish(&engine);
     assert_eq!(engine.view(id).unwrap().status, TransferStatus::Completed);
+}
+
+#[test]
+fn a_network_that_the_device_cannot_see_is_tried_now_and_then() {
+    let lab = Lab::new();
+    lab.server.put(URL, Resource::new(content(10, 0), "a"));
+    lab.server.script(URL, Act::Fail(unreachable_failure()));
+    lab.outside.set_online(false);
+    let engine = lab.open();
+    let id = lab.add(&engine);
+    lab.pass(&engine, 25);
+    let view = engine.view(id).unwrap();
+    assert_eq!((view.status, view.attempts), (TransferStatus::Completed, 2));
+}
+
+#[test]
+fn a_server_that_always_cuts_at_the_same_byte_and_cannot_continue_is_given_up() {
+    let lab = Lab::new();
+    let resource = Resource {
+        validators: Validators::default(),
+        resumable: false,
+        ..Resource::new(content(2 * MIB, 0), "a")
+    };
+    lab.server.put(URL, resource);
+    for _ in 0..100 {
+        lab.server.script(URL, Act::CutAt(1_500_000));
+    }
+    let engine = lab.open();
+    let id = lab.add(&engine);
+    lab.pass(&engine, 1_000);
+    let view = engine.view(id).unwrap();
+    assert_eq!(
+        (view.status, view.attempts),
+        (TransferStatus::Error, 20),
+        "only the first one made progress"
+    );
+    assert!(lab.files().is_empty());
+}
+
+#[test]
+fn a_web_page_in_place_of_the_expected_content_is_waited_out() {
+    let lab = Lab::new();
+    let bytes = content(5_000, 0);
+    let page = Resource {
+        content_type: Some("text/html; charset=utf-8".into()),
+        ..Resource::new(*b"<html>login</html>", "p")
+    };
+    lab.server.put(URL, page);
+    let engine = lab.open();
+    let digest: [u8; 32] = ring::digest::digest(&ring::digest::SHA256, &bytes)
+        .as_ref()
+        .try_into()
+        .unwrap();
+    let id = engine
+        .create(&[NewDownload {
+            sha256: Some(digest),
+            ..lab.download()
+        }])
+        .unwrap()[0];
+    while engine.step() {}
+    assert_eq!(engine.view(id).unwrap().status, TransferStatus::Waiting);
+    lab.server.put(URL, Resource::new(bytes.clone(), "a"));
+    lab.finish(&engine);
+    expect_completed(&engine.view(id).unwrap(), &lab.destination(), &bytes);
+    assert_eq!(lab.files(), ["file"]);
+}
+
+#[test]
+fn a_kill_while_a_list_is_accepted_leaves_all_of_it_or_nothing() {
+    let mut calls = 0;
+    let mut finished = false;
+    let (mut none, mut all) = (0, 0);
+    while !finished {
+        calls += 1;
+        let lab = Lab::new();
+        // More than the journal takes in one write.
+        let list: Vec<NewDownload> = (0..100)
+            .map(|number| NewDownload {
+                url: format!("{URL}{number}{}", "x".repeat(4_000)),
+                destination: lab.data.join(number.to_string()),
+                ..lab.download()
+            })
+            .collect();
+        let disk = CrashingDisk::after(100 + calls);
+        let accepted = lab
+            .open_on(lab.outside.on(Arc::new(disk.clone())))
+            .is_ok_and(|engine| engine.create(&list).is_ok());
+        finished = !disk.has_crashed();
+        let found = lab.open().views().len();
+        assert!(found == 0 || found == 100, "call {calls}: {found}");
+        assert!(found == 100 || !accepted, "call {calls}");
+        none += usize::from(found == 0);
+        all += usize::from(found == 100);
+    }
+    assert!(none > 3 && all > 0, "{none} and {all}");
 }
 
 #[test]

@@ -63,7 +63,7 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
 /// Does one thing to several operations. An unknown id refuses all of them; the first that is refused by its state ends
 /// it, and those before it are done.
 fn each(context: &Context, ids: &Ids, act: impl Fn(&Engine, TransferId) -> Result<(), Error>) -> Result<Exit, Failure> {
-    let engine = context.open(&context.config(), &[])?;
+    let engine = context.open(&context.config_for_one_command(), &[])?;
     for id in &ids.ids {
         engine.view(*id)?;
     }
@@ -120,6 +120,13 @@ impl Context {
             ca_bundle: self.ca_bundle.clone(),
             allow_network_file_system: self.allow_network_file_system,
             ..Config::default()
+        }
+    }
+
+    pub(super) fn config_for_one_command(&self) -> Config {
+        Config {
+            is_short_lived: true,
+            ..self.config()
         }
     }
 

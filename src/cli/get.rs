@@ -12,7 +12,7 @@ use super::input::Line;
 use super::progress::Progress;
 use super::transfer::{SignalWatch, at_line, checked, close, lines, new_downloads};
 use super::{Failure, output};
-use crate::{CheckedDownload, Engine, Error, OperationView, TransferId, TransferStatus, Until};
+use crate::{CheckedDownload, Engine, Error, OperationView, TransferId, TransferStatus, Until, check_free};
 
 /// How often progress is looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -31,13 +31,17 @@ pub(super) fn run(
     let backends = backends(&config)?;
     let downloads = new_downloads(context, download, &lines, false)?;
     let downloads = checked(context, &config, &backends, &downloads, &lines)?;
+    if !context.state_directory.exists() {
+        check_free(&downloads, &context.environment).map_err(|(index, error)| at_line(&lines, index, error))?;
+    }
     let engine = Arc::new(context.open(&config, &backends)?);
-    let ids = adopt_or_create(&engine, downloads, &lines)?;
+    let (ids, done) = adopt_or_create(&engine, downloads, &lines)?;
     let from_list = lines.len() > 1 || download.input.is_some();
     drop(lines);
     engine.restrict_to(Some(ids.iter().copied().collect()));
     let signals = SignalWatch::start(&engine)?;
     let mut account = Account::new(json, Progress::new(quiet || json, &ids));
+    account.note(&engine, done);
     let result = engine.run(Until::Idle, Some(TICK), |engine| account.take(engine));
     let signal = signals.end();
     account.close(&engine)?;
@@ -78,6 +82,10 @@ impl Account {
     fn take(&mut self, engine: &Engine) {
         let ends = engine.ends(self.seen);
         self.seen += ends.len();
+        self.note(engine, ends);
+    }
+
+    fn note(&mut self, engine: &Engine, ends: Vec<OperationView>) {
         self.completed += ends
             .iter()
             .filter(|view| view.status == TransferStatus::Completed)
@@ -100,10 +108,12 @@ impl Account {
         self.take(engine);
         self.progress.clear();
         if let Some(views) = self.views.take() {
-            output::json_list(&views);
+            let was_told = output::json_list(&views);
             // A list longer than the history has room for has lost its first records by now; it was told all the same.
             let kept: Vec<OperationView> = views.into_iter().filter(|view| engine.view(view.id).is_ok()).collect();
-            self.acknowledge(engine, &kept);
+            if was_told {
+                self.acknowledge(engine, &kept);
+            }
         }
         self.fault.take().map_or(Ok(()), Err)
     }
@@ -124,17 +134,17 @@ fn keep(engine: &Engine, ids: &[TransferId], from_list: bool) {
     }
 }
 
-/// Goes on with what is there already, and creates the rest, all of it or none.
+/// Goes on with what is there already, and creates the rest, all of it or none. Gives all ids, and those that had
+/// completed before anybody was told.
 fn adopt_or_create(
     engine: &Engine,
     downloads: Vec<CheckedDownload>,
     lines: &[Line],
-) -> Result<Vec<TransferId>, Failure> {
-    let mut ids = Vec::with_capacity(downloads.len());
-    let mut adopted = Vec::new();
-    let (mut fresh, mut places) = (Vec::with_capacity(downloads.len()), Vec::with_capacity(downloads.len()));
-    for (index, download) in downloads.into_iter().enumerate() {
-        if let Some(id) = engine.find_live(&download) {
+) -> Result<(Vec<TransferId>, Vec<OperationView>), Failure> {
+    let same = engine.find_same(&downloads);
+    let (mut fresh, mut places, mut adopted) = (Vec::with_capacity(downloads.len()), Vec::new(), Vec::new());
+    for (index, (download, same)) in downloads.into_iter().zip(same).enumerate() {
+        if let Some(id) = same {
             adopted.push((id, download));
         } else {
             places.push(index);
@@ -142,22 +152,27 @@ fn adopt_or_create(
         }
     }
     let created = engine.accept(fresh);
-    let created = created.map_err(|(index, error)| at_line(lines, places[index], error))?;
+    let mut ids = created.map_err(|(index, error)| at_line(lines, places.get(index).copied().unwrap_or(0), error))?;
+    let mut done = Vec::new();
     for (id, download) in adopted {
         for name in engine.differences(id, &download)? {
             output::note(&format!(
                 "--{name} differs from what operation {id} was created with, which counts; to change it, cancel that one first"
             ));
         }
-        go_on(engine, id)?;
+        let view = engine.view(id)?;
+        if view.status.is_ended() {
+            done.push(view);
+        } else {
+            go_on(engine, &view)?;
+        }
         ids.push(id);
     }
-    ids.extend(created);
-    Ok(ids)
+    Ok((ids, done))
 }
 
-fn go_on(engine: &Engine, id: TransferId) -> Result<(), Error> {
-    let view = engine.view(id)?;
+fn go_on(engine: &Engine, view: &OperationView) -> Result<(), Error> {
+    let id = view.id;
     output::note(&format!(
         "goes on with operation {id}: {} bytes are there",
         view.bytes_done

@@ -12,6 +12,8 @@ mod reading;
 mod transfer;
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 
@@ -25,12 +27,28 @@ pub fn run() -> ExitCode {
         Err(error) => return output::usage(&error),
     };
     output::start_log(args.global.verbose);
-    let result = command::run(args);
+    let result = ignore_file_size_signal().and_then(|()| command::run(args));
+    let result = match output::failure() {
+        Some(error) => Err(Failure::new(
+            Exit::Local,
+            format!("cannot write to standard output: {error}"),
+        )),
+        None => result,
+    };
     let exit = result.unwrap_or_else(|failure| {
         output::error(&failure.message);
         failure.exit
     });
     ExitCode::from(exit.code())
+}
+
+/// A file that grows beyond the limit of this process is an error of that file, not the end of the process.
+fn ignore_file_size_signal() -> Result<(), Failure> {
+    let noted = Arc::new(AtomicBool::new(false));
+    match signal_hook::flag::register(signal_hook::consts::SIGXFSZ, noted) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(crate::Error::io("watch for", "signals", error).into()),
+    }
 }
 
 /// Why a command ended early: what is printed, and the exit code.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use backhaul_journal::{Report, Salvaged, Tail, Verdict};
@@ -14,18 +15,38 @@ use super::args::Args;
 use super::exit::Exit;
 use crate::{OperationView, Reason, TransferId, TransferStatus};
 
-/// Where lines for people go while work is in progress.
+/// Standard error is a terminal that bars can be drawn on.
 pub(super) fn stderr_is_terminal() -> bool {
-    std::io::stderr().is_terminal()
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    std::io::stderr().is_terminal() && !is_dumb
 }
 
-fn print(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+/// Standard output could not take what was printed; a reader that went away is no such failure.
+static FAILED: Mutex<Option<std::io::Error>> = Mutex::new(None);
+
+/// The first failure of standard output, if there was one.
+pub(super) fn failure() -> Option<std::io::Error> {
+    FAILED.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+fn print(text: &str) -> bool {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => true,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => false,
+        Err(error) => {
+            FAILED
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_or_insert(error);
+            false
+        }
+    }
 }
 
 /// One line on standard output; `false` where nobody reads any more.
 pub(super) fn line(text: &str) -> bool {
-    writeln!(std::io::stdout().lock(), "{text}").is_ok()
+    print(&format!("{text}\n"))
 }
 
 pub(super) fn say(text: &str) {
@@ -80,6 +101,10 @@ pub(super) fn start_log(verbose: u8) {
     let environment = env_logger::Env::new().filter_or("BACKHAUL_LOG", level);
     let mut builder = env_logger::Builder::from_env(environment);
     builder.format(|out, record| {
+        // Protocol libraries log whole requests, secrets included.
+        if !record.target().starts_with("backhaul") {
+            return Ok(());
+        }
         let now = humantime::format_rfc3339_millis(std::time::SystemTime::now());
         writeln!(out, "{now} {} {}", record.level(), record.args())
     });
@@ -192,15 +217,16 @@ fn time(wall_ms: u64) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-pub(super) fn json_list(views: &[OperationView]) {
-    json(&views.iter().map(Json::new).collect::<Vec<_>>());
+/// `false` where nobody got it.
+pub(super) fn json_list(views: &[OperationView]) -> bool {
+    json(&views.iter().map(Json::new).collect::<Vec<_>>())
 }
 
 pub(super) fn json_object(view: &OperationView) {
     json(&Json::new(view));
 }
 
-fn json(value: &impl Serialize) {
+fn json(value: &impl Serialize) -> bool {
     match serde_json::to_string_pretty(value) {
         Ok(text) => print(&(text + "\n")),
         Err(error) => unreachable!("strings and numbers always have a JSON form: {error}"),

@@ -104,7 +104,7 @@ fn reported(context: &Context, views: &[&OperationView]) -> Result<Exit, Failure
     let ids: Vec<TransferId> = views.iter().map(|view| view.id).collect();
     let opened = Engine::open(
         &context.state_directory,
-        context.config(),
+        context.config_for_one_command(),
         context.environment.clone(),
         Vec::new(),
     );

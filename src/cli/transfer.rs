@@ -13,19 +13,15 @@ use super::command::{Context, backends};
 use super::exit::Exit;
 use super::input::{self, Line};
 use super::{Failure, output};
-use crate::{CheckedDownload, Config, Engine, Error, NewDownload, Until, check_downloads};
+use crate::{CheckedDownload, Config, Engine, Error, NewDownload, Until, check_downloads, check_free};
 
 pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<Exit, Failure> {
     let lines = lines(download)?;
-    let config = context.config();
+    let config = context.config_for_one_command();
     let backends = backends(&config)?;
-    let downloads = checked(
-        context,
-        &config,
-        &backends,
-        &new_downloads(context, download, &lines, hold)?,
-        &lines,
-    )?;
+    let downloads = new_downloads(context, download, &lines, hold)?;
+    let downloads = checked(context, &config, &backends, &downloads, &lines)?;
+    check_free(&downloads, &context.environment).map_err(|(index, error)| at_line(&lines, index, error))?;
     let engine = context.open(&config, &backends)?;
     let ids = engine
         .accept(downloads)

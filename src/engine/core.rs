@@ -15,13 +15,12 @@ use super::publish::Ready;
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
-use crate::operation::{Condition, Entry, Event, Fact, Now, Operation, Phase, TransferId, encode};
+use crate::operation::{BatchId, Condition, Entry, Event, Fact, Now, Operation, Phase, TransferId, encode};
 use crate::scheduler::{self, Action, Slots};
 use crate::table::Table;
 use crate::vault::Vault;
 
-/// Files that wait for their final name, and files of one batch, at most.
-const READY_MAX: usize = 256;
+/// Files of one batch of publications, at most.
 const BATCH_MAX: usize = 128;
 /// Operations of a snapshot that are encoded under one hold of the lock.
 const SNAPSHOT_STEP: usize = 256;
@@ -29,6 +28,7 @@ const SNAPSHOT_STEP: usize = 256;
 pub(crate) struct Core {
     pub(crate) environment: Environment,
     pub(crate) config: Config,
+    pub(crate) room: Room,
     pub(crate) backends: Registry,
     pub(crate) vault: Vault,
     pub(crate) journal: Journal,
@@ -59,6 +59,33 @@ pub(crate) struct State {
     pub(crate) ends: Vec<TransferId>,
 }
 
+/// How much may be in flight at once, so that the limit of open files holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Attempts; each needs a socket, a part file, and at times one more.
+    pub(crate) jobs_max: usize,
+    /// Complete files that wait for their final name; each is open.
+    pub(crate) ready_max: usize,
+}
+
+impl Room {
+    /// Files that wait for their names, at most: two batches.
+    const READY_MAX: usize = 2 * BATCH_MAX;
+    /// Files that are open besides: standard streams, lock, journal, directories, signals, look-ups.
+    const FILES_BESIDES: usize = 24;
+    const FILES_PER_JOB: usize = 4;
+
+    /// Fits what was asked for into a number of open files; `None` where not even one job fits.
+    pub(crate) fn fit(jobs_asked: usize, open_files_max: usize) -> Option<Self> {
+        let files = open_files_max
+            .checked_sub(Self::FILES_BESIDES)
+            .filter(|files| *files > Self::FILES_PER_JOB)?;
+        let jobs_max = jobs_asked.min(files / (2 * Self::FILES_PER_JOB)).max(1);
+        let ready_max = (files - jobs_max * Self::FILES_PER_JOB).clamp(1, Self::READY_MAX);
+        Some(Self { jobs_max, ready_max })
+    }
+}
+
 /// One attempt while it runs.
 #[derive(Default)]
 pub(crate) struct Attempt {
@@ -72,6 +99,7 @@ pub(crate) struct Attempt {
 pub(crate) enum Work {
     Attempt(Box<Operation>, Arc<Attempt>),
     Publish(Vec<Ready>),
+    Finish(Box<Operation>),
     Sweep(Box<Operation>),
 }
 
@@ -86,6 +114,7 @@ impl Core {
     pub(crate) fn new(
         environment: Environment,
         config: Config,
+        room: Room,
         backends: Registry,
         vault: Vault,
         journal: Journal,
@@ -105,6 +134,7 @@ impl Core {
         Self {
             environment,
             config,
+            room,
             backends,
             vault,
             journal,
@@ -147,7 +177,7 @@ impl Core {
         event: Event,
         urgency: Urgency,
     ) -> Result<Lsn, Error> {
-        if !matches!(event, Event::Created(_)) {
+        if !matches!(event, Event::Created { .. }) {
             state.table.check(id, &event).map_err(|rejected| Error::NotNow {
                 id,
                 problem: rejected.to_string(),
@@ -163,8 +193,7 @@ impl Core {
         let entry = Entry::Fact(fact);
         let mut bytes = Vec::with_capacity(256);
         encode(&entry, &mut bytes);
-        let lsn = self.journal.append(&bytes, urgency)?;
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(lsn);
+        let lsn = self.append(&bytes, urgency)?;
         let Entry::Fact(fact) = entry else {
             unreachable!("it was made above")
         };
@@ -177,6 +206,21 @@ impl Core {
             state.ends.push(id);
         }
         state.failed += u64::from(is_failure);
+        Ok(lsn)
+    }
+
+    /// Records that a batch of creations counts.
+    pub(crate) fn commit(&self, state: &mut State, batch: BatchId) -> Result<Lsn, Error> {
+        let mut bytes = Vec::with_capacity(32);
+        encode(&Entry::Committed { batch }, &mut bytes);
+        let lsn = self.append(&bytes, Urgency::Normal)?;
+        state.table.commit(batch, lsn.0);
+        Ok(lsn)
+    }
+
+    fn append(&self, bytes: &[u8], urgency: Urgency) -> Result<Lsn, Error> {
+        let lsn = self.journal.append(bytes, urgency)?;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(lsn);
         Ok(lsn)
     }
 
@@ -278,15 +322,15 @@ impl Core {
         }
         let now = self.now();
         loop {
-            let has_room = state.ready.len() + state.publishing < READY_MAX;
-            let jobs_max = if has_room { self.config.jobs_max } else { 0 };
+            let has_room = state.ready.len() + state.publishing < self.room.ready_max;
+            let jobs_max = if has_room { self.room.jobs_max } else { 0 };
             let slots = Slots {
                 jobs_max,
                 running: state.attempts.len(),
             };
             let plan = scheduler::plan(&state.table, now, slots);
             let action = match plan.actions.first() {
-                Some(Action::Start(id)) if self.stays_blocked(&state.table, *id) => {
+                Some(Action::Start(id)) if self.stays_blocked(&state.table, *id, now) => {
                     state.table.postpone(*id, now, self.config.retry.probe_every);
                     continue;
                 }
@@ -319,7 +363,7 @@ impl Core {
     }
 
     fn take(&self, state: &mut State, action: Action) -> Result<Work, Error> {
-        let (Action::Start(id) | Action::Sweep(id)) = action;
+        let (Action::Start(id) | Action::Finish(id) | Action::Sweep(id)) = action;
         state.table.set_busy(id, true);
         if let Action::Start(_) = action {
             let attempts = state.table.find(id).map_or(0, |operation| operation.attempts) + 1;
@@ -338,27 +382,33 @@ impl Core {
                 state.attempts.insert(id, Arc::clone(&attempt));
                 Work::Attempt(Box::new(operation), attempt)
             }
+            Action::Finish(_) => Work::Finish(Box::new(operation)),
             Action::Sweep(_) => Work::Sweep(Box::new(operation)),
         })
     }
 
     /// Looks at the condition that blocks an operation, without spending an attempt or a record on it.
-    fn stays_blocked(&self, table: &Table, id: TransferId) -> bool {
+    fn stays_blocked(&self, table: &Table, id: TransferId, now: Now) -> bool {
         let Some(operation) = table.find(id) else { return false };
-        match operation.phase {
-            Phase::Blocked {
-                condition: Condition::NoNetwork,
-                ..
-            } => !self.environment.network.is_online(),
-            Phase::Blocked {
-                condition: Condition::DiskFull,
-                room_bytes,
-                ..
-            } => {
+        let Phase::Blocked {
+            condition,
+            room_bytes,
+            try_at,
+            ..
+        } = operation.phase
+        else {
+            return false;
+        };
+        // What the look cannot see, only an attempt can find out.
+        if try_at.boot_ms() <= now.boot_ms {
+            return false;
+        }
+        match condition {
+            Condition::NoNetwork => !self.environment.network.is_online(),
+            Condition::DiskFull => {
                 let available = self.environment.storage.available_bytes(operation.spec.directory());
                 available.is_ok_and(|available| available < room_needed(operation, room_bytes))
             }
-            _ => false,
         }
     }
 
@@ -466,5 +516,30 @@ fn room_needed(operation: &Operation, room_bytes: Option<u64>) -> u64 {
     match (operation.total_bytes(), &operation.claim) {
         (Some(total), None) => total,
         _ => room_bytes.unwrap_or(0).saturating_add(SOME),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_flight_fits_the_limit_of_open_files() {
+        assert_eq!(
+            Room::fit(16, 1024),
+            Some(Room {
+                jobs_max: 16,
+                ready_max: 256
+            })
+        );
+        for open_files_max in 29..2_000 {
+            let room = Room::fit(256, open_files_max).expect("one job fits");
+            let files = Room::FILES_BESIDES + room.jobs_max * Room::FILES_PER_JOB + room.ready_max;
+            assert!(
+                files <= open_files_max && room.jobs_max > 0 && room.ready_max > 0,
+                "{room:?} of {open_files_max}"
+            );
+        }
+        assert_eq!(Room::fit(1, 28), None);
     }
 }

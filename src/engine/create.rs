@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use backhaul_journal::{FileKind, Lsn, Urgency};
+use backhaul_journal::{FileKind, Urgency};
 
 use super::Engine;
 use crate::address::{Address, HEADERS_MAX, parse_destination, parse_header};
@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::operation::{
-    Collision, Event, Kind, Operation, Priority, RequestHeader, Shared, Spec, TransferId, directory_of,
+    BatchId, Collision, Event, Kind, Operation, Priority, RequestHeader, Shared, Spec, TransferId, directory_of,
 };
 use crate::vault::Secrets;
 
@@ -46,8 +46,8 @@ pub struct NewDownload {
 #[derive(Debug)]
 pub struct CheckedDownload {
     id: TransferId,
-    spec: Shared<Spec>,
-    secrets: Secrets,
+    pub(super) spec: Shared<Spec>,
+    pub(super) secrets: Secrets,
     hold: bool,
 }
 
@@ -55,8 +55,8 @@ pub struct CheckedDownload {
 /// those that the backends serve.
 ///
 /// # Errors
-/// The position of the first one that is refused, and why: [`Error::Invalid`] naming the field,
-/// [`Error::DestinationExists`], [`Error::LimitReached`].
+/// The position of the first one that is refused, and why: [`Error::Invalid`] naming the field, or
+/// [`Error::LimitReached`].
 pub fn check_downloads(
     downloads: &[NewDownload],
     config: &Config,
@@ -96,13 +96,14 @@ impl Engine {
     /// Creates downloads that were checked; all of them or none. They are durable on return.
     ///
     /// # Errors
-    /// The position of the first one that is refused, and why: [`Error::Conflict`], [`Error::LimitReached`], or what
-    /// vault or journal answered.
+    /// The position of the first one that is refused, and why: [`Error::Conflict`],
+    /// [`Error::DestinationExists`], [`Error::LimitReached`], or what vault or journal answered.
     pub fn accept(&self, checked: Vec<CheckedDownload>) -> Result<Vec<TransferId>, (usize, Error)> {
         self.check_limit(checked.len()).map_err(|error| (0, error))?;
         for (index, one) in checked.iter().enumerate() {
-            self.check_exclusive(&one.spec).map_err(|error| (index, error))?;
+            self.check_exclusive(one).map_err(|error| (index, error))?;
         }
+        check_free(&checked, &self.core.environment)?;
         for (index, one) in checked.iter().enumerate().filter(|(_, one)| one.spec.has_secrets) {
             self.core
                 .vault
@@ -113,65 +114,27 @@ impl Engine {
         Ok(checked.into_iter().map(|one| one.id).collect())
     }
 
-    /// The live operation for the same URL and destination, if there is one.
-    #[must_use]
-    pub fn find_live(&self, checked: &CheckedDownload) -> Option<TransferId> {
-        let state = self.core.state();
-        let live = state.table.live_for_destination(&checked.spec.destination);
+    /// One live operation has a destination, and one of each app a URL. URLs whose hidden values differ are different.
+    fn check_exclusive(&self, checked: &CheckedDownload) -> Result<(), Error> {
         let spec = &checked.spec;
-        live.filter(|operation| operation.spec.url == spec.url && operation.spec.app == spec.app)
-            .map(|operation| operation.id)
-    }
-
-    /// What a checked download wants otherwise than the operation that is there already. What was not asked for counts
-    /// as the same.
-    ///
-    /// # Errors
-    /// [`Error::UnknownId`].
-    pub fn differences(&self, id: TransferId, checked: &CheckedDownload) -> Result<Vec<&'static str>, Error> {
-        let operation = self.find(id)?;
-        let (stored, asked) = (&operation.spec, &checked.spec);
-        let pairs = [
-            ("sha256", asked.sha256.is_some() && stored.sha256 != asked.sha256),
-            (
-                "size",
-                asked.expected_bytes.is_some() && stored.expected_bytes != asked.expected_bytes,
-            ),
-            (
-                "collision",
-                asked.collision != Collision::default() && stored.collision != asked.collision,
-            ),
-            (
-                "priority",
-                asked.priority != Priority::default() && stored.priority != asked.priority,
-            ),
-            ("header", !asked.headers.is_empty() && stored.headers != asked.headers),
-            (
-                "secret-header",
-                asked.has_secrets && self.core.vault.open(id).ok().as_ref() != Some(&checked.secrets),
-            ),
-        ];
-        Ok(pairs
-            .into_iter()
-            .filter(|(_, differs)| *differs)
-            .map(|(name, _)| name)
-            .collect())
-    }
-
-    fn check_exclusive(&self, spec: &Spec) -> Result<(), Error> {
-        let state = self.core.state();
-        let conflict = |field, value: String, operation: &Operation| {
+        let (for_destination, for_url) = {
+            let state = self.core.state();
+            let for_url: Vec<Operation> = state.table.live_for_url(&spec.app, &spec.url).cloned().collect();
+            (state.table.live_for_destination(&spec.destination).cloned(), for_url)
+        };
+        let conflict = |field, value, operation: &Operation| {
+            let (id, status) = (operation.id, operation.status());
             Err(Error::Conflict {
                 field,
                 value,
-                id: operation.id,
-                status: operation.status(),
+                id,
+                status,
             })
         };
-        if let Some(other) = state.table.live_for_destination(&spec.destination) {
-            return conflict("destination", spec.destination.display().to_string(), other);
+        if let Some(other) = for_destination {
+            return conflict("destination", spec.destination.display().to_string(), &other);
         }
-        match state.table.live_for_url(&spec.app, &spec.url) {
+        match for_url.iter().find(|other| self.has_same_url(other, checked)) {
             Some(other) => conflict("url", spec.url.clone(), other),
             None => Ok(()),
         }
@@ -188,21 +151,29 @@ impl Engine {
         Ok(())
     }
 
+    /// Records a creation, or all of a list under one commit: a crash in the middle leaves none of them.
     fn record_creation(&self, checked: &[CheckedDownload]) -> Result<(), Error> {
-        let mut last: Option<Lsn> = None;
+        let batch = (checked.len() > 1).then(|| {
+            let mut id = [0; 16];
+            self.core.environment.random.fill(&mut id);
+            BatchId(id)
+        });
         let mut state = self.core.state();
-        for one in checked {
-            let created = Event::Created(one.spec.clone());
-            last = Some(self.core.record_as(&mut state, one.id, created, Urgency::Normal)?);
-            if !one.hold {
-                last = Some(
-                    self.core
-                        .record_as(&mut state, one.id, Event::Started, Urgency::Normal)?,
-                );
-            }
+        let recorded = checked.iter().try_for_each(|one| {
+            let (spec, started) = (one.spec.clone(), !one.hold);
+            let created = Event::Created { spec, started, batch };
+            self.core
+                .record_as(&mut state, one.id, created, Urgency::Normal)
+                .map(|_| ())
+        });
+        let committed =
+            recorded.and_then(|()| batch.map_or(Ok(()), |batch| self.core.commit(&mut state, batch).map(|_| ())));
+        if committed.is_err() {
+            state.table.drop_uncommitted();
         }
         drop(state);
-        last.map_or(Ok(()), |last| self.core.sync(last))?;
+        committed?;
+        self.core.sync_all()?;
         self.core.wake_all();
         Ok(())
     }
@@ -221,7 +192,7 @@ impl Checker<'_> {
     fn check(&mut self, download: &NewDownload) -> Result<CheckedDownload, Error> {
         let address = Address::parse(&download.url, self.schemes)?;
         let destination = self.destination(&download.destination, &address)?;
-        check_free(self.environment, &destination, download.collision)?;
+        check_kind(self.environment, &destination)?;
         let (headers, secret_headers) = check_headers(download)?;
         let secrets = Secrets::new(address.secret_url, address.credential, secret_headers);
         let spec = Spec {
@@ -294,32 +265,44 @@ fn refused(path: &Path, problem: impl Into<String>) -> Error {
     Error::invalid("destination", path.display().to_string(), problem)
 }
 
-/// Nothing stands under the destination that must not be replaced.
-fn check_free(environment: &Environment, path: &Path, collision: Collision) -> Result<(), Error> {
-    let kind = match environment.storage.stat(path) {
-        Ok(stat) => stat.kind,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(refused(path, format!("cannot be looked at: {error}"))),
-    };
-    match kind {
-        FileKind::Directory => Err(refused(path, "is a directory; give a file name, or end it with '/'")),
-        FileKind::Symlink => Err(refused(path, "is a symlink; give the file it points to")),
-        FileKind::Other => Err(refused(path, "is no regular file")),
-        FileKind::File if collision == Collision::Fail => Err(Error::DestinationExists(path.to_path_buf())),
-        FileKind::File => Ok(()),
+/// What stands under the destination already, if anything, is a regular file.
+fn check_kind(environment: &Environment, path: &Path) -> Result<(), Error> {
+    match environment.storage.stat(path).map(|stat| stat.kind) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(refused(path, format!("cannot be looked at: {error}"))),
+        Ok(FileKind::Directory) => Err(refused(path, "is a directory; give a file name, or end it with '/'")),
+        Ok(FileKind::Symlink) => Err(refused(path, "is a symlink; give the file it points to")),
+        Ok(FileKind::Other) => Err(refused(path, "is no regular file")),
+        Ok(FileKind::File) => Ok(()),
+    }
+}
+
+/// Checks that no destination exists that must not be replaced.
+///
+/// # Errors
+/// The position of the first one that does: [`Error::DestinationExists`].
+pub fn check_free(checked: &[CheckedDownload], environment: &Environment) -> Result<(), (usize, Error)> {
+    let taken = checked.iter().position(|one| {
+        let path = &one.spec.destination;
+        one.spec.collision == Collision::Fail && environment.storage.stat(path).is_ok()
+    });
+    match taken {
+        Some(index) => Err((index, Error::DestinationExists(checked[index].spec.destination.clone()))),
+        None => Ok(()),
     }
 }
 
 /// Within one call, too, each destination and each URL of an app may appear only once.
 fn check_distinct(checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
     let (mut destinations, mut urls) = (HashSet::new(), HashSet::new());
-    for (index, spec) in checked.iter().map(|one| &*one.spec).enumerate() {
+    for (index, one) in checked.iter().enumerate() {
+        let spec = &one.spec;
         let problem = "appears twice; one operation at a time has it";
         if !destinations.insert(&spec.destination) {
             let shown = spec.destination.display().to_string();
             return Err((index, Error::invalid("destination", shown, problem)));
         }
-        if !urls.insert((&spec.app, &spec.url)) {
+        if !urls.insert((&spec.app, &spec.url, &one.secrets.url)) {
             return Err((index, Error::invalid("url", &*spec.url, problem)));
         }
     }

@@ -76,13 +76,15 @@ impl Ledger {
         let mut state = self.state();
         state.received_bytes = received_bytes;
         state.crc32 = crc32;
+        // The claimer sleeps without end while all is claimed; the first unclaimed byte starts its clock.
+        let is_first = state.unclaimed_since_ms.is_none();
         state.unclaimed_since_ms.get_or_insert_with(|| self.now_ms());
         if !self.core.is_threaded() {
             let is_due = self.claim_is_due(&state);
             drop(state);
             return if is_due { self.claim() } else { Ok(()) };
         }
-        if self.claim_is_due(&state) {
+        if is_first || self.claim_is_due(&state) {
             self.changed.notify_all();
         }
         while state.fault.is_none() && self.window_is_full(&state) {

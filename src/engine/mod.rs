@@ -1,5 +1,6 @@
 //! The engine: joins journal, table, scheduler, workers and files. The only place where they meet.
 
+mod adopt;
 mod backends;
 mod core;
 mod create;
@@ -12,6 +13,7 @@ mod view;
 mod worker;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
@@ -21,7 +23,7 @@ use std::time::Duration;
 use backhaul_backends::{Backend, RateLimit, Registry, Throttle};
 use backhaul_journal::{Journal, Lock, Lsn, Replay, ReplayError};
 
-use self::core::{Core, Role, Work};
+use self::core::{Core, Role, Room, Work};
 use crate::config::{Config, Layout};
 use crate::environment::Environment;
 use crate::error::Error;
@@ -30,11 +32,14 @@ use crate::table::Table;
 use crate::vault::{Vault, make_directory};
 
 pub use self::backends::backends;
-pub use self::create::{CheckedDownload, NewDownload, check_downloads};
+pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};
 pub use self::view::{OperationView, ViewError};
 
 /// Stack of a worker thread; the deepest calls are those of TLS.
 const WORKER_STACK_BYTES: usize = 512 * 1024;
+
+/// First segment of an engine that is there for one command only.
+const SHORT_LIVED_SEGMENT_BYTES: u32 = 8 * 1024;
 
 /// One engine on one state directory: everything that is stored there, and the threads that transfer it.
 ///
@@ -69,14 +74,25 @@ impl Engine {
         let storage = &environment.storage;
         make_directories(storage, directory)?;
         let lock = Lock::acquire(storage, &layout.lock(), config.allow_network_file_system)?;
+        let room = Room::fit(config.jobs_max, environment.open_files_max).ok_or(Error::LimitReached {
+            limit: "open files (RLIMIT_NOFILE)",
+            max: environment.open_files_max as u64,
+        })?;
         let mut rebuilding = Rebuilding::default();
-        let options = backhaul_journal::Options::default();
+        let mut options = backhaul_journal::Options::default();
+        if config.is_short_lived {
+            options.first_segment_bytes = SHORT_LIVED_SEGMENT_BYTES;
+        }
         let (journal, report) = Journal::open(Arc::clone(storage), &layout.journal(), lock, options, &mut rebuilding)?;
         log::debug!(
             "{}: {} operations, journal {report:?}",
             directory.display(),
             rebuilding.table.len()
         );
+        // Names that were made when an earlier start was cut short may not be durable yet.
+        storage
+            .sync_directory(directory)
+            .map_err(|error| Error::io("sync", directory, error))?;
         let mut table = rebuilding.table;
         table.reopened(environment.clock.now());
         let vault = Vault::new(layout.vault(), environment.clone());
@@ -85,12 +101,13 @@ impl Engine {
         let core = Arc::new(Core::new(
             environment,
             config,
+            room,
             Registry::new(backends),
             vault,
             journal,
             table,
         ));
-        publish::recover(&core)?;
+        publish::recover(&core);
         core.sweep_history()?;
         Ok(Self { core })
     }
@@ -245,6 +262,8 @@ impl Engine {
     /// # Errors
     /// [`Error::Journal`] where the last records could not be made durable.
     pub fn close(self) -> Result<(), Error> {
+        // Short-lived processes, too, must not let the journal grow for ever.
+        self.core.checkpoint_if_due()?;
         let core = Arc::into_inner(self.core);
         // Somebody else still holds the engine: dropping it is a crash as far as the journal is concerned, and safe.
         core.map_or(Ok(()), |core| core.journal.close().map_err(Error::from))
@@ -280,8 +299,8 @@ impl Engine {
     fn crew(&self) -> impl Iterator<Item = (Role, &'static str)> + use<> {
         let state = self.core.state();
         let workers = match state.table.restricted_to() {
-            Some(count) => self.core.config.jobs_max.min(count).max(1),
-            None => self.core.config.jobs_max,
+            Some(count) => self.core.room.jobs_max.min(count).max(1),
+            None => self.core.room.jobs_max,
         };
         std::iter::once((Role::Publisher, "publisher")).chain(std::iter::repeat_n((Role::Worker, "worker"), workers))
     }
@@ -299,6 +318,12 @@ fn perform(core: &Arc<Core>, work: Work) {
     match work {
         Work::Attempt(operation, attempt) => worker::attempt(core, &operation, &attempt),
         Work::Publish(batch) => publish::publish(core, batch),
+        Work::Finish(operation) => {
+            if let Err(error) = publish::finish(core, &operation) {
+                core.fail(error);
+            }
+            core.let_go(&[operation.id], 0);
+        }
         Work::Sweep(operation) => {
             if let Err(error) = publish::sweep(core, &operation) {
                 core.fail(error);
@@ -327,17 +352,28 @@ fn throttled(backends: Vec<Arc<dyn Backend>>, rate_max: Option<NonZeroU64>) -> V
         .collect()
 }
 
-/// Makes the state directory and those above it, and their names durable.
+/// Makes the state directory and those above it, and their names durable. What is there already may have been made by a
+/// start that was cut short before it made the name durable.
 fn make_directories(storage: &Arc<dyn backhaul_journal::Storage>, directory: &Path) -> Result<(), Error> {
-    match storage.stat(directory) {
-        Ok(_) => return Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let is_there = match storage.stat(directory) {
+        Ok(_) => true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(error) => return Err(Error::io("look at", directory, error)),
+    };
+    if !is_there {
+        if let Some(parent) = parent {
+            make_directories(storage, parent)?;
+        }
+        return make_directory(storage, directory);
     }
-    if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        make_directories(storage, parent)?;
+    match parent.map(|parent| storage.sync_directory(parent)) {
+        // Who may not read the parent has not made a directory in it just before.
+        Some(Err(error)) if error.kind() != io::ErrorKind::PermissionDenied => {
+            Err(Error::io("sync the parent of", directory, error))
+        }
+        _ => Ok(()),
     }
-    make_directory(storage, directory)
 }
 
 /// Rebuilds the table from the journal's records.
@@ -347,18 +383,28 @@ struct Rebuilding {
 }
 
 impl Replay for Rebuilding {
+    fn reset(&mut self) -> Result<(), ReplayError> {
+        *self = Self::default();
+        Ok(())
+    }
+
     fn snapshot(&mut self, record: &[u8]) -> Result<(), ReplayError> {
         match decode(record)? {
             Entry::Operation { as_of, operation } => self.table.restore(*operation, as_of),
             Entry::Totals { unacknowledged_lost } => self.table.restore_totals(unacknowledged_lost),
-            Entry::Fact(_) => return Err("a fact stands in a snapshot".into()),
+            Entry::Fact(_) | Entry::Committed { .. } => return Err("a fact stands in a snapshot".into()),
         }
         Ok(())
     }
 
     fn record(&mut self, lsn: Lsn, record: &[u8]) -> Result<(), ReplayError> {
-        let Entry::Fact(fact) = decode(record)? else {
-            return Err("a snapshot's entry stands in the log".into());
+        let fact = match decode(record)? {
+            Entry::Fact(fact) => fact,
+            Entry::Committed { batch } => {
+                self.table.commit(batch, lsn.0);
+                return Ok(());
+            }
+            _ => return Err("a snapshot's entry stands in the log".into()),
         };
         let id = fact.id;
         if let Err(rejected) = self.table.apply(fact, lsn.0) {
@@ -385,7 +431,7 @@ pub struct Catalog {
 pub fn read_catalog(directory: &Path, environment: &Environment) -> Result<Catalog, Error> {
     let layout = Layout::new(directory);
     match environment.storage.stat(&layout.journal()) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Catalog::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Catalog::default()),
         Err(error) => return Err(Error::io("look at", layout.journal(), error)),
         Ok(_) => {}
     }
@@ -393,10 +439,12 @@ pub fn read_catalog(directory: &Path, environment: &Environment) -> Result<Catal
     backhaul_journal::read(&environment.storage, &layout.journal(), &mut rebuilding)?;
     let engine_runs = crate::environment::engine_holder(&layout.lock()).is_some();
     let mut table = rebuilding.table;
+    table.drop_uncommitted();
     if !engine_runs {
         table.reopened(environment.clock.now());
     }
-    let view = |operation| OperationView::new(operation, engine_runs, None);
+    let now = environment.clock.now();
+    let view = |operation| OperationView::new(operation, now, engine_runs, None);
     let unacknowledged_lost = table.unacknowledged_lost();
     Ok(Catalog {
         operations: table.in_order().into_iter().map(view).collect(),

@@ -6,13 +6,14 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use backhaul_backends::Interrupt;
 use backhaul_journal::{Access, FileKind, Storage, StorageFile};
 use ring::digest;
 
 use crate::operation::{Claim, Spec, TransferId};
 
 /// Longest file name of the common Linux file systems, in bytes.
-const NAME_BYTES_MAX: usize = 255;
+pub(crate) const NAME_BYTES_MAX: usize = 255;
 /// Reads of the proof, in bytes.
 const READ_BYTES: usize = 128 * 1024;
 
@@ -68,12 +69,18 @@ fn part_name(name: &OsStr, journal_id: [u8; 16], id: TransferId, generation: u32
     let journal = data_encoding::HEXLOWER.encode(&journal_id[..4]);
     let suffix = format!(".{journal}-{id}-{generation}.part");
     let bytes = name.as_bytes();
-    let mut keep = bytes.len().min(NAME_BYTES_MAX - 1 - suffix.len());
-    // Continuation bytes of UTF-8 are 0b10xxxxxx: never cut inside a letter.
-    while keep > 0 && keep < bytes.len() && bytes[keep] & 0xC0 == 0x80 {
+    let name = cut(bytes, NAME_BYTES_MAX - 1 - suffix.len());
+    OsString::from_vec([b".", name, suffix.as_bytes()].concat())
+}
+
+/// At most the first `max` bytes of a name, and no half letter of UTF-8.
+pub(crate) fn cut(name: &[u8], max: usize) -> &[u8] {
+    let mut keep = name.len().min(max);
+    // Continuation bytes of UTF-8 are 0b10xxxxxx.
+    while keep > 0 && keep < name.len() && name[keep] & 0xC0 == 0x80 {
         keep -= 1;
     }
-    OsString::from_vec([b".", &bytes[..keep], suffix.as_bytes()].concat())
+    &name[..keep]
 }
 
 impl Part {
@@ -101,6 +108,7 @@ impl Part {
         claim: &Claim,
         from_disk: bool,
         spec: &Spec,
+        interrupt: &Interrupt,
     ) -> io::Result<Option<(Self, Sums)>> {
         let file: Arc<dyn StorageFile> = match storage.open(&path, Access::ReadWrite) {
             Ok(file) => Arc::from(file),
@@ -115,7 +123,11 @@ impl Part {
             file.drop_cache();
         }
         let mut sums = Sums::new(spec);
-        if !read_range(file.as_ref(), claim.durable_bytes, |bytes| sums.update(bytes))? || sums.crc32() != claim.crc32 {
+        let take = |bytes: &[u8]| {
+            sums.update(bytes);
+            !interrupt.is_raised()
+        };
+        if !read_range(file.as_ref(), claim.durable_bytes, take)? || sums.crc32() != claim.crc32 {
             return Ok(None);
         }
         if stat.len_bytes > claim.durable_bytes {
@@ -129,12 +141,16 @@ impl Part {
 pub(crate) fn file_crc32(storage: &Arc<dyn Storage>, path: &Path, len_bytes: u64) -> io::Result<Option<u32>> {
     let file = storage.open(path, Access::Read)?;
     let mut crc = crc32fast::Hasher::new();
-    let whole = read_range(file.as_ref(), len_bytes, |bytes| crc.update(bytes))?;
+    let take = |bytes: &[u8]| {
+        crc.update(bytes);
+        true
+    };
+    let whole = read_range(file.as_ref(), len_bytes, take)?;
     Ok(whole.then(|| crc.finalize()))
 }
 
-/// Feeds `[0, len_bytes)` to `take`; `false` where the file is shorter.
-fn read_range(file: &dyn StorageFile, len_bytes: u64, mut take: impl FnMut(&[u8])) -> io::Result<bool> {
+/// Feeds `[0, len_bytes)` to `take`, which may end it early; `false` where the file is shorter.
+fn read_range(file: &dyn StorageFile, len_bytes: u64, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<bool> {
     let mut buffer = vec![0; READ_BYTES];
     let mut offset_bytes = 0;
     while offset_bytes < len_bytes {
@@ -145,7 +161,9 @@ fn read_range(file: &dyn StorageFile, len_bytes: u64, mut take: impl FnMut(&[u8]
         if count == 0 {
             return Ok(false);
         }
-        take(&buffer[..count]);
+        if !take(&buffer[..count]) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         offset_bytes += count as u64;
     }
     Ok(true)

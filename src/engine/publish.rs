@@ -15,7 +15,7 @@ use backhaul_journal::{Stat, Storage};
 
 use super::core::Core;
 use super::fault::Fault;
-use super::part::{Part, file_crc32, part_path};
+use super::part::{NAME_BYTES_MAX, Part, cut, file_crc32, part_path};
 use super::settle::{self, remove_if_there};
 use crate::error::Error;
 use crate::operation::{Collision, Event, Intent, Operation, Outcome, Phase, Shared, Spec, TransferId};
@@ -93,14 +93,21 @@ fn publish_all(core: &Arc<Core>, batch: Vec<Ready>) -> Result<(), Error> {
         .into_iter()
         .filter(|directory| sync_names(core, directory))
         .collect();
-    for ready in renamed.iter().filter(|ready| synced.contains(ready.spec.directory())) {
-        end(core, ready.id, Outcome::Completed)?;
+    for ready in &renamed {
+        if synced.contains(ready.spec.directory()) {
+            end(core, ready.id, Outcome::Completed)?;
+        } else {
+            let state = &mut core.state();
+            state
+                .table
+                .postpone_finish(ready.id, core.now(), core.config.retry.probe_every);
+        }
     }
     core.sync_all()
 }
 
 /// Makes the new names of a directory durable. Where that fails the renames may or may not last: the intents stand, and
-/// the next start of an engine finds out.
+/// [`finish`] finds out.
 fn sync_names(core: &Core, directory: &Path) -> bool {
     let result = core.environment.storage.sync_directory(directory);
     if let Err(error) = &result {
@@ -225,32 +232,33 @@ pub(crate) fn sweep(core: &Arc<Core>, operation: &Operation) -> Result<(), Error
     };
     let path = part_path(&operation.spec, core.journal.id(), operation.id, operation.generation);
     let storage = &core.environment.storage;
-    match storage.remove(&path) {
-        Ok(()) => {
-            // The intent to end is durable before anything is removed; see the caller. Now the removal becomes so.
+    let removed = storage.remove(&path);
+    match removed {
+        // An earlier sweep may have removed it and crashed before the removal was durable.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && operation.response.is_none() => {}
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            // A part file that cannot be removed must not keep its operation from ending.
+            log::warn!("{}: cannot remove '{}': {error}", operation.id, path.display());
+        }
+        _ => {
             let directory = operation.spec.directory();
             storage
                 .sync_directory(directory)
                 .map_err(|error| Error::io("sync", directory, error))?;
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        // A part file that cannot be removed must not keep its operation from ending.
-        Err(error) => log::warn!("{}: cannot remove '{}': {error}", operation.id, path.display()),
     }
     core.record_durably(operation.id, Event::Ended(outcome.clone()))
 }
 
-/// Finishes, after a crash, what had been about to be published, and removes part files of given-up generations.
-pub(crate) fn recover(core: &Arc<Core>) -> Result<(), Error> {
-    let (publishing, restarted): (Vec<Operation>, Vec<Operation>) = {
+/// Removes part files of given-up generations: a crash may have come between giving them up and removing them.
+pub(crate) fn recover(core: &Core) {
+    let restarted: Vec<Operation> = {
         let state = core.state();
         let all = state.table.in_order();
-        let live = all.into_iter().filter(|operation| operation.is_live());
-        let pending =
-            live.filter(|operation| matches!(operation.phase, Phase::Publishing(_)) || operation.generation > 0);
-        pending
+        all.into_iter()
+            .filter(|operation| operation.is_live() && operation.generation > 0)
             .cloned()
-            .partition(|operation| matches!(operation.phase, Phase::Publishing(_)))
+            .collect()
     };
     for operation in restarted {
         let old = part_path(
@@ -263,16 +271,27 @@ pub(crate) fn recover(core: &Arc<Core>) -> Result<(), Error> {
             log::warn!("{}: {fault:?}", operation.id);
         }
     }
-    for operation in publishing {
-        let Phase::Publishing(intent) = &operation.phase else {
-            continue;
-        };
-        match recover_one(core, &operation, intent) {
-            Ok(()) => {}
-            Err(fault) => settle::fault(core, operation.id, fault)?,
+}
+
+/// Finishes a publication that a crash or a fault of the disk left unfinished. Where the disk still refuses, it is looked
+/// at again later.
+pub(crate) fn finish(core: &Arc<Core>, operation: &Operation) -> Result<(), Error> {
+    let Phase::Publishing(intent) = &operation.phase else {
+        return Ok(());
+    };
+    match recover_one(core, operation, intent) {
+        Ok(()) => core.sync_all(),
+        Err(Fault::Engine(error)) => Err(error),
+        Err(Fault::Unacceptable(error)) => settle::fault(core, operation.id, Fault::Unacceptable(error)),
+        Err(fault) => {
+            log::error!("{}: the publication cannot be finished yet: {fault:?}", operation.id);
+            let state = &mut core.state();
+            state
+                .table
+                .postpone_finish(operation.id, core.now(), core.config.retry.probe_every);
+            Ok(())
         }
     }
-    core.sync_all()
 }
 
 /// What a crash between intent and end left, told apart by inode, length, checksum and boot.
@@ -299,7 +318,7 @@ fn recover_one(core: &Arc<Core>, operation: &Operation, intent: &Intent) -> Resu
             );
             Err(Fault::unacceptable(WebErrorStatus::DESTINATION_EXISTS, message))
         }
-        _ => start_over(core, operation, intent),
+        _ => start_over(core, operation, intent, &part),
     }
 }
 
@@ -321,7 +340,7 @@ fn complete(core: &Core, operation: &Operation) -> Result<(), Fault> {
 fn publish_again(core: &Arc<Core>, operation: &Operation, intent: &Intent, path: PathBuf) -> Result<(), Fault> {
     let storage = &core.environment.storage;
     if !crc_is(storage, &path, intent)? {
-        return start_over(core, operation, intent);
+        return start_over(core, operation, intent, &path);
     }
     let file = storage
         .open(&path, backhaul_journal::Access::ReadWrite)
@@ -336,11 +355,11 @@ fn publish_again(core: &Arc<Core>, operation: &Operation, intent: &Intent, path:
 }
 
 /// The bytes are gone or damaged: the transfer begins again, and says so.
-fn start_over(core: &Core, operation: &Operation, intent: &Intent) -> Result<(), Fault> {
+fn start_over(core: &Core, operation: &Operation, intent: &Intent, part: &Path) -> Result<(), Fault> {
     let cause = "the complete file was gone or damaged before it had its name";
     let event = settle::restarted(operation, intent.len_bytes, cause);
     core.record_durably(operation.id, event)?;
-    Ok(())
+    remove_if_there(core, part)
 }
 
 /// `name.ext` for 0, `name (2).ext` for 1, and so on.
@@ -355,7 +374,9 @@ fn numbered(name: &OsStr, index: u32) -> OsString {
         .rposition(|byte| *byte == b'.')
         .filter(|position| *position > 0);
     let (stem, extension) = bytes.split_at(dot.unwrap_or(bytes.len()));
-    OsString::from_vec([stem, format!(" ({})", index + 1).as_bytes(), extension].concat())
+    let number = format!(" ({})", index + 1);
+    let room = NAME_BYTES_MAX.saturating_sub(number.len() + extension.len());
+    OsString::from_vec([cut(stem, room), number.as_bytes(), extension].concat())
 }
 
 #[cfg(test)]
@@ -369,5 +390,6 @@ mod tests {
         assert_eq!(name("a.img", 1), "a (2).img");
         assert_eq!(name("noext", 2), "noext (3)");
         assert_eq!(name(".hidden", 1), ".hidden (2)");
+        assert_eq!(name(&"ü".repeat(127), 1), format!("{} (2)", "ü".repeat(125)));
     }
 }

@@ -97,6 +97,7 @@ fn failed(core: &Arc<Core>, id: TransferId, failure: Failure) -> Result<(), Erro
             probe_at: deadline(probe_after),
             error: Shared::new(error),
             room_bytes: None,
+            try_at: deadline(core.config.retry.delay_max),
         },
     };
     record_if_held(core, id, event)
@@ -137,6 +138,7 @@ fn await_room(core: &Arc<Core>, id: TransferId, message: String) -> Result<(), E
             .storage
             .available_bytes(operation.spec.directory())
             .ok(),
+        try_at: Deadline::after(core.now(), millis(core.config.retry.delay_max)),
     };
     record_if_held(core, id, event)?;
     match &operation.claim {

@@ -8,7 +8,7 @@ use backhaul_backends::WebErrorStatus;
 use super::Engine;
 use super::core::Attempt;
 use crate::error::Error;
-use crate::operation::{Kind, Operation, Outcome, Phase, Priority, Reason, TransferId, TransferStatus};
+use crate::operation::{Deadline, Kind, Now, Operation, Outcome, Phase, Priority, Reason, TransferId, TransferStatus};
 
 /// One consistent look at an operation. Times are wall-clock milliseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +77,22 @@ pub struct ViewError {
 }
 
 impl OperationView {
-    pub(crate) fn new(operation: &Operation, engine_runs: bool, attempt: Option<&Attempt>) -> Self {
+    pub(crate) fn new(operation: &Operation, now: Now, engine_runs: bool, attempt: Option<&Attempt>) -> Self {
+        let due;
+        // A wait that is over waits for a slot, or for an engine.
+        let operation = if operation.wait_is_over(now) {
+            due = Operation {
+                phase: Phase::Ready,
+                ..operation.clone()
+            };
+            &due
+        } else {
+            operation
+        };
+        let next_attempt_at_ms = operation
+            .deadline()
+            .map(Deadline::wall_ms)
+            .filter(|at_ms| *at_ms > now.wall_ms);
         let live = attempt.map(|attempt| {
             let total = attempt.total_bytes.load(Ordering::Relaxed);
             (
@@ -106,7 +121,7 @@ impl OperationView {
             priority: spec.priority,
             status: operation.status(),
             reason: operation.reason(engine_runs),
-            next_attempt_at_ms: operation.deadline().map(crate::operation::Deadline::wall_ms),
+            next_attempt_at_ms,
             bytes_done: live.map_or_else(|| operation.durable_bytes(), |(received, _)| received),
             bytes_total: live.and_then(|(_, total)| total).or_else(|| operation.total_bytes()),
             restarts: operation.restarts,
@@ -134,10 +149,12 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownId`].
     pub fn view(&self, id: TransferId) -> Result<OperationView, Error> {
+        let now = self.core.now();
         let state = self.core.state();
         let operation = state.table.find(id).ok_or(Error::UnknownId(id))?;
         Ok(OperationView::new(
             operation,
+            now,
             true,
             state.attempts.get(&id).map(AsRef::as_ref),
         ))
@@ -146,33 +163,37 @@ impl Engine {
     /// All operations, in the order of their creation.
     #[must_use]
     pub fn views(&self) -> Vec<OperationView> {
+        let now = self.core.now();
         let state = self.core.state();
         let attempts = &state.attempts;
-        let view =
-            |operation: &Operation| OperationView::new(operation, true, attempts.get(&operation.id).map(AsRef::as_ref));
+        let view = |operation: &Operation| {
+            OperationView::new(operation, now, true, attempts.get(&operation.id).map(AsRef::as_ref))
+        };
         state.table.in_order().into_iter().map(view).collect()
     }
 
     /// The operations that a worker is on, in the order of their creation.
     #[must_use]
     pub fn running(&self) -> Vec<OperationView> {
+        let now = self.core.now();
         let state = self.core.state();
         let mut running: Vec<&Operation> = state.attempts.keys().filter_map(|id| state.table.find(*id)).collect();
         running.sort_unstable_by_key(|operation| operation.order);
         let attempts = &state.attempts;
         let views = running.into_iter();
         views
-            .map(|operation| OperationView::new(operation, true, attempts.get(&operation.id).map(AsRef::as_ref)))
+            .map(|operation| OperationView::new(operation, now, true, attempts.get(&operation.id).map(AsRef::as_ref)))
             .collect()
     }
 
     /// The operations of a restricted engine that have ended, from the `from`-th on, in the order of their ends.
     #[must_use]
     pub fn ends(&self, from: usize) -> Vec<OperationView> {
+        let now = self.core.now();
         let state = self.core.state();
         let ids = state.ends.iter().skip(from);
         ids.filter_map(|id| state.table.find(*id))
-            .map(|operation| OperationView::new(operation, true, None))
+            .map(|operation| OperationView::new(operation, now, true, None))
             .collect()
     }
 

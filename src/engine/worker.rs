@@ -1,5 +1,6 @@
 //! One attempt: claim, fetch into the part file, report. Blocking, on a worker's thread or stepped.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{Builder, JoinHandle};
@@ -111,8 +112,20 @@ impl<'a> Transfer<'a> {
             .error
             .as_ref()
             .is_some_and(|error| error.status == WebErrorStatus::FILE_ACCESS.0);
-        let reopened = Part::reopen(storage, path.clone(), &claim, suspicious, &self.operation.spec);
-        let Some((part, sums)) = reopened.map_err(|error| Fault::io("read", &path, &error))? else {
+        let interrupt = &self.attempt.interrupt;
+        let reopened = Part::reopen(
+            storage,
+            path.clone(),
+            &claim,
+            suspicious,
+            &self.operation.spec,
+            interrupt,
+        );
+        let reopened = reopened.map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => Fault::Superseded,
+            _ => Fault::io("read", &path, &error),
+        });
+        let Some((part, sums)) = reopened? else {
             log::warn!(
                 "{}: the {} bytes claimed of '{}' are gone or damaged",
                 self.operation.id,
@@ -332,7 +345,6 @@ impl<'a> Transfer<'a> {
 
     /// Everything is there by the backend's word; now by ours.
     fn finished(&mut self) -> Result<Ready, End> {
-        let spec = &self.operation.spec;
         let received = self.received_bytes;
         if let Some(total) = self.total_bytes.filter(|total| *total != received) {
             return Err(End::Failure(Failure {
@@ -342,20 +354,8 @@ impl<'a> Transfer<'a> {
                 message: format!("{received} bytes came, {total} were announced"),
             }));
         }
-        if let Some(expected) = spec.expected_bytes.filter(|expected| *expected != received) {
-            let message = format!("the resource has {received} bytes, {expected} were expected");
-            return Err(Fault::unacceptable(WebErrorStatus::LENGTH_MISMATCH, message).into());
-        }
-        if let (Some(expected), Some(actual)) = (spec.sha256, self.sums.sha256())
-            && expected != actual
-        {
-            let hex = |digest: &[u8]| data_encoding::HEXLOWER.encode(digest);
-            let message = format!(
-                "the resource has SHA-256 {}, {} was expected",
-                hex(&actual),
-                hex(&expected)
-            );
-            return Err(Fault::unacceptable(WebErrorStatus::DIGEST_MISMATCH, message).into());
+        if let Some((status, message)) = self.unexpected() {
+            return Err(self.impostor(status, message));
         }
         let Some(part) = self.part.take() else {
             return Err(Fault::Local("the backend ended without a response".into()).into());
@@ -368,6 +368,48 @@ impl<'a> Transfer<'a> {
             received,
             self.sums.crc32(),
         ))
+    }
+
+    /// What is wrong with the content, measured against what was expected of it.
+    fn unexpected(&self) -> Option<(WebErrorStatus, String)> {
+        let spec = &self.operation.spec;
+        let received = self.received_bytes;
+        if let Some(expected) = spec.expected_bytes.filter(|expected| *expected != received) {
+            let message = format!("the resource has {received} bytes, {expected} were expected");
+            return Some((WebErrorStatus::LENGTH_MISMATCH, message));
+        }
+        let (expected, actual) = (spec.sha256?, self.sums.sha256()?);
+        let hex = |digest: &[u8]| data_encoding::HEXLOWER.encode(digest);
+        let message = format!(
+            "the resource has SHA-256 {}, {} was expected",
+            hex(&actual),
+            hex(&expected)
+        );
+        (expected != actual).then_some((WebErrorStatus::DIGEST_MISMATCH, message))
+    }
+
+    /// A web page in the place of the content is what a captive portal puts there: it goes away by itself. Anything else
+    /// stays what it is.
+    fn impostor(&mut self, status: WebErrorStatus, message: String) -> End {
+        let content_type = self
+            .response
+            .as_ref()
+            .and_then(|response| response.content_type.as_deref());
+        let is_page = content_type.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"));
+        if !is_page {
+            return Fault::unacceptable(status, message).into();
+        }
+        if let Err(fault) = self.restart("a web page came in place of the content", self.received_bytes) {
+            return fault.into();
+        }
+        let message = format!("{message}; a web page came, as from a network that wants a login");
+        let kind = FailureKind::Transient { retry_after: None };
+        End::Failure(Failure {
+            kind,
+            status,
+            code: None,
+            message,
+        })
     }
 
     fn part_path(&self) -> std::path::PathBuf {

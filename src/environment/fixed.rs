@@ -38,6 +38,7 @@ impl FixedEnvironment {
             random: Arc::clone(self) as _,
             network: Arc::clone(self) as _,
             storage,
+            open_files_max: 1_024,
         }
     }
 

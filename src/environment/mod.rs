@@ -44,6 +44,8 @@ pub struct Environment {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) network: Arc<dyn NetworkMonitor>,
     pub(crate) storage: Arc<dyn Storage>,
+    /// Files that this process may have open at once.
+    pub(crate) open_files_max: usize,
 }
 
 impl std::fmt::Debug for Environment {

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use backhaul_journal::{Disk, Storage};
 use ring::rand::{SecureRandom, SystemRandom};
+use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Clock, Environment, NetworkMonitor, Random};
@@ -27,8 +28,16 @@ impl Environment {
             random: Arc::new(SystemChance(SystemRandom::new())),
             network: Arc::new(RouteTables),
             storage,
+            open_files_max: open_files_max(),
         }
     }
+}
+
+fn open_files_max() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit
+        .and_then(|limit| usize::try_from(limit).ok())
+        .unwrap_or(usize::MAX)
 }
 
 struct SystemClock {
@@ -72,13 +81,16 @@ struct RouteTables;
 
 impl NetworkMonitor for RouteTables {
     fn is_online(&self) -> bool {
-        let v4 = fs::read_to_string("/proc/net/route").unwrap_or_default();
-        let v6 = fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
-        has_route(&v4, &v6)
+        let tables = ["/proc/net/route", "/proc/net/ipv6_route"].map(fs::read_to_string);
+        // Where the kernel shows no table at all, only an attempt can tell.
+        match tables {
+            [Err(_), Err(_)] => true,
+            [v4, v6] => has_route(&v4.unwrap_or_default(), &v6.unwrap_or_default()),
+        }
     }
 }
 
-/// Any route that is not through `lo`. An unreadable table counts as no route; an attempt has failed already by then.
+/// Any route that is not through `lo`.
 fn has_route(v4: &str, v6: &str) -> bool {
     let v4 = v4.lines().skip(1).filter_map(|line| line.split_whitespace().next());
     let v6 = v6

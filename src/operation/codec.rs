@@ -7,7 +7,7 @@ use std::fmt;
 
 use minicbor::{Decode, Encode};
 
-use super::event::Event;
+use super::event::{BatchId, Event};
 use super::spec::TransferId;
 use super::state::Operation;
 
@@ -24,6 +24,12 @@ pub(crate) enum Entry {
         as_of: u64,
         #[n(1)]
         operation: Box<Operation>,
+    },
+    /// All operations that were created with this batch count from here on.
+    #[n(3)]
+    Committed {
+        #[n(0)]
+        batch: BatchId,
     },
     /// Snapshot: totals that belong to no operation.
     #[n(2)]
@@ -113,6 +119,9 @@ mod tests {
         entries.push(Entry::Operation {
             as_of: 9,
             operation: Box::new(operation),
+        });
+        entries.push(Entry::Committed {
+            batch: BatchId([1; 16]),
         });
         entries.push(Entry::Totals { unacknowledged_lost: 2 });
         entries

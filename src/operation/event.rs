@@ -7,11 +7,25 @@ use super::shared::Shared;
 use super::spec::Spec;
 use super::state::{Condition, WaitReason};
 
+/// Identity of operations that were created together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub(crate) struct BatchId(#[cbor(n(0), with = "minicbor::bytes")] pub(crate) [u8; 16]);
+
 /// A fact about one operation.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum Event {
     #[n(0)]
-    Created(#[n(0)] Shared<Spec>),
+    Created {
+        #[n(0)]
+        spec: Shared<Spec>,
+        /// It was started in the same breath.
+        #[n(1)]
+        started: bool,
+        /// It counts only once this batch is committed: a list is accepted as a whole or not at all.
+        #[n(2)]
+        batch: Option<BatchId>,
+    },
     #[n(1)]
     Started,
     #[n(2)]
@@ -65,6 +79,8 @@ pub(crate) enum Event {
         error: Shared<OperationError>,
         #[n(3)]
         room_bytes: Option<u64>,
+        #[n(4)]
+        try_at: Deadline,
     },
     #[n(11)]
     Publishing(#[n(0)] Intent),

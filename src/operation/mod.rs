@@ -10,7 +10,7 @@ mod status;
 
 pub(crate) use codec::{Entry, Fact, decode, encode};
 pub(crate) use deadline::{Deadline, Now};
-pub(crate) use event::{Claim, Event, Intent, OperationError, Outcome, Response, StoredValidators};
+pub(crate) use event::{BatchId, Claim, Event, Intent, OperationError, Outcome, Response, StoredValidators};
 pub(crate) use shared::Shared;
 pub use spec::{Collision, Kind, Priority, TransferId};
 pub(crate) use spec::{RequestHeader, Spec, directory_of};

@@ -8,7 +8,7 @@ use std::fmt;
 use minicbor::{Decode, Encode};
 
 use super::deadline::{Deadline, Now};
-use super::event::{Claim, Event, Intent, OperationError, Outcome, Response};
+use super::event::{BatchId, Claim, Event, Intent, OperationError, Outcome, Response};
 use super::shared::Shared;
 use super::spec::{Spec, TransferId};
 
@@ -60,6 +60,13 @@ pub(crate) struct Operation {
     /// Where the file was published, where that is not the destination asked for (`unique`).
     #[n(17)]
     pub(crate) published_name: Option<String>,
+    /// The most bytes that were ever durable, in any generation. Only more than that is progress: a server that always
+    /// cuts at the same byte and cannot continue must not be asked for ever.
+    #[n(18)]
+    pub(crate) best_bytes: u64,
+    /// Created as one of a batch that is not committed yet; it does not count.
+    #[n(19)]
+    pub(crate) batch: Option<BatchId>,
 }
 
 /// What the application wants.
@@ -103,6 +110,9 @@ pub(crate) enum Phase {
         /// Room that there was, in bytes, where that is the condition and the need is not known.
         #[n(2)]
         room_bytes: Option<u64>,
+        /// When an attempt is made whatever the look says.
+        #[n(3)]
+        try_at: Deadline,
     },
     /// All bytes are durable; the final name is being given.
     #[n(4)]
@@ -172,6 +182,8 @@ impl Operation {
             acknowledged_at_ms: None,
             published_bytes: None,
             published_name: None,
+            best_bytes: 0,
+            batch: None,
         }
     }
 
@@ -181,7 +193,7 @@ impl Operation {
     /// [`Rejected`] where the event does not fit; the state is as before.
     pub(crate) fn apply(self, event: Event, at_ms: u64) -> Result<Self, Rejected> {
         match event {
-            Event::Created(_) => Err(self.rejects("created")),
+            Event::Created { .. } => Err(self.rejects("created")),
             Event::Started | Event::Paused | Event::Resumed => self.wish(&event),
             Event::Claimed { attempts } => self.claimed(attempts),
             Event::Responded(response) if self.is_running() => Ok(Self {
@@ -218,8 +230,10 @@ impl Operation {
     pub(crate) fn reopened(mut self, now: Now) -> Self {
         match &mut self.phase {
             Phase::Running => self.phase = Phase::Ready,
-            Phase::Waiting { until: deadline, .. } | Phase::Blocked { probe_at: deadline, .. } => {
-                *deadline = deadline.rebased(now);
+            Phase::Waiting { until, .. } => *until = until.rebased(now),
+            Phase::Blocked { probe_at, try_at, .. } => {
+                *probe_at = probe_at.rebased(now);
+                *try_at = try_at.rebased(now);
             }
             _ => {}
         }
@@ -248,6 +262,11 @@ impl Operation {
             }
             _ => None,
         }
+    }
+
+    /// It waited for a moment that has come.
+    pub(crate) fn wait_is_over(&self, now: Now) -> bool {
+        matches!(self.phase, Phase::Waiting { until, .. } if until.rebased(now).boot_ms() <= now.boot_ms)
     }
 
     /// Durable bytes of the current generation.
@@ -307,14 +326,11 @@ impl Operation {
         if !self.is_running() || claim.generation != self.generation || claim.durable_bytes < held {
             return Err(self.rejects("continued"));
         }
-        let failures_in_row = if claim.durable_bytes > held {
-            0
-        } else {
-            self.failures_in_row
-        };
+        let is_progress = claim.durable_bytes > self.best_bytes;
         Ok(Self {
+            failures_in_row: if is_progress { 0 } else { self.failures_in_row },
+            best_bytes: self.best_bytes.max(claim.durable_bytes),
             claim: Some(claim),
-            failures_in_row,
             ..self
         })
     }
@@ -363,11 +379,13 @@ impl Operation {
                 probe_at,
                 error,
                 room_bytes,
+                try_at,
             } => Self {
                 phase: Phase::Blocked {
                     condition,
                     probe_at,
                     room_bytes,
+                    try_at,
                 },
                 error: Some(error),
                 ..self

@@ -64,6 +64,7 @@ fn blocked() -> Event {
         probe_at: Deadline::after(NOW, 500),
         error: error(),
         room_bytes: None,
+        try_at: Deadline::after(NOW, 9_000),
     }
 }
 
@@ -142,7 +143,14 @@ fn every_event_is_taken_in_the_listed_states_and_refused_in_all_others() {
     let ended = ["completed", "canceled", "failed"];
     let running = ["running", "running paused"];
     let table: Vec<(Event, Vec<&str>)> = vec![
-        (Event::Created(Shared::new(spec())), vec![]),
+        (
+            Event::Created {
+                spec: Shared::new(spec()),
+                started: false,
+                batch: None,
+            },
+            vec![],
+        ),
         (Event::Started, vec!["idle"]),
         (
             Event::Paused,
@@ -214,6 +222,30 @@ fn durable_progress_resets_the_count_of_failures_and_nothing_else_does() {
         .failures_in_row,
         0
     );
+}
+
+#[test]
+fn bytes_that_were_had_before_are_no_progress_after_a_restart() {
+    let failed = [
+        Event::Started,
+        CLAIMED,
+        claim(10),
+        waited(),
+        Event::Claimed { attempts: 2 },
+        restarted(),
+    ];
+    let again = |durable_bytes| {
+        let Event::Progressed(claim) = claim(durable_bytes) else {
+            unreachable!()
+        };
+        let claim = Claim {
+            generation: 1,
+            ..(*claim).clone()
+        };
+        let state = after(&failed).apply(Event::Progressed(Shared::new(claim)), 0);
+        state.unwrap_or_else(|rejected| panic!("{rejected}")).failures_in_row
+    };
+    assert_eq!((again(10), again(11)), (1, 0));
 }
 
 #[test]
@@ -297,7 +329,11 @@ pub(crate) fn events() -> Vec<Event> {
         content_type: Some("text/plain".into()),
     };
     vec![
-        Event::Created(Shared::new(spec())),
+        Event::Created {
+            spec: Shared::new(spec()),
+            started: false,
+            batch: None,
+        },
         Event::Started,
         Event::Paused,
         Event::Resumed,
