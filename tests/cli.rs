@@ -755,7 +755,7 @@ fn verify_tells_clean_torn_and_corrupt_apart_and_changes_nothing() {
         .run(&["add", "http://127.0.0.1:9/x", "-o", "downloads/x"])
         .expect_code(5);
     assert!(
-        ended.stderr.contains("repair") || ended.stderr.contains("salvage"),
+        ended.stderr.contains("backhaul journal repair --to DIR"),
         "does not say what to do: {}",
         ended.stderr
     );

@@ -4,6 +4,7 @@
 //! waits for the journal's sync first; no file of a transfer is touched under the lock.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub(crate) struct Core {
     pub(crate) environment: Environment,
     pub(crate) config: Config,
     pub(crate) room: Room,
+    pub(crate) state_directory: PathBuf,
     pub(crate) backends: Registry,
     pub(crate) vault: Vault,
     pub(crate) journal: Journal,
@@ -40,6 +42,14 @@ pub(crate) struct Core {
     pub(crate) work: Condvar,
     pub(crate) publisher: Condvar,
     pub(crate) watchers: Condvar,
+}
+
+/// What a state directory holds, opened.
+pub(crate) struct Stored {
+    pub(crate) directory: PathBuf,
+    pub(crate) journal: Journal,
+    pub(crate) vault: Vault,
+    pub(crate) table: Table,
 }
 
 pub(crate) struct State {
@@ -116,10 +126,14 @@ impl Core {
         config: Config,
         room: Room,
         backends: Registry,
-        vault: Vault,
-        journal: Journal,
-        table: Table,
+        stored: Stored,
     ) -> Self {
+        let Stored {
+            directory,
+            journal,
+            vault,
+            table,
+        } = stored;
         let state = State {
             table,
             attempts: HashMap::new(),
@@ -135,6 +149,7 @@ impl Core {
             environment,
             config,
             room,
+            state_directory: directory,
             backends,
             vault,
             journal,

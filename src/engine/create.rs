@@ -16,6 +16,11 @@ use crate::operation::{
 };
 use crate::vault::Secrets;
 
+/// What the record of a creation takes besides its texts, rounded up.
+const RECORD_BYTES: usize = 160;
+/// What the journal takes besides the records of a list: a segment made in advance, and its reserve.
+const JOURNAL_BYTES: u64 = 768 * 1024;
+
 /// A download to be created.
 #[derive(Clone, Debug, Default)]
 pub struct NewDownload {
@@ -100,6 +105,7 @@ impl Engine {
     /// [`Error::DestinationExists`], [`Error::LimitReached`], or what vault or journal answered.
     pub fn accept(&self, checked: Vec<CheckedDownload>) -> Result<Vec<TransferId>, (usize, Error)> {
         self.check_limit(checked.len()).map_err(|error| (0, error))?;
+        self.check_room(&checked).map_err(|error| (0, error))?;
         for (index, one) in checked.iter().enumerate() {
             self.check_exclusive(one).map_err(|error| (index, error))?;
         }
@@ -149,6 +155,36 @@ impl Engine {
             });
         }
         Ok(())
+    }
+
+    /// A long list must not take the room that is set aside for ends and cancels.
+    fn check_room(&self, checked: &[CheckedDownload]) -> Result<(), Error> {
+        if checked.len() < 2 {
+            return Ok(());
+        }
+        let size = |one: &CheckedDownload| {
+            let headers: usize = one
+                .spec
+                .headers
+                .iter()
+                .map(|header| header.name.len() + header.value.len() + 8)
+                .sum();
+            RECORD_BYTES + one.spec.url.len() + one.spec.destination.as_os_str().len() + headers
+        };
+        let needed = JOURNAL_BYTES + checked.iter().map(size).sum::<usize>() as u64;
+        let directory = &self.core.state_directory;
+        let available = self.core.environment.storage.available_bytes(directory);
+        match available {
+            Ok(available) if available < needed => {
+                let problem = format!("{needed} bytes are needed for so long a list, {available} are free");
+                Err(Error::io(
+                    "add to the journal in",
+                    directory,
+                    io::Error::new(io::ErrorKind::StorageFull, problem),
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Records a creation, or all of a list under one commit: a crash in the middle leaves none of them.

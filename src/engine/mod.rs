@@ -23,7 +23,7 @@ use std::time::Duration;
 use backhaul_backends::{Backend, RateLimit, Registry, Throttle};
 use backhaul_journal::{Journal, Lock, Lsn, Replay, ReplayError};
 
-use self::core::{Core, Role, Room, Work};
+use self::core::{Core, Role, Room, Stored, Work};
 use crate::config::{Config, Layout};
 use crate::environment::Environment;
 use crate::error::Error;
@@ -98,15 +98,13 @@ impl Engine {
         let vault = Vault::new(layout.vault(), environment.clone());
         vault.sweep(|id| table.find(id).is_some())?;
         let backends = throttled(backends, config.rate_max);
-        let core = Arc::new(Core::new(
-            environment,
-            config,
-            room,
-            Registry::new(backends),
-            vault,
+        let stored = Stored {
+            directory: directory.to_path_buf(),
             journal,
+            vault,
             table,
-        ));
+        };
+        let core = Arc::new(Core::new(environment, config, room, Registry::new(backends), stored));
         publish::recover(&core);
         core.sweep_history()?;
         Ok(Self { core })
