@@ -648,3 +648,25 @@ fn a_second_engine_on_one_state_directory_is_refused() {
     engine.close().unwrap();
     assert!(lab.open_on(lab.outside.on(Arc::new(Disk))).is_ok());
 }
+
+#[test]
+fn short_commands_do_not_let_the_journal_grow_without_end() {
+    let mut lab = Lab::new();
+    lab.config.is_short_lived = true;
+    let id = {
+        let engine = lab.open();
+        let id = lab.add(&engine);
+        engine.close().unwrap();
+        id
+    };
+    // Each command makes a segment; a snapshot is taken beyond 512 of them, and two generations are kept.
+    for _ in 0..550 {
+        for act in [Engine::pause, Engine::resume] {
+            let engine = lab.open();
+            act(&engine, id).unwrap();
+            engine.close().unwrap();
+        }
+    }
+    let files = std::fs::read_dir(lab.state.join("journal")).unwrap().count();
+    assert!(files < 700, "{files} files after 1,101 commands");
+}

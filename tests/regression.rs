@@ -93,19 +93,6 @@ fn output_that_cannot_be_written_is_an_error() {
 }
 
 #[test]
-fn short_commands_do_not_let_the_journal_grow_without_end() {
-    let home = Home::new();
-    let id = home.add("http://127.0.0.1:9/file", &home.download("file"), &[]);
-    // A snapshot is taken beyond 512 segments, of which every command makes one.
-    for _ in 0..280 {
-        home.run(&["pause", &id]).expect_code(0);
-        home.run(&["resume", &id]).expect_code(0);
-    }
-    let files = names_in(&home.state().join("journal"));
-    assert!(files.len() < 300, "{} files", files.len());
-}
-
-#[test]
 fn a_low_limit_of_open_files_slows_down_and_breaks_nothing() {
     let nginx = Nginx::start();
     let home = Home::new();
