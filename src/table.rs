@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::operation::{
-    BatchId, Deadline, Event, Fact, Now, Operation, Outcome, Phase, Priority, Rejected, TransferId, Wish,
+    BatchId, Deadline, Event, Fact, Now, Operation, Outcome, Phase, Priority, Rejected, TransferId, Wish, millis,
 };
 
 /// All operations of one state directory.
@@ -381,11 +381,6 @@ fn put<T: Ord>(set: &mut BTreeSet<T>, value: T, add: bool) {
     } else {
         set.remove(&value);
     }
-}
-
-/// Whole milliseconds of a duration.
-pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn hash<T: Hash + ?Sized>(value: &T) -> u64 {

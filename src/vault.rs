@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use backhaul_backends::Credential;
-use backhaul_journal::{Access, Storage, StorageFile};
+use backhaul_journal::{Access, Storage};
 use minicbor::{Decode, Encode};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
@@ -213,7 +213,7 @@ impl Vault {
             move |error| Error::io(tried, path, error)
         };
         let file = storage.create(&temporary, 0o600).map_err(failed("create"))?;
-        write_all(file.as_ref(), bytes, 0).map_err(failed("write"))?;
+        file.write_all_at(bytes, 0).map_err(failed("write"))?;
         file.sync_data().map_err(failed("sync"))?;
         storage.rename(&temporary, path).map_err(failed("rename"))?;
         storage
@@ -239,18 +239,6 @@ impl Vault {
         bytes.truncate(filled);
         Ok(bytes)
     }
-}
-
-/// Writes all of it, however short the single writes are.
-pub(crate) fn write_all(file: &dyn StorageFile, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
-    let mut written = 0;
-    while written < bytes.len() {
-        match file.write_at(&bytes[written..], offset_bytes + written as u64)? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            count => written += count,
-        }
-    }
-    Ok(())
 }
 
 /// Makes a directory of the state (mode 0700), and its name durable; one that is there already stays as it is.

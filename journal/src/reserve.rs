@@ -4,7 +4,6 @@ use std::io;
 
 use crate::directory::{Directory, RESERVE};
 use crate::error::Error;
-use crate::segment::write_all;
 use crate::storage::{Access, FileSystem};
 
 /// Bytes of ballast written by one call. Chosen without measurement.
@@ -86,7 +85,7 @@ fn allocate(directory: &Directory, bytes: u64) -> io::Result<()> {
             let mut block = [0; BALLAST_BYTES];
             for offset in (0..bytes).step_by(BALLAST_BYTES) {
                 noise.fill(&mut block);
-                write_all(&*file, &block, offset)?;
+                file.write_all_at(&block, offset)?;
             }
             Ok(())
         }

@@ -209,8 +209,9 @@ impl Log {
             .create(&path, 0o600)
             .map_err(Error::io("create", &path))?;
         let end = FILE_HEADER_BYTES + group.len_bytes();
-        let written = write_all(&*file, &header.encode(), 0)
-            .and_then(|()| write_all(&*file, group.bytes(), FILE_HEADER_BYTES as u64))
+        let written = file
+            .write_all_at(&header.encode(), 0)
+            .and_then(|()| file.write_all_at(group.bytes(), FILE_HEADER_BYTES as u64))
             .and_then(|()| write_zeros(&*file, end, capacity));
         written.map_err(Error::io("write", &path))?;
         self.counts.syncs += 1;
@@ -246,25 +247,11 @@ impl Log {
 impl Active {
     fn append(&mut self, bytes: &[u8], counts: &mut LogCounts) -> io::Result<()> {
         counts.writes += 1;
-        write_all(&*self.file, bytes, self.end as u64)?;
+        self.file.write_all_at(bytes, self.end as u64)?;
         self.end += bytes.len();
         self.frames = true;
         Ok(())
     }
-}
-
-/// Writes everything, however short the single writes are.
-pub(crate) fn write_all(file: &dyn StorageFile, mut bytes: &[u8], mut offset_bytes: u64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match file.write_at(bytes, offset_bytes)? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            count => {
-                bytes = bytes.get(count..).ok_or(io::ErrorKind::InvalidData)?;
-                offset_bytes += count as u64;
-            }
-        }
-    }
-    Ok(())
 }
 
 fn write_zeros(file: &dyn StorageFile, from: usize, to: usize) -> io::Result<()> {
@@ -272,7 +259,7 @@ fn write_zeros(file: &dyn StorageFile, from: usize, to: usize) -> io::Result<()>
     let mut offset = from;
     while offset < to {
         let count = zeros.len().min(to - offset);
-        write_all(file, &zeros[..count], offset as u64)?;
+        file.write_all_at(&zeros[..count], offset as u64)?;
         offset += count;
     }
     Ok(())

@@ -15,7 +15,6 @@ use crate::group::Group;
 use crate::reader::{Found, FrameReader};
 use crate::replay::Lsn;
 use crate::report::SnapshotReport;
-use crate::segment::write_all;
 use crate::storage::StorageFile;
 
 /// A part that has reached this is followed by another. Chosen without measurement, well below the limit of a file.
@@ -139,7 +138,9 @@ impl<'a> SnapshotWriter<'a> {
     fn flush(&mut self) -> Result<(), Error> {
         self.group.seal(snapshot_seed(&self.journal_id, self.lsn, self.part), 0);
         self.crc = self.group.fold_body_crcs(self.crc);
-        write_all(&*self.file, self.group.bytes(), self.part_bytes).map_err(|error| self.io("write", error))?;
+        self.file
+            .write_all_at(self.group.bytes(), self.part_bytes)
+            .map_err(|error| self.io("write", error))?;
         self.part_bytes += self.group.bytes().len() as u64;
         self.bytes += self.group.bytes().len() as u64;
         self.group.clear(self.group.next());
@@ -205,7 +206,7 @@ fn create_part(directory: &Directory, id: [u8; 16], lsn: u64, part: u32) -> Resu
         .storage
         .create(&path, 0o600)
         .map_err(Error::io("create", &path))?;
-    if let Err(error) = write_all(&*file, &header.encode(), 0) {
+    if let Err(error) = file.write_all_at(&header.encode(), 0) {
         let _ = directory.storage.remove(&path);
         return Err(Error::Io("write", path, error));
     }

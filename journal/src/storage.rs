@@ -120,6 +120,23 @@ pub trait StorageFile: Send + Sync {
     /// The operating system's answer.
     fn write_at(&self, bytes: &[u8], offset_bytes: u64) -> io::Result<usize>;
 
+    /// Writes all of it, however short the single writes are.
+    ///
+    /// # Errors
+    /// As [`StorageFile::write_at`]; a part may be written then.
+    fn write_all_at(&self, mut bytes: &[u8], mut offset_bytes: u64) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.write_at(bytes, offset_bytes)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                count => {
+                    bytes = bytes.get(count..).ok_or(io::ErrorKind::InvalidData)?;
+                    offset_bytes += count as u64;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Makes content and length durable (fdatasync).
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::time::Duration;
 use signal_hook::consts::SIGTERM;
 
 use super::args::{Download, Running};
-use super::command::{Context, backends};
+use super::context::{Context, backends};
 use super::exit::Exit;
 use super::input::Line;
 use super::progress::Progress;

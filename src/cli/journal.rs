@@ -7,7 +7,7 @@ use std::sync::Arc;
 use backhaul_journal::{Storage, Verdict};
 
 use super::args::Journal;
-use super::command::Context;
+use super::context::Context;
 use super::exit::Exit;
 use super::{Failure, output};
 use crate::Error;

@@ -2,6 +2,7 @@
 
 mod args;
 mod command;
+mod context;
 mod exit;
 mod get;
 mod input;

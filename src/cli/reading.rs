@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::command::Context;
+use super::context::Context;
 use super::exit::Exit;
 use super::{Failure, output};
 use crate::config::Layout;

@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::args::{Download, Running};
-use super::command::{Context, backends};
+use super::context::{Context, backends};
 use super::exit::Exit;
 use super::input::{self, Line};
 use super::{Failure, output};

@@ -12,7 +12,7 @@ use std::time::Duration;
 use backhaul_backends::{Interrupt, Registry};
 use backhaul_journal::{Journal, Lsn, Urgency};
 
-use super::publish::Ready;
+use super::ready::Ready;
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;

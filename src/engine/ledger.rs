@@ -11,8 +11,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::fault::Fault;
 use super::part::Part;
-use crate::operation::{Claim, Event, Response, Shared, TransferId};
-use crate::table::millis;
+use crate::operation::{Claim, Event, Response, Shared, TransferId, millis};
 
 /// The claims of one attempt.
 pub(crate) struct Ledger {

@@ -8,6 +8,7 @@ mod fault;
 mod ledger;
 mod part;
 mod publish;
+mod ready;
 mod settle;
 mod view;
 mod worker;

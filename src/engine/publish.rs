@@ -4,9 +4,9 @@
 //! sync the directories (R5); record the ends, durably. After a crash [`recover`] finds out which step was reached.
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,46 +15,14 @@ use backhaul_journal::{Stat, Storage};
 
 use super::core::Core;
 use super::fault::Fault;
-use super::part::{NAME_BYTES_MAX, Part, cut, file_crc32, part_path};
+use super::part::{Part, file_crc32, part_path};
+use super::ready::Ready;
 use super::settle::{self, remove_if_there};
 use crate::error::Error;
-use crate::operation::{Collision, Event, Intent, Operation, Outcome, Phase, Shared, Spec, TransferId};
+use crate::operation::{Collision, Event, Intent, Operation, Outcome, Phase, TransferId};
 
 /// Names tried for [`Collision::Unique`] before giving up.
 const UNIQUE_MAX: u32 = 10_000;
-
-/// A complete part file that waits for its final name.
-pub(crate) struct Ready {
-    id: TransferId,
-    spec: Shared<Spec>,
-    generation: u32,
-    part: Part,
-    len_bytes: u64,
-    crc32: u32,
-    /// Number of the name to try next; 0 is the destination itself.
-    name_index: u32,
-}
-
-impl Ready {
-    pub(crate) fn new(operation: &Operation, generation: u32, part: Part, len_bytes: u64, crc32: u32) -> Self {
-        Self {
-            id: operation.id,
-            spec: operation.spec.clone(),
-            generation,
-            part,
-            len_bytes,
-            crc32,
-            name_index: 0,
-        }
-    }
-
-    fn final_path(&self) -> PathBuf {
-        self.spec.directory().join(numbered(
-            self.spec.destination.file_name().unwrap_or_default(),
-            self.name_index,
-        ))
-    }
-}
 
 /// Publishes a batch. Each file meets its own fate; only a journal that refuses stops them all.
 pub(crate) fn publish(core: &Arc<Core>, batch: Vec<Ready>) {
@@ -360,36 +328,4 @@ fn start_over(core: &Core, operation: &Operation, intent: &Intent, part: &Path) 
     let event = settle::restarted(operation, intent.len_bytes, cause);
     core.record_durably(operation.id, event)?;
     remove_if_there(core, part)
-}
-
-/// `name.ext` for 0, `name (2).ext` for 1, and so on.
-fn numbered(name: &OsStr, index: u32) -> OsString {
-    if index == 0 {
-        return name.to_os_string();
-    }
-    let bytes = name.as_bytes();
-    // A leading dot begins a hidden file, not an extension.
-    let dot = bytes
-        .iter()
-        .rposition(|byte| *byte == b'.')
-        .filter(|position| *position > 0);
-    let (stem, extension) = bytes.split_at(dot.unwrap_or(bytes.len()));
-    let number = format!(" ({})", index + 1);
-    let room = NAME_BYTES_MAX.saturating_sub(number.len() + extension.len());
-    OsString::from_vec([cut(stem, room), number.as_bytes(), extension].concat())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unique_names_count_from_two_before_the_extension() {
-        let name = |text: &str, index| numbered(OsStr::new(text), index).to_string_lossy().into_owned();
-        assert_eq!(name("a.tar.gz", 0), "a.tar.gz");
-        assert_eq!(name("a.img", 1), "a (2).img");
-        assert_eq!(name("noext", 2), "noext (3)");
-        assert_eq!(name(".hidden", 1), ".hidden (2)");
-        assert_eq!(name(&"ü".repeat(127), 1), format!("{} (2)", "ü".repeat(125)));
-    }
 }

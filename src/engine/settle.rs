@@ -12,10 +12,9 @@ use super::fault::Fault;
 use super::part::part_path;
 use crate::error::Error;
 use crate::operation::{
-    Condition, Deadline, Event, Operation, OperationError, Outcome, Shared, TransferId, WaitReason,
+    Condition, Deadline, Event, Operation, OperationError, Outcome, Shared, TransferId, WaitReason, millis,
 };
 use crate::retry::{Decision, decide};
-use crate::table::millis;
 
 /// Why an attempt did not bring the whole resource.
 pub(crate) enum End {

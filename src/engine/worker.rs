@@ -13,10 +13,9 @@ use super::core::{Attempt, Core};
 use super::fault::Fault;
 use super::ledger::Ledger;
 use super::part::{Part, Sums, part_path};
-use super::publish::Ready;
+use super::ready::Ready;
 use super::settle::{self, End, remove_if_there};
-use crate::operation::{Claim, Event, Operation, Response, Shared, StoredValidators};
-use crate::table::millis;
+use crate::operation::{Claim, Event, Operation, Response, Shared, StoredValidators, millis};
 use crate::vault::Secrets;
 
 /// Stack of a thread that claims; it calls little but the journal.
@@ -291,7 +290,8 @@ impl<'a> Transfer<'a> {
         let Some(part) = &self.part else {
             return Err(Fault::Local("bytes came before a response".into()));
         };
-        crate::vault::write_all(part.file.as_ref(), bytes, self.received_bytes)
+        part.file
+            .write_all_at(bytes, self.received_bytes)
             .map_err(|error| Fault::io("write", &part.path, &error))?;
         self.sums.update(bytes);
         self.received_bytes += bytes.len() as u64;

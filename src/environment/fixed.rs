@@ -7,7 +7,7 @@ use std::time::Duration;
 use backhaul_journal::Storage;
 
 use super::{Clock, Environment, NetworkMonitor, Random};
-use crate::operation::Now;
+use crate::operation::{Now, millis};
 
 /// A clock, a source of chance and a network that a test moves by hand. The same seed gives the same run.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl FixedEnvironment {
 
     /// Moves both clocks.
     pub fn advance(&self, by: Duration) {
-        self.boot_ms.fetch_add(crate::table::millis(by), Ordering::SeqCst);
+        self.boot_ms.fetch_add(millis(by), Ordering::SeqCst);
     }
 
     /// Another boot: a new boot id. The wall clock goes on.

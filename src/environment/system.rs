@@ -11,7 +11,7 @@ use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Clock, Environment, NetworkMonitor, Random};
-use crate::operation::Now;
+use crate::operation::{Now, millis};
 
 impl Environment {
     /// The clocks, the random numbers, the routes and the disks of this device.
@@ -52,7 +52,7 @@ impl Clock for SystemClock {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now {
             boot_ms: seconds * 1_000 + nanos / 1_000_000,
-            wall_ms: crate::table::millis(wall),
+            wall_ms: millis(wall),
             boot_id: self.boot_id,
         }
     }

@@ -1,5 +1,7 @@
 //! Moments on two clocks, and waits that outlive a reboot.
 
+use std::time::Duration;
+
 use minicbor::{Decode, Encode};
 
 /// A moment on both clocks. Waits run on the boot-time clock; the wall clock only serves after a reboot.
@@ -59,4 +61,9 @@ impl Deadline {
     pub(crate) fn wall_ms(self) -> u64 {
         self.wall_ms
     }
+}
+
+/// Whole milliseconds of a duration.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

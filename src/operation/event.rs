@@ -5,7 +5,6 @@ use minicbor::{Decode, Encode};
 use super::deadline::Deadline;
 use super::shared::Shared;
 use super::spec::Spec;
-use super::state::{Condition, WaitReason};
 
 /// Identity of operations that were created together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
@@ -187,4 +186,24 @@ pub(crate) struct Intent {
     pub(crate) crc32: u32,
     #[cbor(n(6), with = "minicbor::bytes")]
     pub(crate) boot_id: [u8; 16],
+}
+
+/// Why a time is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum WaitReason {
+    #[n(0)]
+    BackOff,
+    #[n(1)]
+    RetryAfter,
+    #[n(2)]
+    ClockNotSet,
+}
+
+/// A condition of the system that stops an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Condition {
+    #[n(0)]
+    NoNetwork,
+    #[n(1)]
+    DiskFull,
 }

@@ -9,10 +9,12 @@ mod state;
 mod status;
 
 pub(crate) use codec::{Entry, Fact, decode, encode};
-pub(crate) use deadline::{Deadline, Now};
-pub(crate) use event::{BatchId, Claim, Event, Intent, OperationError, Outcome, Response, StoredValidators};
+pub(crate) use deadline::{Deadline, Now, millis};
+pub(crate) use event::{
+    BatchId, Claim, Condition, Event, Intent, OperationError, Outcome, Response, StoredValidators, WaitReason,
+};
 pub(crate) use shared::Shared;
 pub use spec::{Collision, Kind, Priority, TransferId};
 pub(crate) use spec::{RequestHeader, Spec, directory_of};
-pub(crate) use state::{Condition, Operation, Phase, Rejected, WaitReason, Wish};
+pub(crate) use state::{Operation, Phase, Rejected, Wish};
 pub use status::{Reason, TransferStatus};

@@ -8,7 +8,7 @@ use std::fmt;
 use minicbor::{Decode, Encode};
 
 use super::deadline::{Deadline, Now};
-use super::event::{BatchId, Claim, Event, Intent, OperationError, Outcome, Response};
+use super::event::{BatchId, Claim, Condition, Event, Intent, OperationError, Outcome, Response, WaitReason};
 use super::shared::Shared;
 use super::spec::{Spec, TransferId};
 
@@ -123,26 +123,6 @@ pub(crate) enum Phase {
     /// It has ended so.
     #[n(6)]
     Ended(#[n(0)] Outcome),
-}
-
-/// Why a time is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) enum WaitReason {
-    #[n(0)]
-    BackOff,
-    #[n(1)]
-    RetryAfter,
-    #[n(2)]
-    ClockNotSet,
-}
-
-/// A condition of the system that stops an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) enum Condition {
-    #[n(0)]
-    NoNetwork,
-    #[n(1)]
-    DiskFull,
 }
 
 /// An event that does not fit the state. Nothing has changed.

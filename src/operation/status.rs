@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::event::Outcome;
-use super::state::{Condition, Operation, Phase, WaitReason, Wish};
+use super::event::{Condition, Outcome, WaitReason};
+use super::state::{Operation, Phase, Wish};
 
 /// Status of an operation. The first ten names are those of `BackgroundTransferStatus`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,0 +1,73 @@
+//! A complete file on its way to its final name.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use super::part::{NAME_BYTES_MAX, Part, cut};
+use crate::operation::{Operation, Shared, Spec, TransferId};
+
+/// A complete part file that waits for its final name.
+pub(crate) struct Ready {
+    pub(super) id: TransferId,
+    pub(super) spec: Shared<Spec>,
+    pub(super) generation: u32,
+    pub(super) part: Part,
+    pub(super) len_bytes: u64,
+    pub(super) crc32: u32,
+    /// Number of the name to try next; 0 is the destination itself.
+    pub(super) name_index: u32,
+}
+
+impl Ready {
+    pub(crate) fn new(operation: &Operation, generation: u32, part: Part, len_bytes: u64, crc32: u32) -> Self {
+        Self {
+            id: operation.id,
+            spec: operation.spec.clone(),
+            generation,
+            part,
+            len_bytes,
+            crc32,
+            name_index: 0,
+        }
+    }
+
+    pub(super) fn final_path(&self) -> PathBuf {
+        self.spec.directory().join(numbered(
+            self.spec.destination.file_name().unwrap_or_default(),
+            self.name_index,
+        ))
+    }
+}
+
+/// `name.ext` for 0, `name (2).ext` for 1, and so on.
+fn numbered(name: &OsStr, index: u32) -> OsString {
+    if index == 0 {
+        return name.to_os_string();
+    }
+    let bytes = name.as_bytes();
+    // A leading dot begins a hidden file, not an extension.
+    let dot = bytes
+        .iter()
+        .rposition(|byte| *byte == b'.')
+        .filter(|position| *position > 0);
+    let (stem, extension) = bytes.split_at(dot.unwrap_or(bytes.len()));
+    let number = format!(" ({})", index + 1);
+    let room = NAME_BYTES_MAX.saturating_sub(number.len() + extension.len());
+    OsString::from_vec([cut(stem, room), number.as_bytes(), extension].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unique_names_count_from_two_before_the_extension() {
+        let name = |text: &str, index| numbered(OsStr::new(text), index).to_string_lossy().into_owned();
+        assert_eq!(name("a.tar.gz", 0), "a.tar.gz");
+        assert_eq!(name("a.img", 1), "a (2).img");
+        assert_eq!(name("noext", 2), "noext (3)");
+        assert_eq!(name(".hidden", 1), ".hidden (2)");
+        assert_eq!(name(&"ü".repeat(127), 1), format!("{} (2)", "ü".repeat(125)));
+    }
+}
