@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use support::nginx::Nginx;
 use support::{Ended, Home, Running, assert_same, names_in, until};
 
@@ -391,7 +392,7 @@ fn ctrl_c_checkpoints_says_how_to_go_on_and_get_goes_on() {
     let bytes = nginx.put_seeded("a.bin", 6 << 20);
     let home = Home::new();
     let url = nginx.url("/rate/2000k/a.bin");
-    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let running = home.spawn(&["get", &url, "-o", "downloads/a.bin"]);
         let before = bytes_in(&home);
         until("some bytes of this attempt", || {
@@ -428,7 +429,7 @@ fn run_stops_on_sigterm_with_success_and_leaves_the_operation_queued() {
         (home.operation()["status"] == "Running").then_some(())
     });
     let asked = Instant::now();
-    running.signal("TERM");
+    running.signal(Signal::TERM);
     running.finish().expect_code(0);
     assert!(
         asked.elapsed() < Duration::from_secs(2),

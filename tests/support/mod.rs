@@ -152,13 +152,12 @@ impl Running {
         self.child.wait().unwrap();
     }
 
-    /// Sends a signal by name, for example `INT`.
-    pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args(["-s", name, &self.child.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(status.success(), "kill -s {name}");
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.child.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.unwrap(), signal).unwrap();
     }
 
     /// Waits for the end, for at most `limit`; then the command has hung, is killed, and the test fails.
