@@ -119,10 +119,7 @@ impl fmt::Display for Error {
             ),
             Self::NotNow { id, problem } => write!(formatter, "id '{id}': {problem}"),
             Self::LimitReached { limit, max } => {
-                write!(
-                    formatter,
-                    "{limit}: the limit of {max} is reached; remove operations that have ended"
-                )
+                write!(formatter, "{limit}: the limit of {max} is reached")
             }
             Self::Vault { path, problem } => write!(formatter, "vault file '{}': {problem}", path.display()),
             Self::Journal(error) => match error.as_ref() {

@@ -33,6 +33,8 @@ pub(crate) struct Table {
     /// Only these may be scheduled, where set.
     only: Option<BTreeSet<TransferId>>,
     unacknowledged_lost: u64,
+    /// First LSN that is not contained in the totals.
+    totals_as_of: u64,
 }
 
 #[derive(Debug)]
@@ -41,6 +43,7 @@ struct Row {
     as_of: u64,
     /// Not before this moment of the boot-time clock is an unfinished publication looked at again.
     finish_at_ms: u64,
+    finish_failures: u32,
     operation: Operation,
 }
 
@@ -94,7 +97,7 @@ impl Table {
         let next = row.operation.clone().apply(event, at_ms)?;
         self.take(id);
         if leaves {
-            self.unacknowledged_lost += u64::from(lost);
+            self.unacknowledged_lost += u64::from(lost && lsn >= self.totals_as_of);
         } else {
             self.insert(next, lsn + 1);
         }
@@ -140,8 +143,9 @@ impl Table {
     }
 
     /// Totals from a snapshot.
-    pub(crate) fn restore_totals(&mut self, unacknowledged_lost: u64) {
+    pub(crate) fn restore_totals(&mut self, unacknowledged_lost: u64, as_of: u64) {
         self.unacknowledged_lost = unacknowledged_lost;
+        self.totals_as_of = as_of;
     }
 
     /// Makes the state of a table that was just replayed the state at the start of an engine.
@@ -197,6 +201,10 @@ impl Table {
         self.rows.len()
     }
 
+    pub(crate) fn totals_as_of(&self) -> u64 {
+        self.totals_as_of
+    }
+
     pub(crate) fn unacknowledged_lost(&self) -> u64 {
         self.unacknowledged_lost
     }
@@ -250,14 +258,17 @@ impl Table {
         self.finishing.iter().copied().filter(|(_, id)| !self.busy.contains(id))
     }
 
-    /// An unfinished publication is left alone for a while.
-    pub(crate) fn postpone_finish(&mut self, id: TransferId, now: Now, delay: Duration) {
+    /// An unfinished publication is left alone for a while. Gives how often that was so.
+    pub(crate) fn postpone_finish(&mut self, id: TransferId, now: Now, delay: Duration) -> u32 {
         if let Some(row) = self.rows.get_mut(&id)
             && self.finishing.remove(&(row.finish_at_ms, id))
         {
             row.finish_at_ms = now.boot_ms.saturating_add(millis(delay));
+            row.finish_failures += 1;
             self.finishing.insert((row.finish_at_ms, id));
+            return row.finish_failures;
         }
+        0
     }
 
     /// Nothing is left that an engine could do now or later by itself.
@@ -314,6 +325,7 @@ impl Table {
         let row = Row {
             as_of,
             finish_at_ms: 0,
+            finish_failures: 0,
             operation,
         };
         self.rows.insert(id, Box::new(row));
@@ -356,11 +368,11 @@ impl Table {
         if matches!(operation.phase, Phase::Ending(_)) {
             put(&mut self.ending, id, add);
         }
-        if matches!(operation.phase, Phase::Publishing(_)) && add {
-            self.finishing.insert((0, id));
-        }
         if self.only.as_ref().is_some_and(|only| !only.contains(&id)) {
             return;
+        }
+        if matches!(operation.phase, Phase::Publishing(_)) && add {
+            self.finishing.insert((0, id));
         }
         if operation.phase == Phase::Ready && operation.wish == Wish::Run {
             put(

@@ -670,3 +670,42 @@ fn short_commands_do_not_let_the_journal_grow_without_end() {
     let files = std::fs::read_dir(lab.state.join("journal")).unwrap().count();
     assert!(files < 700, "{files} files after 1,101 commands");
 }
+
+#[test]
+fn a_published_file_that_was_taken_away_with_its_directory_is_complete_and_holds_up_nobody() {
+    let lab = Lab::small();
+    let bytes = content(20_000, 0);
+    lab.server.put(URL, Resource::new(bytes.clone(), "a"));
+    let gone = lab.data.join("gone");
+    let mut calls = 0;
+    // The first crash that leaves the file published and its end not recorded.
+    let id = loop {
+        calls += 1;
+        let _ = std::fs::remove_dir_all(&lab.state);
+        let _ = std::fs::remove_dir_all(&gone);
+        std::fs::create_dir(&gone).unwrap();
+        let disk = CrashingDisk::after(calls);
+        let id = lab
+            .open_on(lab.outside.on(Arc::new(disk.clone())))
+            .ok()
+            .and_then(|engine| {
+                let download = NewDownload {
+                    destination: gone.join("file"),
+                    ..lab.download()
+                };
+                let id = engine.create(&[download]).ok()?[0];
+                while engine.step() {}
+                Some(id)
+            });
+        assert!(disk.has_crashed(), "no crash left a published file");
+        let is_open = id.is_some_and(|id| lab.open().view(id).is_ok_and(|view| !view.status.is_ended()));
+        if let (Some(id), true) = (id, is_open && gone.join("file").exists()) {
+            break id;
+        }
+    };
+    std::fs::remove_dir_all(&gone).unwrap();
+    let engine = lab.open();
+    while engine.step() {}
+    assert_eq!(engine.view(id).unwrap().status, TransferStatus::Completed);
+    engine.run(Until::Idle, None, |_| ()).unwrap();
+}

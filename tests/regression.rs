@@ -108,7 +108,7 @@ fn a_low_limit_of_open_files_slows_down_and_breaks_nothing() {
     run_limited(&home, "ulimit -n 48", &arguments).expect_code(0);
     assert_eq!(names_in(&home.downloads()).len(), 200);
     let ended = run_limited(&home, "ulimit -n 20", &["get", "http://127.0.0.1:9/x", "-o", "x"]).expect_code(7);
-    assert!(ended.stderr.contains("RLIMIT_NOFILE"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("raise RLIMIT_NOFILE"), "{}", ended.stderr);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Going on with what is there already: which stored operation a request for a download means.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::Engine;
@@ -89,7 +91,7 @@ impl Engine {
         let name = operation.published_name.as_deref();
         let path = name.map_or_else(
             || operation.spec.destination.clone(),
-            |name| operation.spec.directory().join(name),
+            |name| operation.spec.directory().join(OsStr::from_bytes(name)),
         );
         let stat = self.core.environment.storage.stat(&path);
         stat.is_ok_and(|stat| Some(stat.len_bytes) == operation.published_bytes)

@@ -23,6 +23,8 @@ use crate::vault::Vault;
 
 /// Files of one batch of publications, at most.
 const BATCH_MAX: usize = 128;
+/// The clock that sleeps stands still while the device is suspended; the boot-time clock is looked at this often.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// Operations of a snapshot that are encoded under one hold of the lock.
 const SNAPSHOT_STEP: usize = 256;
 
@@ -260,7 +262,6 @@ impl Core {
 
     /// Stops the engine because it cannot go on. The first cause is kept.
     pub(crate) fn fail(&self, error: Error) {
-        log::error!("{error}");
         self.state().fault.get_or_insert(error);
         self.stop();
     }
@@ -308,7 +309,8 @@ impl Core {
             };
             state = match wake_at_ms {
                 Some(wake_at_ms) => {
-                    let wait = Duration::from_millis(wake_at_ms.saturating_sub(self.now().boot_ms).max(1));
+                    let wait =
+                        Duration::from_millis(wake_at_ms.saturating_sub(self.now().boot_ms).max(1)).min(SLEEP_MAX);
                     condition
                         .wait_timeout(state, wait)
                         .unwrap_or_else(PoisonError::into_inner)
@@ -479,26 +481,32 @@ impl Core {
             return Ok(());
         }
         self.journal.checkpoint(&mut |writer| {
-            let (ids, lost) = {
-                let state = self.state();
-                (state.table.ids(), state.table.unacknowledged_lost())
-            };
-            let mut bytes = Vec::new();
-            encode(
-                &Entry::Totals {
-                    unacknowledged_lost: lost,
-                },
-                &mut bytes,
-            );
-            writer.record(&bytes)?;
+            let ids = self.state().table.ids();
             for ids in ids.chunks(SNAPSHOT_STEP) {
                 for bytes in self.encoded(ids) {
                     writer.record(&bytes)?;
                 }
             }
-            Ok(())
+            // The totals come last: what is forgotten after them still has its row in the snapshot, and is counted anew.
+            writer.record(&self.encoded_totals())
         })?;
         Ok(())
+    }
+
+    fn encoded_totals(&self) -> Vec<u8> {
+        let state = self.state();
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let as_of = last.map_or(state.table.totals_as_of(), |lsn| lsn.0 + 1);
+        let unacknowledged_lost = state.table.unacknowledged_lost();
+        let mut bytes = Vec::new();
+        encode(
+            &Entry::Totals {
+                unacknowledged_lost,
+                as_of,
+            },
+            &mut bytes,
+        );
+        bytes
     }
 
     fn encoded(&self, ids: &[TransferId]) -> Vec<Vec<u8>> {

@@ -150,7 +150,7 @@ impl Engine {
         let max = self.core.config.operations_max;
         if self.core.state().table.len().saturating_add(more) > max {
             return Err(Error::LimitReached {
-                limit: "operations",
+                limit: "operations (remove those that have ended)",
                 max: max as u64,
             });
         }

@@ -28,7 +28,7 @@ use self::core::{Core, Role, Room, Stored, Work};
 use crate::config::{Config, Layout};
 use crate::environment::Environment;
 use crate::error::Error;
-use crate::operation::{Entry, Event, Operation, Outcome, Phase, TransferId, decode};
+use crate::operation::{Entry, Event, Operation, Outcome, TransferId, decode};
 use crate::table::Table;
 use crate::vault::{Vault, make_directory};
 
@@ -76,7 +76,7 @@ impl Engine {
         make_directories(storage, directory)?;
         let lock = Lock::acquire(storage, &layout.lock(), config.allow_network_file_system)?;
         let room = Room::fit(config.jobs_max, environment.open_files_max).ok_or(Error::LimitReached {
-            limit: "open files (RLIMIT_NOFILE)",
+            limit: "open files (raise RLIMIT_NOFILE)",
             max: environment.open_files_max as u64,
         })?;
         let mut rebuilding = Rebuilding::default();
@@ -86,9 +86,11 @@ impl Engine {
         }
         let (journal, report) = Journal::open(Arc::clone(storage), &layout.journal(), lock, options, &mut rebuilding)?;
         log::debug!(
-            "{}: {} operations, journal {report:?}",
+            "{}: {} operations, journal up to {}, {:?}",
             directory.display(),
-            rebuilding.table.len()
+            rebuilding.table.len(),
+            report.next.0,
+            report.tail
         );
         // Names that were made when an earlier start was cut short may not be durable yet.
         storage
@@ -142,12 +144,6 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownId`]; [`Error::NotNow`] where it has ended or is being published.
     pub fn cancel(&self, id: TransferId) -> Result<(), Error> {
-        if matches!(self.find(id)?.phase, Phase::Publishing(_)) {
-            return Err(Error::NotNow {
-                id,
-                problem: "an operation that is being published cannot be canceled".into(),
-            });
-        }
         self.command(id, Event::Ending(Outcome::Canceled))?;
         self.core.interrupt(id);
         self.sweep_if_free(id)
@@ -390,7 +386,10 @@ impl Replay for Rebuilding {
     fn snapshot(&mut self, record: &[u8]) -> Result<(), ReplayError> {
         match decode(record)? {
             Entry::Operation { as_of, operation } => self.table.restore(*operation, as_of),
-            Entry::Totals { unacknowledged_lost } => self.table.restore_totals(unacknowledged_lost),
+            Entry::Totals {
+                unacknowledged_lost,
+                as_of,
+            } => self.table.restore_totals(unacknowledged_lost, as_of),
             Entry::Fact(_) | Entry::Committed { .. } => return Err("a fact stands in a snapshot".into()),
         }
         Ok(())

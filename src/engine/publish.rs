@@ -115,9 +115,11 @@ fn sync_part(ready: &Ready) -> Result<(), Fault> {
 fn find_name(core: &Core, ready: &mut Ready) -> Result<(), Fault> {
     let storage = &core.environment.storage;
     if ready.spec.collision != Collision::Unique {
+        let is_taken = ready.name_index > 0;
+        ready.name_index = 0;
         let path = ready.final_path();
-        return match (ready.name_index, ready.spec.collision, exists(storage, &path)?) {
-            (0, _, None) | (0, Collision::Replace, Some(_)) => Ok(()),
+        return match (is_taken, ready.spec.collision, exists(storage, &path)?) {
+            (false, _, None) | (false, Collision::Replace, Some(_)) => Ok(()),
             _ => Err(taken(&path)),
         };
     }
@@ -190,7 +192,14 @@ fn rename(core: &Core, ready: &Ready) -> Result<bool, Fault> {
 }
 
 fn end(core: &Core, id: TransferId, outcome: Outcome) -> Result<(), Error> {
-    core.record(&mut core.state(), id, Event::Ended(outcome)).map(|_| ())
+    match core.record(&mut core.state(), id, Event::Ended(outcome)) {
+        // Somebody ended it otherwise; that is the end that counts, and no reason to stop all others.
+        Err(Error::NotNow { problem, .. }) => log::warn!("{id}: {problem}"),
+        result => {
+            result?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what an operation that is ending left behind, then ends it.
@@ -252,11 +261,20 @@ pub(crate) fn finish(core: &Arc<Core>, operation: &Operation) -> Result<(), Erro
         Err(Fault::Engine(error)) => Err(error),
         Err(Fault::Unacceptable(error)) => settle::fault(core, operation.id, Fault::Unacceptable(error)),
         Err(fault) => {
-            log::error!("{}: the publication cannot be finished yet: {fault:?}", operation.id);
-            let state = &mut core.state();
-            state
+            let retry = &core.config.retry;
+            let failures = core
+                .state()
                 .table
-                .postpone_finish(operation.id, core.now(), core.config.retry.probe_every);
+                .postpone_finish(operation.id, core.now(), retry.probe_every);
+            log::warn!("{}: the publication cannot be finished: {fault:?}", operation.id);
+            if failures >= retry.failures_max {
+                let message = format!("the publication cannot be finished: {fault:?}");
+                return settle::fault(
+                    core,
+                    operation.id,
+                    Fault::unacceptable(WebErrorStatus::FILE_ACCESS, message),
+                );
+            }
             Ok(())
         }
     }
@@ -278,7 +296,7 @@ fn recover_one(core: &Arc<Core>, operation: &Operation, intent: &Intent) -> Resu
         (Some(stat), _) if is_ours(&stat) => publish_again(core, operation, intent, part),
         (None, Some(stat)) if is_ours(&stat) && crc_is(storage, &path, intent)? => complete(core, operation),
         // A consumer took it away after the rename, which must have happened in this boot.
-        (None, None) if intent.boot_id == core.now().boot_id => complete(core, operation),
+        (None, None) if core.now().is_boot(intent.boot_id) => complete(core, operation),
         (None, Some(_)) => {
             let message = format!(
                 "'{}' is not the file that was published there; it stays as it is",
@@ -298,9 +316,11 @@ fn crc_is(storage: &Arc<dyn Storage>, path: &Path, intent: &Intent) -> Result<bo
 fn complete(core: &Core, operation: &Operation) -> Result<(), Fault> {
     let directory = operation.spec.directory();
     let storage = &core.environment.storage;
-    storage
-        .sync_directory(directory)
-        .map_err(|error| Fault::io("sync", directory, &error))?;
+    match storage.sync_directory(directory) {
+        // Whoever took the file away took its directory, too.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        result => result.map_err(|error| Fault::io("sync", directory, &error))?,
+    }
     end(core, operation.id, Outcome::Completed)?;
     Ok(())
 }

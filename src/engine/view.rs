@@ -1,5 +1,7 @@
 //! What is shown of an operation.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
@@ -90,9 +92,9 @@ impl OperationView {
             operation
         };
         let next_attempt_at_ms = operation
-            .deadline()
+            .next_looks()
             .map(Deadline::wall_ms)
-            .filter(|at_ms| *at_ms > now.wall_ms);
+            .find(|at_ms| *at_ms > now.wall_ms);
         let live = attempt.map(|attempt| {
             let total = attempt.total_bytes.load(Ordering::Relaxed);
             (
@@ -107,7 +109,7 @@ impl OperationView {
         let response = operation.response.as_deref();
         let spec = &operation.spec;
         let destination = match &operation.published_name {
-            Some(name) => spec.directory().join(name),
+            Some(name) => spec.directory().join(OsStr::from_bytes(name)),
             None => spec.destination.clone(),
         };
         Self {

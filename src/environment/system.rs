@@ -58,7 +58,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// Identity of this boot; all zeros where the kernel does not tell it, so that every start counts as the same boot.
+/// Identity of this boot; all zeros where the kernel does not tell it, which counts as no boot that was seen before.
 fn boot_id() -> [u8; 16] {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();

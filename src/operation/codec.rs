@@ -37,6 +37,9 @@ pub(crate) enum Entry {
         /// Ends that went out of the history without having been acknowledged.
         #[n(0)]
         unacknowledged_lost: u64,
+        /// First LSN that is not contained in them.
+        #[n(1)]
+        as_of: u64,
     },
 }
 
@@ -123,7 +126,10 @@ mod tests {
         entries.push(Entry::Committed {
             batch: BatchId([1; 16]),
         });
-        entries.push(Entry::Totals { unacknowledged_lost: 2 });
+        entries.push(Entry::Totals {
+            unacknowledged_lost: 2,
+            as_of: 9,
+        });
         entries
     }
 

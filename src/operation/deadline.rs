@@ -14,6 +14,13 @@ pub(crate) struct Now {
     pub(crate) boot_id: [u8; 16],
 }
 
+impl Now {
+    /// Whether it is the same boot. Where the kernel does not tell its boots apart, none is.
+    pub(crate) fn is_boot(self, boot_id: [u8; 16]) -> bool {
+        self.boot_id == boot_id && boot_id != [0; 16]
+    }
+}
+
 /// A moment that is waited for, stored so that it also means something after a reboot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -42,8 +49,12 @@ impl Deadline {
     /// The same moment on the clocks of `now`. After a reboot the earlier of the stored wall time and now + delay
     /// counts, so that a wrong or stepped wall clock can neither fire it much too late nor starve it.
     pub(crate) fn rebased(self, now: Now) -> Self {
-        if self.boot_id == now.boot_id {
-            return self;
+        if now.is_boot(self.boot_id) {
+            // Never later than a whole delay from now, whatever was stored.
+            return Self {
+                boot_ms: self.boot_ms.min(now.boot_ms.saturating_add(self.delay_ms)),
+                ..self
+            };
         }
         let left_ms = self.wall_ms.saturating_sub(now.wall_ms).min(self.delay_ms);
         Self {

@@ -58,8 +58,8 @@ pub(crate) struct Operation {
     #[n(16)]
     pub(crate) published_bytes: Option<u64>,
     /// Where the file was published, where that is not the destination asked for (`unique`).
-    #[n(17)]
-    pub(crate) published_name: Option<String>,
+    #[cbor(n(17), with = "minicbor::bytes")]
+    pub(crate) published_name: Option<Vec<u8>>,
     /// The most bytes that were ever durable, in any generation. Only more than that is progress: a server that always
     /// cuts at the same byte and cannot continue must not be asked for ever.
     #[n(18)]
@@ -190,6 +190,10 @@ impl Operation {
             } => self.restarted(generation, restarts, bytes_wasted),
             Event::Released | Event::Waited { .. } | Event::Blocked { .. } => self.let_go(event),
             Event::Publishing(intent) => self.publishing(intent),
+            // The final name may be given already.
+            Event::Ending(Outcome::Canceled) if matches!(self.phase, Phase::Publishing(_)) => {
+                Err(self.rejects("canceled"))
+            }
             Event::Ending(outcome) if self.is_live() => Ok(Self {
                 phase: Phase::Ending(outcome),
                 ..self
@@ -242,6 +246,15 @@ impl Operation {
             }
             _ => None,
         }
+    }
+
+    /// The moments at which something is tried, earliest first, if it waits for any.
+    pub(crate) fn next_looks(&self) -> impl Iterator<Item = Deadline> + use<> {
+        let try_at = match (&self.phase, self.wish) {
+            (Phase::Blocked { try_at, .. }, Wish::Run) => Some(*try_at),
+            _ => None,
+        };
+        self.deadline().into_iter().chain(try_at)
     }
 
     /// It waited for a moment that has come.
@@ -396,8 +409,7 @@ impl Operation {
                     .destination
                     .file_name()
                     .map(std::os::unix::ffi::OsStrExt::as_bytes);
-                let published_name = (asked != Some(&intent.final_name[..]))
-                    .then(|| String::from_utf8_lossy(&intent.final_name).into_owned());
+                let published_name = (asked != Some(&intent.final_name[..])).then(|| intent.final_name.clone());
                 Self {
                     published_bytes,
                     published_name,
