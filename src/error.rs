@@ -40,6 +40,17 @@ pub enum Error {
         /// What it is doing.
         status: TransferStatus,
     },
+    /// A live operation for this URL and destination is not held to what is asked for.
+    Expectation {
+        /// Which expectation.
+        field: &'static str,
+        /// What was given.
+        value: String,
+        /// The operation.
+        id: TransferId,
+        /// What it is doing.
+        status: TransferStatus,
+    },
     /// The destination exists, and the collision rule is to fail.
     DestinationExists(PathBuf),
     /// The operation is in a state that does not allow this.
@@ -112,6 +123,15 @@ impl fmt::Display for Error {
                     "{field} '{value}': operation {id} has it already and is {status}; cancel that one first"
                 )
             }
+            Self::Expectation {
+                field,
+                value,
+                id,
+                status,
+            } => write!(
+                formatter,
+                "{field} '{value}': operation {id} is {status} without being held to it; cancel that one first"
+            ),
             Self::DestinationExists(path) => write!(
                 formatter,
                 "destination '{}': exists; give another one, or choose --collision replace or unique",

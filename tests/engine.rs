@@ -709,3 +709,48 @@ fn a_published_file_that_was_taken_away_with_its_directory_is_complete_and_holds
     assert_eq!(engine.view(id).unwrap().status, TransferStatus::Completed);
     engine.run(Until::Idle, None, |_| ()).unwrap();
 }
+
+#[test]
+fn a_part_whose_name_went_with_the_power_starts_over_beside_the_file_it_is_to_replace() {
+    let lab = Lab::small();
+    let bytes = content(10_000, 0);
+    lab.server.put(URL, Resource::new(bytes.clone(), "a"));
+    let mut calls = 0;
+    // The first crash that leaves a part about to be renamed over the old file.
+    let id = loop {
+        calls += 1;
+        let _ = std::fs::remove_dir_all(&lab.state);
+        std::fs::write(lab.destination(), "old").unwrap();
+        let disk = CrashingDisk::after(calls);
+        let id = lab
+            .open_on(lab.outside.on(Arc::new(disk.clone())))
+            .ok()
+            .and_then(|engine| {
+                let download = NewDownload {
+                    collision: Collision::Replace,
+                    ..lab.download()
+                };
+                let id = engine.create(&[download]).ok()?[0];
+                while engine.step() {}
+                Some(id)
+            });
+        assert!(disk.has_crashed(), "no crash came between intent and rename");
+        let is_published = std::fs::read(lab.destination()).unwrap() != b"old";
+        let view = id.and_then(|id| lab.open().view(id).ok());
+        if let Some(view) = view.filter(|view| view.reason == Some(Reason::Verifying) && !is_published) {
+            break view.id;
+        }
+        for name in lab.files() {
+            std::fs::remove_file(lab.data.join(name)).unwrap();
+        }
+    };
+    for name in lab.files().iter().filter(|name| *name != "file") {
+        std::fs::remove_file(lab.data.join(name)).unwrap();
+    }
+    lab.outside.reboot();
+    let engine = lab.open();
+    lab.finish(&engine);
+    let view = engine.view(id).unwrap();
+    expect_completed(&view, &lab.destination(), &bytes);
+    assert_eq!((view.restarts, lab.files()), (1, vec!["file".to_string()]));
+}

@@ -135,3 +135,46 @@ fn a_terminal_without_abilities_gets_plain_lines() {
     let ended = support::Running::spawn(&mut command).finish().expect_code(0);
     assert!(ended.stderr.contains("completed"), "{}", ended.stderr);
 }
+
+#[test]
+fn get_never_reports_success_for_a_digest_or_size_that_nobody_checked() {
+    let nginx = Nginx::start();
+    nginx.put_seeded("file.bin", 1_000);
+    let home = Home::new();
+    let path = home.download("file.bin");
+    let url = nginx.url("/file.bin");
+    let get = |more: &[&str]| home.run(&[&["get", &url, "-o", path.to_str().unwrap()], more].concat());
+    let zeros = "0".repeat(64);
+    let id = home.add(&url, &path, &["--hold"]);
+    // A live operation that is not held to it.
+    assert!(get(&["--sha256", &zeros]).expect_code(7).stderr.contains("sha256"));
+    assert!(get(&["--size", "7"]).expect_code(7).stderr.contains("size"));
+    home.run(&["start", &id]).expect_code(0);
+    home.run(&["run", "--until-idle"]).expect_code(0);
+    // One that completed, and was not held to it either.
+    get(&["--sha256", &zeros]).expect_code(2);
+    get(&["--size", "7"]).expect_code(2);
+    assert_eq!(home.operation()["acknowledged"], false);
+    // Another file is asked for.
+    get(&["--collision", "unique"]).expect_code(0);
+    assert_eq!(names_in(&home.downloads()).len(), 2);
+}
+
+#[test]
+fn get_does_not_take_a_file_that_was_written_to_for_the_one_with_the_digest() {
+    let nginx = Nginx::start();
+    let bytes = nginx.put_seeded("file.bin", 1_000);
+    let home = Home::new();
+    let path = home.download("file.bin");
+    let url = nginx.url("/file.bin");
+    let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
+    let digest = data_encoding::HEXLOWER.encode(digest.as_ref());
+    home.add(&url, &path, &["--sha256", &digest]);
+    home.run(&["run", "--until-idle"]).expect_code(0);
+    std::fs::write(&path, vec![b'x'; 1_000]).unwrap();
+    home.run(&["get", &url, "-o", path.to_str().unwrap(), "--sha256", &digest])
+        .expect_code(2);
+    std::fs::write(&path, &bytes).unwrap();
+    home.run(&["get", &url, "-o", path.to_str().unwrap(), "--sha256", &digest])
+        .expect_code(0);
+}

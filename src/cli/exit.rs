@@ -64,7 +64,9 @@ impl Exit {
             Error::Invalid { .. } | Error::DestinationExists(_) => Self::BadInput,
             Error::UnknownId(_) => Self::UnknownId,
             Error::Locked { .. } => Self::Locked,
-            Error::Conflict { .. } | Error::NotNow { .. } | Error::LimitReached { .. } => Self::Refused,
+            Error::Conflict { .. } | Error::Expectation { .. } | Error::NotNow { .. } | Error::LimitReached { .. } => {
+                Self::Refused
+            }
             Error::Journal(error) => match error.as_ref() {
                 backhaul_journal::Error::Corrupt { .. } | backhaul_journal::Error::Unsupported { .. } => Self::Journal,
                 _ => Self::Local,

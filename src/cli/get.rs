@@ -151,6 +151,11 @@ fn adopt_or_create(
             fresh.push(download);
         }
     }
+    for (id, download) in &adopted {
+        if !engine.view(*id)?.status.is_ended() {
+            engine.check_expectations(*id, download)?;
+        }
+    }
     let created = engine.accept(fresh);
     let mut ids = created.map_err(|(index, error)| at_line(lines, places.get(index).copied().unwrap_or(0), error))?;
     let mut done = Vec::new();

@@ -5,8 +5,11 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use backhaul_journal::FileKind;
+
 use super::Engine;
 use super::create::CheckedDownload;
+use super::part::file_sha256;
 use crate::error::Error;
 use crate::operation::{Collision, Operation, Priority, TransferId};
 
@@ -29,8 +32,8 @@ impl Engine {
             }
             let done = by_destination
                 .get(destination)
-                .filter(|done| self.is_same(done, one) && self.is_in_place(done))?;
-            (one.spec.collision != Collision::Replace).then_some(done.id)
+                .filter(|done| one.spec.collision == Collision::Fail && self.is_same(done, one))?;
+            (self.has_what_is_asked(done, one) && self.is_in_place(done, one)).then_some(done.id)
         };
         checked.iter().map(same).collect()
     }
@@ -68,6 +71,42 @@ impl Engine {
             .collect())
     }
 
+    /// Refuses to go on with an operation that is not held to the digest or length that is asked for: its success would
+    /// be taken for a check that nobody made.
+    ///
+    /// # Errors
+    /// [`Error::Expectation`], naming the field.
+    pub fn check_expectations(&self, id: TransferId, checked: &CheckedDownload) -> Result<(), Error> {
+        let operation = self.find(id)?;
+        let (stored, asked) = (&operation.spec, &checked.spec);
+        let hex = |digest: &[u8; 32]| data_encoding::HEXLOWER.encode(digest);
+        let differing = [
+            (
+                "sha256",
+                asked.sha256.filter(|_| stored.sha256 != asked.sha256).as_ref().map(hex),
+            ),
+            (
+                "size",
+                asked
+                    .expected_bytes
+                    .filter(|_| stored.expected_bytes != asked.expected_bytes)
+                    .map(|size| size.to_string()),
+            ),
+        ];
+        let status = operation.status();
+        for (field, value) in differing {
+            if let Some(value) = value {
+                return Err(Error::Expectation {
+                    field,
+                    value,
+                    id,
+                    status,
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// The same app asks for the same URL, hidden values included.
     fn is_same(&self, operation: &Operation, checked: &CheckedDownload) -> bool {
         operation.spec.app == checked.spec.app
@@ -87,13 +126,28 @@ impl Engine {
             .map_or(true, |stored| stored.url == checked.secrets.url)
     }
 
-    fn is_in_place(&self, operation: &Operation) -> bool {
+    /// Nothing was asked for that the stored operation was not held to.
+    fn has_what_is_asked(&self, operation: &Operation, checked: &CheckedDownload) -> bool {
+        self.differences(operation.id, checked)
+            .is_ok_and(|differences| differences.is_empty())
+    }
+
+    /// The published file stands there with its length and, where a digest is asked for, with that digest: anybody may
+    /// have written to it since.
+    fn is_in_place(&self, operation: &Operation, checked: &CheckedDownload) -> bool {
+        let storage = &self.core.environment.storage;
         let name = operation.published_name.as_deref();
         let path = name.map_or_else(
             || operation.spec.destination.clone(),
             |name| operation.spec.directory().join(OsStr::from_bytes(name)),
         );
-        let stat = self.core.environment.storage.stat(&path);
-        stat.is_ok_and(|stat| Some(stat.len_bytes) == operation.published_bytes)
+        let stat = storage.stat(&path).ok().filter(|stat| stat.kind == FileKind::File);
+        let Some(stat) = stat.filter(|stat| Some(stat.len_bytes) == operation.published_bytes) else {
+            return false;
+        };
+        match checked.spec.sha256 {
+            Some(expected) => file_sha256(storage, &path, stat.len_bytes).is_ok_and(|actual| actual == Some(expected)),
+            None => true,
+        }
     }
 }

@@ -149,6 +149,19 @@ pub(crate) fn file_crc32(storage: &Arc<dyn Storage>, path: &Path, len_bytes: u64
     Ok(whole.then(|| crc.finalize()))
 }
 
+/// SHA-256 of a whole file of a known length; `None` where it is shorter.
+pub(crate) fn file_sha256(storage: &Arc<dyn Storage>, path: &Path, len_bytes: u64) -> io::Result<Option<[u8; 32]>> {
+    let file = storage.open(path, Access::Read)?;
+    let mut sha256 = digest::Context::new(&digest::SHA256);
+    let take = |bytes: &[u8]| {
+        sha256.update(bytes);
+        true
+    };
+    let whole = read_range(file.as_ref(), len_bytes, take)?;
+    let digest = sha256.finish();
+    Ok(digest.as_ref().try_into().ok().filter(|_| whole))
+}
+
 /// Feeds `[0, len_bytes)` to `take`, which may end it early; `false` where the file is shorter.
 fn read_range(file: &dyn StorageFile, len_bytes: u64, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<bool> {
     let mut buffer = vec![0; READ_BYTES];

@@ -286,7 +286,9 @@ fn recover_one(core: &Arc<Core>, operation: &Operation, intent: &Intent) -> Resu
     let part = part_path(&operation.spec, core.journal.id(), operation.id, intent.generation);
     let path = operation.spec.directory().join(OsStr::from_bytes(&intent.final_name));
     let published = exists(storage, &path)?;
-    let is_ours = |stat: &Stat| stat.inode == intent.inode && stat.len_bytes == intent.len_bytes;
+    let same_boot = core.now().is_boot(intent.boot_id);
+    // Not every file system keeps inode numbers over a reboot; length and checksum are compared all the same.
+    let is_ours = |stat: &Stat| stat.len_bytes == intent.len_bytes && (stat.inode == intent.inode || !same_boot);
     match (exists(storage, &part)?, published) {
         // A link that took the place of a rename: both names are on our inode.
         (Some(stat), Some(published)) if stat.inode == published.inode && stat.device == published.device => {
@@ -296,7 +298,11 @@ fn recover_one(core: &Arc<Core>, operation: &Operation, intent: &Intent) -> Resu
         (Some(stat), _) if is_ours(&stat) => publish_again(core, operation, intent, part),
         (None, Some(stat)) if is_ours(&stat) && crc_is(storage, &path, intent)? => complete(core, operation),
         // A consumer took it away after the rename, which must have happened in this boot.
-        (None, None) if core.now().is_boot(intent.boot_id) => complete(core, operation),
+        (None, None) if same_boot => complete(core, operation),
+        // The name of the part was lost with the power before the rename; the file there is the one to be replaced.
+        (None, Some(_)) if operation.spec.collision == Collision::Replace && !same_boot => {
+            start_over(core, operation, intent, &part)
+        }
         (None, Some(_)) => {
             let message = format!(
                 "'{}' is not the file that was published there; it stays as it is",
