@@ -28,6 +28,8 @@ pub(crate) struct Table {
     /// Ended ones by the time of their end.
     acknowledged: BTreeSet<(u64, TransferId)>,
     unacknowledged: BTreeSet<(u64, TransferId)>,
+    /// Operations of batches that are not committed yet.
+    uncommitted: HashMap<[u8; 16], Vec<TransferId>>,
     /// In the hands of a worker.
     busy: BTreeSet<TransferId>,
     /// Only these may be scheduled, where set.
@@ -81,12 +83,19 @@ impl Table {
             if !self.rows.contains_key(&id) {
                 let mut operation = Operation::created(id, spec, lsn, at_ms);
                 operation.batch = batch;
+                if let Some(batch) = batch {
+                    self.uncommitted.entry(batch.0).or_default().push(id);
+                }
                 if started {
                     operation.wish = Wish::Run;
                 }
                 self.insert(operation, lsn + 1);
             }
             return Ok(());
+        }
+        // Only what was committed is ever worked on: a later fact proves a commit whose own record was lost.
+        if let Some(batch) = self.rows.get(&id).and_then(|row| row.operation.batch) {
+            self.commit(batch, lsn.saturating_sub(1));
         }
         let Some(row) = self.rows.get(&id) else { return Ok(()) };
         if lsn < row.as_of {
@@ -106,9 +115,8 @@ impl Table {
 
     /// From `lsn` on the operations of a batch count.
     pub(crate) fn commit(&mut self, batch: BatchId, lsn: u64) {
-        for id in self.ids() {
-            let is_one = self.rows.get(&id).is_some_and(|row| row.operation.batch == Some(batch));
-            if let Some(mut row) = is_one.then(|| self.take(id)).flatten() {
+        for id in self.uncommitted.remove(&batch.0).unwrap_or_default() {
+            if let Some(mut row) = self.take(id) {
                 row.operation.batch = None;
                 self.insert(row.operation, lsn + 1);
             }
@@ -117,10 +125,8 @@ impl Table {
 
     /// Forgets the operations of batches that were never committed: they were never accepted.
     pub(crate) fn drop_uncommitted(&mut self) {
-        for id in self.ids() {
-            if self.rows.get(&id).is_some_and(|row| row.operation.batch.is_some()) {
-                self.take(id);
-            }
+        for id in std::mem::take(&mut self.uncommitted).into_values().flatten() {
+            self.take(id);
         }
     }
 
@@ -139,6 +145,9 @@ impl Table {
     /// Puts in an operation from a snapshot.
     pub(crate) fn restore(&mut self, operation: Operation, as_of: u64) {
         self.take(operation.id);
+        if let Some(batch) = operation.batch {
+            self.uncommitted.entry(batch.0).or_default().push(operation.id);
+        }
         self.insert(operation, as_of);
     }
 

@@ -278,3 +278,32 @@ fn a_batch_counts_from_its_commit_on_and_never_without() {
     table.reopened(NOW);
     assert_eq!((table.len(), table.find(id(3)).is_some()), (2, false));
 }
+
+#[test]
+fn a_later_fact_proves_a_commit_whose_record_was_lost() {
+    let mut table = Table::default();
+    for (number, lsn) in [(1, 1), (2, 2)] {
+        let event = Event::Created {
+            spec: Shared::new(spec(number, Priority::Default)),
+            started: true,
+            batch: Some(BatchId([1; 16])),
+        };
+        let fact = Fact {
+            id: id(number),
+            at_ms: 0,
+            event,
+        };
+        table.apply(fact, lsn).unwrap_or_else(|rejected| panic!("{rejected}"));
+    }
+    let claimed = Fact {
+        id: id(1),
+        at_ms: 0,
+        event: Event::Claimed { attempts: 1 },
+    };
+    table.apply(claimed, 9).unwrap_or_else(|rejected| panic!("{rejected}"));
+    table.reopened(NOW);
+    assert_eq!(
+        (table.len(), table.find(id(1)).map(|operation| operation.attempts)),
+        (2, Some(1))
+    );
+}

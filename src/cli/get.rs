@@ -80,8 +80,8 @@ impl Account {
     }
 
     fn take(&mut self, engine: &Engine) {
-        let ends = engine.ends(self.seen);
-        self.seen += ends.len();
+        let (ends, seen) = engine.ends(self.seen);
+        self.seen = seen;
         self.note(engine, ends);
     }
 

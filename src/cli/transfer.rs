@@ -26,8 +26,9 @@ pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<
     let ids = engine
         .accept(downloads)
         .map_err(|(index, error)| at_line(&lines, index, error))?;
-    engine.close()?;
+    // They are accepted; whatever the close says, their ids are told.
     output::ids(&ids);
+    engine.close()?;
     Ok(Exit::Success)
 }
 

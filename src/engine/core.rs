@@ -40,6 +40,8 @@ pub(crate) struct Core {
     /// The last record of this engine, where there is one.
     last: Mutex<Option<Lsn>>,
     state: Mutex<State>,
+    /// Held from the check of a creation to its record, so that no two are accepted for one destination.
+    pub(crate) creating: Mutex<()>,
     /// Work may have come up for the workers, for the publisher; something has changed for those who watch.
     pub(crate) work: Condvar,
     pub(crate) publisher: Condvar,
@@ -158,6 +160,7 @@ impl Core {
             threaded: AtomicBool::new(false),
             last: Mutex::new(None),
             state: Mutex::new(state),
+            creating: Mutex::new(()),
             work: Condvar::new(),
             publisher: Condvar::new(),
             watchers: Condvar::new(),
@@ -354,7 +357,8 @@ impl Core {
                 Some(action) => *action,
                 None => return Err(plan.wake_at_ms),
             };
-            if plan.actions.len() > 1 {
+            // Another worker may sleep without knowing of the other actions, or of a moment set since it fell asleep.
+            if plan.actions.len() > 1 || plan.wake_at_ms.is_some() {
                 self.work.notify_one();
             }
             match self.take(state, action) {
@@ -476,7 +480,15 @@ impl Core {
     }
 
     /// Writes a snapshot where the journal has grown enough. Transfers go on meanwhile.
-    pub(crate) fn checkpoint_if_due(&self) -> Result<(), Error> {
+    ///
+    /// A snapshot that fails loses nothing: the journal goes on without, and the next one may succeed.
+    pub(crate) fn checkpoint_if_due(&self) {
+        if let Err(error) = self.checkpoint_now_if_due() {
+            log::warn!("the journal could not be shortened: {error}");
+        }
+    }
+
+    fn checkpoint_now_if_due(&self) -> Result<(), Error> {
         if !self.journal.checkpoint_due() {
             return Ok(());
         }

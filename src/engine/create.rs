@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use backhaul_journal::{FileKind, Urgency};
 
@@ -104,20 +105,33 @@ impl Engine {
     /// The position of the first one that is refused, and why: [`Error::Conflict`],
     /// [`Error::DestinationExists`], [`Error::LimitReached`], or what vault or journal answered.
     pub fn accept(&self, checked: Vec<CheckedDownload>) -> Result<Vec<TransferId>, (usize, Error)> {
+        let _alone = self.core.creating.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_limit(checked.len()).map_err(|error| (0, error))?;
         self.check_room(&checked).map_err(|error| (0, error))?;
         for (index, one) in checked.iter().enumerate() {
             self.check_exclusive(one).map_err(|error| (index, error))?;
         }
         check_free(&checked, &self.core.environment)?;
-        for (index, one) in checked.iter().enumerate().filter(|(_, one)| one.spec.has_secrets) {
-            self.core
-                .vault
-                .seal(one.id, &one.secrets)
-                .map_err(|error| (index, error))?;
+        let accepted = self
+            .seal(&checked)
+            .and_then(|()| self.record_creation(&checked).map_err(|error| (0, error)));
+        if let Err(refused) = accepted {
+            for one in checked.iter().filter(|one| one.spec.has_secrets) {
+                // What stays is swept at the next start.
+                let _ = self.core.vault.remove(one.id);
+            }
+            return Err(refused);
         }
-        self.record_creation(&checked).map_err(|error| (0, error))?;
         Ok(checked.into_iter().map(|one| one.id).collect())
+    }
+
+    fn seal(&self, checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
+        let secret = checked.iter().enumerate().filter(|(_, one)| one.spec.has_secrets);
+        for (index, one) in secret {
+            let sealed = self.core.vault.seal(one.id, &one.secrets);
+            sealed.map_err(|error| (index, error))?;
+        }
+        Ok(())
     }
 
     /// One live operation has a destination, and one of each app a URL. URLs whose hidden values differ are different.

@@ -168,12 +168,14 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownId`]; [`Error::NotNow`] where one has not ended. Those before it are acknowledged.
     pub fn acknowledge(&self, ids: &[TransferId]) -> Result<(), Error> {
-        let result = ids.iter().try_for_each(|id| {
-            self.find(*id)?;
+        // The ones that are there come first, so that an unknown id costs no other its acknowledgement.
+        let (known, unknown): (Vec<TransferId>, Vec<TransferId>) = ids.iter().partition(|id| self.find(**id).is_ok());
+        let acknowledged = known.iter().try_for_each(|id| {
             self.core
                 .record(&mut self.core.state(), *id, Event::Acknowledged)
                 .map(|_| ())
         });
+        let result = acknowledged.and_then(|()| unknown.first().map_or(Ok(()), |id| Err(Error::UnknownId(*id))));
         self.core.sync_all()?;
         result?;
         self.core.sweep_history()?;
@@ -258,7 +260,7 @@ impl Engine {
     /// [`Error::Journal`] where the last records could not be made durable.
     pub fn close(self) -> Result<(), Error> {
         // Short-lived processes, too, must not let the journal grow for ever.
-        self.core.checkpoint_if_due()?;
+        self.core.checkpoint_if_due();
         let core = Arc::into_inner(self.core);
         // Somebody else still holds the engine: dropping it is a crash as far as the journal is concerned, and safe.
         core.map_or(Ok(()), |core| core.journal.close().map_err(Error::from))
@@ -326,8 +328,9 @@ fn perform(core: &Arc<Core>, work: Work) {
             core.let_go(&[operation.id], 0);
         }
     }
-    if let Err(error) = core.sweep_history().and_then(|()| core.checkpoint_if_due()) {
-        core.fail(error);
+    match core.sweep_history() {
+        Ok(()) => core.checkpoint_if_due(),
+        Err(error) => core.fail(error),
     }
 }
 

@@ -207,6 +207,8 @@ pub(crate) fn sweep(core: &Arc<Core>, operation: &Operation) -> Result<(), Error
     let Phase::Ending(outcome) = &operation.phase else {
         return Ok(());
     };
+    // The intent to end is in the table before it is durable; nothing is removed before it is.
+    core.sync_all()?;
     let path = part_path(&operation.spec, core.journal.id(), operation.id, operation.generation);
     let storage = &core.environment.storage;
     let removed = storage.remove(&path);

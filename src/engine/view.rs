@@ -188,15 +188,16 @@ impl Engine {
             .collect()
     }
 
-    /// The operations of a restricted engine that have ended, from the `from`-th on, in the order of their ends.
+    /// The operations of a restricted engine that have ended, from the `from`-th end on, in the order of their ends, and
+    /// the number of ends so far. Those that the history has dropped already are counted and not shown.
     #[must_use]
-    pub fn ends(&self, from: usize) -> Vec<OperationView> {
+    pub fn ends(&self, from: usize) -> (Vec<OperationView>, usize) {
         let now = self.core.now();
         let state = self.core.state();
         let ids = state.ends.iter().skip(from);
-        ids.filter_map(|id| state.table.find(*id))
-            .map(|operation| OperationView::new(operation, now, true, None))
-            .collect()
+        let ended = ids.filter_map(|id| state.table.find(*id));
+        let views = ended.map(|operation| OperationView::new(operation, now, true, None));
+        (views.collect(), state.ends.len())
     }
 
     /// Ends that went out of the history before anybody acknowledged them.
