@@ -33,7 +33,11 @@ mod report;
 mod reserve;
 mod salvage;
 mod segment;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod snapshot;
+#[doc(hidden)]
+pub mod steps;
 mod storage;
 mod sys;
 mod writer;

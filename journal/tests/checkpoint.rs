@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use backhaul_journal::{Error, Journal, Lsn, Options, Urgency};
 
-use crate::support::{Call, MemoryDisk, Unsynced, directory, open, read, small, try_open};
+use crate::support::{Call, SimDisk, directory, new_disk, open, read, small, try_open};
 
 fn append(journal: &Journal, from: u64, count: u64) {
     for number in from..from + count {
@@ -24,15 +24,15 @@ fn checkpoint(journal: &Journal, texts: &[&str]) -> Lsn {
         .unwrap()
 }
 
-fn segments(disk: &MemoryDisk) -> Vec<String> {
+fn segments(disk: &SimDisk) -> Vec<String> {
     named(disk, "seg")
 }
 
-fn snapshots(disk: &MemoryDisk) -> Vec<String> {
+fn snapshots(disk: &SimDisk) -> Vec<String> {
     named(disk, "snap")
 }
 
-fn named(disk: &MemoryDisk, kind: &str) -> Vec<String> {
+fn named(disk: &SimDisk, kind: &str) -> Vec<String> {
     let names = disk.names(&directory()).into_iter();
     names
         .filter(|name| name.split_once('.').is_some_and(|(_, found)| found == kind))
@@ -45,24 +45,24 @@ fn path(name: &str) -> PathBuf {
 
 #[test]
 fn records_go_on_from_segment_to_segment() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     append(&journal, 1, 100);
     assert!(segments(&disk).len() > 5);
     assert_eq!(journal.stats().rotations, segments(&disk).len() as u64);
-    let (_, report, collected) = open(&disk.crash(Unsynced::Lost), small());
+    let (_, report, collected) = open(&disk.lose_unsynced(), small());
     assert_eq!(collected.records.len(), 100);
     assert_eq!(report.segments.len(), segments(&disk).len());
 }
 
 #[test]
 fn a_snapshot_takes_the_place_of_the_records_below_it() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     append(&journal, 1, 30);
     assert_eq!(checkpoint(&journal, &["a", "b"]), Lsn(31));
     append(&journal, 31, 2);
-    for disk in [disk.crash(Unsynced::Lost), disk.crash(Unsynced::Kept)] {
+    for disk in [disk.lose_unsynced(), disk.kill()] {
         let (_, report, collected) = open(&disk, small());
         assert_eq!(collected.snapshot, [b"a", b"b"]);
         assert_eq!(
@@ -75,7 +75,7 @@ fn a_snapshot_takes_the_place_of_the_records_below_it() {
 
 #[test]
 fn two_snapshots_are_kept_with_the_segments_of_the_older() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     append(&journal, 1, 30);
     checkpoint(&journal, &["first"]);
@@ -120,7 +120,7 @@ fn two_snapshots_are_kept_with_the_segments_of_the_older() {
 
 #[test]
 fn an_open_keeps_the_older_snapshot_until_there_is_a_newer_one() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     append(&journal, 1, 1);
     checkpoint(&journal, &["first"]);
@@ -140,7 +140,7 @@ fn an_open_keeps_the_older_snapshot_until_there_is_a_newer_one() {
 
 #[test]
 fn records_appended_while_a_snapshot_is_written_are_durable_before_it_counts() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     append(&journal, 1, 1);
     let covered = journal.checkpoint(&mut |snapshot| {
@@ -148,7 +148,7 @@ fn records_appended_while_a_snapshot_is_written_are_durable_before_it_counts() {
         snapshot.record(b"with the effect of record 2")
     });
     assert_eq!(covered.unwrap(), Lsn(2));
-    let (_, report, collected) = open(&disk.crash(Unsynced::Lost), small());
+    let (_, report, collected) = open(&disk.lose_unsynced(), small());
     assert_eq!(collected.records, [(2, b"meanwhile".to_vec())]);
     assert_eq!(report.snapshot.unwrap().reach, Lsn(3));
 }
@@ -156,7 +156,7 @@ fn records_appended_while_a_snapshot_is_written_are_durable_before_it_counts() {
 #[test]
 fn a_failed_checkpoint_leaves_the_journal_as_it_was() {
     for failing in [Call::Create, Call::Write, Call::Sync, Call::Rename] {
-        let disk = MemoryDisk::new();
+        let disk = new_disk();
         let (journal, _, _) = open(&disk, small());
         append(&journal, 1, 3);
         disk.fail_with(move |call, path| {
@@ -181,7 +181,7 @@ fn a_failed_checkpoint_leaves_the_journal_as_it_was() {
 
 #[test]
 fn a_snapshot_that_its_writer_gives_up_leaves_nothing() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     append(&journal, 1, 1);
     let answer = journal.checkpoint(&mut |snapshot| {
@@ -196,7 +196,7 @@ fn a_snapshot_that_its_writer_gives_up_leaves_nothing() {
 
 #[test]
 fn a_large_snapshot_spans_files_and_comes_back_whole() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     append(&journal, 1, 1);
     let record = vec![7; 32 * 1024];
@@ -205,7 +205,7 @@ fn a_large_snapshot_spans_files_and_comes_back_whole() {
         .unwrap();
     assert_eq!(snapshots(&disk).len(), 3);
     drop(journal);
-    let (report, collected) = read(&disk.crash(Unsynced::Lost)).unwrap();
+    let (report, collected) = read(&disk.lose_unsynced()).unwrap();
     assert_eq!((report.snapshot.unwrap().parts, collected.snapshot.len()), (3, 1100));
     assert!(collected.snapshot.iter().all(|found| *found == record));
 
@@ -226,7 +226,7 @@ fn a_large_snapshot_spans_files_and_comes_back_whole() {
 
 #[test]
 fn a_checkpoint_is_due_by_bytes_and_then_is_not() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let options = Options {
         segment_bytes: 1 << 20,
         ..small()
@@ -248,7 +248,7 @@ fn a_checkpoint_is_due_by_bytes_and_then_is_not() {
 
 #[test]
 fn a_checkpoint_is_due_beyond_512_segments() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     // One record fills a segment beyond its half, and all of them stay below 1 MiB.
     for _ in 0..513 {
@@ -268,7 +268,7 @@ fn a_checkpoint_is_due_beyond_512_segments() {
 
 #[test]
 fn the_writer_stops_before_the_directory_has_more_files_than_a_reader_takes() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     let record = [1; 3000];
     let refused = loop {
@@ -294,7 +294,7 @@ fn the_writer_stops_before_the_directory_has_more_files_than_a_reader_takes() {
 
 #[test]
 fn unsynced_removals_that_come_back_in_part_do_no_harm() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     append(&journal, 1, 60);
     let old = disk.everything();

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use backhaul_journal::{Error, Lsn, Options, Preallocate, Tail, Urgency, Verdict, dump, verify};
 
-use crate::support::{Collected, MemoryDisk, directory, open, read, small, try_open};
+use crate::support::{Collected, SimDisk, directory, new_disk, open, read, small, try_open};
 
 const SECTOR: usize = 512;
 const LAST: &str = "0000000000000002.seg";
 
 /// A log of several groups, and what was acknowledged.
 struct Log {
-    disk: MemoryDisk,
+    disk: SimDisk,
     all: Collected,
     /// Offset of each frame in the last segment, with its first LSN.
     frames: Vec<(usize, u64)>,
@@ -21,7 +21,7 @@ struct Log {
 
 /// Two segments, a snapshot, groups of one and two records.
 fn log(closed: bool, preallocate: Preallocate) -> Log {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, Options { preallocate, ..small() });
     for group in 0..12_u8 {
         let record = vec![group; 150 + usize::from(group) * 31];

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use backhaul_journal::{Access, Disk, Error, FileKind, FileSystem, Journal, Lock, Options, Storage, Urgency};
 
-use crate::support::{Collected, MemoryDisk};
+use crate::support::{Collected, new_disk};
 
 /// A directory that goes away with the test.
 struct Scratch(PathBuf);
@@ -110,7 +110,7 @@ fn a_lock_never_follows_a_symlink() {
 
 #[test]
 fn a_network_file_system_is_refused_unless_allowed() {
-    let memory = MemoryDisk::new();
+    let memory = new_disk();
     memory.set_file_system(FileSystem::Network);
     let path = Path::new("/state/LOCK");
     assert!(matches!(

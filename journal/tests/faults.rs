@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use backhaul_journal::{Error, Journal, Lsn, Options, Urgency};
 
-use crate::support::{MemoryDisk, Unsynced, lock, open, small, try_open};
+use crate::support::{SimDisk, Unsynced, crash, lock, new_disk, open, small, try_open};
 
 /// EIO, ENOSPC.
 const ERRORS: [i32; 2] = [5, 28];
@@ -35,7 +35,7 @@ impl Run {
     }
 
     /// Makes a journal, rotates, checkpoints twice, closes, and opens again.
-    fn script(&mut self, disk: &MemoryDisk) -> Result<(), Error> {
+    fn script(&mut self, disk: &SimDisk) -> Result<(), Error> {
         let options = Options {
             reserve: true,
             ..small()
@@ -57,7 +57,7 @@ impl Run {
         journal.close()
     }
 
-    fn check(&self, disk: &MemoryDisk, way: &str) {
+    fn check(&self, disk: &SimDisk, way: &str) {
         let (journal, report, found) = try_open(disk, small()).unwrap_or_else(|error| panic!("{way}: {error:?}"));
         let covered = found
             .snapshot
@@ -85,7 +85,7 @@ impl Run {
 }
 
 /// Makes the nth call from now on fail.
-fn fail_nth(disk: &MemoryDisk, nth: u64, error: i32) -> Arc<AtomicU64> {
+fn fail_nth(disk: &SimDisk, nth: u64, error: i32) -> Arc<AtomicU64> {
     let calls = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&calls);
     disk.fail_with(move |_, _| {
@@ -98,7 +98,7 @@ fn fail_nth(disk: &MemoryDisk, nth: u64, error: i32) -> Arc<AtomicU64> {
 fn no_failing_call_loses_an_acknowledged_record() {
     for error in ERRORS {
         for nth in 1.. {
-            let disk = MemoryDisk::new();
+            let disk = new_disk();
             let calls = fail_nth(&disk, nth, error);
             let mut run = Run::default();
             let answer = run.script(&disk);
@@ -110,7 +110,7 @@ fn no_failing_call_loses_an_acknowledged_record() {
             disk.fail_no_more();
             for unsynced in [Unsynced::Lost, Unsynced::Kept] {
                 run.check(
-                    &disk.crash(unsynced),
+                    &crash(&disk, unsynced),
                     &format!("call {nth} fails with {error}, unsynced {unsynced:?}"),
                 );
             }
@@ -120,7 +120,7 @@ fn no_failing_call_loses_an_acknowledged_record() {
 
 #[test]
 fn a_crash_at_any_call_of_an_open_loses_nothing() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     let mut run = Run::default();
     run.append(&journal, 2).unwrap();
@@ -128,7 +128,7 @@ fn a_crash_at_any_call_of_an_open_loses_nothing() {
     drop(journal);
     for before in [Unsynced::Lost, Unsynced::Kept] {
         for nth in 1.. {
-            let crashed = disk.crash(before);
+            let crashed = crash(&disk, before);
             let calls = fail_nth(&crashed, nth, 5);
             let answer = try_open(&crashed, small());
             if calls.load(Ordering::Relaxed) < nth {
@@ -140,7 +140,7 @@ fn a_crash_at_any_call_of_an_open_loses_nothing() {
             crashed.fail_no_more();
             for unsynced in [Unsynced::Lost, Unsynced::Kept] {
                 run.check(
-                    &crashed.crash(unsynced),
+                    &crash(&crashed, unsynced),
                     &format!("open fails at call {nth}, unsynced {unsynced:?}"),
                 );
             }
@@ -150,7 +150,7 @@ fn a_crash_at_any_call_of_an_open_loses_nothing() {
 
 #[test]
 fn opening_again_and_again_after_a_kill_keeps_every_record() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     for round in 0..20 {
         let (journal, report, found) = open(&disk, small());
         assert_eq!((found.records.len() as u64, report.next.0), (round, round + 1));
@@ -159,7 +159,7 @@ fn opening_again_and_again_after_a_kill_keeps_every_record() {
             .unwrap();
     }
     drop(lock(&disk));
-    let (_, _, found) = open(&disk.crash(Unsynced::Lost), small());
+    let (_, _, found) = open(&disk.lose_unsynced(), small());
     assert_eq!(
         found.records,
         (1..=20).map(|number| (number, record(number))).collect::<Vec<_>>()

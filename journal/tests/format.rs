@@ -2,7 +2,7 @@
 
 use backhaul_journal::{Options, Preallocate, Urgency};
 
-use crate::support::{MemoryDisk, Unsynced, directory, open, read, small};
+use crate::support::{directory, new_disk, open, read, small};
 
 const FORMAT: &str = include_str!("../FORMAT.md");
 const SEGMENT: &str = "0000000000000001.seg";
@@ -40,7 +40,7 @@ fn hex_dump(bytes: &[u8]) -> String {
 
 #[test]
 fn the_writer_makes_the_bytes_of_the_worked_example() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let options = Options {
         preallocate: Preallocate::None,
         ..small()
@@ -61,14 +61,14 @@ fn the_writer_makes_the_bytes_of_the_worked_example() {
 
 #[test]
 fn the_bytes_of_the_worked_example_are_read() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     open(&disk, small()).0.close().unwrap();
     disk.put(&directory().join(SEGMENT), &example(SEGMENT));
     let (report, found) = read(&disk).unwrap();
     assert_eq!(found.records, [(1, b"hello".to_vec()), (2, b"worlds".to_vec())]);
     assert!(report.clean);
     disk.put(&directory().join(SNAPSHOT), &example(SNAPSHOT));
-    let (_, found) = read(&disk.crash(Unsynced::Lost)).unwrap();
+    let (_, found) = read(&disk.lose_unsynced()).unwrap();
     assert_eq!(
         (found.snapshot, found.records.len()),
         (vec![b"two greetings".to_vec()], 0)

@@ -2,7 +2,7 @@
 
 use backhaul_journal::{Error, Lsn, Options, Preallocate, Urgency};
 
-use crate::support::{MemoryDisk, Unsynced, directory, open, small};
+use crate::support::{SimDisk, directory, new_disk, open, small};
 
 fn with_reserve() -> Options {
     Options {
@@ -12,7 +12,7 @@ fn with_reserve() -> Options {
 }
 
 /// Fills the journal until a normal record is refused, and returns how many were acknowledged.
-fn fill(disk: &MemoryDisk, journal: &backhaul_journal::Journal) -> u64 {
+fn fill(disk: &SimDisk, journal: &backhaul_journal::Journal) -> u64 {
     disk.set_capacity(disk.used() + 8192);
     let mut acknowledged = 0;
     loop {
@@ -27,7 +27,7 @@ fn fill(disk: &MemoryDisk, journal: &backhaul_journal::Journal) -> u64 {
 
 #[test]
 fn a_full_disk_refuses_normal_records_and_takes_critical_ones() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, with_reserve());
     journal
         .sync(journal.append(b"first", Urgency::Normal).unwrap())
@@ -43,7 +43,7 @@ fn a_full_disk_refuses_normal_records_and_takes_critical_ones() {
     journal.sync(critical).unwrap();
     assert_eq!(critical, Lsn(acknowledged + 2));
 
-    disk.set_capacity(u64::MAX);
+    disk.set_capacity(usize::MAX);
     journal
         .sync(journal.append(b"room again", Urgency::Normal).unwrap())
         .unwrap();
@@ -52,7 +52,7 @@ fn a_full_disk_refuses_normal_records_and_takes_critical_ones() {
         "and set aside again"
     );
     journal.close().unwrap();
-    let (_, report, collected) = open(&disk.crash(Unsynced::Lost), with_reserve());
+    let (_, report, collected) = open(&disk.lose_unsynced(), with_reserve());
     assert_eq!(collected.records.len() as u64, acknowledged + 3);
     assert!(report.clean);
 }
@@ -60,7 +60,7 @@ fn a_full_disk_refuses_normal_records_and_takes_critical_ones() {
 #[test]
 fn the_group_that_found_the_disk_full_is_written_with_the_reserve() {
     for preallocate in [Preallocate::Zero, Preallocate::None] {
-        let disk = MemoryDisk::new();
+        let disk = new_disk();
         let (journal, _, _) = open(
             &disk,
             Options {
@@ -77,14 +77,14 @@ fn the_group_that_found_the_disk_full_is_written_with_the_reserve() {
             last = journal.append(&[1; 500], Urgency::Normal).unwrap();
         }
         journal.sync(last).unwrap();
-        let (_, _, collected) = open(&disk.crash(Unsynced::Lost), with_reserve());
+        let (_, _, collected) = open(&disk.lose_unsynced(), with_reserve());
         assert_eq!(collected.records.len(), 21, "{preallocate:?}");
     }
 }
 
 #[test]
 fn with_the_reserve_used_up_the_journal_stops_and_opens_again_when_there_is_room() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, with_reserve());
     journal
         .sync(journal.append(b"first", Urgency::Normal).unwrap())
@@ -101,8 +101,8 @@ fn with_the_reserve_used_up_the_journal_stops_and_opens_again_when_there_is_room
     assert!(error.is_disk_full(), "{error:?}");
     assert!(critical > 0);
     drop(journal);
-    let crashed = disk.crash(Unsynced::Kept);
-    crashed.set_capacity(u64::MAX);
+    let crashed = disk.kill();
+    crashed.set_capacity(usize::MAX);
     let (journal, _, collected) = open(&crashed, with_reserve());
     assert_eq!(collected.records.len() as u64, 1 + acknowledged + critical);
     journal
@@ -112,7 +112,7 @@ fn with_the_reserve_used_up_the_journal_stops_and_opens_again_when_there_is_room
 
 #[test]
 fn without_a_reserve_a_full_disk_stops_the_journal_and_loses_nothing() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     disk.set_capacity(disk.used());
     let mut acknowledged = 0;
@@ -127,6 +127,6 @@ fn without_a_reserve_a_full_disk_stops_the_journal_and_loses_nothing() {
         matches!(&error, Error::Poisoned(cause) if matches!(**cause, Error::DiskFull(_))),
         "{error:?}"
     );
-    let (_, _, collected) = open(&disk.crash(Unsynced::Lost), small());
+    let (_, _, collected) = open(&disk.lose_unsynced(), small());
     assert_eq!(collected.records.len(), acknowledged);
 }

@@ -7,12 +7,12 @@ use std::thread;
 
 use backhaul_journal::{Error, Journal, Lsn, Options, Urgency};
 
-use crate::support::{Call, MemoryDisk, Unsynced, open, small};
+use crate::support::{Call, Fault, SimDisk, new_disk, open, small};
 
 const FOLLOWERS: usize = 8;
 
 /// A disk whose next sync waits, tells that it does, and then ends as it is told.
-fn hold_next_sync(disk: &MemoryDisk) -> (Receiver<()>, Sender<Ending>) {
+fn hold_next_sync(disk: &SimDisk) -> (Receiver<()>, Sender<Ending>) {
     let (entered, has_entered) = channel();
     let (release, released) = channel();
     let mut held = false;
@@ -39,7 +39,7 @@ enum Ending {
 
 /// One thread leads a commit that is held; eight more append meanwhile and wait; then the commit ends.
 fn lead_with_followers(
-    disk: &MemoryDisk,
+    disk: &SimDisk,
     journal: &Arc<Journal>,
     ending: Ending,
 ) -> Vec<thread::Result<Result<(), Error>>> {
@@ -71,7 +71,7 @@ fn lead_with_followers(
 
 #[test]
 fn each_group_costs_one_write_and_one_sync() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(
         &disk,
         Options {
@@ -100,7 +100,7 @@ fn each_group_costs_one_write_and_one_sync() {
 
 #[test]
 fn records_that_are_synced_together_share_a_frame_and_a_sync() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     let syncs = disk.calls(Call::Sync);
     for _ in 0..8 {
@@ -114,7 +114,7 @@ fn records_that_are_synced_together_share_a_frame_and_a_sync() {
 
 #[test]
 fn all_who_wait_behind_a_commit_share_the_next() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     let journal = Arc::new(journal);
     let syncs = disk.calls(Call::Sync);
@@ -122,13 +122,13 @@ fn all_who_wait_behind_a_commit_share_the_next() {
     assert!(ends.into_iter().all(|end| end.unwrap().is_ok()));
     assert_eq!(disk.calls(Call::Sync) - syncs, 2);
     assert_eq!(journal.stats().group_records_max, FOLLOWERS as u64);
-    let (_, _, collected) = open(&disk.crash(Unsynced::Lost), small());
+    let (_, _, collected) = open(&disk.lose_unsynced(), small());
     assert_eq!(collected.records.len(), 1 + FOLLOWERS);
 }
 
 #[test]
 fn a_failed_sync_is_told_to_everybody_and_never_tried_again() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     let journal = Arc::new(journal);
     let acknowledged = journal.append(b"acknowledged", Urgency::Normal).unwrap();
@@ -152,15 +152,15 @@ fn a_failed_sync_is_told_to_everybody_and_never_tried_again() {
         Err(Error::Poisoned(_))
     ));
     assert_eq!(disk.calls(Call::Sync) - syncs, 1);
-    let (_, _, lost) = open(&disk.crash(Unsynced::Lost), small());
+    let (_, _, lost) = open(&disk.lose_unsynced(), small());
     assert_eq!(lost.texts(), ["acknowledged"]);
-    let (_, _, kept) = open(&disk.crash(Unsynced::Kept), small());
+    let (_, _, kept) = open(&disk.kill(), small());
     assert_eq!(kept.texts(), ["acknowledged", "leader"]);
 }
 
 #[test]
 fn a_leader_that_panics_leaves_nobody_waiting() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     let mut ends = lead_with_followers(&disk, &Arc::new(journal), Ending::Panic).into_iter();
     assert!(ends.next().unwrap().is_err(), "the leader's thread ends with its panic");
@@ -171,7 +171,7 @@ fn a_leader_that_panics_leaves_nobody_waiting() {
 
 #[test]
 fn one_thread_appends_any_number_within_a_bounded_buffer() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     let largest = Arc::new(Mutex::new(0));
     let seen = Arc::clone(&largest);
@@ -181,7 +181,7 @@ fn one_thread_appends_any_number_within_a_bounded_buffer() {
             let mut largest = seen.lock().unwrap();
             *largest = counted.content(path).len().max(*largest);
         }
-        None
+        None::<Fault>
     });
     for _ in 0..2000 {
         journal.append(&[1; 1000], Urgency::Normal).unwrap();
@@ -194,24 +194,24 @@ fn one_thread_appends_any_number_within_a_bounded_buffer() {
     );
     drop(journal);
     disk.fail_no_more();
-    let (_, _, collected) = open(&disk.crash(Unsynced::Lost), small());
+    let (_, _, collected) = open(&disk.lose_unsynced(), small());
     assert_eq!(collected.records.len(), 2000);
 }
 
 #[test]
 fn short_writes_are_continued() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     disk.set_write_max(7);
     let (journal, _, _) = open(&disk, small());
     let lsn = journal.append(&[9; 500], Urgency::Normal).unwrap();
     journal.sync(lsn).unwrap();
-    let (_, _, collected) = open(&disk.crash(Unsynced::Lost), small());
+    let (_, _, collected) = open(&disk.lose_unsynced(), small());
     assert_eq!(collected.records, [(1, vec![9; 500])]);
 }
 
 #[test]
 fn what_cannot_be_a_record_is_refused_and_takes_no_number() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     assert!(matches!(
         journal.append(&vec![0; 32 * 1024 + 1], Urgency::Normal),
@@ -230,6 +230,6 @@ fn what_cannot_be_a_record_is_refused_and_takes_no_number() {
     assert_eq!(journal.append(&large, Urgency::Normal).unwrap(), Lsn(1));
     assert_eq!(journal.append(b"", Urgency::Normal).unwrap(), Lsn(2));
     journal.close().unwrap();
-    let (_, _, collected) = open(&disk.crash(Unsynced::Lost), small());
+    let (_, _, collected) = open(&disk.lose_unsynced(), small());
     assert_eq!(collected.records, [(1, large), (2, Vec::new())]);
 }

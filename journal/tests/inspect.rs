@@ -7,7 +7,7 @@ use backhaul_journal::{
     Error, FrameKind, Journal, Lsn, Options, Replay, ReplayError, Tail, Urgency, Verdict, dump, read, salvage, verify,
 };
 
-use crate::support::{self, Call, Collected, MemoryDisk, Unsynced, directory, open, small, try_open};
+use crate::support::{self, Call, Collected, Fault, SimDisk, directory, new_disk, open, small, try_open};
 
 fn into() -> PathBuf {
     PathBuf::from("/state/salvaged")
@@ -30,22 +30,22 @@ fn append(journal: &Journal, from: u64, to: u64) {
 }
 
 /// Thirty records in several segments, closed.
-fn journal_of_thirty() -> MemoryDisk {
-    let disk = MemoryDisk::new();
+fn journal_of_thirty() -> SimDisk {
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     append(&journal, 1, 30);
     journal.close().unwrap();
     disk
 }
 
-fn flip(disk: &MemoryDisk, path: &Path, offset: usize) {
+fn flip(disk: &SimDisk, path: &Path, offset: usize) {
     let mut bytes = disk.content(path);
     bytes[offset] ^= 0x40;
     disk.put(path, &bytes);
 }
 
 /// Opens what a salvage made.
-fn open_salvaged(disk: &MemoryDisk) -> (backhaul_journal::Report, Collected) {
+fn open_salvaged(disk: &SimDisk) -> (backhaul_journal::Report, Collected) {
     let mut collected = Collected::default();
     let lock = support::lock(disk);
     let (journal, report) = Journal::open(disk.storage(), &into(), lock, small(), &mut collected).unwrap();
@@ -58,7 +58,7 @@ fn open_salvaged(disk: &MemoryDisk) -> (backhaul_journal::Report, Collected) {
 
 #[test]
 fn reading_needs_no_lock_and_writes_nothing() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     append(&journal, 1, 3);
     let (changes, before) = (disk.changes(), disk.everything());
@@ -70,7 +70,7 @@ fn reading_needs_no_lock_and_writes_nothing() {
 
 #[test]
 fn where_there_is_no_journal_the_error_says_so() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     assert!(matches!(support::read(&disk), Err(Error::NoJournal(path)) if path == directory()));
     disk.storage().create_directory(&directory(), 0o700).unwrap();
     assert!(matches!(support::read(&disk), Err(Error::NoJournal(_))));
@@ -86,7 +86,7 @@ fn where_there_is_no_journal_the_error_says_so() {
 }
 
 /// Two checkpoints while a reader is at its second segment, whose file they remove.
-fn checkpoint_under_the_reader(disk: &MemoryDisk) {
+fn checkpoint_under_the_reader(disk: &SimDisk) {
     let (journal, _, _) = open(disk, small());
     append(&journal, 1, 30);
     let mut journal = Some(journal);
@@ -103,13 +103,13 @@ fn checkpoint_under_the_reader(disk: &MemoryDisk) {
                     .unwrap();
             }
         }
-        None
+        None::<Fault>
     });
 }
 
 #[test]
 fn reading_starts_over_when_a_checkpoint_removes_files_under_it() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     checkpoint_under_the_reader(&disk);
     let (report, found) = support::read(&disk).unwrap();
     assert_eq!(
@@ -129,7 +129,7 @@ fn a_replay_that_cannot_start_over_ends_with_an_error() {
             Ok(())
         }
     }
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     checkpoint_under_the_reader(&disk);
     assert!(matches!(
         read(&disk.storage(), &directory(), &mut Once),
@@ -152,7 +152,7 @@ fn a_refusing_replay_stops_the_open_and_changes_nothing() {
             }
         }
     }
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     append(&journal, 1, 3);
     drop(journal);
@@ -177,7 +177,7 @@ fn unknown_names_are_reported_and_left_alone() {
 
 #[test]
 fn verify_tells_clean_from_torn_from_corrupt() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     append(&journal, 1, 10);
     drop(journal);
@@ -194,7 +194,7 @@ fn verify_tells_clean_from_torn_from_corrupt() {
     );
     assert_eq!(clean.segments.iter().map(|segment| segment.frames).sum::<u64>(), 10);
 
-    let (torn, end) = (disk.copy(), 64 + 448 * usize::try_from(last.frames).unwrap());
+    let (torn, end) = (disk.kill(), 64 + 448 * usize::try_from(last.frames).unwrap());
     flip(&torn, &segment(last.seq), end - 20);
     let report = verify(&torn.storage(), &directory()).unwrap();
     assert_eq!((report.verdict(), report.next), (Verdict::Torn, Lsn(10)));
@@ -216,7 +216,7 @@ fn verify_tells_clean_from_torn_from_corrupt() {
 
 #[test]
 fn dump_shows_every_record_with_its_place() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     journal.append(b"one", Urgency::Normal).unwrap();
     journal.append(b"two", Urgency::Normal).unwrap();
@@ -268,7 +268,7 @@ fn salvage_copies_what_is_intact_and_lists_what_is_not() {
         "the source is untouched"
     );
 
-    let disk = disk.crash(Unsynced::Lost);
+    let disk = disk.lose_unsynced();
     let (report, found) = open_salvaged(&disk);
     let numbers = (1..=30).filter(|number| ![2, 3, 13].contains(number));
     assert_eq!(
@@ -304,7 +304,7 @@ fn salvage_marks_a_missing_segment_as_a_gap() {
 
 #[test]
 fn salvage_takes_the_newest_whole_snapshot_and_the_log_from_there() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     append(&journal, 1, 10);
     journal.checkpoint(&mut |snapshot| snapshot.record(b"ten")).unwrap();
@@ -329,7 +329,7 @@ fn salvage_takes_the_newest_whole_snapshot_and_the_log_from_there() {
 
 #[test]
 fn salvage_takes_what_is_left_of_a_damaged_snapshot_if_there_is_no_whole_one() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     append(&journal, 1, 2);
     let state = |number: u8| vec![number; 5000];

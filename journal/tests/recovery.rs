@@ -1,21 +1,21 @@
 //! Opening a journal after every way of ending.
 
-use crate::support::{MemoryDisk, Unsynced, directory, open, small};
+use crate::support::{Unsynced, crash, directory, new_disk, open, small};
 use backhaul_journal::{Lsn, Tail, Urgency, Verdict};
 
 #[test]
 fn a_new_journal_is_made_with_its_directory() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, report, collected) = open(&disk, small());
     assert!(report.created && report.clean);
     assert_eq!((report.next, collected.records.len()), (Lsn(1), 0));
     assert_eq!(journal.id(), *b"0123456789abcdef");
-    assert_eq!(disk.crash(Unsynced::Lost).names(&directory()), ["0000000000000001.seg"]);
+    assert_eq!(disk.lose_unsynced().names(&directory()), ["0000000000000001.seg"]);
 }
 
 #[test]
 fn what_was_synced_comes_back_after_a_crash() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     let first = journal.append(b"one", Urgency::Normal).unwrap();
     let last = journal.append_batch(&[b"two", b"three"], Urgency::Normal).unwrap();
@@ -25,7 +25,7 @@ fn what_was_synced_comes_back_after_a_crash() {
     assert_eq!(journal.durable(), Lsn(4));
     journal.append(b"never synced", Urgency::Normal).unwrap();
     for unsynced in [Unsynced::Lost, Unsynced::Kept] {
-        let (_, report, collected) = open(&disk.crash(unsynced), small());
+        let (_, report, collected) = open(&crash(&disk, unsynced), small());
         assert_eq!(collected.texts(), ["one", "two", "three"]);
         assert_eq!((report.next, report.proven, report.relogged), (Lsn(4), Lsn(1), 3));
         assert_eq!((report.tail, report.clean), (Tail::Clean, false));
@@ -34,12 +34,12 @@ fn what_was_synced_comes_back_after_a_crash() {
 
 #[test]
 fn a_clean_close_leaves_nothing_to_write_at_the_next_open() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     let last = journal.append(b"one", Urgency::Normal).unwrap();
     journal.sync(last).unwrap();
     journal.close().unwrap();
-    let disk = disk.crash(Unsynced::Lost);
+    let disk = disk.lose_unsynced();
     let before = disk.everything();
     let (journal, report, collected) = open(&disk, small());
     assert_eq!(collected.texts(), ["one"]);
@@ -54,7 +54,7 @@ fn a_clean_close_leaves_nothing_to_write_at_the_next_open() {
 
 #[test]
 fn the_first_append_after_a_clean_open_makes_the_segment() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     journal.append(b"one", Urgency::Normal).unwrap();
     journal.close().unwrap();
@@ -67,6 +67,6 @@ fn the_first_append_after_a_clean_open_makes_the_segment() {
         ["0000000000000001.seg", "0000000000000002.seg"]
     );
     drop(journal);
-    let (_, _, collected) = open(&disk.crash(Unsynced::Lost), small());
+    let (_, _, collected) = open(&disk.lose_unsynced(), small());
     assert_eq!(collected.texts(), ["one", "two"]);
 }

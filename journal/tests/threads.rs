@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use backhaul_journal::{Journal, Options, SnapshotWriter, Urgency};
 
-use crate::support::{Call, Collected, MemoryDisk, Unsynced, open, read, small};
+use crate::support::{Call, Collected, Fault, Unsynced, crash, new_disk, open, read, small};
 
 const WRITERS: usize = 6;
 const CUTS: usize = 60;
@@ -68,7 +68,7 @@ impl Drop for Ends<'_> {
 
 #[test]
 fn power_cuts_among_writers_and_checkpoints_lose_nothing_acknowledged() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(
         &disk,
         Options {
@@ -101,7 +101,7 @@ fn power_cuts_among_writers_and_checkpoints_lose_nothing_acknowledged() {
         let _ends = Ends(&done);
         for cut in 0..CUTS {
             let before: Vec<u64> = acknowledged.iter().map(|round| round.load(Ordering::SeqCst)).collect();
-            let crashed = disk.crash(if cut % 2 == 0 { Unsynced::Lost } else { Unsynced::Kept });
+            let crashed = crash(&disk, if cut % 2 == 0 { Unsynced::Lost } else { Unsynced::Kept });
             let (_, collected) = read(&crashed).unwrap_or_else(|error| panic!("after {before:?}: {error:?}"));
             let found = rebuild(&collected);
             for (writer, round) in (0..).zip(&before) {
@@ -123,7 +123,7 @@ fn power_cuts_among_writers_and_checkpoints_lose_nothing_acknowledged() {
 
 #[test]
 fn readers_beside_a_busy_writer_never_see_damage() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
     let table = Table::default();
     let done = AtomicBool::new(false);
@@ -153,7 +153,7 @@ fn readers_beside_a_busy_writer_never_see_damage() {
 
 #[test]
 fn a_commit_delay_gathers_records_and_changes_nothing_else() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(
         &disk,
         Options {
@@ -173,7 +173,7 @@ fn a_commit_delay_gathers_records_and_changes_nothing_else() {
         }
     });
     assert_eq!(journal.stats().records, 60);
-    let (_, _, collected) = open(&disk.crash(Unsynced::Lost), small());
+    let (_, _, collected) = open(&disk.lose_unsynced(), small());
     assert!(rebuild(&collected).values().all(|round| *round == 10));
 }
 
@@ -182,7 +182,7 @@ fn on_a_slow_device_a_sync_serves_nearly_half_of_the_threads() {
     const THREADS: usize = 16;
     // Enough that the first commits, when not all threads run yet, do not decide.
     const ROUNDS: usize = 100;
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(
         &disk,
         Options {
@@ -195,7 +195,7 @@ fn on_a_slow_device_a_sync_serves_nearly_half_of_the_threads() {
         if call == Call::Sync {
             thread::sleep(Duration::from_millis(2));
         }
-        None
+        None::<Fault>
     });
     let start = Barrier::new(THREADS);
     thread::scope(|scope| {

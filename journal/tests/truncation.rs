@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use backhaul_journal::{Error, Lsn, Options, Preallocate, Tail, Urgency};
 
-use crate::support::{MemoryDisk, directory, open, read, small};
+use crate::support::{SimDisk, directory, new_disk, open, read, small};
 
 const GROUPS: u64 = 10;
 
@@ -13,8 +13,8 @@ fn segment() -> PathBuf {
 }
 
 /// A disk with one segment, and where each group ends in it.
-fn log(preallocate: Preallocate) -> (MemoryDisk, Vec<usize>) {
-    let disk = MemoryDisk::new();
+fn log(preallocate: Preallocate) -> (SimDisk, Vec<usize>) {
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, Options { preallocate, ..small() });
     let mut ends = vec![64];
     for number in 1..=GROUPS {
@@ -71,7 +71,7 @@ fn a_last_group_torn_at_any_byte_is_dropped_alone() {
                 if bytes == whole {
                     continue;
                 }
-                let copy = disk.copy();
+                let copy = disk.kill();
                 copy.put(&segment(), &bytes);
                 let (journal, report, found) = open(&copy, Options { preallocate, ..small() });
                 let records = usize::try_from(GROUPS - 1).unwrap() * 2;
@@ -90,7 +90,7 @@ fn a_last_group_torn_at_any_byte_is_dropped_alone() {
 
 #[test]
 fn a_segment_cut_in_the_middle_of_the_log_is_damaged() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(
         &disk,
         Options {
@@ -111,8 +111,8 @@ fn a_segment_cut_in_the_middle_of_the_log_is_damaged() {
 }
 
 /// Frames of one size, so that each fits in the place of another.
-fn even_log(preallocate: Preallocate) -> (MemoryDisk, Vec<usize>) {
-    let disk = MemoryDisk::new();
+fn even_log(preallocate: Preallocate) -> (SimDisk, Vec<usize>) {
+    let disk = new_disk();
     let (journal, _, _) = open(&disk, Options { preallocate, ..small() });
     for number in 1..=8_u8 {
         journal
@@ -150,7 +150,7 @@ fn a_frame_in_the_place_of_another_is_never_taken_for_it() {
 #[test]
 fn frames_of_a_torn_group_that_did_arrive_are_no_sign_of_damage() {
     for lost in 0..4 {
-        let disk = MemoryDisk::new();
+        let disk = new_disk();
         let (journal, _, _) = open(
             &disk,
             Options {
@@ -183,7 +183,7 @@ fn frames_of_a_torn_group_that_did_arrive_are_no_sign_of_damage() {
 
 #[test]
 fn a_log_that_ends_before_what_its_snapshot_reaches_is_damaged() {
-    let disk = MemoryDisk::new();
+    let disk = new_disk();
     let (journal, _, _) = open(
         &disk,
         Options {

@@ -1,12 +1,32 @@
 //! What the tests of the journal share: a disk in memory that can crash, fail and fill up, and a replay that collects.
 
-pub(crate) mod memory;
-
 use std::path::{Path, PathBuf};
 
 use backhaul_journal::{Error, Journal, Lock, Lsn, Options, Preallocate, Replay, ReplayError, Report};
 
-pub(crate) use memory::{Call, MemoryDisk, Unsynced};
+pub(crate) use backhaul_journal::simulation::{Call, Fault, SimDisk};
+
+/// What a crash does to everything that was not synced; what lies in between is for the tests of power cuts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unsynced {
+    Lost,
+    Kept,
+}
+
+/// An empty disk with the directory `/state`.
+pub(crate) fn new_disk() -> SimDisk {
+    let disk = SimDisk::new();
+    disk.put_directory(Path::new("/state"));
+    disk
+}
+
+/// The disk after a power cut or a kill.
+pub(crate) fn crash(disk: &SimDisk, unsynced: Unsynced) -> SimDisk {
+    match unsynced {
+        Unsynced::Lost => disk.lose_unsynced(),
+        Unsynced::Kept => disk.kill(),
+    }
+}
 
 /// Where the tests keep their journal.
 pub(crate) fn directory() -> PathBuf {
@@ -62,24 +82,25 @@ pub(crate) fn small() -> Options {
     }
 }
 
-pub(crate) fn lock(disk: &MemoryDisk) -> Lock {
+pub(crate) fn lock(disk: &SimDisk) -> Lock {
     Lock::acquire(&disk.storage(), Path::new("/state/LOCK"), false).expect("nobody holds the lock")
 }
 
 /// Reads the journal without a lock.
-pub(crate) fn read(disk: &MemoryDisk) -> Result<(Report, Collected), Error> {
+pub(crate) fn read(disk: &SimDisk) -> Result<(Report, Collected), Error> {
     let mut collected = Collected::default();
     let report = backhaul_journal::read(&disk.storage(), &directory(), &mut collected)?;
     Ok((report, collected))
 }
 
 /// Opens the journal of a disk, with what it replays.
-pub(crate) fn try_open(disk: &MemoryDisk, options: Options) -> Result<(Journal, Report, Collected), Error> {
+pub(crate) fn try_open(disk: &SimDisk, options: Options) -> Result<(Journal, Report, Collected), Error> {
     let mut collected = Collected::default();
-    let (journal, report) = Journal::open(disk.storage(), &directory(), lock(disk), options, &mut collected)?;
+    let lock = Lock::acquire(&disk.storage(), Path::new("/state/LOCK"), false)?;
+    let (journal, report) = Journal::open(disk.storage(), &directory(), lock, options, &mut collected)?;
     Ok((journal, report, collected))
 }
 
-pub(crate) fn open(disk: &MemoryDisk, options: Options) -> (Journal, Report, Collected) {
+pub(crate) fn open(disk: &SimDisk, options: Options) -> (Journal, Report, Collected) {
     try_open(disk, options).expect("the journal opens")
 }
