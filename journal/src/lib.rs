@@ -52,7 +52,7 @@ pub use options::{Options, Preallocate, Urgency};
 pub use read::read;
 pub use replay::{Lsn, Replay};
 pub use report::{Report, SegmentReport, SnapshotReport, Tail, Verdict};
-pub use salvage::{Salvaged, salvage};
+pub use salvage::{LINEAGE_BYTES, Salvaged, salvage};
 pub use snapshot::SnapshotWriter;
 pub use storage::{Access, FileKind, FileSystem, Stat, Storage, StorageFile, StorageLock};
 pub use writer::{Journal, Stats};

@@ -274,7 +274,7 @@ impl<'r> Walk<'r> {
         }
         match header.kind {
             FrameKind::Batch => self.deliver(header.first_lsn, frame.body)?,
-            FrameKind::Gap => self.missing += frame.end_lsn - frame.end_lsn.min(header.first_lsn.max(self.from)),
+            FrameKind::Gap => self.gap(header.first_lsn.max(self.from), frame.end_lsn),
             FrameKind::Close | FrameKind::SnapshotEnd | FrameKind::Skippable(_) => {}
         }
         if last_segment {
@@ -285,6 +285,13 @@ impl<'r> Walk<'r> {
         }
         self.lsn = frame.end_lsn;
         Ok(())
+    }
+
+    fn gap(&mut self, first_lsn: u64, end_lsn: u64) {
+        if first_lsn < end_lsn {
+            self.missing += end_lsn - first_lsn;
+            self.replay.gap(Lsn(first_lsn), Lsn(end_lsn));
+        }
     }
 
     fn deliver(&mut self, first_lsn: u64, body: &[u8]) -> Result<(), Error> {

@@ -23,6 +23,10 @@ pub trait Replay {
     /// As [`Replay::snapshot`].
     fn record(&mut self, lsn: Lsn, record: &[u8]) -> Result<(), ReplayError>;
 
+    /// Records were lost here: those from `first` to before `next`, as far as numbers tell, and every salvage leaves one
+    /// such place at the end of its copy. What follows may rest on what is missing.
+    fn gap(&mut self, _first: Lsn, _next: Lsn) {}
+
     /// Forgets everything taken so far, because it will be delivered anew. Only [`read`](crate::read) asks for it, where
     /// a writer's checkpoint removed files under the reader.
     ///

@@ -24,7 +24,8 @@ pub struct Report {
     pub proven: Lsn,
     /// Records that opening wrote anew, because nothing vouched for them.
     pub relogged: u64,
-    /// Records that an earlier salvage could not find.
+    /// Records that an earlier salvage could not find, and one for each salvage: what was lost at the very end leaves no
+    /// trace.
     pub missing: u64,
     /// How the log ends.
     pub tail: Tail,

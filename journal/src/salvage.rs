@@ -22,6 +22,9 @@ use crate::storage::Storage;
 
 /// Most gaps listed; further ones are only counted in the missing records.
 const GAPS_MAX: usize = 256;
+/// First bytes of a journal's id, which a salvage keeps for its copy: names that an application made of them for files
+/// of its own stay right, however often a journal is salvaged.
+pub const LINEAGE_BYTES: usize = 4;
 /// Bytes of frames collected before each commit of the copy. With one more frame they are still below a group's limit.
 const GROUP_BYTES: usize = 128 * 1024;
 
@@ -39,7 +42,8 @@ pub struct Salvaged {
     pub snapshot_damaged: bool,
     /// Records copied of the log.
     pub records: u64,
-    /// Records of the log that could not be found. What was lost at the very end without a trace is not among them.
+    /// Records of the log that could not be found. What was lost at the very end without a trace is not among them, nor
+    /// is the number that stands for it.
     pub missing: u64,
     /// The first of them: from the first LSN to the one after the last. At most 256.
     pub gaps: Vec<(Lsn, Lsn)>,
@@ -48,7 +52,11 @@ pub struct Salvaged {
 }
 
 /// Copies what is intact of the journal in `from` into a new journal in `into`, which must be missing or empty. Records
-/// keep their numbers. The source is only read; no writer may have it open meanwhile.
+/// keep their numbers, and the copy's id keeps its first [`LINEAGE_BYTES`]. The source is only read; no writer may have it
+/// open meanwhile.
+///
+/// The copy always ends with a gap, of one number where none is known to be missing: what stood at the very end may have
+/// gone without a trace, and [`Replay::gap`](crate::Replay::gap) tells so from then on.
 ///
 /// Until the copy is complete and durable, the new directory is marked and cannot be opened.
 ///
@@ -64,10 +72,13 @@ pub fn salvage(storage: &Arc<dyn Storage>, from: &Path, into: &Path) -> Result<S
         return Err(Error::unreadable(&source.path));
     };
     begin(&target)?;
-    let new_id = random_id(&target)?;
+    let mut new_id = random_id(&target)?;
+    new_id[..LINEAGE_BYTES].copy_from_slice(&old_id[..LINEAGE_BYTES]);
     let choice = Choice::new(&source, &layout, &old_id)?;
     let mut copy = Copy::new(&target, new_id, choice.lsn.unwrap_or(FIRST_LSN));
     for outline in &outlines {
+        // What a segment begins with was durable up to there, whether or not a frame of it is left to say so.
+        copy.skip_to(outline.first.unwrap_or(0))?;
         let mut reader = open_segment(&source, outline, &old_id)?;
         walk(&mut reader, outline.bounds(), &mut |_, frame| copy.take(frame))?;
     }
@@ -244,13 +255,18 @@ impl Copy {
         if lsn <= next {
             return Ok(());
         }
-        self.group.push_mark(FrameKind::Gap, &(lsn - next).to_le_bytes(), lsn);
         self.note_gap(next, lsn);
-        self.salvaged.next = Lsn(lsn);
+        self.mark_gap(lsn);
         if self.group.len_bytes() >= GROUP_BYTES {
             self.commit()?;
         }
         Ok(())
+    }
+
+    fn mark_gap(&mut self, lsn: u64) {
+        let count = lsn - self.salvaged.next.0;
+        self.group.push_mark(FrameKind::Gap, &count.to_le_bytes(), lsn);
+        self.salvaged.next = Lsn(lsn);
     }
 
     fn note_gap(&mut self, first: u64, next: u64) {
@@ -268,9 +284,8 @@ impl Copy {
     }
 
     fn finish(&mut self) -> Result<(), Error> {
-        if !self.begun || !self.group.is_empty() {
-            self.commit()?;
-        }
+        self.mark_gap(self.salvaged.next.0 + 1);
+        self.commit()?;
         self.log.close(self.salvaged.next.0)
     }
 }

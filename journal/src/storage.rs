@@ -38,7 +38,7 @@ pub trait Storage: Send + Sync {
     /// `AlreadyExists` where the name is taken.
     fn create_directory(&self, path: &Path, mode: u32) -> io::Result<()>;
 
-    /// Renames over whatever has the new name.
+    /// Renames a file over whatever has the new name, or a directory to a name that is free.
     ///
     /// # Errors
     /// The operating system's answer.
