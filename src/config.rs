@@ -33,6 +33,10 @@ pub struct Config {
     pub ca_bundle: Option<PathBuf>,
     /// The engine is there for one command only: its journal segments are small. `false` by default.
     pub is_short_lived: bool,
+    /// A damaged journal is salvaged instead of refused: what is intact becomes the journal, the damaged one is kept as
+    /// `journal.corrupt-N`, and what the disk holds is checked before it is trusted. For devices that nobody attends;
+    /// `false` by default.
+    pub salvage: bool,
     /// Whether several processes of one device may share a state directory on NFS, CIFS, 9p or FUSE, whose locks may
     /// not exclude anybody; `false` by default.
     pub allow_network_file_system: bool,
@@ -80,10 +84,14 @@ impl Default for Config {
             roots: Vec::new(),
             ca_bundle: None,
             is_short_lived: false,
+            salvage: false,
             allow_network_file_system: false,
         }
     }
 }
+
+/// How the names of damaged journals begin.
+const EVIDENCE: &str = "journal.corrupt-";
 
 /// Where everything stands inside a state directory.
 #[derive(Clone, Debug)]
@@ -104,6 +112,23 @@ impl Layout {
 
     pub(crate) fn journal(&self) -> PathBuf {
         self.directory.join("journal")
+    }
+
+    /// Where a salvage copies to, until the copy is whole.
+    pub(crate) fn salvage(&self) -> PathBuf {
+        self.directory.join("journal.salvage")
+    }
+
+    /// Where a damaged journal is kept.
+    pub(crate) fn evidence(&self, number: u32) -> PathBuf {
+        self.directory.join(format!("{EVIDENCE}{number}"))
+    }
+
+    /// The number of a damaged journal that is kept under this name.
+    pub(crate) fn evidence_number(name: &str) -> Option<u32> {
+        let digits = name.strip_prefix(EVIDENCE)?;
+        let number = digits.parse().ok()?;
+        (format!("{number}") == digits).then_some(number)
     }
 
     pub(crate) fn vault(&self) -> PathBuf {

@@ -74,6 +74,13 @@ pub enum Error {
         /// What is wrong, and what to do.
         problem: &'static str,
     },
+    /// The journal is damaged, and could not be salvaged.
+    NotSalvaged {
+        /// The damage.
+        damage: Arc<backhaul_journal::Error>,
+        /// Why it could not, and what to do.
+        problem: String,
+    },
     /// The journal refuses.
     Journal(Arc<backhaul_journal::Error>),
     /// The operating system refused: what was tried, on which file, and its answer.
@@ -142,13 +149,15 @@ impl fmt::Display for Error {
                 write!(formatter, "{limit}: the limit of {max} is reached")
             }
             Self::Vault { path, problem } => write!(formatter, "vault file '{}': {problem}", path.display()),
+            Self::NotSalvaged { damage, problem } => {
+                write!(formatter, "{damage}: that failed, and nothing was changed: {problem}")
+            }
             Self::Journal(error) => match error.as_ref() {
-                corrupt @ backhaul_journal::Error::Corrupt(_) => {
-                    write!(
-                        formatter,
-                        "{corrupt}: run 'backhaul journal verify', then 'backhaul journal repair --to DIR'"
-                    )
-                }
+                corrupt @ backhaul_journal::Error::Corrupt(_) => write!(
+                    formatter,
+                    "{corrupt}: 'backhaul run --salvage' goes on with what is intact and keeps the rest; \
+                     to look first, 'backhaul journal verify', then 'backhaul journal repair --to DIR'"
+                ),
                 other => fmt::Display::fmt(other, formatter),
             },
             Self::Io(tried, path, error) => write!(formatter, "cannot {tried} '{}': {error}", path.display()),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::operation::{
-    BatchId, Deadline, Event, Fact, Now, Operation, Outcome, Phase, Priority, Rejected, TransferId, Wish, millis,
+    BatchId, Deadline, Doubt, Event, Fact, Now, Operation, Outcome, Phase, Priority, Rejected, TransferId, Wish, millis,
 };
 
 /// All operations of one state directory.
@@ -32,6 +32,9 @@ pub(crate) struct Table {
     uncommitted: HashMap<[u8; 16], Vec<TransferId>>,
     /// In the hands of a worker.
     busy: BTreeSet<TransferId>,
+    /// Whether records were lost, and whose operations the others speak of without their creation being known.
+    has_gap: bool,
+    strangers: BTreeSet<TransferId>,
     /// Only these may be scheduled, where set.
     only: Option<BTreeSet<TransferId>>,
     unacknowledged_lost: u64,
@@ -48,6 +51,9 @@ struct Row {
     finish_failures: u32,
     operation: Operation,
 }
+
+/// Operations remembered of those whose creation is not known. Beyond it what they left on the disk stays.
+const STRANGERS_MAX: usize = 4_096;
 
 /// How long ended operations are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,13 +103,22 @@ impl Table {
         if let Some(batch) = self.rows.get(&id).and_then(|row| row.operation.batch) {
             self.commit(batch, lsn.saturating_sub(1));
         }
-        let Some(row) = self.rows.get(&id) else { return Ok(()) };
+        let Some(row) = self.rows.get(&id) else {
+            if self.strangers.len() < STRANGERS_MAX {
+                self.strangers.insert(id);
+            }
+            return Ok(());
+        };
         if lsn < row.as_of {
             return Ok(());
         }
         let leaves = matches!(event, Event::Removed | Event::Forgotten);
         let lost = matches!(event, Event::Forgotten) && row.operation.acknowledged_at_ms.is_none();
-        let next = row.operation.clone().apply(event, at_ms)?;
+        let again = row.operation.doubt.is_some().then(|| event.clone());
+        let next = row.operation.clone().apply(event, at_ms).or_else(|rejected| {
+            let mended = again.and_then(|event| row.operation.clone().mended(event, at_ms));
+            mended.ok_or(rejected)
+        })?;
         self.take(id);
         if leaves {
             self.unacknowledged_lost += u64::from(lost && lsn >= self.totals_as_of);
@@ -121,6 +136,53 @@ impl Table {
                 self.insert(row.operation, lsn + 1);
             }
         }
+    }
+
+    /// Records from `first` to before `next` were lost, and with them perhaps facts about every operation that has not ended.
+    pub(crate) fn gap(&mut self, first: u64, next: u64) {
+        self.has_gap = true;
+        self.commit_what_may_be();
+        for row in self.rows.values_mut() {
+            let contains_all = row.as_of > first && row.as_of >= next;
+            if !contains_all && !row.operation.has_ended() {
+                row.operation.doubt = Some(Doubt::Unseen);
+            }
+        }
+    }
+
+    /// The commit of a batch may be among what was lost. Its operations count, as what was accepted must not go in silence,
+    /// but for those whose destination another one has taken meanwhile.
+    fn commit_what_may_be(&mut self) {
+        let mut ids: Vec<TransferId> = std::mem::take(&mut self.uncommitted).into_values().flatten().collect();
+        ids.sort_unstable();
+        for id in ids {
+            let Some(mut row) = self.take(id) else { continue };
+            if self.live_for_destination(&row.operation.spec.destination).is_none() {
+                row.operation.batch = None;
+                self.insert(row.operation, row.as_of);
+            }
+        }
+    }
+
+    /// Whether anything may have been left on the disk by what lost records spoke of.
+    pub(crate) fn is_salvaged(&self) -> bool {
+        self.has_gap || self.in_doubt().next().is_some()
+    }
+
+    /// Operations of which nothing on the disk has been looked at since records were lost.
+    pub(crate) fn in_doubt(&self) -> impl Iterator<Item = &Operation> {
+        let operations = self.rows.values().map(|row| &row.operation);
+        operations.filter(|operation| operation.doubt == Some(Doubt::Unseen))
+    }
+
+    /// Whether records speak of an operation whose creation was lost.
+    pub(crate) fn is_stranger(&self, id: TransferId) -> bool {
+        self.has_gap && self.strangers.contains(&id)
+    }
+
+    /// How many operations records speak of whose creation was lost.
+    pub(crate) fn strangers(&self) -> usize {
+        if self.has_gap { self.strangers.len() } else { 0 }
     }
 
     /// Forgets the operations of batches that were never committed: they were never accepted.

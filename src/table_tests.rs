@@ -307,3 +307,75 @@ fn a_later_fact_proves_a_commit_whose_record_was_lost() {
         (2, Some(1))
     );
 }
+
+#[test]
+fn lost_records_put_every_operation_in_doubt_that_has_not_ended_and_nothing_later() {
+    let mut log = Log::queued(&[(1, Priority::Default)]);
+    log.ended(2, 0);
+    let lsn = log.facts.len() as u64;
+    log.table.gap(lsn, lsn + 5);
+    log.table
+        .apply(
+            Fact {
+                id: id(3),
+                at_ms: 0,
+                event: created(spec(3, Priority::Default)),
+            },
+            lsn + 5,
+        )
+        .unwrap_or_else(|rejected| panic!("{rejected}"));
+    let doubt = |number| log.table.find(id(number)).and_then(|operation| operation.doubt);
+    assert_eq!([doubt(1), doubt(2), doubt(3)], [Some(Doubt::Unseen), None, None]);
+}
+
+#[test]
+fn what_a_snapshot_holds_of_later_than_the_lost_records_is_in_no_doubt() {
+    let log = Log::queued(&[(1, Priority::Default)]);
+    let operation = log.table.find(id(1)).cloned().unwrap_or_else(|| panic!("it was added"));
+    for (as_of, in_doubt) in [(10, true), (14, true), (15, false)] {
+        let mut table = Table::default();
+        table.restore(operation.clone(), as_of);
+        table.gap(10, 15);
+        assert_eq!(table.in_doubt().count() == 1, in_doubt, "{as_of}");
+    }
+}
+
+#[test]
+fn a_list_whose_commit_may_be_lost_counts_but_for_destinations_that_another_has_taken() {
+    let batch = Some(BatchId([9; 16]));
+    let created = |number: u8, destination: u8, batch| Fact {
+        id: id(number),
+        at_ms: 0,
+        event: Event::Created {
+            spec: Shared::new(Spec {
+                destination: PathBuf::from(format!("/data/{destination}")),
+                ..spec(number, Priority::Default)
+            }),
+            started: true,
+            batch,
+        },
+    };
+    let mut table = Table::default();
+    for (lsn, fact) in (1..).zip([created(1, 1, batch), created(2, 2, batch), created(3, 2, None)]) {
+        table.apply(fact, lsn).unwrap_or_else(|rejected| panic!("{rejected}"));
+    }
+    table.gap(4, 5);
+    table.reopened(NOW);
+    let mut ids = table.ids();
+    ids.sort_unstable();
+    assert_eq!(ids, [id(1), id(3)]);
+}
+
+#[test]
+fn records_of_operations_whose_creation_was_lost_are_remembered_only_where_records_were_lost() {
+    let mut table = Table::default();
+    let fact = Fact {
+        id: id(7),
+        at_ms: 0,
+        event: Event::Started,
+    };
+    assert_eq!(table.apply(fact, 5), Ok(()));
+    assert!(!table.is_stranger(id(7)) && !table.is_salvaged());
+    table.gap(6, 7);
+    assert!(table.is_stranger(id(7)) && table.is_salvaged() && !table.is_stranger(id(8)));
+}

@@ -82,6 +82,10 @@ pub(super) enum Command {
         /// End when nothing can go on by itself
         #[arg(long)]
         until_idle: bool,
+        /// Where the journal is damaged, go on with what is intact: the damaged one is kept as journal.corrupt-N, and what
+        /// the disk holds is checked again before it is trusted
+        #[arg(long)]
+        salvage: bool,
         #[command(flatten)]
         running: Running,
     },

@@ -21,7 +21,11 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
             quiet,
         } => get::run(&context, &download, &running, json, quiet),
         Command::Add { download, hold } => transfer::add(&context, &download, hold),
-        Command::Run { until_idle, running } => transfer::run(&context, until_idle, &running),
+        Command::Run {
+            until_idle,
+            salvage,
+            running,
+        } => transfer::run(&context, until_idle, salvage, &running),
         Command::Start(ids) => each(&context, &ids, Engine::start),
         Command::Pause(ids) => each(&context, &ids, Engine::pause),
         Command::Resume(ids) => each(&context, &ids, Engine::resume),

@@ -67,6 +67,7 @@ impl Exit {
             Error::Conflict { .. } | Error::Expectation { .. } | Error::NotNow { .. } | Error::LimitReached { .. } => {
                 Self::Refused
             }
+            Error::NotSalvaged { .. } => Self::Journal,
             Error::Journal(error) => match error.as_ref() {
                 backhaul_journal::Error::Corrupt { .. } | backhaul_journal::Error::Unsupported { .. } => Self::Journal,
                 _ => Self::Local,

@@ -12,11 +12,12 @@ use super::exit::Exit;
 use super::{Failure, output};
 use crate::Error;
 use crate::config::Layout;
+use crate::engine::journal_directory;
 use crate::operation::decode;
 
 pub(super) fn run(context: &Context, command: &Journal) -> Result<Exit, Failure> {
-    let directory = Layout::new(&context.state_directory).journal();
     let storage = &context.environment.storage;
+    let directory = journal_directory(storage, &Layout::new(&context.state_directory))?;
     match command {
         Journal::Verify => verify(storage, &directory),
         Journal::Dump => dump(storage, &directory),

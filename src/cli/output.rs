@@ -165,6 +165,7 @@ struct Json<'a> {
     status_code: Option<u16>,
     content_type: Option<&'a str>,
     resumable: Option<bool>,
+    unverified: bool,
 }
 
 #[derive(Serialize)]
@@ -206,6 +207,7 @@ impl<'a> Json<'a> {
             status_code: view.status_code,
             content_type: view.content_type.as_deref(),
             resumable: view.resumable,
+            unverified: view.unverified,
         }
     }
 }
@@ -233,6 +235,9 @@ fn json(value: &impl Serialize) -> bool {
     }
 }
 
+/// What is said of an operation that a salvage has put in doubt.
+const UNVERIFIED: &str = "after the journal was salvaged: what is on the disk is checked again before it is trusted";
+
 /// One line an operation, with a head.
 pub(super) fn table(views: &[OperationView]) {
     if views.is_empty() {
@@ -246,10 +251,11 @@ pub(super) fn table(views: &[OperationView]) {
         let status = view.status.to_string();
         let reason = view.reason.map(|reason| reason.to_string()).unwrap_or_default();
         let line = format!(
-            "{}  {status:<19}  {:>21}  {reason:<21}  {}",
+            "{}  {status:<19}  {:>21}  {reason:<21}  {}{}",
             view.id,
             amount(view),
-            shown(view)
+            shown(view),
+            if view.unverified { "  (unverified)" } else { "" }
         );
         text.push_str(line.trim_end());
         text.push('\n');
@@ -303,6 +309,9 @@ pub(super) fn details(view: &OperationView) {
     if let Some(error) = &view.error {
         row("error", format!("{}: {}", error.status, error.message));
     }
+    if view.unverified {
+        row("unverified", UNVERIFIED.into());
+    }
     row("created", time(view.created_at_ms));
     if let Some(ended) = view.ended_at_ms {
         row("ended", time(ended));
@@ -328,6 +337,9 @@ pub(super) fn explanation(view: &OperationView) {
     }
     if let Some(error) = &view.error {
         let _ = write!(text, "; last error: {}", error.message);
+    }
+    if view.unverified {
+        let _ = write!(text, "; {UNVERIFIED}");
     }
     print(&(text + "\n"));
 }
@@ -376,7 +388,9 @@ pub(super) fn report(directory: &Path, report: &Report) {
             )
         }
         (Verdict::Torn, Tail::Clean) => "torn tail".into(),
-        (Verdict::Corrupt, _) => "corrupt; 'journal repair --to DIR' copies what is intact".to_string(),
+        (Verdict::Corrupt, _) => {
+            "corrupt; 'run --salvage' goes on with what is intact, 'journal repair --to DIR' copies it".to_string()
+        }
     };
     let _ = writeln!(text, "{}: {verdict}", directory.display());
     print(&text);

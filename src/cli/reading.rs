@@ -53,12 +53,24 @@ pub(super) fn explain(context: &Context, id: Option<TransferId>) -> Result<Exit,
     Ok(Exit::Success)
 }
 
-/// An end that nobody was told of must not go in silence.
+/// An end that nobody was told of must not go in silence, nor what was lost with a damaged journal.
 fn note_lost(catalog: &Catalog) {
     if catalog.unacknowledged_lost > 0 {
         let count = catalog.unacknowledged_lost;
         output::note(&format!(
             "{count} ends went out of the history before they were acknowledged"
+        ));
+    }
+    let damaged: Vec<String> = catalog
+        .damaged_journals
+        .iter()
+        .map(|path| format!("'{}'", path.display()))
+        .collect();
+    if !damaged.is_empty() {
+        output::note(&format!(
+            "the journal was damaged and salvaged; operations may be missing here. The damaged one is kept in {}; this note \
+             ends when that is moved away",
+            damaged.join(", ")
         ));
     }
 }

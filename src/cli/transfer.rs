@@ -32,8 +32,11 @@ pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<
     Ok(Exit::Success)
 }
 
-pub(super) fn run(context: &Context, until_idle: bool, running: &Running) -> Result<Exit, Failure> {
-    let config = context.config_for(running);
+pub(super) fn run(context: &Context, until_idle: bool, salvage: bool, running: &Running) -> Result<Exit, Failure> {
+    let config = Config {
+        salvage,
+        ..context.config_for(running)
+    };
     let engine = Arc::new(context.open(&config, &backends(&config)?)?);
     let signals = SignalWatch::start(&engine)?;
     let until = if until_idle { Until::Idle } else { Until::Stopped };

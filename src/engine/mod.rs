@@ -4,11 +4,13 @@ mod adopt;
 mod backends;
 mod core;
 mod create;
+mod doubt;
 mod fault;
 mod ledger;
 mod part;
 mod publish;
 mod ready;
+mod salvage;
 mod settle;
 mod view;
 mod worker;
@@ -16,13 +18,13 @@ mod worker;
 use std::collections::BTreeSet;
 use std::io;
 use std::num::NonZeroU64;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 
 use backhaul_backends::{Backend, RateLimit, Registry, Throttle};
-use backhaul_journal::{Journal, Lock, Lsn, Replay, ReplayError};
+use backhaul_journal::{Lock, Lsn, Replay, ReplayError};
 
 use self::core::{Core, Role, Room, Stored, Work};
 use crate::config::{Config, Layout};
@@ -34,6 +36,7 @@ use crate::vault::{Vault, make_directory};
 
 pub use self::backends::backends;
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};
+pub(crate) use self::salvage::journal_directory;
 pub use self::view::{OperationView, ViewError};
 
 /// Stack of a worker thread; the deepest calls are those of TLS.
@@ -64,7 +67,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Locked`] where another process has it; [`Error::Journal`] where the journal is damaged or of another
-    /// format: nothing is changed then.
+    /// format, and [`Error::NotSalvaged`] where that was tried: nothing is changed then.
     pub fn open(
         directory: &Path,
         config: Config,
@@ -79,12 +82,11 @@ impl Engine {
             limit: "open files (raise RLIMIT_NOFILE)",
             max: environment.open_files_max as u64,
         })?;
-        let mut rebuilding = Rebuilding::default();
         let mut options = backhaul_journal::Options::default();
         if config.is_short_lived {
             options.first_segment_bytes = SHORT_LIVED_SEGMENT_BYTES;
         }
-        let (journal, report) = Journal::open(Arc::clone(storage), &layout.journal(), lock, options, &mut rebuilding)?;
+        let (journal, report, rebuilding) = salvage::open(storage, &layout, &lock, options, config.salvage)?;
         log::debug!(
             "{}: {} operations, journal up to {}, {:?}",
             directory.display(),
@@ -99,7 +101,10 @@ impl Engine {
         let mut table = rebuilding.table;
         table.reopened(environment.clock.now());
         let vault = Vault::new(layout.vault(), environment.clone());
-        vault.sweep(|id| table.find(id).is_some())?;
+        // After a salvage, the secrets of operations whose creation was lost belong to what may be found again by hand.
+        if !table.is_salvaged() {
+            vault.sweep(|id| table.find(id).is_some())?;
+        }
         let backends = throttled(backends, config.rate_max);
         let stored = Stored {
             directory: directory.to_path_buf(),
@@ -109,6 +114,7 @@ impl Engine {
         };
         let core = Arc::new(Core::new(environment, config, room, Registry::new(backends), stored));
         publish::recover(&core);
+        doubt::sweep(&core);
         core.sweep_history()?;
         Ok(Self { core })
     }
@@ -413,6 +419,10 @@ impl Replay for Rebuilding {
         }
         Ok(())
     }
+
+    fn gap(&mut self, first: Lsn, next: Lsn) {
+        self.table.gap(first.0, next.0);
+    }
 }
 
 /// What a state directory holds.
@@ -423,6 +433,9 @@ pub struct Catalog {
     pub operations: Vec<OperationView>,
     /// Ends that went out of the history before anybody acknowledged them.
     pub unacknowledged_lost: u64,
+    /// Damaged journals that salvages have kept here. As long as one is there, listings tell of it; whoever has looked at
+    /// it moves it away.
+    pub damaged_journals: Vec<PathBuf>,
 }
 
 /// Reads a state directory as its journal tells it, without its lock and without writing anything.
@@ -431,13 +444,14 @@ pub struct Catalog {
 /// [`Error::Journal`] where the journal is damaged or of another format.
 pub fn read_catalog(directory: &Path, environment: &Environment) -> Result<Catalog, Error> {
     let layout = Layout::new(directory);
-    match environment.storage.stat(&layout.journal()) {
+    let journal = journal_directory(&environment.storage, &layout)?;
+    match environment.storage.stat(&journal) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Catalog::default()),
-        Err(error) => return Err(Error::io("look at", layout.journal(), error)),
+        Err(error) => return Err(Error::io("look at", journal, error)),
         Ok(_) => {}
     }
     let mut rebuilding = Rebuilding::default();
-    backhaul_journal::read(&environment.storage, &layout.journal(), &mut rebuilding)?;
+    backhaul_journal::read(&environment.storage, &journal, &mut rebuilding)?;
     let engine_runs = crate::environment::engine_holder(&layout.lock()).is_some();
     let mut table = rebuilding.table;
     table.drop_uncommitted();
@@ -450,5 +464,6 @@ pub fn read_catalog(directory: &Path, environment: &Environment) -> Result<Catal
     Ok(Catalog {
         operations: table.in_order().into_iter().map(view).collect(),
         unacknowledged_lost,
+        damaged_journals: salvage::evidence(&environment.storage, &layout)?,
     })
 }

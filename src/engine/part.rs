@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backhaul_backends::Interrupt;
-use backhaul_journal::{Access, FileKind, Storage, StorageFile};
+use backhaul_journal::{Access, FileKind, LINEAGE_BYTES, Storage, StorageFile};
 use ring::digest;
 
 use crate::operation::{Claim, Spec, TransferId};
@@ -66,11 +66,26 @@ pub(crate) fn part_path(spec: &Spec, journal_id: [u8; 16], id: TransferId, gener
 }
 
 fn part_name(name: &OsStr, journal_id: [u8; 16], id: TransferId, generation: u32) -> OsString {
-    let journal = data_encoding::HEXLOWER.encode(&journal_id[..4]);
-    let suffix = format!(".{journal}-{id}-{generation}.part");
+    let suffix = format!(".{}-{id}-{generation}.part", lineage(journal_id));
     let bytes = name.as_bytes();
     let name = cut(bytes, NAME_BYTES_MAX - 1 - suffix.len());
     OsString::from_vec([b".", name, suffix.as_bytes()].concat())
+}
+
+/// What tells the part files of a journal, and of every journal salvaged from it, from those of others.
+fn lineage(journal_id: [u8; 16]) -> String {
+    data_encoding::HEXLOWER.encode(&journal_id[..LINEAGE_BYTES])
+}
+
+/// The operation and the generation of a part file, where the name is one of this journal's.
+pub(crate) fn part_owner(name: &OsStr, journal_id: [u8; 16]) -> Option<(TransferId, u32)> {
+    let stem = name.as_bytes().strip_prefix(b".")?.strip_suffix(b".part")?;
+    let mut fields = stem.rsplitn(3, |byte| *byte == b'-');
+    let generation = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    // Only names exactly as they are made count.
+    let own = format!(".{}-{id}-{generation}.part", lineage(journal_id));
+    name.as_bytes().ends_with(own.as_bytes()).then_some((id, generation))
 }
 
 /// At most the first `max` bytes of a name, and no half letter of UTF-8.
@@ -137,9 +152,10 @@ impl Part {
     }
 }
 
-/// CRC-32 of a whole file of a known length; `None` where it is shorter.
+/// CRC-32 of a whole file of a known length, from the disk where that can be had; `None` where it is shorter.
 pub(crate) fn file_crc32(storage: &Arc<dyn Storage>, path: &Path, len_bytes: u64) -> io::Result<Option<u32>> {
     let file = storage.open(path, Access::Read)?;
+    file.drop_cache();
     let mut crc = crc32fast::Hasher::new();
     let take = |bytes: &[u8]| {
         crc.update(bytes);
@@ -193,6 +209,18 @@ mod tests {
             name("big.img"),
             OsStr::new(&format!(".big.img.abababab-{}-7.part", "01".repeat(16)))
         );
+        for (other, owner) in [
+            (name("big.img"), Some((TransferId([1; 16]), 7))),
+            (name("-1.part"), Some((TransferId([1; 16]), 7))),
+            (name(&"n".repeat(255)), Some((TransferId([1; 16]), 7))),
+            (OsString::from("big.img"), None),
+            (OsString::from(".x.part"), None),
+            (OsString::from(format!(".x.abababab-{}-07.part", "01".repeat(16))), None),
+            (OsString::from(format!(".x.abababab-{}-7.part", "AB".repeat(16))), None),
+        ] {
+            assert_eq!(part_owner(&other, [0xab; 16]), owner, "{other:?}");
+            assert_eq!(part_owner(&other, [0xac; 16]), None, "{other:?}");
+        }
         for long in ["n".repeat(255), "ü".repeat(127)] {
             let part = name(&long);
             assert!(part.len() <= NAME_BYTES_MAX && part.to_str().is_some(), "{part:?}");

@@ -14,6 +14,7 @@ use backhaul_backends::WebErrorStatus;
 use backhaul_journal::{Stat, Storage};
 
 use super::core::Core;
+use super::doubt;
 use super::fault::Fault;
 use super::part::{Part, file_crc32, part_path};
 use super::ready::Ready;
@@ -22,7 +23,7 @@ use crate::error::Error;
 use crate::operation::{Collision, Event, Intent, Operation, Outcome, Phase, TransferId};
 
 /// Names tried for [`Collision::Unique`] before giving up.
-const UNIQUE_MAX: u32 = 10_000;
+pub(super) const UNIQUE_MAX: u32 = 10_000;
 
 /// Publishes a batch. Each file meets its own fate; only a journal that refuses stops them all.
 pub(crate) fn publish(core: &Arc<Core>, batch: Vec<Ready>) {
@@ -35,6 +36,7 @@ pub(crate) fn publish(core: &Arc<Core>, batch: Vec<Ready>) {
 
 fn publish_all(core: &Arc<Core>, batch: Vec<Ready>) -> Result<(), Error> {
     let mut left = keep(core, batch, |ready| sync_part(ready))?;
+    left = keep(core, left, |ready| doubt::resolve(core, ready))?;
     let mut renamed = Vec::with_capacity(left.len());
     while !left.is_empty() {
         left = keep(core, left, |ready| find_name(core, ready))?;
@@ -137,7 +139,7 @@ fn taken(path: &Path) -> Fault {
     Fault::unacceptable(WebErrorStatus::DESTINATION_EXISTS, message)
 }
 
-fn exists(storage: &Arc<dyn Storage>, path: &Path) -> Result<Option<Stat>, Fault> {
+pub(super) fn exists(storage: &Arc<dyn Storage>, path: &Path) -> Result<Option<Stat>, Fault> {
     match storage.stat(path) {
         Ok(stat) => Ok(Some(stat)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -191,7 +193,7 @@ fn rename(core: &Core, ready: &Ready) -> Result<bool, Fault> {
     }
 }
 
-fn end(core: &Core, id: TransferId, outcome: Outcome) -> Result<(), Error> {
+pub(super) fn end(core: &Core, id: TransferId, outcome: Outcome) -> Result<(), Error> {
     match core.record(&mut core.state(), id, Event::Ended(outcome)) {
         // Somebody ended it otherwise; that is the end that counts, and no reason to stop all others.
         Err(Error::NotNow { problem, .. }) => log::warn!("{id}: {problem}"),
@@ -299,6 +301,8 @@ fn recover_one(core: &Arc<Core>, operation: &Operation, intent: &Intent) -> Resu
         }
         (Some(stat), _) if is_ours(&stat) => publish_again(core, operation, intent, part),
         (None, Some(stat)) if is_ours(&stat) && crc_is(storage, &path, intent)? => complete(core, operation),
+        // Later records may be missing, which gave this publication up: only the content will tell.
+        (None, _) if operation.doubt.is_some() => start_over(core, operation, intent, &part),
         // A consumer took it away after the rename, which must have happened in this boot.
         (None, None) if same_boot => complete(core, operation),
         // The name of the part was lost with the power before the rename; the file there is the one to be replaced.

@@ -33,10 +33,13 @@ impl Ready {
     }
 
     pub(super) fn final_path(&self) -> PathBuf {
-        self.spec.directory().join(numbered(
-            self.spec.destination.file_name().unwrap_or_default(),
-            self.name_index,
-        ))
+        self.path_at(self.name_index)
+    }
+
+    /// The final name that comes at this place among those that may be tried.
+    pub(super) fn path_at(&self, index: u32) -> PathBuf {
+        let name = self.spec.destination.file_name().unwrap_or_default();
+        self.spec.directory().join(numbered(name, index))
     }
 }
 

@@ -64,6 +64,8 @@ pub struct OperationView {
     pub content_type: Option<String>,
     /// The server can continue from an offset, as far as known.
     pub resumable: Option<bool>,
+    /// After a salvage of the journal: what the disk holds of it is checked again before it is trusted.
+    pub unverified: bool,
 }
 
 /// An error as it is shown.
@@ -141,6 +143,7 @@ impl OperationView {
             status_code: response.map(|response| response.status_code),
             content_type: response.and_then(|response| response.content_type.clone()),
             resumable: response.map(|response| response.resumable),
+            unverified: operation.doubt.is_some(),
         }
     }
 }

@@ -10,12 +10,13 @@ use backhaul_backends::{
 };
 
 use super::core::{Attempt, Core};
+use super::doubt;
 use super::fault::Fault;
 use super::ledger::Ledger;
 use super::part::{Part, Sums, part_path};
 use super::ready::Ready;
 use super::settle::{self, End, remove_if_there};
-use crate::operation::{Claim, Event, Operation, Response, Shared, StoredValidators, millis};
+use crate::operation::{Claim, Doubt, Event, Operation, Response, Shared, StoredValidators, millis};
 use crate::vault::Secrets;
 
 /// Stack of a thread that claims; it calls little but the journal.
@@ -82,7 +83,14 @@ impl<'a> Transfer<'a> {
     }
 
     fn run(&mut self) -> Result<Ready, End> {
+        let looked = doubt::look(self.core, self.operation)?;
         let held = self.prove_held()?;
+        if let Some(looked) = looked {
+            // Before a part file is made, which would be taken for one that was there.
+            self.core
+                .record_durably(self.operation.id, looked)
+                .map_err(Fault::from)?;
+        }
         let request = self.request(held)?;
         let scheme = request.url.split(':').next().unwrap_or_default().to_owned();
         let Some(backend) = self.core.backends.by_scheme(&scheme).cloned() else {
@@ -106,11 +114,9 @@ impl<'a> Transfer<'a> {
         };
         let path = self.part_path();
         let storage = &self.core.environment.storage;
-        let suspicious = self
-            .operation
-            .error
-            .as_ref()
-            .is_some_and(|error| error.status == WebErrorStatus::FILE_ACCESS.0);
+        let error = self.operation.error.as_ref();
+        let suspicious = self.operation.doubt == Some(Doubt::Unseen)
+            || error.is_some_and(|error| error.status == WebErrorStatus::FILE_ACCESS.0);
         let interrupt = &self.attempt.interrupt;
         let reopened = Part::reopen(
             storage,

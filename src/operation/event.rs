@@ -95,6 +95,13 @@ pub(crate) enum Event {
     /// Its record went out of the history; the table forgets it, and counts it where nobody had acknowledged it.
     #[n(16)]
     Forgotten,
+    /// The disk was looked at after a salvage. `unplaced`: no part file was there and something stands under the final
+    /// name, which may be this operation's own file.
+    #[n(17)]
+    Examined {
+        #[n(0)]
+        unplaced: bool,
+    },
 }
 
 /// How an operation ends.

@@ -3,6 +3,7 @@
 mod codec;
 mod deadline;
 mod event;
+mod mend;
 mod shared;
 mod spec;
 mod state;
@@ -16,5 +17,5 @@ pub(crate) use event::{
 pub(crate) use shared::Shared;
 pub use spec::{Collision, Kind, Priority, TransferId};
 pub(crate) use spec::{RequestHeader, Spec, directory_of};
-pub(crate) use state::{Operation, Phase, Rejected, Wish};
+pub(crate) use state::{Doubt, Operation, Phase, Rejected, Wish};
 pub use status::{Reason, TransferStatus};

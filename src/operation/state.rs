@@ -67,6 +67,20 @@ pub(crate) struct Operation {
     /// Created as one of a batch that is not committed yet; it does not count.
     #[n(19)]
     pub(crate) batch: Option<BatchId>,
+    /// Records that spoke of it may have been lost with a part of the journal.
+    #[n(20)]
+    pub(crate) doubt: Option<Doubt>,
+}
+
+/// What is not known of an operation after a salvage of the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Doubt {
+    /// Anything: what the disk holds of it has not been looked at since.
+    #[n(0)]
+    Unseen,
+    /// Whether the file under its final name is its own.
+    #[n(1)]
+    Unplaced,
 }
 
 /// What the application wants.
@@ -164,6 +178,7 @@ impl Operation {
             published_name: None,
             best_bytes: 0,
             batch: None,
+            doubt: None,
         }
     }
 
@@ -207,6 +222,11 @@ impl Operation {
             Event::Acknowledged => Err(self.rejects("acknowledged")),
             Event::Removed | Event::Forgotten if self.has_ended() => Ok(self),
             Event::Removed | Event::Forgotten => Err(self.rejects("removed")),
+            Event::Examined { unplaced } if self.is_live() && self.doubt.is_some() => Ok(Self {
+                doubt: unplaced.then_some(Doubt::Unplaced),
+                ..self
+            }),
+            Event::Examined { .. } => Err(self.rejects("examined")),
         }
     }
 
@@ -425,6 +445,7 @@ impl Operation {
                 ..self
             },
         };
+        next.doubt = None;
         next.phase = Phase::Ended(outcome);
         next.ended_at_ms = Some(at_ms);
         Ok(next)

@@ -32,7 +32,7 @@ fn created() -> Operation {
     Operation::created(TransferId([7; 16]), Shared::new(spec()), 1, 50_000)
 }
 
-fn after(events: &[Event]) -> Operation {
+pub(crate) fn after(events: &[Event]) -> Operation {
     events.iter().fold(created(), |state, event| {
         match state.clone().apply(event.clone(), 60_000) {
             Ok(next) => next,
@@ -49,7 +49,7 @@ fn error() -> Shared<OperationError> {
     })
 }
 
-fn waited() -> Event {
+pub(crate) fn waited() -> Event {
     Event::Waited {
         until: Deadline::after(NOW, 500),
         reason: WaitReason::BackOff,
@@ -68,7 +68,7 @@ fn blocked() -> Event {
     }
 }
 
-fn claim(durable_bytes: u64) -> Event {
+pub(crate) fn claim(durable_bytes: u64) -> Event {
     Event::Progressed(Shared::new(Claim {
         generation: 0,
         durable_bytes,
@@ -77,7 +77,7 @@ fn claim(durable_bytes: u64) -> Event {
     }))
 }
 
-fn intent() -> Event {
+pub(crate) fn intent() -> Event {
     Event::Publishing(Intent {
         generation: 0,
         final_name: b"file".to_vec(),
@@ -89,7 +89,7 @@ fn intent() -> Event {
     })
 }
 
-fn restarted() -> Event {
+pub(crate) fn restarted() -> Event {
     Event::Restarted {
         generation: 1,
         restarts: 1,
@@ -98,7 +98,7 @@ fn restarted() -> Event {
     }
 }
 
-const CLAIMED: Event = Event::Claimed { attempts: 1 };
+pub(crate) const CLAIMED: Event = Event::Claimed { attempts: 1 };
 
 /// Every state worth telling apart, with the events that lead to it.
 fn states() -> Vec<(&'static str, Operation)> {
@@ -187,6 +187,7 @@ fn every_event_is_taken_in_the_listed_states_and_refused_in_all_others() {
         (Event::Acknowledged, ended.to_vec()),
         (Event::Removed, ended.to_vec()),
         (Event::Forgotten, ended.to_vec()),
+        (Event::Examined { unplaced: false }, vec![]),
     ];
     for (event, allowed) in table {
         for (name, state) in states() {
@@ -354,5 +355,6 @@ pub(crate) fn events() -> Vec<Event> {
         Event::Acknowledged,
         Event::Removed,
         Event::Forgotten,
+        Event::Examined { unplaced: true },
     ]
 }
