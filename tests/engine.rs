@@ -1,6 +1,7 @@
 //! The engine over a real directory and a scripted backend, stepped on one thread: what happens when is decided here.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
+#[expect(dead_code, reason = "each test program uses its own part of this module")]
 mod crashing;
 
 use std::path::{Path, PathBuf};

@@ -1,10 +1,11 @@
-//! A disk that a process loses hold of: after a number of calls nothing reaches it any more, as after `kill -9`.
+//! A disk that a process loses hold of: after a number of calls nothing reaches it any more, as after `kill -9`. Or one
+//! that is full after a number of calls that take room. It remembers what it was asked to do.
 
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use backhaul_journal::{Access, Disk, FileSystem, Stat, Storage, StorageFile, StorageLock};
@@ -12,61 +13,122 @@ use backhaul_journal::{Access, Disk, FileSystem, Stat, Storage, StorageFile, Sto
 /// The real disk, up to a number of calls.
 #[derive(Clone)]
 pub(crate) struct CrashingDisk {
-    left: Arc<AtomicU64>,
+    left: Left,
 }
 
 struct CrashingFile {
     inner: Box<dyn StorageFile>,
-    left: Arc<AtomicU64>,
+    path: PathBuf,
+    left: Left,
+}
+
+/// Calls that are still done.
+#[derive(Clone)]
+struct Left {
+    calls: Arc<AtomicU64>,
+    counted: Counted,
+    done: Arc<Mutex<Vec<Done>>>,
+}
+
+/// The name of a call, and the path that it was about.
+pub(crate) type Done = (&'static str, PathBuf);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Counted {
+    All,
+    /// Only those that take room count, and fail.
+    Room,
+    /// Only renames that replace nothing count; then all fail.
+    Publications,
 }
 
 impl CrashingDisk {
     /// One that does `calls - 1` more calls; the one after fails, and all others too.
     pub(crate) fn after(calls: u64) -> Self {
         Self {
-            left: Arc::new(AtomicU64::new(calls)),
+            left: Left {
+                calls: Arc::new(AtomicU64::new(calls)),
+                counted: Counted::All,
+                done: Arc::default(),
+            },
         }
+    }
+
+    /// One that has room for `calls - 1` more creations and writes.
+    pub(crate) fn full_after(calls: u64) -> Self {
+        let mut disk = Self::after(calls);
+        disk.left.counted = Counted::Room;
+        disk
+    }
+
+    /// One that does nothing more once it has given a file its final name.
+    pub(crate) fn after_a_publication() -> Self {
+        let mut disk = Self::after(2);
+        disk.left.counted = Counted::Publications;
+        disk
     }
 
     /// Whether the last call that it does is over.
     pub(crate) fn has_crashed(&self) -> bool {
-        self.left.load(Ordering::SeqCst) == 0
+        self.left.calls.load(Ordering::SeqCst) == 0
     }
 
-    fn file(&self, inner: Box<dyn StorageFile>) -> Box<dyn StorageFile> {
+    /// The calls so far.
+    pub(crate) fn done(&self) -> Vec<Done> {
+        self.left.done.lock().unwrap().clone()
+    }
+
+    fn file(&self, inner: Box<dyn StorageFile>, path: &Path) -> Box<dyn StorageFile> {
         Box::new(CrashingFile {
             inner,
-            left: Arc::clone(&self.left),
+            path: path.to_owned(),
+            left: self.left.clone(),
         })
     }
 }
 
-fn tick(left: &AtomicU64) -> io::Result<()> {
-    let before = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(1)));
+fn tick(left: &Left, call: &'static str, path: &Path) -> io::Result<()> {
+    left.done.lock().unwrap().push((call, path.to_owned()));
+    let dead = || Err(io::Error::other("the process is dead"));
+    match left.counted {
+        Counted::Room if !["create", "create_directory", "write_at"].contains(&call) => return Ok(()),
+        Counted::Publications if call != "rename_noreplace" => {
+            return if left.calls.load(Ordering::SeqCst) > 1 {
+                Ok(())
+            } else {
+                dead()
+            };
+        }
+        _ => {}
+    }
+    let before = left
+        .calls
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(1)));
     match before {
         Ok(before) if before > 1 => Ok(()),
-        _ => Err(io::Error::other("the process is dead")),
+        _ if left.counted == Counted::Room => Err(io::ErrorKind::StorageFull.into()),
+        _ => dead(),
     }
 }
 
 macro_rules! storage_calls {
-    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
-        $(fn $name(&self, $($arg: $type),*) -> io::Result<$out> {
-            tick(&self.left)?;
-            Disk.$name($($arg),*)
+    ($($name:ident($path:ident: &Path $(, $arg:ident: $type:ty)*) -> $out:ty;)*) => {
+        $(fn $name(&self, $path: &Path $(, $arg: $type)*) -> io::Result<$out> {
+            tick(&self.left, stringify!($name), $path)?;
+            Disk.$name($path $(, $arg)*)
         })*
     };
 }
 
 impl Storage for CrashingDisk {
     fn create(&self, path: &Path, mode: u32) -> io::Result<Box<dyn StorageFile>> {
-        tick(&self.left)?;
-        Disk.create(path, mode).map(|file| self.file(file))
+        tick(&self.left, "create", path)?;
+        Disk.create(path, mode).map(|file| self.file(file, path))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn StorageFile>> {
-        tick(&self.left)?;
-        Disk.open(path, access).map(|file| self.file(file))
+        tick(&self.left, "open", path)?;
+        Disk.open(path, access).map(|file| self.file(file, path))
     }
 
     storage_calls! {
@@ -88,7 +150,7 @@ impl Storage for CrashingDisk {
 macro_rules! file_calls {
     ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
         $(fn $name(&self, $($arg: $type),*) -> io::Result<$out> {
-            tick(&self.left)?;
+            tick(&self.left, stringify!($name), &self.path)?;
             self.inner.$name($($arg),*)
         })*
     };
@@ -112,6 +174,7 @@ impl StorageFile for CrashingFile {
     }
 
     fn drop_cache(&self) {
+        self.left.done.lock().unwrap().push(("drop_cache", self.path.clone()));
         self.inner.drop_cache();
     }
 }
