@@ -431,13 +431,12 @@ pub struct Catalog {
 /// [`Error::Journal`] where the journal is damaged or of another format.
 pub fn read_catalog(directory: &Path, environment: &Environment) -> Result<Catalog, Error> {
     let layout = Layout::new(directory);
-    match environment.storage.stat(&layout.journal()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Catalog::default()),
-        Err(error) => return Err(Error::io("look at", layout.journal(), error)),
-        Ok(_) => {}
-    }
     let mut rebuilding = Rebuilding::default();
-    backhaul_journal::read(&environment.storage, &layout.journal(), &mut rebuilding)?;
+    match backhaul_journal::read(&environment.storage, &layout.journal(), &mut rebuilding) {
+        // Nothing was ever accepted here: a first start that was cut short leaves no more than directories.
+        Err(backhaul_journal::Error::NoJournal(_)) => return Ok(Catalog::default()),
+        result => result?,
+    };
     let engine_runs = crate::environment::engine_holder(&layout.lock()).is_some();
     let mut table = rebuilding.table;
     table.drop_uncommitted();
