@@ -118,6 +118,55 @@ fn a_full_state_directory_refuses_new_work_and_keeps_the_old() {
 }
 
 #[test]
+fn a_disk_that_holds_everything_and_fills_up_during_a_run_loses_nothing() {
+    let Some(disk) = SmallDisk::mount(24 << 20) else { return };
+    let nginx = Nginx::start();
+    let files: Vec<_> = (0..300).map(|number| format!("{number:03}.bin")).collect();
+    let files = files.into_iter().map(|name| (nginx.put_seeded(&name, 20_000), name));
+    let files: Vec<_> = files.collect();
+    let home = Home::with_state(disk.path().join("state"));
+    let (ballast, folder) = (disk.fill_but(2 << 20), disk.path().join("files"));
+    fs::create_dir(&folder).unwrap();
+    let list: String = files.iter().map(|(_, name)| nginx.url(&format!("/{name}\n"))).collect();
+    let mut add = home.command(&["add", "-i", "-", "-o", &format!("{}/", folder.display())]);
+    let added = Running::spawn_with_input(&mut add, list.as_bytes())
+        .finish()
+        .expect_code(0);
+    let mut engine = home.spawn(&["run", "--until-idle"]);
+    until("a full disk", || {
+        (engine.has_ended() || home.only_waits_for_room()).then_some(())
+    });
+    if !engine.has_ended() {
+        engine.signal(rustix::process::Signal::TERM);
+    }
+    let code = engine.finish().code();
+    assert!(matches!(code, Some(0 | 6)), "{code:?}");
+    let listed = home.listing();
+    assert!(
+        added
+            .stdout
+            .lines()
+            .all(|id| listed.iter().any(|shown| shown["id"] == id))
+    );
+    let published = files.iter().filter(|(_, name)| folder.join(name).exists());
+    let published = published
+        .inspect(|(bytes, name)| assert_same(&folder.join(name), bytes))
+        .count();
+    assert!((1..files.len()).contains(&published), "{published} files had room");
+
+    fs::remove_file(ballast).unwrap();
+    for id in home.ids_with("PausedDiskFull") {
+        home.run(&["resume", &id]).expect_code(0);
+    }
+    home.run(&["run", "--until-idle"]).expect_code(0);
+    for (bytes, name) in &files {
+        assert_same(&folder.join(name), bytes);
+    }
+    assert_eq!(names_in(&folder).len(), files.len());
+    home.run(&["journal", "verify"]).expect_code(0);
+}
+
+#[test]
 fn a_read_only_destination_is_refused_when_it_is_given() {
     let Some(disk) = SmallDisk::mount(1 << 20) else { return };
     disk.make_read_only();

@@ -1,5 +1,6 @@
-//! `kill -9` at random moments, again and again until the work is done: nothing accepted is lost, nothing is spliced,
-//! at most one window is fetched again for each kill, and nothing partial is left behind.
+//! `kill -9` at random moments and at every deciding system call, again and again until the work is done: nothing
+//! accepted is lost, nothing is spliced, at most one window is fetched again for each kill, and nothing partial is left
+//! behind.
 
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
@@ -11,8 +12,15 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use support::crashes::Crashes;
 use support::nginx::Nginx;
-use support::{Home, Running, STEP_MAX, Seeded, assert_same, figure, names_in, until};
+use support::strace::{Scene, Tampered, Work};
+use support::{Home, Running, STEP_MAX, Seeded, assert_same, figure, names_in, number_from, until};
+
+/// Kills at random moments while one engine transfers and another accepts; `BACKHAUL_KILLS` asks for more.
+const KILLS: u64 = 100;
+/// Commands that are killed at the n-th system call at the same time.
+const WORKERS: usize = 2;
 
 /// The most that one crash may cost, in bytes.
 const WINDOW_BYTES: u64 = 16 << 20;
@@ -290,92 +298,65 @@ fn get_killed_and_called_again_goes_on_with_the_same_operation() {
     );
 }
 
-/// System calls that make something durable or visible; a crash just before each of them leaves another state behind.
-const DECISIVE_CALLS: &str = "fsync,fdatasync,rename,renameat,renameat2,linkat,unlink,unlinkat,ftruncate,pwrite64";
-
 #[test]
-fn a_crash_before_any_write_sync_rename_or_removal_is_recovered_from() {
-    let nginx = Nginx::start();
-    let files = [
-        ("big.bin", 20 << 20),
-        ("small.bin", 200_000),
-        ("tiny.bin", 100),
-        ("empty.bin", 0),
-    ];
-    let files = files.map(|(name, length)| (name, nginx.put_seeded(name, length)));
-    let list: String = files.iter().map(|(name, _)| nginx.url(&format!("/{name}\n"))).collect();
-    let mut crashes = 0;
-    for call in DECISIVE_CALLS.split(',') {
-        // Counted by strace for each thread; the first thread to get there takes the process down. Dense where opening,
-        // claiming and publishing happen, thinner where one write of the body is like the other.
-        for count in [1, 2, 3, 4, 5, 6, 8, 11, 15, 20, 30] {
-            let home = Home::new();
-            let mut add = home.command(&["add", "-i", "-", "-o", "downloads/"]);
-            Running::spawn_with_input(&mut add, list.as_bytes())
-                .finish()
-                .expect_code(0);
-            let ended = run_with_crash(&home, call, count);
-            check_after_crash(&home, &files, &format!("{call} {count}"));
-            if ended {
-                break;
-            }
-            crashes += 1;
-        }
-    }
-    assert!(
-        crashes >= 10,
-        "only {crashes} crashes: the calls that matter have other names now"
-    );
+fn kills_at_random_moments_lose_nothing_that_was_acknowledged() {
+    let kills_max = number_from("BACKHAUL_KILLS").unwrap_or(KILLS);
+    let mut crashes = Crashes::by_kill();
+    crashes.lose_nothing(kills_max);
+    let counts = &crashes.counts;
     figure(&format!(
-        "crashes before a deciding system call: {crashes}, all recovered from"
+        "{kills_max} kills of an engine, and of the 'add' beside it (seed {}): {} operations and {} ends acknowledged \
+         before, none lost; {} KiB of big files fetched again a kill, at most 16384",
+        crashes.seed,
+        counts.accepted,
+        counts.ends,
+        (counts.fetched_again >> 10) / kills_max.max(1),
     ));
 }
 
-/// Runs the engine with a SIGKILL at the given occurrence of a system call; `true` if it never came to that.
-fn run_with_crash(home: &Home, call: &str, count: u32) -> bool {
-    let mut strace = std::process::Command::new("strace");
-    let engine = home.command(&["run", "--until-idle"]);
-    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace=?{call}")]);
-    strace.args(["-e", &format!("inject=?{call}:signal=KILL:when={count}")]);
-    strace
-        .arg(engine.get_program())
-        .args(engine.get_args())
-        .current_dir(home.path());
-    let ended = Running::spawn(&mut strace).finish();
-    let killed = std::os::unix::process::ExitStatusExt::signal(&ended.status) == Some(9);
-    assert!(
-        killed || ended.code() == Some(0),
-        "{call} {count}: {:?}\n{}",
-        ended.status,
-        ended.stderr
-    );
-    !killed
+/// Kills a command just before each call of each kind that makes something durable, visible or gone.
+fn killed_at_every_call(work: Work) -> u32 {
+    let scene = Scene::new();
+    let case = |tampered: &Tampered, place: &str| {
+        scene.check(tampered, work, place);
+        assert_eq!(tampered.home.ids_with("Error"), Vec::<String>::new(), "{place}");
+        scene.finish(tampered, place);
+    };
+    scene.at_every_call(WORKERS, work, |count| format!("signal=KILL:when={count}"), case)
 }
 
-fn check_after_crash(home: &Home, files: &[(&str, Vec<u8>)], place: &str) {
-    for (name, bytes) in files {
-        // What is under the final name is whole at any time.
-        if home.download(name).exists() {
-            assert_eq!(
-                &fs::read(home.download(name)).unwrap(),
-                bytes,
-                "{place}: {name} is published and not whole"
-            );
-        }
-    }
-    let ended = home.run(&["run", "--until-idle"]);
-    assert_eq!(ended.code(), Some(0), "{place}: {}", ended.stderr);
-    for (name, bytes) in files {
-        assert_same(&home.download(name), bytes);
-    }
-    assert_eq!(
-        names_in(&home.downloads()).len(),
-        files.len(),
-        "{place}: {:?}",
-        names_in(&home.downloads())
-    );
+#[test]
+fn run_killed_at_any_write_sync_rename_or_removal_is_recovered_from() {
+    let kills = killed_at_every_call(Work::Run);
     assert!(
-        home.listing().iter().all(|shown| shown["status"] == "Completed"),
-        "{place}"
+        kills >= 40,
+        "only {kills} kills: the calls that matter have other names now"
     );
+    figure(&format!(
+        "kills of 'run' at the n-th deciding system call: {kills}, all recovered from"
+    ));
+}
+
+#[test]
+fn get_killed_at_any_write_sync_rename_or_removal_is_recovered_from() {
+    let kills = killed_at_every_call(Work::Get);
+    assert!(
+        kills >= 40,
+        "only {kills} kills: the calls that matter have other names now"
+    );
+    figure(&format!(
+        "kills of 'get' at the n-th deciding system call: {kills}, all recovered from"
+    ));
+}
+
+#[test]
+fn add_killed_at_any_write_sync_rename_or_removal_accepts_the_whole_list_or_nothing() {
+    let kills = killed_at_every_call(Work::Add);
+    assert!(
+        kills >= 10,
+        "only {kills} kills: the calls that matter have other names now"
+    );
+    figure(&format!(
+        "kills of 'add' at the n-th deciding system call: {kills}, all recovered from"
+    ));
 }

@@ -178,3 +178,14 @@ fn get_does_not_take_a_file_that_was_written_to_for_the_one_with_the_digest() {
     home.run(&["get", &url, "-o", path.to_str().unwrap(), "--sha256", &digest])
         .expect_code(0);
 }
+
+#[test]
+fn a_first_start_that_was_cut_short_leaves_an_empty_list_and_no_error() {
+    let home = Home::new();
+    // What a crash or a full disk leaves before the first record of a journal.
+    std::fs::create_dir_all(home.state().join("journal")).unwrap();
+    assert!(home.listing().is_empty());
+    home.run(&["explain"]).expect_code(0);
+    home.add("http://127.0.0.1:9/a.bin", &home.download("a.bin"), &[]);
+    assert_eq!(home.operation()["status"], "Queued");
+}

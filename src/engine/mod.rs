@@ -445,13 +445,12 @@ pub struct Catalog {
 pub fn read_catalog(directory: &Path, environment: &Environment) -> Result<Catalog, Error> {
     let layout = Layout::new(directory);
     let journal = journal_directory(&environment.storage, &layout)?;
-    match environment.storage.stat(&journal) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Catalog::default()),
-        Err(error) => return Err(Error::io("look at", journal, error)),
-        Ok(_) => {}
-    }
     let mut rebuilding = Rebuilding::default();
-    backhaul_journal::read(&environment.storage, &journal, &mut rebuilding)?;
+    match backhaul_journal::read(&environment.storage, &journal, &mut rebuilding) {
+        // Nothing was ever accepted here: a first start that was cut short leaves no more than directories.
+        Err(backhaul_journal::Error::NoJournal(_)) => return Ok(Catalog::default()),
+        result => result?,
+    };
     let engine_runs = crate::environment::engine_holder(&layout.lock()).is_some();
     let mut table = rebuilding.table;
     table.drop_uncommitted();

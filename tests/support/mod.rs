@@ -14,8 +14,11 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 mod certificates;
+pub(crate) mod crashes;
+pub(crate) mod loop_disk;
 pub(crate) mod mount;
 pub(crate) mod nginx;
+pub(crate) mod strace;
 
 /// No single step of a test takes longer than this; a step that does has hung.
 pub(crate) const STEP_MAX: Duration = Duration::from_secs(60);
@@ -41,6 +44,19 @@ pub(crate) fn figure(line: &str) {
     let _ = writeln!(std::io::stderr(), "figure: {line}");
 }
 
+/// Says in the summary of `tests/run` that a test could not do its work here.
+pub(crate) fn left_out(why: &str) {
+    let name = thread::current().name().unwrap_or("a test").to_owned();
+    let _ = writeln!(std::io::stderr(), "left out: {name}, for {why}");
+}
+
+/// A number from the environment, for runs that are longer than the usual.
+pub(crate) fn number_from(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|error| panic!("{variable}={text}: {error}")))
+}
+
 /// Repeatable numbers (`SplitMix64`).
 pub(crate) struct Seeded(u64);
 
@@ -51,9 +67,7 @@ impl Seeded {
 
     /// A seed that differs from run to run, unless `BACKHAUL_TEST_SEED` fixes it.
     pub(crate) fn from_environment() -> (Self, u64) {
-        let fixed = std::env::var("BACKHAUL_TEST_SEED")
-            .ok()
-            .and_then(|text| text.parse().ok());
+        let fixed = number_from("BACKHAUL_TEST_SEED");
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap();
@@ -239,8 +253,20 @@ impl Home {
 
     /// The binary under test with this state directory, in an environment that holds nothing of the developer's.
     pub(crate) fn command<Argument: AsRef<std::ffi::OsStr>>(&self, arguments: &[Argument]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_backhaul"));
+        self.command_under(&[], arguments)
+    }
+
+    /// The same, started by another program, such as strace with its options.
+    pub(crate) fn command_under<Argument: AsRef<std::ffi::OsStr>>(
+        &self,
+        starter: &[String],
+        arguments: &[Argument],
+    ) -> Command {
+        let binary = env!("CARGO_BIN_EXE_backhaul");
+        let mut words = starter.iter().map(String::as_str).chain([binary]);
+        let mut command = Command::new(words.next().unwrap());
         command
+            .args(words)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.path())
@@ -266,6 +292,23 @@ impl Home {
         json.as_array()
             .unwrap_or_else(|| panic!("not an array: {json}"))
             .clone()
+    }
+
+    /// Ids of the operations with this status.
+    pub(crate) fn ids_with(&self, status: &str) -> Vec<String> {
+        let listed = self.listing().into_iter().filter(|shown| shown["status"] == status);
+        listed.map(|shown| shown["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Some operations wait for room, and all others have ended.
+    pub(crate) fn only_waits_for_room(&self) -> bool {
+        let listed = self.listing();
+        let waiting = listed
+            .iter()
+            .filter(|shown| shown["status"] == "PausedDiskFull")
+            .count();
+        let ended = listed.iter().filter(|shown| !shown["ended_at"].is_null()).count();
+        waiting > 0 && waiting + ended == listed.len()
     }
 
     /// The only operation there is, as `list --json` shows it.
@@ -305,13 +348,15 @@ pub(crate) fn names_in(folder: &Path) -> Vec<String> {
 /// Asserts that a file holds exactly these bytes, and says where it first differs.
 pub(crate) fn assert_same(path: &Path, expected: &[u8]) {
     let found = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let differs = found.iter().zip(expected).position(|(a, b)| a != b);
+    // Looked for only where there is one: byte by byte takes its time in a build without optimisation.
+    let differs = || found.iter().zip(expected).position(|(a, b)| a != b);
     assert!(
-        found.len() == expected.len() && differs.is_none(),
-        "{}: {} bytes, expected {}; first difference at {differs:?}",
+        found == expected,
+        "{}: {} bytes, expected {}; first difference at {:?}",
         path.display(),
         found.len(),
         expected.len(),
+        differs(),
     );
 }
 

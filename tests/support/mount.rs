@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::left_out;
+
 /// A mounted tmpfs, unmounted when the test lets go of it.
 pub(crate) struct SmallDisk {
     folder: TempDir,
@@ -25,18 +27,13 @@ impl SmallDisk {
         if run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs"], disk.folder.path()) {
             return Some(disk);
         }
-        let mut stderr = std::io::stderr();
         let opted_out = std::env::var("BACKHAUL_TEST_NO_MOUNT").is_ok_and(|value| value == "1");
-        let name = std::thread::current().name().unwrap_or("a test").to_owned();
         assert!(
             opted_out,
-            "{name} mounts a small tmpfs, which takes root (CAP_SYS_ADMIN). Run it as root, or leave this test out \
-             on purpose with BACKHAUL_TEST_NO_MOUNT=1."
+            "this test mounts a small tmpfs, which takes root (CAP_SYS_ADMIN). Run it as root, or leave it out on \
+             purpose with BACKHAUL_TEST_NO_MOUNT=1."
         );
-        let _ = writeln!(
-            stderr,
-            "left out: {name}, for BACKHAUL_TEST_NO_MOUNT=1 is set and mount was refused"
-        );
+        left_out("BACKHAUL_TEST_NO_MOUNT=1 is set and mount was refused");
         None
     }
 

@@ -1,0 +1,106 @@
+//! A real file system on a loop device, whose power can be cut: what was not synced is gone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::until;
+
+/// XFS makes nothing smaller than 300 MiB; the image is sparse.
+const IMAGE_BYTES: u64 = 512 << 20;
+
+/// A mounted file system, unmounted when the test lets go of it.
+pub(crate) struct LoopDisk {
+    folder: TempDir,
+}
+
+impl LoopDisk {
+    /// Makes and mounts one of this kind, or says why it cannot be mounted here.
+    ///
+    /// # Panics
+    /// If it cannot be made: `tests/run --prepare` installs what that takes.
+    pub(crate) fn make(kind: &str) -> Result<Self, String> {
+        let disk = Self {
+            folder: TempDir::with_prefix("backhaul-loop-").unwrap(),
+        };
+        fs::create_dir(disk.path()).unwrap();
+        fs::File::create(disk.image()).unwrap().set_len(IMAGE_BYTES).unwrap();
+        let force = if kind == "xfs" { "-f" } else { "-F" };
+        run(Command::new(format!("mkfs.{kind}"))
+            .args(["-q", force])
+            .arg(disk.image()))
+        .unwrap();
+        disk.mount()?;
+        Ok(disk)
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("mounted")
+    }
+
+    /// Nothing reaches the disk any more, and what was not synced never will; the log of the file system is not flushed.
+    pub(crate) fn cut(&self) {
+        run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(self.path())).unwrap();
+    }
+
+    /// Makes everything durable that was done so far.
+    pub(crate) fn sync(&self) {
+        run(Command::new("sync").arg("-f").arg(self.path())).unwrap();
+    }
+
+    /// The power is back: the file system recovers by its log. No process may hold a file on it.
+    pub(crate) fn power_on(&self) {
+        // A process that was killed lets go of its files a moment later where another thread of it was in a system call.
+        until("the file system to be unmounted", || self.unmount().ok());
+        self.mount().unwrap();
+    }
+
+    fn image(&self) -> PathBuf {
+        self.folder.path().join("image")
+    }
+
+    fn mount(&self) -> Result<(), String> {
+        run(Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(self.image())
+            .arg(self.path()))
+    }
+
+    fn unmount(&self) -> Result<(), String> {
+        run(Command::new("umount").arg(self.path()))
+    }
+}
+
+impl Drop for LoopDisk {
+    fn drop(&mut self) {
+        // After a panic a command may still be dying; the kernel then unmounts it when that is over.
+        if self.unmount().is_err() {
+            let _ = run(Command::new("umount").arg("-l").arg(self.path()));
+        }
+    }
+}
+
+/// Puts a file of our own over the identity of this boot, for all processes of this mount namespace: a cut of the power
+/// then is followed by another boot, as it would be.
+pub(crate) fn cover_boot_id(file: &Path) -> Result<(), String> {
+    run(Command::new("mount")
+        .arg("--bind")
+        .arg(file)
+        .arg("/proc/sys/kernel/random/boot_id"))
+}
+
+/// Runs a program that prints nothing where all is well.
+fn run(command: &mut Command) -> Result<(), String> {
+    // These live in directories that are not on every user's PATH.
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let command = command.env("PATH", path).stdin(Stdio::null());
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map_err(|error| format!("{program}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    Err(format!("{program}: {said}"))
+}
