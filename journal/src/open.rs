@@ -23,7 +23,13 @@ pub(crate) fn open(
     replay: &mut dyn Replay,
 ) -> Result<(Journal, Report), Error> {
     let layout = match directory.layout()? {
-        Some(layout) => layout,
+        Some(layout) => {
+            if layout.is_empty() {
+                // Whoever made the directory may have been killed before its name was durable.
+                sync_parent(&directory)?;
+            }
+            layout
+        }
         None => create_directory(&directory)?,
     };
     if layout.incomplete {
@@ -138,6 +144,13 @@ pub(crate) fn create_directory(directory: &Directory) -> Result<Layout, Error> {
         .storage
         .create_directory(path, 0o700)
         .map_err(Error::io("create the directory", path))?;
+    sync_parent(directory)?;
+    Ok(Layout::default())
+}
+
+/// Makes the directory's own name durable.
+pub(crate) fn sync_parent(directory: &Directory) -> Result<(), Error> {
+    let path = &directory.path;
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -145,8 +158,7 @@ pub(crate) fn create_directory(directory: &Directory) -> Result<Layout, Error> {
     directory
         .storage
         .sync_directory(parent)
-        .map_err(Error::io("sync the directory", parent))?;
-    Ok(Layout::default())
+        .map_err(Error::io("sync the directory", parent))
 }
 
 pub(crate) fn random_id(directory: &Directory) -> Result<[u8; 16], Error> {

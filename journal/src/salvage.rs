@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::format::FIRST_LSN;
 use crate::frame::{FrameKind, records};
 use crate::group::Group;
-use crate::open::{create_directory, random_id};
+use crate::open::{create_directory, random_id, sync_parent};
 use crate::options::{Options, Preallocate};
 use crate::read::existing;
 use crate::reader::{Frame, FrameReader};
@@ -101,7 +101,7 @@ pub fn salvage(storage: &Arc<dyn Storage>, from: &Path, into: &Path) -> Result<S
 /// Makes the new directory and marks it as unfinished.
 fn begin(target: &Directory) -> Result<(), Error> {
     match target.storage.list(&target.path) {
-        Ok(names) if names.is_empty() => {}
+        Ok(names) if names.is_empty() => sync_parent(target)?,
         Ok(_) => return Err(Error::NotEmpty(target.path.clone())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             create_directory(target)?;

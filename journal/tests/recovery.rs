@@ -1,6 +1,6 @@
 //! Opening a journal after every way of ending.
 
-use crate::support::{Unsynced, crash, directory, new_disk, open, small};
+use crate::support::{Unsynced, crash, directory, new_disk, open, small, try_open};
 use backhaul_journal::{Lsn, Tail, Urgency, Verdict};
 
 #[test]
@@ -69,4 +69,21 @@ fn the_first_append_after_a_clean_open_makes_the_segment() {
     drop(journal);
     let (_, _, collected) = open(&disk.lose_unsynced(), small());
     assert_eq!(collected.texts(), ["one", "two"]);
+}
+
+#[test]
+fn a_directory_that_a_killed_process_made_is_durable_before_anything_in_it_counts() {
+    let disk = new_disk();
+    disk.stop_after(1);
+    assert!(try_open(&disk, small()).is_err());
+    let disk = disk.kill();
+    assert_eq!(
+        disk.storage().list(&directory()).unwrap().len(),
+        0,
+        "it is there, and empty"
+    );
+    let (journal, _, _) = open(&disk, small());
+    journal.sync(journal.append(b"one", Urgency::Normal).unwrap()).unwrap();
+    let (_, _, collected) = open(&disk.lose_unsynced(), small());
+    assert_eq!(collected.texts(), ["one"]);
 }
