@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::checksum::crc;
+use crate::error::Error;
 
 /// First bytes of a segment: as in PNG, damage by text-mode or 7-bit transfers shows.
 pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"\x89BKJ\r\n\x1A\n";
@@ -36,6 +37,8 @@ pub(crate) const FILES_MAX: usize = 4096;
 pub(crate) const FIRST_LSN: u64 = 1;
 /// LSNs and segment numbers stay below this, so that counting on from what a file says never overflows.
 pub(crate) const NUMBER_MAX: u64 = 1 << 63;
+/// No writer goes on from a number at or above this one, so that none ever makes what a reader refuses.
+const WRITABLE_MAX: u64 = 1 << 62;
 
 /// Header of a segment, or of one part of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +104,18 @@ impl FileHeader {
             journal_id,
         })
     }
+}
+
+/// Refuses to write from an LSN or a segment number on that only damage or a forger can have brought about.
+pub(crate) fn check_writable(number: u64) -> Result<(), Error> {
+    if number >= WRITABLE_MAX {
+        return Err(Error::TooMany(
+            "records or segments ever made",
+            number,
+            WRITABLE_MAX - 1,
+        ));
+    }
+    Ok(())
 }
 
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {

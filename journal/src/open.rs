@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex};
 
 use crate::directory::{Directory, Layout};
 use crate::error::Error;
-use crate::format::FIRST_LSN;
+use crate::format::{FIRST_LSN, check_writable};
 use crate::group::Group;
 use crate::lock::Lock;
 use crate::options::Options;
@@ -49,6 +49,8 @@ pub(crate) fn open(
             "a feature of a later format beside which nothing may be written".to_owned(),
         ));
     }
+    check_writable(scan.report.next.0)?;
+    check_writable(scan.segments.last().map_or(0, |entry| entry.seq))?;
     let mut log = log(&directory, &layout, &scan, id, options)?;
     for name in &layout.temporaries {
         let path = directory.path.join(name);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::damaged::{Bounds, open_segment, outline, walk};
 use crate::directory::{Directory, INCOMPLETE, Layout};
 use crate::error::Error;
-use crate::format::FIRST_LSN;
+use crate::format::{FIRST_LSN, check_writable};
 use crate::frame::{FrameKind, records};
 use crate::group::Group;
 use crate::open::{create_directory, random_id, sync_parent};
@@ -235,6 +235,7 @@ impl Copy {
         if frame.end_lsn <= next || (header.first_lsn < next && !first_of_all) {
             return Ok(());
         }
+        check_writable(frame.end_lsn)?;
         self.skip_to(header.first_lsn)?;
         self.group.push_frame(header, frame.body, frame.end_lsn);
         if header.kind == FrameKind::Gap {
@@ -255,6 +256,7 @@ impl Copy {
         if lsn <= next {
             return Ok(());
         }
+        check_writable(lsn)?;
         self.note_gap(next, lsn);
         self.mark_gap(lsn);
         if self.group.len_bytes() >= GROUP_BYTES {

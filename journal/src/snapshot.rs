@@ -8,7 +8,7 @@ use crate::checksum::{crc, snapshot_seed};
 use crate::directory::{Directory, Layout, PARTS_MAX, snapshot_name, snapshot_temporary};
 use crate::error::Error;
 use crate::format::{
-    FILE_HEADER_BYTES, FileHeader, GROUP_BYTES_MAX, RECORD_BYTES_MAX, RECORD_PREFIX_BYTES, SNAPSHOT_MAGIC,
+    FILE_HEADER_BYTES, FileHeader, GROUP_BYTES_MAX, NUMBER_MAX, RECORD_BYTES_MAX, RECORD_PREFIX_BYTES, SNAPSHOT_MAGIC,
 };
 use crate::frame::{FrameKind, SnapshotEnd, records};
 use crate::group::Group;
@@ -271,7 +271,7 @@ pub(crate) fn walk(
         let Some(end) = so_far.end else {
             continue;
         };
-        if end.parts != part + 1 || end.reach_lsn < lsn {
+        if end.parts != part + 1 || end.reach_lsn < lsn || end.reach_lsn >= NUMBER_MAX {
             return Ok(Err("the snapshot's end does not match its files"));
         }
         return Ok(Ok(SnapshotReport {

@@ -1,7 +1,9 @@
 //! Opening a journal after every way of ending.
 
-use crate::support::{Unsynced, crash, directory, new_disk, open, small, try_open};
-use backhaul_journal::{Lsn, Tail, Urgency, Verdict};
+use std::path::Path;
+
+use crate::support::{Unsynced, crash, directory, new_disk, open, read, small, try_open};
+use backhaul_journal::{Error, Lsn, Tail, Urgency, Verdict, salvage};
 
 #[test]
 fn a_new_journal_is_made_with_its_directory() {
@@ -86,4 +88,46 @@ fn a_directory_that_a_killed_process_made_is_durable_before_anything_in_it_count
     journal.sync(journal.append(b"one", Urgency::Normal).unwrap()).unwrap();
     let (_, _, collected) = open(&disk.lose_unsynced(), small());
     assert_eq!(collected.texts(), ["one"]);
+}
+
+#[test]
+fn a_journal_whose_numbers_have_run_out_is_read_and_takes_no_more() {
+    let disk = new_disk();
+    let (journal, _, _) = open(&disk, small());
+    journal.close().unwrap();
+    let path = directory().join("0000000000000001.seg");
+    for first_lsn in [1_u64 << 62, (1 << 63) - 1] {
+        disk.edit(&path, |bytes| {
+            bytes.truncate(64);
+            bytes[20..24].fill(0);
+            let sum = crc32fast::hash(&bytes[..60]);
+            bytes[60..64].copy_from_slice(&sum.to_le_bytes());
+            bytes.extend_from_slice(&gap(first_lsn));
+        });
+        assert_eq!(read(&disk).unwrap().0.next, Lsn(first_lsn));
+        assert!(matches!(try_open(&disk, small()), Err(Error::TooMany(..))));
+        let into = Path::new("/state").join(format!("copy-{first_lsn}"));
+        let answer = salvage(&disk.storage(), &directory(), &into);
+        assert!(matches!(answer, Err(Error::TooMany(..))));
+    }
+}
+
+/// A frame of the first segment that says that every record below an LSN is lost.
+fn gap(upto: u64) -> Vec<u8> {
+    let seed = crc32fast::hash(&[&b"0123456789abcdef"[..], &1_u64.to_le_bytes()].concat());
+    let sum = |bytes: &[u8]| {
+        let mut sum = crc32fast::Hasher::new_with_initial(seed);
+        sum.update(bytes);
+        sum.finalize().to_le_bytes()
+    };
+    let body = (upto - 1).to_le_bytes();
+    let fields = [
+        &sum(&body)[..],
+        &8_u32.to_le_bytes(),
+        &[0, 0, 4, 0],
+        &1_u64.to_le_bytes(),
+        &1_u64.to_le_bytes(),
+    ]
+    .concat();
+    [&sum(&fields)[..], &fields, &body].concat()
 }
