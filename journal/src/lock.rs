@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::error::Error;
 use crate::storage::{Access, FileSystem, Storage, StorageLock};
@@ -56,7 +56,9 @@ impl Lock {
 }
 
 fn description() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    // It stays the same for as long as a process can live.
+    static BOOT: OnceLock<String> = OnceLock::new();
+    let boot = BOOT.get_or_init(|| std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default());
     format!(
         "pid {}\nboot {}\nversion {}\n",
         std::process::id(),
