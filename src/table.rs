@@ -99,10 +99,6 @@ impl Table {
             }
             return Ok(());
         }
-        // Only what was committed is ever worked on: a later fact proves a commit whose own record was lost.
-        if let Some(batch) = self.rows.get(&id).and_then(|row| row.operation.batch) {
-            self.commit(batch, lsn.saturating_sub(1));
-        }
         let Some(row) = self.rows.get(&id) else {
             if self.strangers.len() < STRANGERS_MAX {
                 self.strangers.insert(id);
@@ -112,6 +108,11 @@ impl Table {
         if lsn < row.as_of {
             return Ok(());
         }
+        // Only what was committed is ever worked on: a later fact proves a commit whose own record was lost.
+        if let Some(batch) = row.operation.batch {
+            self.commit(batch, lsn.saturating_sub(1));
+        }
+        let Some(row) = self.rows.get(&id) else { return Ok(()) };
         let leaves = matches!(event, Event::Removed | Event::Forgotten);
         let lost = matches!(event, Event::Forgotten) && row.operation.acknowledged_at_ms.is_none();
         let again = row.operation.doubt.is_some().then(|| event.clone());

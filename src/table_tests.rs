@@ -379,3 +379,25 @@ fn records_of_operations_whose_creation_was_lost_are_remembered_only_where_recor
     table.gap(6, 7);
     assert!(table.is_stranger(id(7)) && table.is_salvaged() && !table.is_stranger(id(8)));
 }
+
+#[test]
+fn a_fact_from_before_an_operation_neither_changes_it_nor_commits_its_batch() {
+    let mut table = Table::default();
+    let batch = Some(BatchId([1; 16]));
+    let event = Event::Created {
+        spec: Shared::new(spec(1, Priority::Default)),
+        started: false,
+        batch,
+    };
+    let fact = |event| Fact {
+        id: id(1),
+        at_ms: 5,
+        event,
+    };
+    table.apply(fact(event), 7).unwrap();
+    let before = table.find(id(1)).cloned();
+    table.apply(fact(Event::Started), 6).unwrap();
+    assert_eq!(table.find(id(1)).cloned(), before);
+    table.reopened(NOW);
+    assert_eq!(table.len(), 0, "it was never accepted");
+}
