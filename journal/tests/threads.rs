@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use backhaul_journal::{Journal, Options, SnapshotWriter, Urgency};
 
-use crate::support::{Call, Collected, Fault, Unsynced, crash, new_disk, open, read, small};
+use crate::support::{Call, Fault, Unsynced, crash, encode, new_disk, open, read, rebuild, small};
 
 const WRITERS: usize = 6;
 const CUTS: usize = 60;
@@ -31,30 +31,6 @@ impl Table {
             .iter()
             .try_for_each(|(writer, round)| snapshot.record(&encode(*writer, *round)))
     }
-}
-
-fn encode(writer: u64, round: u64) -> Vec<u8> {
-    [writer.to_le_bytes(), round.to_le_bytes()].concat()
-}
-
-/// The table that a replay makes. A record may come again whose effect the snapshot has; it never goes back further.
-fn rebuild(collected: &Collected) -> BTreeMap<u64, u64> {
-    let mut table = BTreeMap::new();
-    let decode = |bytes: &[u8]| {
-        let (writer, round) = bytes.split_at(8);
-        (
-            u64::from_le_bytes(writer.try_into().unwrap()),
-            u64::from_le_bytes(round.try_into().unwrap()),
-        )
-    };
-    table.extend(collected.snapshot.iter().map(|bytes| decode(bytes)));
-    for (_, bytes) in &collected.records {
-        let (writer, round) = decode(bytes);
-        let known = table.get(&writer).copied().unwrap_or(0);
-        assert!(round <= known + 1, "round {} of writer {writer} is missing", known + 1);
-        table.insert(writer, known.max(round));
-    }
-    table
 }
 
 /// Ends the other threads when this one ends, also by a failed assertion.
