@@ -39,6 +39,7 @@ mod snapshot;
 #[doc(hidden)]
 pub mod steps;
 mod storage;
+mod sync;
 mod sys;
 mod writer;
 

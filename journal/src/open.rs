@@ -1,7 +1,6 @@
 //! Opening for writing: recover, write anew what nothing vouches for, and only then hand out the journal.
 
 use std::path::Path;
-use std::sync::{Condvar, Mutex};
 
 use crate::directory::{Directory, Layout};
 use crate::error::Error;
@@ -14,6 +13,7 @@ use crate::replay::Replay;
 use crate::report::Report;
 use crate::reserve::Reserve;
 use crate::segment::Log;
+use crate::sync::{Condvar, Mutex};
 use crate::writer::{Journal, State, Stats};
 
 pub(crate) fn open(

@@ -21,6 +21,8 @@ pub(crate) struct FrameReader {
     pub len_bytes: u64,
     pub seed: u32,
     window: Vec<u8>,
+    /// Bytes of the window that are the file's.
+    window_len: usize,
     window_offset: u64,
 }
 
@@ -65,6 +67,7 @@ impl FrameReader {
             len_bytes,
             seed: 0,
             window: Vec::new(),
+            window_len: 0,
             window_offset: 0,
         })
     }
@@ -193,44 +196,45 @@ impl FrameReader {
 
     /// Forgets what was read ahead, so that a writer's later bytes are seen.
     pub(crate) fn forget(&mut self) {
-        self.window.clear();
+        self.window_len = 0;
     }
 
     /// Bytes at an offset: at least `need`, or all there are before the end of the file.
     fn bytes(&mut self, offset_bytes: u64, need: usize) -> Result<&[u8], Error> {
         debug_assert!(need <= FRAME_BYTES_MAX);
-        if self
-            .skip(offset_bytes)
-            .is_none_or(|skip| self.window.len() - skip < need)
-        {
+        if self.skip(offset_bytes).is_none_or(|skip| self.window_len - skip < need) {
             self.fill(offset_bytes)?;
         }
-        Ok(self.skip(offset_bytes).map_or(&[], |skip| &self.window[skip..]))
+        Ok(self
+            .skip(offset_bytes)
+            .map_or(&[], |skip| &self.window[skip..self.window_len]))
     }
 
     /// Where an offset lies in the window.
     fn skip(&self, offset_bytes: u64) -> Option<usize> {
         let skip = usize::try_from(offset_bytes.checked_sub(self.window_offset)?).ok()?;
-        (skip < self.window.len()).then_some(skip)
+        (skip < self.window_len).then_some(skip)
     }
 
     fn fill(&mut self, offset_bytes: u64) -> Result<(), Error> {
         let left = self.len_bytes.saturating_sub(offset_bytes);
         let want = usize::try_from(left).map_or(FRAME_BYTES_MAX, |left| left.min(FRAME_BYTES_MAX));
-        self.window.clear();
-        self.window.resize(want, 0);
+        self.window_len = 0;
         self.window_offset = offset_bytes;
+        if self.window.len() < want {
+            self.window = vec![0; want];
+        }
         let mut filled = 0;
         while filled < want {
             let answer = self
                 .file
-                .read_at(&mut self.window[filled..], offset_bytes + filled as u64);
+                .read_at(&mut self.window[filled..want], offset_bytes + filled as u64);
             match answer.map_err(Error::io("read", &self.path))? {
                 0 => break,
                 count => filled += count,
             }
         }
-        self.window.truncate(filled);
+        self.window_len = filled;
         Ok(())
     }
 }

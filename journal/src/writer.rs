@@ -1,7 +1,7 @@
 //! The open journal: appends into memory, and commits in groups that one thread leads for all.
 
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::directory::Directory;
 use crate::error::Error;
@@ -15,6 +15,7 @@ use crate::report::{Report, SnapshotReport};
 use crate::segment::{Log, LogCounts, SegmentEntry};
 use crate::snapshot::SnapshotWriter;
 use crate::storage::Storage;
+use crate::sync::{Condvar, Mutex, MutexGuard, sleep};
 
 /// Most segments, so that files are left for snapshots.
 const SEGMENTS_MAX: usize = FILES_MAX - 1024;
@@ -305,7 +306,7 @@ impl Journal {
         let mut turn = Turn::new(self, log);
         if !self.options.commit_delay.is_zero() {
             drop(state);
-            std::thread::sleep(self.options.commit_delay);
+            sleep(self.options.commit_delay);
             state = self.lock();
         }
         let next = state.pending.next();

@@ -63,7 +63,7 @@ impl From<io::Error> for Fault {
     }
 }
 
-type Decide = Box<dyn FnMut(Call, &Path) -> Option<Fault> + Send>;
+type Decide = Arc<dyn Fn(Call, &Path) -> Option<Fault> + Send + Sync>;
 
 /// A disk in memory with the directory `/`. Clones are the same disk.
 #[derive(Clone)]
@@ -216,9 +216,16 @@ impl SimDisk {
         moments
     }
 
-    /// Asks before each call whether and how it fails. The disk may be looked at meanwhile.
-    pub fn fail_with<F: Into<Fault>>(&self, mut decide: impl FnMut(Call, &Path) -> Option<F> + Send + 'static) {
-        self.state().decide = Some(Box::new(move |call, path| decide(call, path).map(Into::into)));
+    /// Asks before each call whether and how it fails. The disk may be looked at meanwhile; calls that are made meanwhile
+    /// are not asked about.
+    pub fn fail_with<F: Into<Fault>>(&self, decide: impl FnMut(Call, &Path) -> Option<F> + Send + 'static) {
+        let decide = Mutex::new(decide);
+        self.fail_each_with(move |call, path| decide.try_lock().ok().and_then(|mut decide| decide(call, path)));
+    }
+
+    /// As [`SimDisk::fail_with`], and asks about the calls of several threads at once.
+    pub fn fail_each_with<F: Into<Fault>>(&self, decide: impl Fn(Call, &Path) -> Option<F> + Send + Sync + 'static) {
+        self.state().decide = Some(Arc::new(move |call, path| decide(call, path).map(Into::into)));
     }
 
     /// No call fails from now on.
@@ -350,17 +357,14 @@ impl SimDisk {
         if state.changes_max.is_some_and(|max| state.changes > max) {
             return Err(io::Error::other("the machine is off"));
         }
-        let Some(mut decide) = state.decide.take() else {
+        let Some(decide) = state.decide.clone() else {
             return Ok((state, None));
         };
         // The lock is open while the test decides, so that it may look at the disk.
         drop(state);
-        let fault = decide(call, path);
-        let mut state = self.state();
-        state.decide.get_or_insert(decide);
-        match fault {
+        match decide(call, path) {
             Some(Fault::Error(error)) => Err(error),
-            fault => Ok((state, fault)),
+            fault => Ok((self.state(), fault)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the tests of the journal share: a disk in memory that can crash, fail and fill up, and a replay that collects.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use backhaul_journal::{Error, Journal, Lock, Lsn, Options, Preallocate, Replay, ReplayError, Report};
@@ -103,4 +104,24 @@ pub(crate) fn try_open(disk: &SimDisk, options: Options) -> Result<(Journal, Rep
 
 pub(crate) fn open(disk: &SimDisk, options: Options) -> (Journal, Report, Collected) {
     try_open(disk, options).expect("the journal opens")
+}
+
+/// A record that says how far a writer has come; more bytes may follow.
+pub(crate) fn encode(writer: u64, round: u64) -> Vec<u8> {
+    [writer.to_le_bytes(), round.to_le_bytes()].concat()
+}
+
+/// The table that a replay makes. A record may come again whose effect the snapshot has; it never goes back further.
+pub(crate) fn rebuild(collected: &Collected) -> BTreeMap<u64, u64> {
+    let mut table = BTreeMap::new();
+    let number = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let decode = |bytes: &[u8]| (number(bytes, 0), number(bytes, 8));
+    table.extend(collected.snapshot.iter().map(|bytes| decode(bytes)));
+    for (_, bytes) in &collected.records {
+        let (writer, round) = decode(bytes);
+        let known = table.get(&writer).copied().unwrap_or(0);
+        assert!(round <= known + 1, "round {} of writer {writer} is missing", known + 1);
+        table.insert(writer, known.max(round));
+    }
+    table
 }
