@@ -394,9 +394,9 @@ fn a_fact_from_before_an_operation_neither_changes_it_nor_commits_its_batch() {
         at_ms: 5,
         event,
     };
-    table.apply(fact(event), 7).unwrap();
+    assert_eq!(table.apply(fact(event), 7), Ok(()));
     let before = table.find(id(1)).cloned();
-    table.apply(fact(Event::Started), 6).unwrap();
+    assert_eq!(table.apply(fact(Event::Started), 6), Ok(()));
     assert_eq!(table.find(id(1)).cloned(), before);
     table.reopened(NOW);
     assert_eq!(table.len(), 0, "it was never accepted");
