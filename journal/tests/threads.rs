@@ -11,7 +11,9 @@ use backhaul_journal::{Journal, Options, SnapshotWriter, Urgency};
 use crate::support::{Call, Fault, Unsynced, crash, encode, new_disk, open, read, rebuild, small};
 
 const WRITERS: usize = 6;
+/// So many at least, and more while not all threads have come to write.
 const CUTS: usize = 60;
+const CUTS_MAX: usize = 100_000;
 
 /// How far each writer has come, as an application would keep it: the lock is held while a record is appended.
 #[derive(Default)]
@@ -75,7 +77,8 @@ fn power_cuts_among_writers_and_checkpoints_lose_nothing_acknowledged() {
             }
         });
         let _ends = Ends(&done);
-        for cut in 0..CUTS {
+        let all_write = || acknowledged.iter().all(|round| round.load(Ordering::SeqCst) > 0);
+        for cut in (0..CUTS_MAX).take_while(|cut| *cut < CUTS || !all_write()) {
             let before: Vec<u64> = acknowledged.iter().map(|round| round.load(Ordering::SeqCst)).collect();
             let crashed = crash(&disk, if cut % 2 == 0 { Unsynced::Lost } else { Unsynced::Kept });
             let (_, collected) = read(&crashed).unwrap_or_else(|error| panic!("after {before:?}: {error:?}"));
@@ -117,7 +120,8 @@ fn readers_beside_a_busy_writer_never_see_damage() {
             }
         });
         let _ends = Ends(&done);
-        for _ in 0..CUTS {
+        let has_written = || journal.stats().checkpoints > 0;
+        for _ in (0..CUTS_MAX).take_while(|cut| *cut < CUTS || !has_written()) {
             match read(&disk) {
                 Ok((_, collected)) => drop(rebuild(&collected)),
                 Err(backhaul_journal::Error::Changing(_)) => {}
