@@ -13,6 +13,7 @@ use crate::replay::Replay;
 use crate::report::Report;
 use crate::reserve::Reserve;
 use crate::segment::Log;
+use crate::steps;
 use crate::sync::{Condvar, Mutex};
 use crate::writer::{Journal, State, Stats};
 
@@ -52,7 +53,7 @@ pub(crate) fn open(
     check_writable(scan.report.next.0)?;
     check_writable(scan.segments.last().map_or(0, |entry| entry.seq))?;
     let mut log = log(&directory, &layout, &scan, id, options)?;
-    for name in &layout.temporaries {
+    for name in layout.temporaries.iter().filter(|_| steps::is_taken("removal of leftovers")) {
         let path = directory.path.join(name);
         directory.storage.remove(&path).map_err(Error::io("remove", &path))?;
     }
@@ -81,7 +82,8 @@ fn take_over(layout: &Layout, scan: Scan, log: &mut Log) -> Result<(State, Repor
     let mut segments = scan.segments;
     let mut unproven = scan.unproven;
     let mut segments_since_snapshot = report.segments.len();
-    if report.created || !unproven.is_empty() {
+    let unvouched = !unproven.is_empty() && steps::is_taken("copy of the unproven tail");
+    if report.created || unvouched {
         report.relogged = unproven.records();
         segments.push(log.rotate(&mut unproven)?);
         segments_since_snapshot += 1;
@@ -157,6 +159,9 @@ pub(crate) fn sync_parent(directory: &Directory) -> Result<(), Error> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
+    if !steps::is_taken("sync of the directory above a new journal") {
+        return Ok(());
+    }
     directory
         .storage
         .sync_directory(parent)

@@ -9,13 +9,14 @@
 use crate::directory::{Directory, Layout, segment_name};
 use crate::error::{Corruption, Error};
 use crate::format::{FILE_HEADER_BYTES, FIRST_LSN, FileHeader, GROUP_BYTES_MAX};
-use crate::frame::{FrameKind, records};
+use crate::frame::{FrameHeader, FrameKind, records};
 use crate::group::Group;
 use crate::reader::{Found, Frame, FrameReader};
 use crate::replay::{Lsn, Replay};
 use crate::report::{Report, SegmentReport, Tail};
 use crate::segment::SegmentEntry;
 use crate::snapshot;
+use crate::steps;
 
 /// Everything that reading a journal brings to light.
 pub(crate) struct Scan {
@@ -243,16 +244,17 @@ impl<'r> Walk<'r> {
 
     /// Decides what a place without a frame is.
     fn why_not_torn(&mut self, reader: &mut FrameReader, offset: u64, limit: Option<u64>) -> Result<End, Error> {
-        if limit.is_some() {
+        if limit.is_some() && steps::is_taken("proof by a later segment") {
             return Ok(End::Damage(
                 "no frame, although a later segment proves that there was one",
             ));
         }
-        if self.lsn < self.reach {
+        if self.lsn < self.reach && steps::is_taken("proof by a snapshot") {
             return Ok(End::Damage("no frame, although a snapshot proves that there was one"));
         }
         let lsn = self.lsn;
-        if reader.find_header(offset, |header| header.durable_lsn > lsn)?.is_none() {
+        let proves = |header: &FrameHeader| header.durable_lsn > lsn || !steps::is_taken("proof by a durable LSN only");
+        if !steps::is_taken("proof by a later frame") || reader.find_header(offset, proves)?.is_none() {
             return Ok(End::Torn);
         }
         // Beside a live writer, the frame may have come between the two looks.

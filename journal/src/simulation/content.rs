@@ -1,6 +1,7 @@
 //! One file's bytes: as programs see them, and what a power cut may leave of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::choices::Choices;
@@ -18,6 +19,18 @@ pub(super) enum Mood {
     AllLost,
     /// Everything is there.
     AllKept,
+    /// Most matters are kept, so that one that is not stands among many that are.
+    MostlyKept,
+    /// Most matters are lost.
+    MostlyLost,
+}
+
+/// What a mood makes of one matter.
+pub(super) enum Fate {
+    Lost,
+    Kept,
+    /// One of the possibilities, each as likely.
+    Any,
 }
 
 impl Mood {
@@ -28,21 +41,37 @@ impl Mood {
         match choices.below(8) {
             0 => Self::AllLost,
             1 => Self::AllKept,
+            2 => Self::MostlyLost,
+            3 | 4 => Self::MostlyKept,
             _ => Self::Mixed,
         }
     }
+
+    pub(super) fn decide(self, choices: &mut Choices) -> Fate {
+        match self {
+            Self::Mixed => Fate::Any,
+            Self::AllLost => Fate::Lost,
+            Self::AllKept => Fate::Kept,
+            Self::MostlyKept if choices.below(8) > 0 => Fate::Kept,
+            Self::MostlyLost if choices.below(8) > 0 => Fate::Lost,
+            Self::MostlyKept | Self::MostlyLost => Fate::Any,
+        }
+    }
 }
+
+/// What each sector held after each of the writes to it.
+type Versions = BTreeMap<usize, Vec<Box<[u8]>>>;
 
 #[derive(Clone, Debug)]
 pub(super) struct Content {
     live: Arc<Vec<u8>>,
     durable: Arc<Vec<u8>>,
-    /// By number, what each sector held after each write since the last sync.
-    unsynced: BTreeMap<usize, Vec<Box<[u8]>>>,
+    /// Writes since the last sync: where, and what.
+    unsynced: Vec<(usize, Box<[u8]>)>,
     /// Lengths since the last sync.
     lengths: Vec<usize>,
-    /// Sectors that a failed sync counted as clean: no later sync writes them.
-    forgotten: BTreeSet<usize>,
+    /// Sectors that a failed sync counted as clean, with what was written to them: no later sync writes them.
+    forgotten: Versions,
     pub(super) reserved_bytes: usize,
     sector_bytes: usize,
 }
@@ -54,14 +83,17 @@ impl Content {
 
     /// Bytes that are all durable.
     pub(super) fn settled(bytes: Vec<u8>, sector_bytes: usize) -> Self {
-        let bytes = Arc::new(bytes);
+        Self::settled_at(&Arc::new(bytes), 0, sector_bytes)
+    }
+
+    fn settled_at(bytes: &Arc<Vec<u8>>, reserved_bytes: usize, sector_bytes: usize) -> Self {
         Self {
-            live: Arc::clone(&bytes),
-            durable: bytes,
-            unsynced: BTreeMap::new(),
+            live: Arc::clone(bytes),
+            durable: Arc::clone(bytes),
+            unsynced: Vec::new(),
             lengths: Vec::new(),
-            forgotten: BTreeSet::new(),
-            reserved_bytes: 0,
+            forgotten: BTreeMap::new(),
+            reserved_bytes,
             sector_bytes,
         }
     }
@@ -71,15 +103,17 @@ impl Content {
     }
 
     pub(super) fn write(&mut self, bytes: &[u8], offset: usize) {
-        let end = offset + bytes.len();
         if bytes.is_empty() {
             return;
         }
-        if end > self.live.len() {
-            self.set_len(end);
+        let end = offset + bytes.len();
+        let live = Arc::make_mut(&mut self.live);
+        if end > live.len() {
+            live.resize(end, 0);
+            self.lengths.push(end);
         }
-        Arc::make_mut(&mut self.live)[offset..end].copy_from_slice(bytes);
-        self.note_sectors(offset, end);
+        live[offset..end].copy_from_slice(bytes);
+        self.note(offset, bytes);
     }
 
     pub(super) fn set_len(&mut self, len: usize) {
@@ -89,58 +123,81 @@ impl Content {
         }
         Arc::make_mut(&mut self.live).resize(len, 0);
         self.lengths.push(len);
-        if len < old {
-            // What was cut off reads as zeros where the file grows again.
-            self.note_sectors(len, old.min(len.next_multiple_of(self.sector_bytes)));
-            let first_gone = len.div_ceil(self.sector_bytes);
-            self.unsynced.retain(|number, _| *number < first_gone);
-            let durable_sectors = self.durable.len().div_ceil(self.sector_bytes);
-            for number in first_gone..durable_sectors {
-                self.note(number);
+        // What was cut off reads as zeros where the file grows again.
+        let end = old.max(self.durable.len());
+        if len < end {
+            self.note(len, &vec![0; end - len]);
+        }
+    }
+
+    fn note(&mut self, offset: usize, bytes: &[u8]) {
+        self.unsynced.push((offset, bytes.into()));
+        if !self.forgotten.is_empty() {
+            let sectors = self.sectors(offset, bytes.len());
+            self.forgotten.retain(|number, _| !sectors.contains(number));
+        }
+    }
+
+    fn sectors(&self, offset: usize, len: usize) -> Range<usize> {
+        offset / self.sector_bytes..(offset + len).div_ceil(self.sector_bytes)
+    }
+
+    /// Every version of the sectors that were written since the last sync.
+    fn versions(&self) -> Versions {
+        let mut versions = Versions::new();
+        for (offset, bytes) in &self.unsynced {
+            for number in self.sectors(*offset, bytes.len()) {
+                let start = number * self.sector_bytes;
+                let of_sector = versions.entry(number).or_default();
+                let mut sector = of_sector.last().cloned().unwrap_or_else(|| {
+                    // A failed sync may have been here: what programs read is what they wrote.
+                    let mut sector = vec![0; self.sector_bytes].into_boxed_slice();
+                    let forgotten = self.forgotten.get(&number).and_then(|versions| versions.last());
+                    match forgotten {
+                        Some(forgotten) => sector.copy_from_slice(forgotten),
+                        None => copy_sector(&self.durable, start, &mut sector),
+                    }
+                    sector
+                });
+                let (from, to) = (start.max(*offset), (start + self.sector_bytes).min(offset + bytes.len()));
+                sector[from - start..to - start].copy_from_slice(&bytes[from - offset..to - offset]);
+                if of_sector.len() == VERSIONS_MAX {
+                    of_sector.remove(1);
+                }
+                of_sector.push(sector);
             }
         }
-    }
-
-    fn note_sectors(&mut self, start: usize, end: usize) {
-        for number in start / self.sector_bytes..end.div_ceil(self.sector_bytes) {
-            self.note(number);
-        }
-    }
-
-    /// Remembers what a sector holds now.
-    fn note(&mut self, number: usize) {
-        let mut sector = vec![0; self.sector_bytes].into_boxed_slice();
-        copy_sector(&self.live, number * self.sector_bytes, &mut sector);
-        let versions = self.unsynced.entry(number).or_default();
-        if versions.len() == VERSIONS_MAX {
-            versions.remove(1);
-        }
-        versions.push(sector);
-        self.forgotten.remove(&number);
+        versions
     }
 
     pub(super) fn sync(&mut self) {
-        let unsynced = std::mem::take(&mut self.unsynced);
+        self.lengths.clear();
+        if self.forgotten.is_empty() {
+            self.unsynced.clear();
+            self.durable = Arc::clone(&self.live);
+            return;
+        }
         let durable = Arc::make_mut(&mut self.durable);
         durable.resize(self.live.len(), 0);
-        for (number, versions) in unsynced {
-            if let Some(sector) = versions.last() {
-                paste_sector(durable, number * self.sector_bytes, sector);
+        for (offset, bytes) in std::mem::take(&mut self.unsynced) {
+            let start = offset / self.sector_bytes * self.sector_bytes;
+            let end = (offset + bytes.len()).next_multiple_of(self.sector_bytes).min(self.live.len());
+            if start < end {
+                durable[start..end].copy_from_slice(&self.live[start..end]);
             }
         }
-        self.lengths.clear();
     }
 
     /// A sync that fails and counts the pages as clean: programs read the new content until the power goes.
     pub(super) fn sync_and_lose(&mut self) {
-        self.forgotten.extend(std::mem::take(&mut self.unsynced).into_keys());
+        let mut versions = self.versions();
+        self.unsynced.clear();
+        self.forgotten.append(&mut versions);
     }
 
     /// A sync that fails and brings the old content back.
     pub(super) fn sync_and_revert(&mut self) {
-        self.live = Arc::clone(&self.durable);
-        self.unsynced.clear();
-        self.lengths.clear();
+        *self = Self::settled_at(&self.durable, self.reserved_bytes, self.sector_bytes);
     }
 
     /// Whether a power cut has something to decide here.
@@ -153,35 +210,29 @@ impl Content {
         if self.is_settled() || mood == Mood::AllLost {
             return Self::settled_at(&self.durable, self.reserved_bytes, self.sector_bytes);
         }
-        let len = match mood {
-            Mood::Mixed => self.choose_len(choices),
-            Mood::AllLost | Mood::AllKept => self.live.len(),
+        let len = match mood.decide(choices) {
+            Fate::Lost => self.durable.len(),
+            Fate::Kept => self.live.len(),
+            Fate::Any => self.choose_len(choices),
         };
         let mut bytes = (*self.durable).clone();
         bytes.resize(bytes.len().max(len), 0);
-        for (&number, versions) in &self.unsynced {
-            if number * self.sector_bytes >= len {
+        let unsynced = self.versions();
+        // The disk may have had the data of a failed sync before it failed.
+        for (&number, versions) in self.forgotten.iter().chain(&unsynced) {
+            let start = number * self.sector_bytes;
+            if start >= len {
                 continue;
             }
-            match mood {
-                Mood::Mixed => self.choose_sector(number, versions, stale, &mut bytes, choices),
-                Mood::AllLost | Mood::AllKept => {
-                    if let Some(sector) = versions.last() {
-                        paste_sector(&mut bytes, number * self.sector_bytes, sector);
-                    }
-                }
+            match mood.decide(choices) {
+                Fate::Lost => {}
+                Fate::Kept if unsynced.contains_key(&number) => paste_last(&mut bytes, start, versions),
+                Fate::Kept => {}
+                Fate::Any => self.choose_sector(number, versions, stale, &mut bytes, choices),
             }
         }
         bytes.truncate(len);
         Self::settled_at(&Arc::new(bytes), self.reserved_bytes, self.sector_bytes)
-    }
-
-    fn settled_at(bytes: &Arc<Vec<u8>>, reserved_bytes: usize, sector_bytes: usize) -> Self {
-        let mut content = Self::new(sector_bytes);
-        content.live = Arc::clone(bytes);
-        content.durable = Arc::clone(bytes);
-        content.reserved_bytes = reserved_bytes;
-        content
     }
 
     fn choose_len(&self, choices: &mut Choices) -> usize {
@@ -246,6 +297,12 @@ fn copy_sector(bytes: &[u8], start: usize, sector: &mut [u8]) {
     let start = start.min(bytes.len());
     let end = (start + sector.len()).min(bytes.len());
     sector[..end - start].copy_from_slice(&bytes[start..end]);
+}
+
+fn paste_last(bytes: &mut [u8], start: usize, versions: &[Box<[u8]>]) {
+    if let Some(sector) = versions.last() {
+        paste_sector(bytes, start, sector);
+    }
 }
 
 /// Puts a sector, or the first half of one, in its place, as far as the file reaches.

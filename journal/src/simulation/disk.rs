@@ -12,6 +12,8 @@ use crate::storage::{FileSystem, Storage};
 
 /// Sector of most media, in bytes.
 const SECTOR_BYTES: usize = 512;
+/// How often in a row a call is tried again after an interruption; a test that goes on interrupting means an error.
+const INTERRUPTIONS_MAX: u32 = 100;
 /// Contents of removed files that may show up again where a file had nothing before.
 const STALE_MAX: usize = 4;
 
@@ -35,6 +37,8 @@ pub enum Call {
     Reserve,
 }
 
+const CALLS: usize = Call::Reserve as usize + 1;
+
 impl Call {
     /// Whether it may change what a power cut leaves.
     #[must_use]
@@ -46,12 +50,14 @@ impl Call {
 /// How a call fails.
 #[derive(Debug)]
 pub enum Fault {
-    /// With this error; nothing is done.
+    /// With this error; nothing is done. A call that is interrupted is tried again, as the storage trait promises, and
+    /// so is counted and asked about again.
     Error(io::Error),
     /// A write that does only so many bytes, at least 1.
     Short(usize),
     /// A sync that reports this error, after which the pages count as clean: programs read what they wrote, no later
-    /// sync writes it, and it goes with the power (ext4, XFS).
+    /// sync writes it, and it goes with the power unless the disk had it already (ext4, XFS). For a directory, as
+    /// [`Fault::Error`].
     SyncLoses(io::Error),
     /// A sync that reports this error and brings the old content back at once (btrfs).
     SyncReverts(io::Error),
@@ -71,7 +77,8 @@ pub struct SimDisk(Arc<Mutex<State>>);
 
 pub(super) struct State {
     pub(super) names: Names,
-    pub(super) files: BTreeMap<u64, Content>,
+    /// Shared with the disks that were copied from this one, until somebody writes.
+    pub(super) files: BTreeMap<u64, Arc<Content>>,
     pub(super) locked: BTreeSet<PathBuf>,
     pub(super) file_system: FileSystem,
     pub(super) write_bytes_max: usize,
@@ -79,7 +86,7 @@ pub(super) struct State {
     sector_bytes: usize,
     inodes: u64,
     stale: Vec<Arc<Vec<u8>>>,
-    calls: BTreeMap<Call, u64>,
+    calls: [u64; CALLS],
     changes: u64,
     changes_max: Option<u64>,
     moments: Option<Vec<SimDisk>>,
@@ -124,7 +131,7 @@ impl SimDisk {
             sector_bytes: sector_bytes.max(2),
             inodes: 0,
             stale: Vec::new(),
-            calls: BTreeMap::new(),
+            calls: [0; CALLS],
             changes: 0,
             changes_max: None,
             moments: None,
@@ -165,15 +172,16 @@ impl SimDisk {
         let mut files = BTreeMap::new();
         for (_, inode) in names.files() {
             if let Some(content) = state.files.get(&inode) {
-                files
-                    .entry(inode)
-                    .or_insert_with(|| content.after_power_cut(mood, removed, choices));
+                files.entry(inode).or_insert_with(|| match content.is_settled() {
+                    true => Arc::clone(content),
+                    false => Arc::new(content.after_power_cut(mood, removed, choices)),
+                });
             }
         }
         Self::of(&state, names, files)
     }
 
-    fn of(state: &State, names: Names, files: BTreeMap<u64, Content>) -> Self {
+    fn of(state: &State, names: Names, files: BTreeMap<u64, Arc<Content>>) -> Self {
         // File systems use the inodes of removed files again.
         let inodes = files.keys().next_back().copied().unwrap_or(0);
         let disk = Self::with_sectors(state.sector_bytes);
@@ -257,7 +265,7 @@ impl SimDisk {
     /// Calls of one kind so far, failed ones included.
     #[must_use]
     pub fn calls(&self, call: Call) -> u64 {
-        self.state().calls.get(&call).copied().unwrap_or(0)
+        self.state().calls[call as usize]
     }
 
     /// Calls so far that may change what a power cut leaves, failed ones included.
@@ -308,7 +316,7 @@ impl SimDisk {
         };
         state.names.put(path, Node::File(inode));
         let content = Content::settled(bytes.to_vec(), state.sector_bytes);
-        state.files.insert(inode, content);
+        state.files.insert(inode, Arc::new(content));
     }
 
     /// Puts a directory there, durable, as if it had always been; those above it as well.
@@ -345,15 +353,18 @@ impl SimDisk {
     /// Counts a call and fails it where that is due; `Err` of the outer result ends the call, the inner fault changes
     /// how it is done.
     pub(super) fn enter(&self, call: Call, path: &Path) -> io::Result<(MutexGuard<'_, State>, Option<Fault>)> {
-        let mut state = self.state();
-        *state.calls.entry(call).or_default() += 1;
-        if call.is_change() {
-            if state.moments.is_some() {
-                let moment = Self::of(&state, state.names.clone(), state.files.clone());
-                state.moments.get_or_insert_default().push(moment);
+        for _ in 0..INTERRUPTIONS_MAX {
+            match self.enter_once(call, path) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                answer => return answer,
             }
-            state.changes += 1;
         }
+        Err(io::ErrorKind::Interrupted.into())
+    }
+
+    fn enter_once(&self, call: Call, path: &Path) -> io::Result<(MutexGuard<'_, State>, Option<Fault>)> {
+        let mut state = self.state();
+        state.count(call);
         if state.changes_max.is_some_and(|max| state.changes > max) {
             return Err(io::Error::other("the machine is off"));
         }
@@ -364,12 +375,25 @@ impl SimDisk {
         drop(state);
         match decide(call, path) {
             Some(Fault::Error(error)) => Err(error),
+            Some(Fault::SyncLoses(error) | Fault::SyncReverts(error)) if call != Call::Sync => Err(error),
             fault => Ok((self.state(), fault)),
         }
     }
 }
 
 impl State {
+    fn count(&mut self, call: Call) {
+        self.calls[call as usize] += 1;
+        if !call.is_change() {
+            return;
+        }
+        if self.moments.is_some() {
+            let moment = SimDisk::of(self, self.names.clone(), self.files.clone());
+            self.moments.get_or_insert_default().push(moment);
+        }
+        self.changes += 1;
+    }
+
     pub(super) fn new_inode(&mut self) -> u64 {
         self.inodes += 1;
         self.inodes
@@ -377,7 +401,7 @@ impl State {
 
     pub(super) fn add_file(&mut self, path: &Path) -> u64 {
         let inode = self.new_inode();
-        self.files.insert(inode, Content::new(self.sector_bytes));
+        self.files.insert(inode, Arc::new(Content::new(self.sector_bytes)));
         self.names.make(path, Node::File(inode));
         inode
     }
@@ -427,10 +451,12 @@ impl State {
     }
 
     pub(super) fn content(&self, inode: u64) -> io::Result<&Content> {
-        self.files.get(&inode).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let content = self.files.get(&inode);
+        content.map(|content| &**content).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     pub(super) fn content_mut(&mut self, inode: u64) -> io::Result<&mut Content> {
-        self.files.get_mut(&inode).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let content = self.files.get_mut(&inode).map(Arc::make_mut);
+        content.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
