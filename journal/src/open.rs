@@ -53,7 +53,11 @@ pub(crate) fn open(
     check_writable(scan.report.next.0)?;
     check_writable(scan.segments.last().map_or(0, |entry| entry.seq))?;
     let mut log = log(&directory, &layout, &scan, id, options)?;
-    for name in layout.temporaries.iter().filter(|_| steps::is_taken("removal of leftovers")) {
+    for name in layout
+        .temporaries
+        .iter()
+        .filter(|_| steps::is_taken("removal of leftovers"))
+    {
         let path = directory.path.join(name);
         directory.storage.remove(&path).map_err(Error::io("remove", &path))?;
     }

@@ -159,7 +159,10 @@ impl Content {
                     }
                     sector
                 });
-                let (from, to) = (start.max(*offset), (start + self.sector_bytes).min(offset + bytes.len()));
+                let (from, to) = (
+                    start.max(*offset),
+                    (start + self.sector_bytes).min(offset + bytes.len()),
+                );
                 sector[from - start..to - start].copy_from_slice(&bytes[from - offset..to - offset]);
                 if of_sector.len() == VERSIONS_MAX {
                     of_sector.remove(1);
@@ -181,7 +184,9 @@ impl Content {
         durable.resize(self.live.len(), 0);
         for (offset, bytes) in std::mem::take(&mut self.unsynced) {
             let start = offset / self.sector_bytes * self.sector_bytes;
-            let end = (offset + bytes.len()).next_multiple_of(self.sector_bytes).min(self.live.len());
+            let end = (offset + bytes.len())
+                .next_multiple_of(self.sector_bytes)
+                .min(self.live.len());
             if start < end {
                 durable[start..end].copy_from_slice(&self.live[start..end]);
             }

@@ -452,7 +452,9 @@ impl State {
 
     pub(super) fn content(&self, inode: u64) -> io::Result<&Content> {
         let content = self.files.get(&inode);
-        content.map(|content| &**content).ok_or_else(|| io::ErrorKind::NotFound.into())
+        content
+            .map(|content| &**content)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     pub(super) fn content_mut(&mut self, inode: u64) -> io::Result<&mut Content> {

@@ -60,7 +60,9 @@ impl Names {
         if front != "/" {
             front.push("/");
         }
-        let from = self.live.range::<OsStr, _>((Bound::Excluded(&*front), Bound::Unbounded));
+        let from = self
+            .live
+            .range::<OsStr, _>((Bound::Excluded(&*front), Bound::Unbounded));
         let len = front.len();
         from.take_while(move |(path, _)| path.as_bytes().starts_with(front.as_bytes()))
             .filter(move |(path, _)| !path.as_bytes()[len..].contains(&b'/'))
@@ -210,7 +212,9 @@ impl Change {
     /// directory and what is in it.
     fn rests_on(&self, earlier: &Self) -> bool {
         self.goes_on_from(earlier)
-            || self.meets(earlier, |mine, other| mine.starts_with(other) || other.starts_with(mine))
+            || self.meets(earlier, |mine, other| {
+                mine.starts_with(other) || other.starts_with(mine)
+            })
     }
 
     /// Whether an earlier change speaks of the same name or of the same file.

@@ -116,7 +116,10 @@ fn a_power_cut_at_any_moment_of_a_script_loses_nothing_promised() {
     let (counts, exhausted) = total.into_inner().unwrap();
     figure(&format!(
         "power cuts at every moment of {} scripts: {} disks judged, {} of them from a crash inside a recovery; {exhausted} of {} moments in every outcome",
-        SCRIPTS.len(), counts.images, counts.inside_recovery, moments.len()
+        SCRIPTS.len(),
+        counts.images,
+        counts.inside_recovery,
+        moments.len()
     ));
 }
 

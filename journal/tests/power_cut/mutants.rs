@@ -114,7 +114,10 @@ fn every_step_that_is_left_out_is_missed() {
     eprintln!("{missed:#?}");
     let unseen: Vec<_> = missed.iter().filter(|(_, by)| by.is_none()).collect();
     assert!(unseen.is_empty(), "nobody missed {unseen:?}");
-    figure(&format!("of the journal's {} steps that were left out, all were missed", STEPS.len()));
+    figure(&format!(
+        "of the journal's {} steps that were left out, all were missed",
+        STEPS.len()
+    ));
 }
 
 #[test]
@@ -124,7 +127,10 @@ fn the_list_of_steps_is_that_of_the_sources() {
         let path = entry.unwrap().path();
         if path.is_file() {
             let text = std::fs::read_to_string(&path).unwrap();
-            let names = text.split("is_taken(\"").skip(1).filter_map(|rest| rest.split('"').next());
+            let names = text
+                .split("is_taken(\"")
+                .skip(1)
+                .filter_map(|rest| rest.split('"').next());
             found.extend(names.map(str::to_owned));
         }
     }

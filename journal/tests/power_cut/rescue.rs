@@ -14,7 +14,13 @@ const PARTS_BYTES: usize = (16 << 20) + (1 << 18);
 /// A copy is whole or is refused, whatever a power cut leaves of it; and whole once the salvage has returned.
 pub(crate) fn crash_during_salvage(drawn: usize) -> u64 {
     let mut life = Life::new(Preallocate::None, 64, false);
-    for op in [Op::Append(2, 20), Op::Sync, Op::Checkpoint(1), Op::Append(3, 100), Op::Close] {
+    for op in [
+        Op::Append(2, 20),
+        Op::Sync,
+        Op::Checkpoint(1),
+        Op::Append(3, 100),
+        Op::Close,
+    ] {
         life.apply(op);
     }
     let disk = life.disk.lose_unsynced();
@@ -65,7 +71,11 @@ pub(crate) fn crash_during_large_checkpoint(drawn: usize) -> u64 {
     assert!(is_last);
     let parts = |disk: &SimDisk| -> Vec<PathBuf> {
         let names = disk.names(&directory());
-        names.iter().filter(|name| name.ends_with(".snap")).map(PathBuf::from).collect()
+        names
+            .iter()
+            .filter(|name| name.ends_with(".snap"))
+            .map(PathBuf::from)
+            .collect()
     };
     assert_eq!(parts(&disk).len(), 2);
     let mut images = 0;

@@ -161,7 +161,11 @@ impl Synced {
             damages.extend((0..sectors).map(|from| Damage::Misdirect { from, to: sector }));
         }
         if path == self.last {
-            for (from, to) in self.frames.iter().flat_map(|from| self.frames.iter().map(move |to| (from, to))) {
+            for (from, to) in self
+                .frames
+                .iter()
+                .flat_map(|from| self.frames.iter().map(move |to| (from, to)))
+            {
                 damages.push(Damage::Move {
                     from: from.0,
                     to: to.0,
@@ -242,7 +246,13 @@ impl Synced {
             return;
         }
         // A file that was cut between two frames, and was made without a length to keep, looks shorter.
-        let says_so = matches!(report.tail, Tail::Torn { maybe_acknowledged: true, .. });
+        let says_so = matches!(
+            report.tail,
+            Tail::Torn {
+                maybe_acknowledged: true,
+                ..
+            }
+        );
         assert!(says_so || matches!(damage, Damage::Cut(_)), "{:?}", report.tail);
         tally.torn += 1;
     }
