@@ -227,9 +227,10 @@ impl Journal {
             write(&mut writer)?;
             // The state may hold the effect of records appended while it was written. Were they lost in a crash, their
             // numbers would be given to other records, which the snapshot would then seem to contain.
-            let reach = match steps::is_taken("sync of the log before a snapshot's end") {
-                true => self.sync_all()?,
-                false => self.lock().pending.next(),
+            let reach = if steps::is_taken("sync of the log before a snapshot's end") {
+                self.sync_all()?
+            } else {
+                self.lock().pending.next()
             };
             let report = writer.finish(reach)?;
             self.lock().adopt(report, bytes_before);
@@ -446,7 +447,6 @@ impl Drop for Turn<'_> {
             state.log = Some(log);
         }
         match std::mem::replace(&mut self.outcome, Outcome::Idle) {
-            Outcome::Idle => {}
             Outcome::Committed(made) => {
                 state.durable = self.group.next();
                 state.bytes_since_snapshot += self.group.len_bytes() as u64;
@@ -458,7 +458,7 @@ impl Drop for Turn<'_> {
                 }
             }
             Outcome::Failed(error) if steps::is_taken("poisoning") => state.poison(error),
-            Outcome::Failed(_) => {}
+            Outcome::Idle | Outcome::Failed(_) => {}
             Outcome::Panicked => state.poison(Error::Panicked(self.journal.directory.path.clone())),
         }
         drop(state);

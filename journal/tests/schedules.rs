@@ -7,7 +7,7 @@
 //!
 //! - `BACKHAUL_SCHEDULES`: schedules for each test, 10,000 where it is not set. One half is drawn evenly, the other with
 //!   few changes of thread, at places drawn by chance (PCT).
-//! - `BACKHAUL_SEED`: what they are drawn from, 1 where it is not set.
+//! - `BACKHAUL_TEST_SEED`: what they are drawn from, 1 where it is not set.
 //! - `BACKHAUL_REPLAY`: one schedule, as a failure prints it, in place of all these.
 //!
 //! Nothing here needs a model of weak memory: the journal shares its state under one lock and has no atomics.
@@ -481,7 +481,7 @@ fn run<F: Fn() + Send + Sync + 'static>(test: F) -> usize {
         return Runner::new(ReplayScheduler::new_from_encoded(schedule.trim()), config).run(test);
     }
     let number = |name, otherwise| env::var(name).map_or(otherwise, |text| text.parse().expect(name));
-    let (seed, schedules) = (number("BACKHAUL_SEED", 1), number("BACKHAUL_SCHEDULES", 10_000));
+    let (seed, schedules) = (number("BACKHAUL_TEST_SEED", 1), number("BACKHAUL_SCHEDULES", 10_000));
     let half = usize::try_from(schedules).unwrap().div_ceil(2);
     let test = Arc::new(test);
     let even = Arc::clone(&test);

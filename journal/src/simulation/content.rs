@@ -49,12 +49,11 @@ impl Mood {
 
     pub(super) fn decide(self, choices: &mut Choices) -> Fate {
         match self {
-            Self::Mixed => Fate::Any,
             Self::AllLost => Fate::Lost,
             Self::AllKept => Fate::Kept,
             Self::MostlyKept if choices.below(8) > 0 => Fate::Kept,
             Self::MostlyLost if choices.below(8) > 0 => Fate::Lost,
-            Self::MostlyKept | Self::MostlyLost => Fate::Any,
+            Self::Mixed | Self::MostlyKept | Self::MostlyLost => Fate::Any,
         }
     }
 }
@@ -230,9 +229,8 @@ impl Content {
                 continue;
             }
             match mood.decide(choices) {
-                Fate::Lost => {}
                 Fate::Kept if unsynced.contains_key(&number) => paste_last(&mut bytes, start, versions),
-                Fate::Kept => {}
+                Fate::Kept | Fate::Lost => {}
                 Fate::Any => self.choose_sector(number, versions, stale, &mut bytes, choices),
             }
         }

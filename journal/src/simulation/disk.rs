@@ -172,9 +172,12 @@ impl SimDisk {
         let mut files = BTreeMap::new();
         for (_, inode) in names.files() {
             if let Some(content) = state.files.get(&inode) {
-                files.entry(inode).or_insert_with(|| match content.is_settled() {
-                    true => Arc::clone(content),
-                    false => Arc::new(content.after_power_cut(mood, removed, choices)),
+                files.entry(inode).or_insert_with(|| {
+                    if content.is_settled() {
+                        Arc::clone(content)
+                    } else {
+                        Arc::new(content.after_power_cut(mood, removed, choices))
+                    }
                 });
             }
         }

@@ -137,7 +137,7 @@ impl Model {
         }
         let left: Vec<String> = disk.names(&directory());
         assert!(
-            !left.iter().any(|name| name.ends_with(".tmp")),
+            !left.iter().any(|name| name.rsplit('.').next() == Some("tmp")),
             "left behind by the open: {left:?}"
         );
         let recovered = usize::try_from(report.next.0).unwrap() - 1;

@@ -111,7 +111,6 @@ fn every_step_that_is_left_out_is_missed() {
         None => assert_eq!(first_to_miss(), None, "see the other tests"),
     });
     let missed = missed.into_inner().unwrap();
-    eprintln!("{missed:#?}");
     let unseen: Vec<_> = missed.iter().filter(|(_, by)| by.is_none()).collect();
     assert!(unseen.is_empty(), "nobody missed {unseen:?}");
     figure(&format!(

@@ -73,7 +73,7 @@ pub(crate) fn crash_during_large_checkpoint(drawn: usize) -> u64 {
         let names = disk.names(&directory());
         names
             .iter()
-            .filter(|name| name.ends_with(".snap"))
+            .filter(|name| name.rsplit('.').next() == Some("snap"))
             .map(PathBuf::from)
             .collect()
     };

@@ -124,7 +124,7 @@ impl Synced {
         let mut frames: Vec<(usize, u64)> = Vec::new();
         dump(&disk.storage(), &directory(), &mut |entry| {
             let offset = usize::try_from(entry.offset_bytes).unwrap();
-            if last.ends_with(&entry.file) && frames.last().is_none_or(|(last, _)| *last != offset) {
+            if last.ends_with(entry.file) && frames.last().is_none_or(|(last, _)| *last != offset) {
                 frames.push((offset, entry.lsn.0));
             }
             ControlFlow::Continue(())
