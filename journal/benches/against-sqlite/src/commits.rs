@@ -18,8 +18,6 @@ const FRAME: [u8; 136] = [7; 136];
 /// Of the floor's file, as the journal makes its segments.
 const SEGMENT_BYTES: usize = 256 * 1024;
 const SEGMENT_HEADER_BYTES: usize = 64;
-/// Journal and floor take turns of so many records.
-const TURN_RECORDS: usize = 25;
 
 pub fn round(scratch: &Path, round: usize, time: Duration, figures: &mut Figures) {
     let directory = scratch.join(format!("commits-{round}"));
@@ -43,20 +41,20 @@ pub fn round(scratch: &Path, round: usize, time: Duration, figures: &mut Figures
     fs::remove_dir_all(&directory).expect("the scratch directory can be removed");
 }
 
-/// One thread: the journal and the bare disk, in turns so short that both meet the same disk.
+/// One thread: the journal and the bare disk in turns, record by record, so that both meet the same disk. Who goes first
+/// changes too.
 fn alone(directory: &Path, time: Duration, figures: &mut Figures) {
     let journal = open(directory);
     let mut floor = Floor::new(directory);
     let (mut in_journal, mut on_disk) = (Vec::new(), Vec::new());
     let end = Instant::now() + 2 * time;
     while Instant::now() < end {
-        for _ in 0..TURN_RECORDS {
-            in_journal.push(measure(|| commit(&journal)));
-        }
-        for _ in 0..TURN_RECORDS {
+        in_journal.push(measure(|| commit(&journal)));
+        for _ in 0..2 {
             let offset = floor.offset();
             on_disk.push(measure(|| floor.commit(offset)));
         }
+        in_journal.push(measure(|| commit(&journal)));
     }
     let (journal, floor) = (median(&mut in_journal), median(&mut on_disk));
     figures.add("floor: pwrite and fdatasync, p50", "us", None, floor * 1e6);
