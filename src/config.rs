@@ -33,6 +33,9 @@ pub struct Config {
     pub ca_bundle: Option<PathBuf>,
     /// The engine is there for one command only: its journal segments are small. `false` by default.
     pub is_short_lived: bool,
+    /// Bytes by which the journal grows before it is shortened, or four times its last snapshot, whichever is more; 1 MiB
+    /// by default.
+    pub checkpoint_bytes: u64,
     /// A damaged journal is salvaged instead of refused: what is intact becomes the journal, the damaged one is kept as
     /// `journal.corrupt-N`, and what the disk holds is checked before it is trusted. For devices that nobody attends;
     /// `false` by default.
@@ -84,6 +87,7 @@ impl Default for Config {
             roots: Vec::new(),
             ca_bundle: None,
             is_short_lived: false,
+            checkpoint_bytes: 1 << 20,
             salvage: false,
             allow_network_file_system: false,
         }

@@ -19,10 +19,13 @@ pub struct Options {
     pub group_bytes_max: u32,
     /// How long a commit waits for more records, so that fewer syncs wear the device. None by default.
     pub commit_delay: Duration,
+    /// Bytes of records after which [`Journal::checkpoint_due`](crate::Journal::checkpoint_due) asks for a checkpoint, or
+    /// four times the last snapshot, whichever is more; 1 MiB by default.
+    pub checkpoint_bytes: u64,
     /// Whether space for one segment and one snapshot is set aside for [`Urgency::Critical`] records on a full disk. On
     /// by default.
     pub reserve: bool,
-    /// The id of a journal that is being made, for tests that compare bytes. Random by default.
+    /// The id of a journal that is being made, where the application has its own source of ids. Random by default.
     pub journal_id: Option<[u8; 16]>,
 }
 
@@ -55,6 +58,7 @@ impl Default for Options {
             preallocate: Preallocate::Auto,
             group_bytes_max: 256 * 1024,
             commit_delay: Duration::ZERO,
+            checkpoint_bytes: 1 << 20,
             reserve: true,
             journal_id: None,
         }

@@ -4,6 +4,13 @@
 use std::cell::Cell;
 
 #[cfg(feature = "simulation")]
+use std::sync::OnceLock;
+
+/// The step that a whole test program leaves out, on all its threads.
+#[cfg(feature = "simulation")]
+static LEFT_OUT_EVERYWHERE: OnceLock<&'static str> = OnceLock::new();
+
+#[cfg(feature = "simulation")]
 thread_local! {
     static LEFT_OUT: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
@@ -20,7 +27,13 @@ pub const fn is_taken(_step: &'static str) -> bool {
 #[cfg(feature = "simulation")]
 #[must_use]
 pub fn is_taken(step: &'static str) -> bool {
-    LEFT_OUT.get() != Some(step)
+    LEFT_OUT.get() != Some(step) && LEFT_OUT_EVERYWHERE.get() != Some(&step)
+}
+
+/// Leaves one step out from now on, on all threads of this process. Only the first call counts.
+#[cfg(feature = "simulation")]
+pub fn leave_out_everywhere(step: &'static str) {
+    let _ = LEFT_OUT_EVERYWHERE.set(step);
 }
 
 /// Runs something on this thread with one step left out.

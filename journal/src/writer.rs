@@ -22,9 +22,6 @@ use crate::sync::{Condvar, Mutex, MutexGuard, sleep};
 const SEGMENTS_MAX: usize = FILES_MAX - 1024;
 /// A checkpoint is due beyond this many segments to replay.
 const SEGMENTS_DUE: usize = 512;
-/// A checkpoint is due beyond this many bytes to replay, or four times the last snapshot: then snapshots cost at most a
-/// quarter of what the log does.
-const BYTES_DUE: u64 = 1024 * 1024;
 
 /// A journal open for writing. All methods may be called from many threads at once.
 ///
@@ -188,13 +185,14 @@ impl Journal {
         Lsn(self.lock().durable)
     }
 
-    /// Whether the log has grown so much that a checkpoint is worth its bytes: beyond 1 MiB and four times the last
-    /// snapshot, or 512 segments.
+    /// Whether the log has grown so much that a checkpoint is worth its bytes: beyond
+    /// [`Options::checkpoint_bytes`] and four times the last snapshot, or 512 segments.
     #[must_use]
     pub fn checkpoint_due(&self) -> bool {
         let state = self.lock();
         let snapshot_bytes = state.snapshot.map_or(0, |snapshot| snapshot.bytes);
-        state.bytes_since_snapshot > BYTES_DUE.max(snapshot_bytes.saturating_mul(4))
+        // Four times, so that snapshots cost at most a quarter of what the log does.
+        state.bytes_since_snapshot > self.options.checkpoint_bytes.max(snapshot_bytes.saturating_mul(4))
             || state.segments_since_snapshot > SEGMENTS_DUE
     }
 

@@ -24,7 +24,7 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use backhaul_backends::{Backend, RateLimit, Registry, Throttle};
-use backhaul_journal::{Lock, Lsn, Replay, ReplayError};
+use backhaul_journal::{Lock, Lsn, Replay, ReplayError, steps};
 
 use self::core::{Core, Role, Room, Stored, Work};
 use crate::config::{Config, Layout};
@@ -82,7 +82,13 @@ impl Engine {
             limit: "open files (raise RLIMIT_NOFILE)",
             max: environment.open_files_max as u64,
         })?;
-        let mut options = backhaul_journal::Options::default();
+        let mut id = [0; 16];
+        environment.random.fill(&mut id);
+        let mut options = backhaul_journal::Options {
+            checkpoint_bytes: config.checkpoint_bytes,
+            journal_id: Some(id),
+            ..backhaul_journal::Options::default()
+        };
         if config.is_short_lived {
             options.first_segment_bytes = SHORT_LIVED_SEGMENT_BYTES;
         }
@@ -95,14 +101,16 @@ impl Engine {
             report.tail
         );
         // Names that were made when an earlier start was cut short may not be durable yet.
-        storage
-            .sync_directory(directory)
-            .map_err(|error| Error::io("sync", directory, error))?;
+        if steps::is_taken("sync of the state directory at the start") {
+            storage
+                .sync_directory(directory)
+                .map_err(|error| Error::io("sync", directory, error))?;
+        }
         let mut table = rebuilding.table;
         table.reopened(environment.clock.now());
         let vault = Vault::new(layout.vault(), environment.clone());
         // After a salvage, the secrets of operations whose creation was lost belong to what may be found again by hand.
-        if !table.is_salvaged() {
+        if !table.is_salvaged() && steps::is_taken("removal of secrets that nobody needs") {
             vault.sweep(|id| table.find(id).is_some())?;
         }
         let backends = throttled(backends, config.rate_max);
@@ -371,6 +379,7 @@ fn make_directories(storage: &Arc<dyn backhaul_journal::Storage>, directory: &Pa
         }
         return make_directory(storage, directory);
     }
+    let parent = parent.filter(|_| steps::is_taken("directory sync above a directory that is there"));
     match parent.map(|parent| storage.sync_directory(parent)) {
         // Who may not read the parent has not made a directory in it just before.
         Some(Err(error)) if error.kind() != io::ErrorKind::PermissionDenied => {

@@ -61,6 +61,13 @@ impl Mood {
 /// What each sector held after each of the writes to it.
 type Versions = BTreeMap<usize, Vec<Box<[u8]>>>;
 
+/// How much had been done to a file when a sync of it began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    writes: usize,
+    lengths: usize,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Content {
     live: Arc<Vec<u8>>,
@@ -172,7 +179,19 @@ impl Content {
         versions
     }
 
-    pub(super) fn sync(&mut self) {
+    /// The work so far, for a sync that begins now.
+    pub(super) fn mark(&self) -> Mark {
+        Mark {
+            writes: self.unsynced.len(),
+            lengths: self.lengths.len(),
+        }
+    }
+
+    /// Makes the work up to a mark durable.
+    pub(super) fn sync(&mut self, begun: Mark) {
+        if begun.writes < self.unsynced.len() && self.forgotten.is_empty() {
+            return self.sync_first(begun);
+        }
         self.lengths.clear();
         if self.forgotten.is_empty() {
             self.unsynced.clear();
@@ -188,6 +207,18 @@ impl Content {
                 .min(self.live.len());
             if start < end {
                 durable[start..end].copy_from_slice(&self.live[start..end]);
+            }
+        }
+    }
+
+    fn sync_first(&mut self, begun: Mark) {
+        let lengths: Vec<usize> = self.lengths.drain(..begun.lengths.min(self.lengths.len())).collect();
+        let durable = Arc::make_mut(&mut self.durable);
+        durable.resize(lengths.last().copied().unwrap_or(durable.len()), 0);
+        for (offset, bytes) in self.unsynced.drain(..begun.writes) {
+            let end = (offset + bytes.len()).min(durable.len());
+            if offset < end {
+                durable[offset..end].copy_from_slice(&bytes[..end - offset]);
             }
         }
     }

@@ -54,6 +54,8 @@ impl StorageFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        // What is written while the sync goes on need not be part of it.
+        let begun = self.disk.state().content(self.inode)?.mark();
         let (mut state, fault) = self.disk.enter(Call::Sync, &self.path)?;
         let content = state.content_mut(self.inode)?;
         match fault {
@@ -66,7 +68,7 @@ impl StorageFile for SimFile {
                 Err(error)
             }
             _ => {
-                content.sync();
+                content.sync(begun);
                 Ok(())
             }
         }

@@ -11,11 +11,11 @@ mod mutants;
 mod rescue;
 mod rot;
 mod scripts;
+#[path = "../support/trials.rs"]
+mod trials;
 
-use std::cell::Cell;
-use std::io::Write as _;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, Once};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use backhaul_journal::Preallocate;
 use backhaul_journal::simulation::Choices;
@@ -23,75 +23,10 @@ use backhaul_journal::simulation::Choices;
 use life::{Counts, live};
 use rot::{Damage, End, Synced, Tally};
 use scripts::{Bounds, SCRIPTS};
+use trials::{Quiet, Repeat, figure, in_parallel, number_from};
 
 /// Disks that random lives leave behind where the environment does not say otherwise.
-const IMAGES: u64 = 500_000;
-
-/// A line for the summary of the tests, which shows also where tests pass.
-fn figure(line: &str) {
-    let _ = writeln!(std::io::stderr(), "figure: {line}");
-}
-
-fn number_from(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
-}
-
-thread_local! {
-    /// Whether a panic on this thread is what a test is after.
-    static QUIET: Cell<bool> = const { Cell::new(false) };
-}
-
-/// While it lives, panics on this thread are not printed.
-struct Quiet;
-
-impl Quiet {
-    fn begin() -> Self {
-        static HOOK: Once = Once::new();
-        HOOK.call_once(|| {
-            let loud = std::panic::take_hook();
-            std::panic::set_hook(Box::new(move |panic| {
-                if !QUIET.get() {
-                    loud(panic);
-                }
-            }));
-        });
-        QUIET.set(true);
-        Self
-    }
-}
-
-impl Drop for Quiet {
-    fn drop(&mut self) {
-        QUIET.set(false);
-    }
-}
-
-/// Says how to repeat what was going on when a test failed.
-struct Repeat(String);
-
-impl Drop for Repeat {
-    fn drop(&mut self) {
-        if std::thread::panicking() && !QUIET.get() {
-            let _ = writeln!(std::io::stderr(), "{}", self.0);
-        }
-    }
-}
-
-/// Runs something for each item, on as many threads as there are processors.
-fn in_parallel<T: Sync>(items: &[T], run: impl Fn(&T) + Sync) {
-    let next = AtomicUsize::new(0);
-    let threads = std::thread::available_parallelism().map_or(2, Into::into);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    run(item);
-                }
-            });
-        }
-    });
-}
+const IMAGES: u64 = 700_000;
 
 #[test]
 fn a_power_cut_at_any_moment_of_a_script_loses_nothing_promised() {
@@ -137,13 +72,11 @@ fn a_failing_call_loses_nothing_promised() {
 
 #[test]
 fn a_random_life_loses_nothing_promised() {
-    let seed = number_from("BACKHAUL_TEST_SEED").unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.unwrap().as_secs() << 20
-    });
+    let seed = trials::seed();
     let wanted = number_from("BACKHAUL_IMAGES").unwrap_or(IMAGES);
     let (images, inside, next) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(seed));
-    in_parallel(&[(); 64], |()| {
+    // One life alone where one is to be repeated.
+    in_parallel(&[(); 64][..usize::try_from(wanted.min(64)).unwrap()], |()| {
         while images.load(Ordering::Relaxed) < wanted {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             let _repeat = Repeat(format!(
