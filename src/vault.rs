@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use backhaul_backends::Credential;
-use backhaul_journal::{Access, Storage};
+use backhaul_journal::{Access, Storage, steps};
 use minicbor::{Decode, Encode};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
@@ -214,8 +214,13 @@ impl Vault {
         };
         let file = storage.create(&temporary, 0o600).map_err(failed("create"))?;
         file.write_all_at(bytes, 0).map_err(failed("write"))?;
-        file.sync_data().map_err(failed("sync"))?;
+        if steps::is_taken("sync of secrets before their name") {
+            file.sync_data().map_err(failed("sync"))?;
+        }
         storage.rename(&temporary, path).map_err(failed("rename"))?;
+        if !steps::is_taken("directory sync after secrets got their name") {
+            return Ok(());
+        }
         storage
             .sync_directory(&self.directory)
             .map_err(|error| Error::io("sync", &self.directory, error))
@@ -246,6 +251,9 @@ pub(crate) fn make_directory(storage: &Arc<dyn Storage>, path: &Path) -> Result<
     match storage.create_directory(path, 0o700) {
         Ok(()) => {
             let parent = crate::operation::directory_of(path);
+            if !steps::is_taken("directory sync above a new directory") {
+                return Ok(());
+            }
             storage
                 .sync_directory(parent)
                 .map_err(|error| Error::io("sync", parent, error))

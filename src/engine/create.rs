@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
-use backhaul_journal::{FileKind, Urgency};
+use backhaul_journal::{FileKind, Urgency, steps};
 
 use super::Engine;
 use crate::address::{Address, HEADERS_MAX, parse_destination, parse_header};
@@ -203,7 +203,8 @@ impl Engine {
 
     /// Records a creation, or all of a list under one commit: a crash in the middle leaves none of them.
     fn record_creation(&self, checked: &[CheckedDownload]) -> Result<(), Error> {
-        let batch = (checked.len() > 1).then(|| {
+        let is_list = checked.len() > 1 && steps::is_taken("commit of a list");
+        let batch = is_list.then(|| {
             let mut id = [0; 16];
             self.core.environment.random.fill(&mut id);
             BatchId(id)
@@ -223,7 +224,9 @@ impl Engine {
         }
         drop(state);
         committed?;
-        self.core.sync_all()?;
+        if steps::is_taken("sync of a creation") {
+            self.core.sync_all()?;
+        }
         self.core.wake_all();
         Ok(())
     }

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use backhaul_journal::steps;
+
 use super::core::Core;
 use super::fault::Fault;
 use super::part::Part;
@@ -94,7 +96,7 @@ impl Ledger {
 
     /// Claims everything that was written: syncs the data, then records it, durably.
     pub(crate) fn claim(&self) -> Result<(), Fault> {
-        let (received_bytes, crc32, name_is_durable) = {
+        let mut watermark = {
             let state = self.state();
             if state.received_bytes == state.claimed_bytes {
                 return Ok(());
@@ -102,35 +104,48 @@ impl Ledger {
             (state.received_bytes, state.crc32, state.name_is_durable)
         };
         let sampled_at_ms = self.now_ms();
-        let storage = &self.core.environment.storage;
-        if name_is_durable {
-            self.part
-                .file
-                .sync_data()
-                .map_err(|error| Fault::io("sync", &self.part.path, &error))?;
-        } else {
-            self.part
-                .file
-                .sync_all()
-                .map_err(|error| Fault::io("sync", &self.part.path, &error))?;
-            storage
-                .sync_directory(&self.directory)
-                .map_err(|error| Fault::io("sync", &self.directory, &error))?;
+        self.sync_data(watermark.2)?;
+        if !steps::is_taken("watermark before the sync of the data") {
+            let state = self.state();
+            watermark = (state.received_bytes, state.crc32, state.name_is_durable);
         }
+        let (received_bytes, crc32, _) = watermark;
         let claim = Claim {
             generation: self.generation,
             durable_bytes: received_bytes,
             crc32,
             validators: self.response.validators.clone(),
         };
-        self.core
-            .record_durably(self.id, Event::Progressed(Shared::new(claim)))?;
+        let progressed = Event::Progressed(Shared::new(claim));
+        let lsn = self.core.record(&mut self.core.state(), self.id, progressed)?;
+        if steps::is_taken("sync of a claim") {
+            self.core.sync(lsn)?;
+        }
         let mut state = self.state();
         state.claimed_bytes = received_bytes;
         state.name_is_durable = true;
         // Bytes that came in while the sync ran are younger than the sample.
         state.unclaimed_since_ms = (state.received_bytes > received_bytes).then_some(sampled_at_ms);
         self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Makes durable what was written, and the name of the part file where it is new.
+    fn sync_data(&self, name_is_durable: bool) -> Result<(), Fault> {
+        let file = &self.part.file;
+        if steps::is_taken("sync of the data before a claim") {
+            let synced = if name_is_durable {
+                file.sync_data()
+            } else {
+                file.sync_all()
+            };
+            synced.map_err(|error| Fault::io("sync", &self.part.path, &error))?;
+        }
+        if !name_is_durable && steps::is_taken("directory sync before a part's first claim") {
+            let storage = &self.core.environment.storage;
+            let synced = storage.sync_directory(&self.directory);
+            synced.map_err(|error| Fault::io("sync", &self.directory, &error))?;
+        }
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backhaul_backends::Interrupt;
-use backhaul_journal::{Access, FileKind, LINEAGE_BYTES, Storage, StorageFile};
+use backhaul_journal::{Access, FileKind, LINEAGE_BYTES, Storage, StorageFile, steps};
 use ring::digest;
 
 use crate::operation::{Claim, Spec, TransferId};
@@ -142,7 +142,9 @@ impl Part {
             sums.update(bytes);
             !interrupt.is_raised()
         };
-        if !read_range(file.as_ref(), claim.durable_bytes, take)? || sums.crc32() != claim.crc32 {
+        let is_whole = read_range(file.as_ref(), claim.durable_bytes, take)?;
+        let is_same = sums.crc32() == claim.crc32 || !steps::is_taken("comparison with the claim");
+        if !is_whole || !is_same {
             return Ok(None);
         }
         if stat.len_bytes > claim.durable_bytes {

@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backhaul_backends::WebErrorStatus;
-use backhaul_journal::{Stat, Storage};
+use backhaul_journal::{Stat, Storage, steps};
 
 use super::core::Core;
 use super::doubt;
 use super::fault::Fault;
 use super::part::{Part, file_crc32, part_path};
 use super::ready::Ready;
-use super::settle::{self, remove_if_there};
+use super::settle::{self, remove_given_up, remove_if_there};
 use crate::error::Error;
 use crate::operation::{Collision, Event, Intent, Operation, Outcome, Phase, TransferId};
 
@@ -41,7 +41,9 @@ fn publish_all(core: &Arc<Core>, batch: Vec<Ready>) -> Result<(), Error> {
     while !left.is_empty() {
         left = keep(core, left, |ready| find_name(core, ready))?;
         left = keep(core, left, |ready| declare(core, ready))?;
-        core.sync_all()?;
+        if steps::is_taken("sync of the intents before the renames") {
+            core.sync_all()?;
+        }
         let mut taken = Vec::new();
         for mut ready in left {
             match rename(core, &ready) {
@@ -61,7 +63,7 @@ fn publish_all(core: &Arc<Core>, batch: Vec<Ready>) -> Result<(), Error> {
         .collect();
     let synced: BTreeSet<PathBuf> = directories
         .into_iter()
-        .filter(|directory| sync_names(core, directory))
+        .filter(|directory| !steps::is_taken("directory sync after the renames") || sync_names(core, directory))
         .collect();
     for ready in &renamed {
         if synced.contains(ready.spec.directory()) {
@@ -73,7 +75,15 @@ fn publish_all(core: &Arc<Core>, batch: Vec<Ready>) -> Result<(), Error> {
                 .postpone_finish(ready.id, core.now(), core.config.retry.probe_every);
         }
     }
-    core.sync_all()
+    sync_ends(core)
+}
+
+fn sync_ends(core: &Core) -> Result<(), Error> {
+    if steps::is_taken("sync of the ends") {
+        core.sync_all()
+    } else {
+        Ok(())
+    }
 }
 
 /// Makes the new names of a directory durable. Where that fails the renames may or may not last: the intents stand, and
@@ -82,7 +92,7 @@ fn sync_names(core: &Core, directory: &Path) -> bool {
     let result = core.environment.storage.sync_directory(directory);
     if let Err(error) = &result {
         log::error!(
-            "cannot sync '{}': {error}; what was published there is checked at the next start",
+            "cannot sync '{}': {error}; what was published or removed there is checked at the next start",
             directory.display()
         );
     }
@@ -106,6 +116,9 @@ fn keep(
 }
 
 fn sync_part(ready: &Ready) -> Result<(), Fault> {
+    if !steps::is_taken("sync of a complete file before its intent") {
+        return Ok(());
+    }
     ready
         .part
         .file
@@ -210,46 +223,57 @@ pub(crate) fn sweep(core: &Arc<Core>, operation: &Operation) -> Result<(), Error
         return Ok(());
     };
     // The intent to end is in the table before it is durable; nothing is removed before it is.
-    core.sync_all()?;
+    if steps::is_taken("sync of the intent to end") {
+        core.sync_all()?;
+    }
     let path = part_path(&operation.spec, core.journal.id(), operation.id, operation.generation);
     let storage = &core.environment.storage;
     let removed = storage.remove(&path);
     match removed {
-        // An earlier sweep may have removed it and crashed before the removal was durable.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && operation.response.is_none() => {}
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+        // Where an earlier sweep removed it and was cut short, the start of this engine made that durable.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
             // A part file that cannot be removed must not keep its operation from ending.
             log::warn!("{}: cannot remove '{}': {error}", operation.id, path.display());
         }
-        _ => {
+        Ok(()) if steps::is_taken("directory sync before an end") => {
             let directory = operation.spec.directory();
             storage
                 .sync_directory(directory)
                 .map_err(|error| Error::io("sync", directory, error))?;
         }
+        Ok(()) => {}
     }
-    core.record_durably(operation.id, Event::Ended(outcome.clone()))
+    core.record(&mut core.state(), operation.id, Event::Ended(outcome.clone()))?;
+    sync_ends(core)
 }
 
-/// Removes part files of given-up generations: a crash may have come between giving them up and removing them.
+/// Removes part files of given-up generations: a crash may have come between giving them up and removing them. And makes
+/// durable what an earlier process removed, so that no part file comes back once its operation has ended.
 pub(crate) fn recover(core: &Core) {
-    let restarted: Vec<Operation> = {
+    let unended: Vec<Operation> = {
         let state = core.state();
         let all = state.table.in_order();
-        all.into_iter()
-            .filter(|operation| operation.is_live() && operation.generation > 0)
-            .cloned()
-            .collect()
+        let unended = all.into_iter().filter(|operation| !operation.has_ended());
+        let may_leave = |operation: &&Operation| operation.generation > 0 || !operation.is_live();
+        unended.filter(may_leave).cloned().collect()
     };
-    for operation in restarted {
-        let old = part_path(
-            &operation.spec,
-            core.journal.id(),
-            operation.id,
-            operation.generation - 1,
-        );
-        if let Err(fault) = remove_if_there(core, &old) {
+    let mut directories = BTreeSet::new();
+    for operation in &unended {
+        directories.insert(operation.spec.directory());
+        let Some(before) = operation.generation.checked_sub(1) else {
+            continue;
+        };
+        let old = part_path(&operation.spec, core.journal.id(), operation.id, before);
+        if steps::is_taken("removal of given-up parts at the start")
+            && let Err(fault) = remove_if_there(core, &old)
+        {
             log::warn!("{}: {fault:?}", operation.id);
+        }
+    }
+    if steps::is_taken("directory sync at the start") {
+        for directory in directories {
+            sync_names(core, directory);
         }
     }
 }
@@ -261,7 +285,7 @@ pub(crate) fn finish(core: &Arc<Core>, operation: &Operation) -> Result<(), Erro
         return Ok(());
     };
     match recover_one(core, operation, intent) {
-        Ok(()) => core.sync_all(),
+        Ok(()) => sync_ends(core),
         Err(Fault::Engine(error)) => Err(error),
         Err(Fault::Unacceptable(error)) => settle::fault(core, operation.id, Fault::Unacceptable(error)),
         Err(fault) => {
@@ -322,12 +346,15 @@ fn recover_one(core: &Arc<Core>, operation: &Operation, intent: &Intent) -> Resu
 
 fn crc_is(storage: &Arc<dyn Storage>, path: &Path, intent: &Intent) -> Result<bool, Fault> {
     let crc32 = file_crc32(storage, path, intent.len_bytes).map_err(|error| Fault::io("read", path, &error))?;
-    Ok(crc32 == Some(intent.crc32))
+    Ok(crc32 == Some(intent.crc32) || !steps::is_taken("comparison with the intent"))
 }
 
 fn complete(core: &Core, operation: &Operation) -> Result<(), Fault> {
     let directory = operation.spec.directory();
     let storage = &core.environment.storage;
+    if !steps::is_taken("directory sync after a recovered rename") {
+        return end(core, operation.id, Outcome::Completed).map_err(Fault::from);
+    }
     match storage.sync_directory(directory) {
         // Whoever took the file away took its directory, too.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -359,5 +386,5 @@ fn start_over(core: &Core, operation: &Operation, intent: &Intent, part: &Path) 
     let cause = "the complete file was gone or damaged before it had its name";
     let event = settle::restarted(operation, intent.len_bytes, cause);
     core.record_durably(operation.id, event)?;
-    remove_if_there(core, part)
+    remove_given_up(core, part)
 }

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backhaul_backends::{Failure, FailureKind, WebErrorStatus};
+use backhaul_journal::steps;
 
 use super::core::Core;
 use super::fault::Fault;
 use super::part::part_path;
 use crate::error::Error;
 use crate::operation::{
-    Condition, Deadline, Event, Operation, OperationError, Outcome, Shared, TransferId, WaitReason, millis,
+    Condition, Deadline, Event, Operation, OperationError, Outcome, Shared, TransferId, WaitReason, directory_of,
+    millis,
 };
 use crate::retry::{Decision, decide};
 
@@ -119,8 +121,12 @@ fn await_room(core: &Arc<Core>, id: TransferId, message: String) -> Result<(), E
     let can_continue =
         operation.claim.is_some() && operation.response.as_ref().is_some_and(|response| response.resumable);
     if !can_continue {
+        if let Some(claim) = &operation.claim {
+            let cause = "there was no room, and the server cannot continue";
+            record_if_held(core, id, restarted(&operation, claim.durable_bytes, cause))?;
+        }
         let path = part_path(&operation.spec, core.journal.id(), id, operation.generation);
-        if let Err(fault) = remove_if_there(core, &path) {
+        if let Err(fault) = remove_given_up(core, &path) {
             log::warn!("{id}: {fault:?}");
         }
     }
@@ -139,14 +145,7 @@ fn await_room(core: &Arc<Core>, id: TransferId, message: String) -> Result<(), E
             .ok(),
         try_at: Deadline::after(core.now(), millis(core.config.retry.delay_max)),
     };
-    record_if_held(core, id, event)?;
-    match &operation.claim {
-        Some(claim) if !can_continue => {
-            let cause = "there was no room, and the server cannot continue";
-            record_if_held(core, id, restarted(&operation, claim.durable_bytes, cause))
-        }
-        _ => Ok(()),
-    }
+    record_if_held(core, id, event)
 }
 
 /// All bytes so far are given up; totals grow by what is wasted.
@@ -170,6 +169,20 @@ fn record_if_held(core: &Arc<Core>, id: TransferId, event: Event) -> Result<(), 
 /// Begins the end of an operation; the scheduler sees to the rest.
 fn end_failed(core: &Arc<Core>, id: TransferId, error: OperationError) -> Result<(), Error> {
     record_if_held(core, id, Event::Ending(Outcome::Failed(error)))
+}
+
+/// Removes the part file of a generation that was given up, durably: else, after two power cuts, more of them could be
+/// left than [`super::publish::recover`] knows of.
+pub(crate) fn remove_given_up(core: &Core, path: &Path) -> Result<(), Fault> {
+    remove_if_there(core, path)?;
+    let directory = directory_of(path);
+    if !steps::is_taken("directory sync after a given-up part is removed") {
+        return Ok(());
+    }
+    core.environment
+        .storage
+        .sync_directory(directory)
+        .map_err(|error| Fault::io("sync", directory, &error))
 }
 
 /// Removes a file of ours; one that is gone already is as good.

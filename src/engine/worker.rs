@@ -9,13 +9,15 @@ use backhaul_backends::{
     Failure, FailureKind, Head, Header, Held, Refused, Request, Restart, Sink, Start, Validators, WebErrorStatus,
 };
 
+use backhaul_journal::steps;
+
 use super::core::{Attempt, Core};
 use super::doubt;
 use super::fault::Fault;
 use super::ledger::Ledger;
 use super::part::{Part, Sums, part_path};
 use super::ready::Ready;
-use super::settle::{self, End, remove_if_there};
+use super::settle::{self, End, remove_given_up};
 use crate::operation::{Claim, Doubt, Event, Operation, Response, Shared, StoredValidators, millis};
 use crate::vault::Secrets;
 
@@ -192,7 +194,9 @@ impl<'a> Transfer<'a> {
             let event = settle::restarted(operation, wasted_bytes, cause);
             self.core.record(&mut state, self.operation.id, event)?
         };
-        self.core.sync(lsn)?;
+        if steps::is_taken("sync of a restart before its part goes") {
+            self.core.sync(lsn)?;
+        }
         log::info!("{}: starts again from zero: {cause}", self.operation.id);
         self.generation += 1;
         self.part = None;
@@ -200,7 +204,7 @@ impl<'a> Transfer<'a> {
         self.received_bytes = 0;
         self.started_bytes = 0;
         self.held_bytes = 0;
-        remove_if_there(self.core, &old)
+        remove_given_up(self.core, &old)
     }
 
     fn accept(&mut self, head: &Head) -> Result<(), Fault> {
@@ -218,18 +222,18 @@ impl<'a> Transfer<'a> {
             .total_bytes
             .store(self.total_bytes.unwrap_or(0), Ordering::Relaxed);
         let response = Shared::new(stored_response(head));
-        let lsn = {
-            let mut state = self.core.state();
-            self.core
-                .record(&mut state, self.operation.id, Event::Responded(response.clone()))?
-        };
+        // Not synced: bytes count only once they are claimed, and every claim carries the validators again.
+        self.core.record(
+            &mut self.core.state(),
+            self.operation.id,
+            Event::Responded(response.clone()),
+        )?;
         self.response = Some(response);
         self.make_room()?;
         if self
             .total_bytes
             .is_some_and(|total| total > self.core.config.window.short_path_bytes_max)
         {
-            self.core.sync(lsn)?;
             self.open_ledger()?;
         }
         Ok(())
