@@ -9,6 +9,7 @@
 mod life;
 mod model;
 mod mutants;
+mod rot;
 mod scripts;
 #[path = "../../journal/tests/support/trials.rs"]
 mod trials;
@@ -72,6 +73,15 @@ fn a_failing_call_loses_nothing_promised_and_publishes_nothing_wrong() {
         "every call of the engine failed in {} ways: {} disks judged",
         BREAKS.len(),
         images.into_inner()
+    ));
+}
+
+#[test]
+fn damage_to_what_the_disk_holds_of_a_transfer_is_never_published_as_complete() {
+    let count = rot::damage_everything();
+    figure(&format!(
+        "every flipped bit, every cut, every zeroed or duplicated sector of claimed bytes and complete files: {count} \
+         damages, none published"
     ));
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct Run {
     moments: Vec<(SimDisk, Model)>,
 }
 
-const PLAIN: New = New {
+pub(crate) const PLAIN: New = New {
     url: 0,
     name: "a",
     collision: Collision::Fail,
