@@ -15,6 +15,10 @@ use crate::frame::{FrameFault, FrameHeader, padded};
 use crate::steps;
 use crate::storage::{Access, StorageFile};
 
+/// Bytes that are read at once: two of the largest frames. However many headers claim however much, the window moves on
+/// by one frame at least before it is filled anew, so that no byte is read more than twice in one way through a file.
+const WINDOW_BYTES: usize = 2 * FRAME_BYTES_MAX;
+
 /// One open segment or snapshot part.
 pub(crate) struct FrameReader {
     file: Box<dyn StorageFile>,
@@ -204,7 +208,11 @@ impl FrameReader {
     /// Bytes at an offset: at least `need`, or all there are before the end of the file.
     fn bytes(&mut self, offset_bytes: u64, need: usize) -> Result<&[u8], Error> {
         debug_assert!(need <= FRAME_BYTES_MAX);
-        if self.skip(offset_bytes).is_none_or(|skip| self.window_len - skip < need) {
+        let reaches_end = self.window_offset + self.window_len as u64 == self.len_bytes;
+        if self
+            .skip(offset_bytes)
+            .is_none_or(|skip| self.window_len - skip < need && !reaches_end)
+        {
             self.fill(offset_bytes)?;
         }
         Ok(self
@@ -220,7 +228,7 @@ impl FrameReader {
 
     fn fill(&mut self, offset_bytes: u64) -> Result<(), Error> {
         let left = self.len_bytes.saturating_sub(offset_bytes);
-        let want = usize::try_from(left).map_or(FRAME_BYTES_MAX, |left| left.min(FRAME_BYTES_MAX));
+        let want = usize::try_from(left).map_or(WINDOW_BYTES, |left| left.min(WINDOW_BYTES));
         self.window_len = 0;
         self.window_offset = offset_bytes;
         if self.window.len() < want {
