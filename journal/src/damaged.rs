@@ -151,7 +151,7 @@ pub(crate) struct Outline {
     pub followed: bool,
 }
 
-/// All segments, oldest first, and the journal's id as the newest readable header has it.
+/// All segments, oldest first, and the journal's id as the newest readable header of one has it, or else of a snapshot.
 pub(crate) fn outline(directory: &Directory, layout: &Layout) -> Result<(Option<[u8; 16]>, Vec<Outline>), Error> {
     let mut id = None;
     // The number of files is bounded, and growing step by step would take twice the memory.
@@ -171,7 +171,22 @@ pub(crate) fn outline(directory: &Directory, layout: &Layout) -> Result<(Option<
         limit = header.map(|header| header.lsn).or(limit);
     }
     outlines.reverse();
+    if id.is_none() {
+        id = snapshot_id(directory, layout)?;
+    }
     Ok((id, outlines))
+}
+
+/// The journal's id as the newest readable header of a snapshot has it.
+fn snapshot_id(source: &Directory, layout: &Layout) -> Result<Option<[u8; 16]>, Error> {
+    for (&lsn, parts) in layout.snapshots.iter().rev() {
+        for &part in parts {
+            if let Ok(header) = FrameReader::snapshot_part(source, lsn, part)?.part_header(lsn, part)? {
+                return Ok(Some(header.journal_id));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Opens a segment for [`walk`], also where its header is lost.

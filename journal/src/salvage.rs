@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::damaged::{Bounds, open_segment, outline, walk};
+use crate::damaged::{Bounds, Outline, open_segment, outline, walk};
 use crate::directory::{Directory, INCOMPLETE, Layout};
 use crate::error::Error;
 use crate::format::{FIRST_LSN, check_writable};
@@ -68,14 +68,13 @@ pub fn salvage(storage: &Arc<dyn Storage>, from: &Path, into: &Path) -> Result<S
     let source = Directory::new(storage, from);
     let target = Directory::new(storage, into);
     let layout = existing(&source)?;
-    let (id, outlines) = outline(&source, &layout)?;
-    let Some(old_id) = id.map_or_else(|| snapshot_id(&source, &layout), |id| Ok(Some(id)))? else {
+    let (Some(old_id), outlines) = outline(&source, &layout)? else {
         return Err(Error::unreadable(&source.path));
     };
     begin(&target)?;
     let mut new_id = random_id(&target)?;
     new_id[..LINEAGE_BYTES].copy_from_slice(&old_id[..LINEAGE_BYTES]);
-    let choice = Choice::new(&source, &layout, &old_id)?;
+    let choice = Choice::new(&source, &layout, &old_id, &outlines)?;
     let mut copy = Copy::new(&target, new_id, choice.lsn.unwrap_or(FIRST_LSN));
     for outline in &outlines {
         // What a segment begins with was durable up to there, whether or not a frame of it is left to say so.
@@ -120,19 +119,8 @@ fn begin(target: &Directory) -> Result<(), Error> {
     Ok(())
 }
 
-/// The journal's id as the newest readable header of a snapshot has it.
-fn snapshot_id(source: &Directory, layout: &Layout) -> Result<Option<[u8; 16]>, Error> {
-    for (&lsn, parts) in layout.snapshots.iter().rev() {
-        for &part in parts {
-            if let Ok(header) = FrameReader::snapshot_part(source, lsn, part)?.part_header(lsn, part)? {
-                return Ok(Some(header.journal_id));
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// The snapshot to copy: the newest that is whole, else the newest.
+/// The snapshot to copy: the newest that is whole; else none, where the log reaches back to the first record; else the
+/// newest.
 struct Choice {
     lsn: Option<u64>,
     damaged: bool,
@@ -140,7 +128,7 @@ struct Choice {
 }
 
 impl Choice {
-    fn new(source: &Directory, layout: &Layout, id: &[u8; 16]) -> Result<Choice, Error> {
+    fn new(source: &Directory, layout: &Layout, id: &[u8; 16], outlines: &[Outline]) -> Result<Choice, Error> {
         let newest = snapshot::newest(source, layout, id)?;
         if let Some(whole) = newest.whole {
             return Ok(Choice {
@@ -149,11 +137,13 @@ impl Choice {
                 reach: whole.reach.0,
             });
         }
-        let lsn = newest.damaged.first().map(|(lsn, _)| lsn.0);
+        let newest = newest.damaged.first().map(|(lsn, _)| lsn.0);
+        // The log says all that a snapshot does, and where it is damaged, which record is missing.
+        let lsn = newest.filter(|_| !reaches_back(outlines));
         Ok(Choice {
             lsn,
             damaged: lsn.is_some(),
-            reach: lsn.unwrap_or(FIRST_LSN),
+            reach: newest.unwrap_or(FIRST_LSN),
         })
     }
 
@@ -194,6 +184,22 @@ impl Choice {
         }
         Ok(copied)
     }
+}
+
+/// Whether consecutive segments with readable headers lead from the newest back to the first record.
+fn reaches_back(outlines: &[Outline]) -> bool {
+    let newest = outlines.last().map(|outline| outline.seq);
+    for outline in outlines.iter().rev() {
+        match outline.first {
+            Some(first) if outline.followed || Some(outline.seq) == newest => {
+                if first <= FIRST_LSN {
+                    return true;
+                }
+            }
+            _ => return false,
+        }
+    }
+    false
 }
 
 /// The log of the copy.

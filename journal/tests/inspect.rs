@@ -353,6 +353,30 @@ fn salvage_reads_a_segment_whose_header_is_lost() {
 }
 
 #[test]
+fn what_is_salvaged_by_the_id_of_a_snapshot_is_also_dumped() {
+    let disk = new_disk();
+    let (journal, _, _) = open(&disk, small());
+    append(&journal, 1, 2);
+    journal.checkpoint(&mut |snapshot| snapshot.record(b"two")).unwrap();
+    append(&journal, 3, 4);
+    journal.close().unwrap();
+    for name in disk.names(&directory()).iter().filter(|name| !name.contains('-')) {
+        flip(&disk, &directory().join(name), 8);
+    }
+    let mut dumped = Vec::new();
+    dump(&disk.storage(), &directory(), &mut |entry| {
+        dumped.extend(entry.record.map(<[u8]>::to_vec));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    salvage(&disk.storage(), &directory(), &into()).unwrap();
+    let (_, found) = open_salvaged(&disk);
+    let salvaged: Vec<_> = found.records.into_iter().map(|(_, record)| record).collect();
+    assert_eq!(salvaged, [record(3), record(4)]);
+    assert!(salvaged.iter().all(|record| dumped.contains(record)));
+}
+
+#[test]
 fn salvage_marks_a_missing_segment_as_a_gap() {
     let disk = journal_of_thirty();
     disk.storage().remove(&segment(2)).unwrap();
@@ -391,20 +415,38 @@ fn salvage_takes_the_newest_whole_snapshot_and_the_log_from_there() {
 fn salvage_takes_what_is_left_of_a_damaged_snapshot_if_there_is_no_whole_one() {
     let disk = new_disk();
     let (journal, _, _) = open(&disk, small());
-    append(&journal, 1, 2);
+    append(&journal, 1, 10);
     let state = |number: u8| vec![number; 5000];
     journal
         .checkpoint(&mut |snapshot| (0..5).try_for_each(|number| snapshot.record(&state(number))))
         .unwrap();
-    append(&journal, 3, 3);
+    append(&journal, 11, 11);
     journal.close().unwrap();
-    flip(&disk, &directory().join("0000000000000003-0000.snap"), 64 + 5040 + 500);
+    flip(&disk, &directory().join("000000000000000b-0000.snap"), 64 + 5040 + 500);
+    // Else the log would say it all.
+    disk.storage().remove(&segment(1)).unwrap();
     let salvaged = salvage(&disk.storage(), &directory(), &into()).unwrap();
-    assert_eq!((salvaged.snapshot, salvaged.snapshot_damaged), (Some(Lsn(3)), true));
+    assert_eq!((salvaged.snapshot, salvaged.snapshot_damaged), (Some(Lsn(11)), true));
     assert_eq!((salvaged.snapshot_records, salvaged.records), (4, 1));
     let (_, found) = open_salvaged(&disk);
     assert_eq!(found.snapshot, [0, 2, 3, 4].map(state));
-    assert_eq!(found.records, [(3, record(3))]);
+    assert_eq!(found.records, [(11, record(11))]);
+}
+
+#[test]
+fn salvage_copies_the_whole_log_rather_than_what_is_left_of_a_damaged_snapshot() {
+    let disk = new_disk();
+    let (journal, _, _) = open(&disk, small());
+    append(&journal, 1, 12);
+    journal.checkpoint(&mut |snapshot| snapshot.record(b"twelve")).unwrap();
+    append(&journal, 13, 14);
+    journal.close().unwrap();
+    flip(&disk, &directory().join("000000000000000d-0000.snap"), 100);
+    let (_, before) = support::read(&disk).unwrap();
+    assert_eq!(before.records.len(), 14);
+    let salvaged = salvage(&disk.storage(), &directory(), &into()).unwrap();
+    assert_eq!((salvaged.snapshot, salvaged.records, salvaged.missing), (None, 14, 0));
+    assert_eq!(open_salvaged(&disk).1, before);
 }
 
 #[test]
