@@ -145,7 +145,7 @@ pub(crate) struct Outline {
     pub seq: u64,
     /// First LSN, if the header can be read.
     pub first: Option<u64>,
-    /// Where the next segment takes over, as far as a readable header says so.
+    /// Where a later segment takes over, as far as a readable header says so.
     pub limit: Option<u64>,
     /// Whether it is the one that directly follows whose header says so.
     pub followed: bool,
@@ -168,7 +168,8 @@ pub(crate) fn outline(directory: &Directory, layout: &Layout) -> Result<(Option<
                 .last()
                 .is_some_and(|newer| newer.seq == seq + 1 && newer.first.is_some()),
         });
-        limit = header.map(|header| header.lsn).or(limit);
+        // A segment that lies between may begin above a later one; then all of it is void.
+        limit = header.map(|header| header.lsn).into_iter().chain(limit).min();
     }
     outlines.reverse();
     if id.is_none() {

@@ -78,7 +78,8 @@ pub fn salvage(storage: &Arc<dyn Storage>, from: &Path, into: &Path) -> Result<S
     let mut copy = Copy::new(&target, new_id, choice.lsn.unwrap_or(FIRST_LSN));
     for outline in &outlines {
         // What a segment begins with was durable up to there, whether or not a frame of it is left to say so.
-        copy.skip_to(outline.first.unwrap_or(0))?;
+        let first = outline.first.unwrap_or(0);
+        copy.skip_to(outline.limit.map_or(first, |limit| first.min(limit)))?;
         let mut reader = open_segment(&source, outline, &old_id)?;
         walk(&mut reader, outline.bounds(), &mut |_, frame| copy.take(frame))?;
     }
@@ -296,7 +297,9 @@ impl Copy {
     }
 
     fn finish(&mut self) -> Result<(), Error> {
-        self.mark_gap(self.salvaged.next.0 + 1);
+        let end = self.salvaged.next.0 + 1;
+        check_writable(end)?;
+        self.mark_gap(end);
         self.commit()?;
         self.log.close(self.salvaged.next.0)
     }

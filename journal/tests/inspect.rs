@@ -377,6 +377,22 @@ fn what_is_salvaged_by_the_id_of_a_snapshot_is_also_dumped() {
 }
 
 #[test]
+fn salvage_passes_over_a_segment_that_a_later_one_voids() {
+    let disk = journal_of_thirty();
+    let mut header = disk.content(&segment(1))[..64].to_vec();
+    header[20..24].fill(0);
+    for (seq, first) in [(6, 31), (7, 40), (8, 31)] {
+        header[24..32].copy_from_slice(&u64::to_le_bytes(seq));
+        header[32..40].copy_from_slice(&u64::to_le_bytes(first));
+        let sum = crc32fast::hash(&header[..60]);
+        header[60..].copy_from_slice(&sum.to_le_bytes());
+        disk.put(&segment(seq), &header);
+    }
+    let salvaged = salvage(&disk.storage(), &directory(), &into()).unwrap();
+    assert_eq!((salvaged.records, salvaged.missing, salvaged.next), (30, 0, Lsn(32)));
+}
+
+#[test]
 fn salvage_marks_a_missing_segment_as_a_gap() {
     let disk = journal_of_thirty();
     disk.storage().remove(&segment(2)).unwrap();

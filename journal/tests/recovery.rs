@@ -112,6 +112,23 @@ fn a_journal_whose_numbers_have_run_out_is_read_and_takes_no_more() {
     }
 }
 
+#[test]
+fn a_copy_whose_last_gap_would_take_the_last_number_is_not_made() {
+    let disk = new_disk();
+    let (journal, _, _) = open(&disk, small());
+    journal.close().unwrap();
+    disk.edit(&directory().join("0000000000000001.seg"), |bytes| {
+        bytes.truncate(64);
+        bytes[20..24].fill(0);
+        let sum = crc32fast::hash(&bytes[..60]);
+        bytes[60..64].copy_from_slice(&sum.to_le_bytes());
+        bytes.extend_from_slice(&gap((1 << 62) - 1));
+    });
+    let answer = salvage(&disk.storage(), &directory(), Path::new("/state/copy"));
+    assert!(matches!(answer, Err(Error::TooMany(..))));
+    assert!(try_open(&disk, small()).is_ok());
+}
+
 /// A frame of the first segment that says that every record below an LSN is lost.
 fn gap(upto: u64) -> Vec<u8> {
     let seed = crc32fast::hash(&[&b"0123456789abcdef"[..], &1_u64.to_le_bytes()].concat());
