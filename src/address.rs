@@ -162,7 +162,8 @@ pub(crate) fn without_user_info(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Percent-encodings in upper case, and none where the letter is unreserved (RFC 3986, sections 2.3 and 6.2.2).
+/// Percent-encodings in upper case, and none where the letter is unreserved (RFC 3986, sections 2.3 and 6.2.2). A lone
+/// percent sign is encoded, so that the same URL comes out of what came out.
 fn normalised(url: &str) -> String {
     let mut out = String::with_capacity(url.len());
     let mut rest = url;
@@ -175,7 +176,8 @@ fn normalised(url: &str) -> String {
                 out.push('%');
                 out.push_str(&after[..2].to_ascii_uppercase());
             }
-            None => out.push('%'),
+            // It would make an encoding with what is decoded after it.
+            None => out.push_str("%25"),
         }
         rest = if hex.is_some() { &after[2..] } else { after };
     }
@@ -400,6 +402,19 @@ mod tests {
             "gopher://h/?token=secret",
         ] {
             assert!(!refused(text).contains("secret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_normalised_url_stays_as_it_is() {
+        for (text, shown) in [
+            ("http://h/100%.bin", "http://h/100%25.bin"),
+            ("http://h/%%34%31", "http://h/%2541"),
+            ("http://h/?t%%36ken=secret", "http://h/?t%256ken=secret"),
+            ("http://h/%2525", "http://h/%2525"),
+        ] {
+            assert_eq!(parsed(text).shown, shown);
+            assert_eq!(parsed(shown).shown, shown);
         }
     }
 
