@@ -9,6 +9,9 @@ mod config;
 mod engine;
 mod environment;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod operation;
 mod retry;
 mod scheduler;

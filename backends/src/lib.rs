@@ -4,6 +4,9 @@ mod backend;
 #[cfg(feature = "memory")]
 pub mod conformance;
 mod failure;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use http::fuzzing;
 #[cfg(feature = "http")]
 mod http;
 mod interrupt;

@@ -11,18 +11,18 @@ const LIST_BYTES_MAX: u64 = 64 << 20;
 
 /// One line of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Line {
+pub(crate) struct Line {
     /// Counted from 1; 0 for an argument.
-    pub(super) number: usize,
-    pub(super) url: String,
-    pub(super) destination: Option<PathBuf>,
+    pub(crate) number: usize,
+    pub(crate) url: String,
+    pub(crate) destination: Option<PathBuf>,
 }
 
 /// What a list says, and how many of its lines repeat an earlier one exactly.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct List {
-    pub(super) lines: Vec<Line>,
-    pub(super) repeated: Vec<usize>,
+pub(crate) struct List {
+    pub(crate) lines: Vec<Line>,
+    pub(crate) repeated: Vec<usize>,
 }
 
 /// Reads a list from a file, or from standard input for `-`.
@@ -58,7 +58,7 @@ fn read_limited(source: impl std::io::Read) -> std::io::Result<Vec<u8>> {
 
 /// Empty lines and those that begin with `#` say nothing. A URL holds no blanks, so the first blank ends it; the rest is
 /// the destination, blanks within it included.
-pub(super) fn parse(text: &str) -> List {
+pub(crate) fn parse(text: &str) -> List {
     let mut seen = HashSet::new();
     let (mut lines, mut repeated) = (Vec::new(), Vec::new());
     for (index, line) in text.lines().enumerate() {

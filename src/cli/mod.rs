@@ -5,7 +5,7 @@ mod command;
 mod context;
 mod exit;
 mod get;
-mod input;
+pub(crate) mod input;
 mod journal;
 mod output;
 mod progress;

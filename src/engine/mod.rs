@@ -391,8 +391,8 @@ fn make_directories(storage: &Arc<dyn backhaul_journal::Storage>, directory: &Pa
 
 /// Rebuilds the table from the journal's records.
 #[derive(Default)]
-struct Rebuilding {
-    table: Table,
+pub(crate) struct Rebuilding {
+    pub(crate) table: Table,
 }
 
 impl Replay for Rebuilding {

@@ -6,6 +6,8 @@ mod buffers;
 mod connector;
 mod exchange;
 mod fields;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod problem;
 mod response;
 mod roots;
@@ -115,21 +117,25 @@ impl HttpBackend {
             environment_file: config.ssl_cert_file,
             environment_directory: config.ssl_cert_dir,
         }));
-        let settings = Config::builder()
-            .proxy(None)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .accept_encoding("identity")
-            .user_agent(config.user_agent)
-            .max_response_header_size(HEAD_BYTES_MAX)
-            .max_idle_connections(IDLE_MAX)
-            .max_idle_connections_per_host(IDLE_MAX)
-            .build();
         Ok(Self {
-            agent: Agent::with_parts(settings, WireConnector::new(tls), NoResolver),
+            agent: Agent::with_parts(settings(config.user_agent), WireConnector::new(tls), NoResolver),
         })
     }
+}
+
+/// How ureq is to behave: it follows nothing, decodes nothing and keeps nothing to itself.
+fn settings(user_agent: String) -> Config {
+    Config::builder()
+        .proxy(None)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .accept_encoding("identity")
+        .user_agent(user_agent)
+        .max_response_header_size(HEAD_BYTES_MAX)
+        .max_idle_connections(IDLE_MAX)
+        .max_idle_connections_per_host(IDLE_MAX)
+        .build()
 }
 
 impl Backend for HttpBackend {

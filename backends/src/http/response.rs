@@ -97,10 +97,10 @@ pub(super) enum Body {
 
 /// A satisfied Content-Range (section 14.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct ContentRange {
-    first: u64,
-    last: u64,
-    total: Option<u64>,
+pub(super) struct ContentRange {
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) total: Option<u64>,
 }
 
 /// What to ask for. Without a validator that could prove the answer, a part is not worth asking for.
@@ -337,7 +337,7 @@ fn retry_after(reply: &Reply, now: SystemTime) -> Option<Duration> {
 }
 
 /// `bytes FIRST-LAST/TOTAL` or `bytes FIRST-LAST/*` (section 14.4).
-fn parse_content_range(text: &str) -> Option<ContentRange> {
+pub(super) fn parse_content_range(text: &str) -> Option<ContentRange> {
     let (range, total) = byte_range(text)?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let total = if total == "*" { None } else { Some(number(total)?) };
@@ -351,7 +351,7 @@ fn parse_content_range(text: &str) -> Option<ContentRange> {
 }
 
 /// `bytes */TOTAL` (section 14.4).
-fn parse_unsatisfied_range(text: &str) -> Option<u64> {
+pub(super) fn parse_unsatisfied_range(text: &str) -> Option<u64> {
     number(byte_range(text)?.strip_prefix("*/")?)
 }
 

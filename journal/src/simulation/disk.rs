@@ -87,6 +87,7 @@ pub(super) struct State {
     inodes: u64,
     stale: Vec<Arc<Vec<u8>>>,
     calls: [u64; CALLS],
+    pub(super) read_bytes: u64,
     changes: u64,
     changes_max: Option<u64>,
     moments: Option<Vec<SimDisk>>,
@@ -132,6 +133,7 @@ impl SimDisk {
             inodes: 0,
             stale: Vec::new(),
             calls: [0; CALLS],
+            read_bytes: 0,
             changes: 0,
             changes_max: None,
             moments: None,
@@ -269,6 +271,12 @@ impl SimDisk {
     #[must_use]
     pub fn calls(&self, call: Call) -> u64 {
         self.state().calls[call as usize]
+    }
+
+    /// Bytes that were read so far, each as often as it was.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.state().read_bytes
     }
 
     /// Calls so far that may change what a power cut leaves, failed ones included.

@@ -33,11 +33,12 @@ impl StorageFile for SimFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<usize> {
-        let (state, _) = self.disk.enter(Call::Read, &self.path)?;
+        let (mut state, _) = self.disk.enter(Call::Read, &self.path)?;
         let live = state.content(self.inode)?.live();
         let start = position(offset_bytes)?.min(live.len());
         let count = buffer.len().min(live.len() - start);
         buffer[..count].copy_from_slice(&live[start..start + count]);
+        state.read_bytes += count as u64;
         Ok(count)
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use backhaul_journal::simulation::{Call, Choices, Fault, SimDisk};
 use backhaul_journal::{Error, Journal, Lock, Lsn, Options, Preallocate, Urgency};
 
-use crate::model::{Fate, Model, directory};
+use super::model::{Fate, Model, directory};
 
 /// Steps of a life that ends by itself.
 const STEPS_MAX: usize = 40;
