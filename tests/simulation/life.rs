@@ -9,8 +9,8 @@ use backhaul_backends::FailureKind;
 use backhaul_journal::FileSystem;
 use backhaul_journal::simulation::Choices;
 
-use crate::model::{DATA, Proof, Served, is_part};
-use crate::world::{BREAKS, Digest, New, Op, Wish, World, trace};
+use super::model::{DATA, Proof, Served, is_part};
+use super::world::{BREAKS, Digest, New, Op, Wish, World, trace};
 
 /// Things that happen in a life.
 const OPS: usize = 30;

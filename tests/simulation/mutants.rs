@@ -9,9 +9,9 @@ use std::sync::Mutex;
 use backhaul_journal::simulation::Choices;
 use backhaul_journal::{FileSystem, steps};
 
-use crate::life::live;
-use crate::scripts::{Bounds, scripts};
-use crate::trials::{Quiet, figure, in_parallel};
+use super::life::live;
+use super::scripts::{Bounds, scripts};
+use super::trials::{Quiet, figure, in_parallel};
 
 const STEPS: &[&str] = &[
     "commit of a list",

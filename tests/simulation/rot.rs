@@ -7,10 +7,10 @@ use backhaul::{Catalog, Reason};
 use backhaul_journal::FileSystem;
 use backhaul_journal::simulation::SimDisk;
 
-use crate::model::{DATA, Model, Proof, Served};
-use crate::scripts::PLAIN;
-use crate::trials::{Repeat, in_parallel};
-use crate::world::{Op, World};
+use super::model::{DATA, Model, Proof, Served};
+use super::scripts::PLAIN;
+use super::trials::{Repeat, in_parallel};
+use super::world::{Op, World};
 
 const SECTOR_BYTES: usize = 512;
 const LEN: usize = 3000;

@@ -7,8 +7,8 @@ use backhaul_backends::FailureKind;
 use backhaul_journal::FileSystem;
 use backhaul_journal::simulation::{Choices, SimDisk};
 
-use crate::model::{Model, Proof, Served};
-use crate::world::{Break, Digest, New, Op, Wish, World};
+use super::model::{Model, Proof, Served};
+use super::world::{Break, Digest, New, Op, Wish, World};
 
 /// How far a search goes.
 #[derive(Clone, Copy)]

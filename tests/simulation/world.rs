@@ -14,7 +14,7 @@ use backhaul_backends::{Act, Failure, FailureKind, MemoryBackend};
 use backhaul_journal::FileSystem;
 use backhaul_journal::simulation::{Call, Choices, Fault, SimDisk};
 
-use crate::model::{Asked, CLAIM_BYTES, DATA, Known, Model, SHORT_BYTES, STATE, Served, WINDOW_BYTES, has_ended, url};
+use super::model::{Asked, CLAIM_BYTES, DATA, Known, Model, SHORT_BYTES, STATE, Served, WINDOW_BYTES, has_ended, url};
 
 /// Rounds of waiting after which everything has to have ended.
 const ROUNDS_MAX: u32 = 60;
@@ -633,7 +633,7 @@ impl World {
 pub(crate) fn trace(what: impl FnOnce() -> String) {
     static IS_WANTED: OnceLock<bool> = OnceLock::new();
     if *IS_WANTED.get_or_init(|| std::env::var_os("BACKHAUL_TRACE").is_some()) {
-        crate::trials::say(&what());
+        super::trials::say(&what());
     }
 }
 

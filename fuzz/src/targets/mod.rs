@@ -6,6 +6,7 @@
 #[path = "../../../journal/tests/counting.rs"]
 pub(crate) mod counting;
 mod directory;
+pub(crate) mod engine_crash;
 mod forge;
 pub(crate) mod http;
 pub(crate) mod journal;
@@ -31,6 +32,7 @@ macro_rules! for_each_target {
             journal::differential,
             journal::salvage,
             ops_crash::ops_crash,
+            engine_crash::engine_crash,
             records::record_codec,
             records::transfer_replay,
             http::http_headers,
