@@ -51,7 +51,7 @@ pub struct Replayed(Rebuilding);
 pub struct Offers {
     ready: Vec<TransferId>,
     timers: Vec<(u64, TransferId)>,
-    sweepable: Vec<TransferId>,
+    sweepable: Vec<(u64, TransferId)>,
     finishable: Vec<(u64, TransferId)>,
     expired: Vec<TransferId>,
 }

@@ -45,13 +45,11 @@ pub(crate) fn plan(table: &Table, now: Now, slots: Slots) -> Plan {
         .take_while(|(due_ms, _)| *due_ms <= now.boot_ms)
         .map(|(_, id)| id);
     let starts = due.chain(table.ready()).filter(|id| !table.is_busy(*id)).take(free);
-    let sweeps = table.sweepable().take(SWEEPS_MAX).map(Action::Sweep);
     let is_due = |due_ms: u64| due_ms <= now.boot_ms;
-    let finishes = table
-        .finishable()
-        .take_while(|(due_ms, _)| is_due(*due_ms))
-        .take(SWEEPS_MAX);
-    let finishes = finishes.map(|(_, id)| Action::Finish(id));
+    let sweeps = table.sweepable().take_while(|(due_ms, _)| is_due(*due_ms));
+    let sweeps = sweeps.take(SWEEPS_MAX).map(|(_, id)| Action::Sweep(id));
+    let finishes = table.finishable().take_while(|(due_ms, _)| is_due(*due_ms));
+    let finishes = finishes.take(SWEEPS_MAX).map(|(_, id)| Action::Finish(id));
     let actions = sweeps.chain(finishes).chain(starts.map(Action::Start)).collect();
     let later = |(due_ms, _): (u64, TransferId)| (!is_due(due_ms)).then_some(due_ms);
     let wake_at_ms = table
@@ -59,6 +57,7 @@ pub(crate) fn plan(table: &Table, now: Now, slots: Slots) -> Plan {
         .find_map(later)
         .into_iter()
         .chain(table.finishable().find_map(later))
+        .chain(table.sweepable().find_map(later))
         .min();
     Plan { actions, wake_at_ms }
 }

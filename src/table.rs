@@ -19,7 +19,7 @@ pub(crate) struct Table {
     /// Waiting for a moment on the boot-time clock, earliest first.
     timers: BTreeSet<(u64, u64, TransferId)>,
     /// Begun to end, with a part file that may still be there.
-    ending: BTreeSet<TransferId>,
+    ending: BTreeSet<(u64, TransferId)>,
     /// Being published, by when it may be looked at again.
     finishing: BTreeSet<(u64, TransferId)>,
     /// Live operations by the hash of their destination, and by that of app and URL.
@@ -321,8 +321,8 @@ impl Table {
     }
 
     /// Operations that have begun to end and that no worker holds.
-    pub(crate) fn sweepable(&self) -> impl Iterator<Item = TransferId> {
-        self.ending.iter().copied().filter(|id| !self.busy.contains(id))
+    pub(crate) fn sweepable(&self) -> impl Iterator<Item = (u64, TransferId)> {
+        self.ending.iter().copied().filter(|(_, id)| !self.busy.contains(id))
     }
 
     /// Operations whose publication was left unfinished, with the moment at which to look at them, earliest first.
@@ -330,15 +330,17 @@ impl Table {
         self.finishing.iter().copied().filter(|(_, id)| !self.busy.contains(id))
     }
 
-    /// An unfinished publication is left alone for a while. Gives how often that was so.
+    /// An unfinished publication, or an end whose part file is still there, is left alone for a while. Gives how often
+    /// that was so.
     pub(crate) fn postpone_finish(&mut self, id: TransferId, now: Now, delay: Duration) -> u32 {
-        if let Some(row) = self.rows.get_mut(&id)
-            && self.finishing.remove(&(row.finish_at_ms, id))
-        {
-            row.finish_at_ms = now.boot_ms.saturating_add(millis(delay));
-            row.finish_failures += 1;
-            self.finishing.insert((row.finish_at_ms, id));
-            return row.finish_failures;
+        let Some(row) = self.rows.get_mut(&id) else { return 0 };
+        for waiting in [&mut self.finishing, &mut self.ending] {
+            if waiting.remove(&(row.finish_at_ms, id)) {
+                row.finish_at_ms = now.boot_ms.saturating_add(millis(delay));
+                row.finish_failures += 1;
+                waiting.insert((row.finish_at_ms, id));
+                return row.finish_failures;
+            }
         }
         0
     }
@@ -407,6 +409,7 @@ impl Table {
         let row = self.rows.remove(&id)?;
         self.index(&row.operation, false);
         self.finishing.remove(&(row.finish_at_ms, id));
+        self.ending.remove(&(row.finish_at_ms, id));
         Some(row)
     }
 
@@ -438,7 +441,7 @@ impl Table {
             put(ended, (ended_at_ms, id), add);
         }
         if matches!(operation.phase, Phase::Ending(_)) {
-            put(&mut self.ending, id, add);
+            put(&mut self.ending, (0, id), add);
         }
         if self.only.as_ref().is_some_and(|only| !only.contains(&id)) {
             return;

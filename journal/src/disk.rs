@@ -100,7 +100,8 @@ impl Storage for Disk {
     fn check_writable(&self, directory: &Path) -> io::Result<()> {
         Ok(rustix::fs::access(
             directory,
-            Permission::WRITE_OK | Permission::EXEC_OK,
+            // To read it as well: a directory that cannot be opened cannot be synced.
+            Permission::READ_OK | Permission::WRITE_OK | Permission::EXEC_OK,
         )?)
     }
 

@@ -3,7 +3,7 @@
 //! Invariants: an event is in the table only if the journal took it, in the same order; whoever promises something
 //! waits for the journal's sync first; no file of a transfer is touched under the lock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -62,6 +62,8 @@ pub(crate) struct State {
     pub(crate) ready: VecDeque<Ready>,
     /// Files in the hands of the publisher.
     pub(crate) publishing: usize,
+    /// Directories in which what earlier processes removed stays removed, whatever happens.
+    pub(crate) settled: BTreeSet<PathBuf>,
     pub(crate) stopping: bool,
     /// What made the engine stop by itself.
     pub(crate) fault: Option<Error>,
@@ -143,6 +145,7 @@ impl Core {
             attempts: HashMap::new(),
             ready: VecDeque::new(),
             publishing: 0,
+            settled: BTreeSet::new(),
             stopping: false,
             fault: None,
             failed: 0,

@@ -112,16 +112,21 @@ impl Engine {
             self.check_exclusive(one).map_err(|error| (index, error))?;
         }
         check_free(&checked, &self.core.environment)?;
-        let accepted = self
+        let recorded = self
             .seal(&checked)
             .and_then(|()| self.record_creation(&checked).map_err(|error| (0, error)));
-        if let Err(refused) = accepted {
+        if let Err(refused) = recorded {
             for one in checked.iter().filter(|one| one.spec.has_secrets) {
                 // What stays is swept at the next start.
                 let _ = self.core.vault.remove(one.id);
             }
             return Err(refused);
         }
+        // From here on they may come out of the journal whatever is answered, and then they need their secrets.
+        if steps::is_taken("sync of a creation") {
+            self.core.sync_all().map_err(|error| (0, error))?;
+        }
+        self.core.wake_all();
         Ok(checked.into_iter().map(|one| one.id).collect())
     }
 
@@ -201,7 +206,7 @@ impl Engine {
         }
     }
 
-    /// Records a creation, or all of a list under one commit: a crash in the middle leaves none of them.
+    /// Records a creation, or all of a list under one commit: a crash in the middle leaves none of them. Not durable yet.
     fn record_creation(&self, checked: &[CheckedDownload]) -> Result<(), Error> {
         let is_list = checked.len() > 1 && steps::is_taken("commit of a list");
         let batch = is_list.then(|| {
@@ -222,13 +227,7 @@ impl Engine {
         if committed.is_err() {
             state.table.drop_uncommitted();
         }
-        drop(state);
-        committed?;
-        if steps::is_taken("sync of a creation") {
-            self.core.sync_all()?;
-        }
-        self.core.wake_all();
-        Ok(())
+        committed
     }
 }
 

@@ -217,7 +217,7 @@ pub(super) fn end(core: &Core, id: TransferId, outcome: Outcome) -> Result<(), E
     Ok(())
 }
 
-/// Removes what an operation that is ending left behind, then ends it.
+/// Removes what an operation that is ending left behind, then ends it. Where the disk refuses, it is tried again later.
 pub(crate) fn sweep(core: &Arc<Core>, operation: &Operation) -> Result<(), Error> {
     let Phase::Ending(outcome) = &operation.phase else {
         return Ok(());
@@ -226,54 +226,72 @@ pub(crate) fn sweep(core: &Arc<Core>, operation: &Operation) -> Result<(), Error
     if steps::is_taken("sync of the intent to end") {
         core.sync_all()?;
     }
-    let path = part_path(&operation.spec, core.journal.id(), operation.id, operation.generation);
-    let storage = &core.environment.storage;
-    let removed = storage.remove(&path);
-    match removed {
-        // Where an earlier sweep removed it and was cut short, the start of this engine made that durable.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => {
-            // A part file that cannot be removed must not keep its operation from ending.
-            log::warn!("{}: cannot remove '{}': {error}", operation.id, path.display());
+    if let Err(fault) = clear(core, operation) {
+        let (id, retry) = (operation.id, &core.config.retry);
+        let failures = core.state().table.postpone_finish(id, core.now(), retry.probe_every);
+        log::warn!("{id}: its part file cannot be removed: {fault:?}");
+        // A part file that stays must not keep its operation from ending for ever.
+        if failures < retry.failures_max {
+            return Ok(());
         }
-        Ok(()) if steps::is_taken("directory sync before an end") => {
-            let directory = operation.spec.directory();
-            storage
-                .sync_directory(directory)
-                .map_err(|error| Error::io("sync", directory, error))?;
-        }
-        Ok(()) => {}
     }
     core.record(&mut core.state(), operation.id, Event::Ended(outcome.clone()))?;
     sync_ends(core)
 }
 
-/// Removes part files of given-up generations: a crash may have come between giving them up and removing them. And makes
-/// durable what an earlier process removed, so that no part file comes back once its operation has ended.
+/// Removes the part file of an operation, durably.
+fn clear(core: &Core, operation: &Operation) -> Result<(), Fault> {
+    let directory = operation.spec.directory();
+    let path = part_path(&operation.spec, core.journal.id(), operation.id, operation.generation);
+    let must_sync = if remove_if_there(core, &path)? {
+        steps::is_taken("directory sync before an end")
+    } else {
+        // An earlier process may have removed it and been cut short before that was durable.
+        !core.state().settled.contains(directory) && steps::is_taken("directory sync where a part is gone already")
+    };
+    if must_sync {
+        settle_directory(core, directory)
+    } else {
+        Ok(())
+    }
+}
+
+/// Makes durable what was removed in a directory.
+fn settle_directory(core: &Core, directory: &Path) -> Result<(), Fault> {
+    match core.environment.storage.sync_directory(directory) {
+        // What was in it is gone with it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        result => result.map_err(|error| Fault::io("sync", directory, &error))?,
+    }
+    core.state().settled.insert(directory.to_path_buf());
+    Ok(())
+}
+
+/// Removes part files of given-up generations: a crash may have come between giving them up and removing them.
 pub(crate) fn recover(core: &Core) {
-    let unended: Vec<Operation> = {
+    let restarted: Vec<Operation> = {
         let state = core.state();
-        let all = state.table.in_order();
-        let unended = all.into_iter().filter(|operation| !operation.has_ended());
-        let may_leave = |operation: &&Operation| operation.generation > 0 || !operation.is_live();
-        unended.filter(may_leave).cloned().collect()
+        let all = state.table.in_order().into_iter();
+        all.filter(|operation| !operation.has_ended() && operation.generation > 0)
+            .cloned()
+            .collect()
     };
     let mut directories = BTreeSet::new();
-    for operation in &unended {
-        directories.insert(operation.spec.directory());
-        let Some(before) = operation.generation.checked_sub(1) else {
-            continue;
-        };
-        let old = part_path(&operation.spec, core.journal.id(), operation.id, before);
+    for operation in &restarted {
+        let (spec, before) = (&operation.spec, operation.generation - 1);
+        directories.insert(spec.directory());
+        let old = part_path(spec, core.journal.id(), operation.id, before);
         if steps::is_taken("removal of given-up parts at the start")
             && let Err(fault) = remove_if_there(core, &old)
         {
             log::warn!("{}: {fault:?}", operation.id);
         }
     }
-    if steps::is_taken("directory sync at the start") {
-        for directory in directories {
-            sync_names(core, directory);
+    for directory in directories {
+        if steps::is_taken("directory sync at the start")
+            && let Err(fault) = settle_directory(core, directory)
+        {
+            log::warn!("old part files may come back in '{}': {fault:?}", directory.display());
         }
     }
 }
@@ -329,8 +347,9 @@ fn recover_one(core: &Arc<Core>, operation: &Operation, intent: &Intent) -> Resu
         (None, _) if operation.doubt.is_some() => start_over(core, operation, intent, &part),
         // A consumer took it away after the rename, which must have happened in this boot.
         (None, None) if same_boot => complete(core, operation),
-        // The name of the part was lost with the power before the rename; the file there is the one to be replaced.
-        (None, Some(_)) if operation.spec.collision == Collision::Replace && !same_boot => {
+        // The name of the part was lost with the power before the rename; the file there is the one to be replaced, or
+        // somebody else's, beside which there are other names.
+        (None, Some(_)) if operation.spec.collision != Collision::Fail && !same_boot => {
             start_over(core, operation, intent, &part)
         }
         (None, Some(_)) => {

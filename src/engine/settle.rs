@@ -13,8 +13,8 @@ use super::fault::Fault;
 use super::part::part_path;
 use crate::error::Error;
 use crate::operation::{
-    Condition, Deadline, Event, Operation, OperationError, Outcome, Shared, TransferId, WaitReason, directory_of,
-    millis,
+    Condition, Deadline, Event, Operation, OperationError, Outcome, Phase, Shared, TransferId, WaitReason,
+    directory_of, millis,
 };
 use crate::retry::{Decision, decide};
 
@@ -118,6 +118,13 @@ fn await_room(core: &Arc<Core>, id: TransferId, message: String) -> Result<(), E
     let Some(operation) = core.state().table.find(id).cloned() else {
         return Ok(());
     };
+    if let Phase::Publishing(_) = operation.phase {
+        // The complete file has its intent, and needs room for no more than a name: it stays, and is finished later.
+        let delay = core.config.retry.probe_every;
+        core.state().table.postpone_finish(id, core.now(), delay);
+        log::warn!("{id}: {message}");
+        return Ok(());
+    }
     let can_continue =
         operation.claim.is_some() && operation.response.as_ref().is_some_and(|response| response.resumable);
     if !can_continue {
@@ -185,10 +192,10 @@ pub(crate) fn remove_given_up(core: &Core, path: &Path) -> Result<(), Fault> {
         .map_err(|error| Fault::io("sync", directory, &error))
 }
 
-/// Removes a file of ours; one that is gone already is as good.
-pub(crate) fn remove_if_there(core: &Core, path: &Path) -> Result<(), Fault> {
+/// Removes a file of ours; one that is gone already is as good, and `false`.
+pub(crate) fn remove_if_there(core: &Core, path: &Path) -> Result<bool, Fault> {
     match core.environment.storage.remove(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::io("remove", path, &error)),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        result => result.map(|()| true).map_err(|error| Fault::io("remove", path, &error)),
     }
 }

@@ -18,6 +18,7 @@ use super::ledger::Ledger;
 use super::part::{Part, Sums, part_path};
 use super::ready::Ready;
 use super::settle::{self, End, remove_given_up};
+use crate::error::Error;
 use crate::operation::{Claim, Doubt, Event, Operation, Response, Shared, StoredValidators, millis};
 use crate::vault::Secrets;
 
@@ -179,10 +180,11 @@ impl<'a> Transfer<'a> {
     }
 
     fn open_secrets(&self) -> Result<Secrets, Fault> {
-        self.core
-            .vault
-            .open(self.operation.id)
-            .map_err(|error| Fault::unacceptable(WebErrorStatus::CREDENTIAL_UNAVAILABLE, error.to_string()))
+        self.core.vault.open(self.operation.id).map_err(|error| match error {
+            // What the disk refuses now it may give later; what is not there, or was damaged, stays so.
+            Error::Io(tried, path, cause) if cause.kind() != io::ErrorKind::NotFound => Fault::io(tried, &path, &cause),
+            error => Fault::unacceptable(WebErrorStatus::CREDENTIAL_UNAVAILABLE, error.to_string()),
+        })
     }
 
     /// Gives up all bytes so far: durable before the first byte of the new generation is written.
