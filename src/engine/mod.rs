@@ -121,7 +121,6 @@ impl Engine {
             table,
         };
         let core = Arc::new(Core::new(environment, config, room, Registry::new(backends), stored));
-        publish::recover(&core);
         doubt::sweep(&core);
         core.sweep_history()?;
         Ok(Self { core })

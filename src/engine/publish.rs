@@ -1,7 +1,7 @@
 //! The final name: given once, to a complete file, in batches that share their syncs.
 //!
 //! Steps of a batch, each for all its files before the next: sync the data (R4); record the intent, durably; rename;
-//! sync the directories (R5); record the ends, durably. After a crash [`recover`] finds out which step was reached.
+//! sync the directories (R5); record the ends, durably. After a crash [`finish`] finds out which step was reached.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -242,8 +242,14 @@ pub(crate) fn sweep(core: &Arc<Core>, operation: &Operation) -> Result<(), Error
 /// Removes the part file of an operation, durably.
 fn clear(core: &Core, operation: &Operation) -> Result<(), Fault> {
     let directory = operation.spec.directory();
-    let path = part_path(&operation.spec, core.journal.id(), operation.id, operation.generation);
-    let must_sync = if remove_if_there(core, &path)? {
+    // That of the generation before may have refused to go when it was given up.
+    let generations = operation.generation.saturating_sub(1)..=operation.generation;
+    let mut is_removed = false;
+    for generation in generations {
+        let path = part_path(&operation.spec, core.journal.id(), operation.id, generation);
+        is_removed |= remove_if_there(core, &path)?;
+    }
+    let must_sync = if is_removed {
         steps::is_taken("directory sync before an end")
     } else {
         // An earlier process may have removed it and been cut short before that was durable.
@@ -265,35 +271,6 @@ fn settle_directory(core: &Core, directory: &Path) -> Result<(), Fault> {
     }
     core.state().settled.insert(directory.to_path_buf());
     Ok(())
-}
-
-/// Removes part files of given-up generations: a crash may have come between giving them up and removing them.
-pub(crate) fn recover(core: &Core) {
-    let restarted: Vec<Operation> = {
-        let state = core.state();
-        let all = state.table.in_order().into_iter();
-        all.filter(|operation| !operation.has_ended() && operation.generation > 0)
-            .cloned()
-            .collect()
-    };
-    let mut directories = BTreeSet::new();
-    for operation in &restarted {
-        let (spec, before) = (&operation.spec, operation.generation - 1);
-        directories.insert(spec.directory());
-        let old = part_path(spec, core.journal.id(), operation.id, before);
-        if steps::is_taken("removal of given-up parts at the start")
-            && let Err(fault) = remove_if_there(core, &old)
-        {
-            log::warn!("{}: {fault:?}", operation.id);
-        }
-    }
-    for directory in directories {
-        if steps::is_taken("directory sync at the start")
-            && let Err(fault) = settle_directory(core, directory)
-        {
-            log::warn!("old part files may come back in '{}': {fault:?}", directory.display());
-        }
-    }
 }
 
 /// Finishes a publication that a crash or a fault of the disk left unfinished. Where the disk still refuses, it is looked

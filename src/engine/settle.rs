@@ -179,11 +179,10 @@ fn end_failed(core: &Arc<Core>, id: TransferId, error: OperationError) -> Result
 }
 
 /// Removes the part file of a generation that was given up, durably: else, after two power cuts, more of them could be
-/// left than [`super::publish::recover`] knows of.
+/// left than the next attempt looks for.
 pub(crate) fn remove_given_up(core: &Core, path: &Path) -> Result<(), Fault> {
-    remove_if_there(core, path)?;
     let directory = directory_of(path);
-    if !steps::is_taken("directory sync after a given-up part is removed") {
+    if !remove_if_there(core, path)? || !steps::is_taken("directory sync after a given-up part is removed") {
         return Ok(());
     }
     core.environment

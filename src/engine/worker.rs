@@ -17,7 +17,7 @@ use super::fault::Fault;
 use super::ledger::Ledger;
 use super::part::{Part, Sums, part_path};
 use super::ready::Ready;
-use super::settle::{self, End, remove_given_up};
+use super::settle::{self, End};
 use crate::error::Error;
 use crate::operation::{Claim, Doubt, Event, Operation, Response, Shared, StoredValidators, millis};
 use crate::vault::Secrets;
@@ -86,6 +86,7 @@ impl<'a> Transfer<'a> {
     }
 
     fn run(&mut self) -> Result<Ready, End> {
+        self.remove_given_up()?;
         let looked = doubt::look(self.core, self.operation)?;
         let held = self.prove_held()?;
         if let Some(looked) = looked {
@@ -108,6 +109,16 @@ impl<'a> Transfer<'a> {
             (Err(failure), None) => Err(End::Failure(failure)),
             (Ok(()), None) => self.finished(),
         }
+    }
+
+    /// The part file of the generation before may have refused to go when it was given up; there is never more than one.
+    fn remove_given_up(&self) -> Result<(), Fault> {
+        let Some(before) = self.generation.checked_sub(1) else {
+            return Ok(());
+        };
+        let (id, spec) = (self.operation.id, &self.operation.spec);
+        let old = part_path(spec, self.core.journal.id(), id, before);
+        settle::remove_given_up(self.core, &old)
     }
 
     /// Opens the part file and proves the claimed bytes. Where they cannot be proved, they are given up first.
@@ -206,7 +217,7 @@ impl<'a> Transfer<'a> {
         self.received_bytes = 0;
         self.started_bytes = 0;
         self.held_bytes = 0;
-        remove_given_up(self.core, &old)
+        settle::remove_given_up(self.core, &old)
     }
 
     fn accept(&mut self, head: &Head) -> Result<(), Fault> {

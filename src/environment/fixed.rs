@@ -9,10 +9,15 @@ use backhaul_journal::Storage;
 use super::{Clock, Environment, NetworkMonitor, Random};
 use crate::operation::{Now, millis};
 
+/// Where the boot-time clock begins.
+const FIRST_MS: u64 = 1_000;
+
 /// A clock, a source of chance and a network that a test moves by hand. The same seed gives the same run.
 #[derive(Debug)]
 pub struct FixedEnvironment {
     boot_ms: AtomicU64,
+    /// The wall clock when the boot-time clock stood at zero.
+    booted_at_ms: AtomicU64,
     boot_count: AtomicU64,
     online: AtomicBool,
     chance: Mutex<u64>,
@@ -23,7 +28,8 @@ impl FixedEnvironment {
     #[must_use]
     pub fn new(seed: u64) -> Arc<Self> {
         Arc::new(Self {
-            boot_ms: AtomicU64::new(1_000),
+            boot_ms: AtomicU64::new(FIRST_MS),
+            booted_at_ms: AtomicU64::new(1_700_000_000_000),
             boot_count: AtomicU64::new(1),
             online: AtomicBool::new(true),
             chance: Mutex::new(seed),
@@ -47,8 +53,10 @@ impl FixedEnvironment {
         self.boot_ms.fetch_add(millis(by), Ordering::SeqCst);
     }
 
-    /// Another boot: a new boot id. The wall clock goes on.
+    /// Another boot: a new boot id, and a boot-time clock that begins anew. The wall clock goes on.
     pub fn reboot(&self) {
+        let before_ms = self.boot_ms.swap(FIRST_MS, Ordering::SeqCst);
+        self.booted_at_ms.fetch_add(before_ms - FIRST_MS, Ordering::SeqCst);
         self.boot_count.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -65,7 +73,7 @@ impl Clock for FixedEnvironment {
         boot_id[..8].copy_from_slice(&self.boot_count.load(Ordering::SeqCst).to_le_bytes());
         Now {
             boot_ms,
-            wall_ms: 1_700_000_000_000 + boot_ms,
+            wall_ms: self.booted_at_ms.load(Ordering::SeqCst) + boot_ms,
             boot_id,
         }
     }

@@ -76,7 +76,7 @@ fn crash(world: &mut World, choices: &mut Choices) {
         world.apply(&Op::Step(choices.below(6)));
     }
     let (image, is_power_cut) = world.crash(choices);
-    world.judge(image.clone(), is_power_cut);
+    world.judge(image.kill(), is_power_cut);
     world.go_on_with(image, is_power_cut);
 }
 
@@ -138,8 +138,10 @@ fn choose_op(choices: &mut Choices, world: &World) -> Op {
             1 => Op::Offline,
             _ => Op::Change(choices.below(urls)),
         },
-        18 => match choices.below(2) {
+        18 => match choices.below(4) {
             0 => Op::Put(name(choices)),
+            1 => Op::PutAtRename(name(choices)),
+            2 => Op::Settle,
             _ => Op::Take(name(choices)),
         },
         _ => match choices.below(2) {

@@ -19,6 +19,9 @@ pub(crate) const SHORT_BYTES: u64 = 1024;
 /// What must never be seen outside of the vault.
 pub(crate) const SECRET: &str = "hunter2-is-secret";
 
+/// A header by which the server knows that the secret one has to come along.
+pub(crate) const NEEDS_KEY: &str = "X-Needs-Key: yes";
+
 /// How a server lets its resource be told from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Proof {
@@ -67,8 +70,11 @@ pub(crate) struct Asked {
     pub(crate) collision: Collision,
     /// The version whose digest is expected.
     pub(crate) digest: Option<u32>,
+    /// It is to stand still until it is started.
+    pub(crate) held: bool,
     pub(crate) canceled: Known,
     pub(crate) removed: Known,
+    pub(crate) acknowledged: Known,
     /// The end that was seen, once it was durable.
     pub(crate) ended: Option<TransferStatus>,
     /// Where its file was seen to be published, once that was durable.
@@ -82,10 +88,14 @@ pub(crate) struct Model {
     pub(crate) calls: u32,
     /// Files that somebody else put there.
     pub(crate) foreign: BTreeMap<PathBuf, Vec<u8>>,
+    /// One that he may be about to put there.
+    pub(crate) foreign_at_rename: Option<(PathBuf, Vec<u8>)>,
     /// Paths from which somebody took a file away: what is there now is not known.
     pub(crate) taken: BTreeSet<PathBuf>,
-    /// A call to the disk has failed: an operation may have failed of it, and left its part file.
+    /// A call to the disk has failed, or may fail: what is fetched again because of it is not counted.
     pub(crate) is_faulty: bool,
+    /// How often one failed, or may have. One alone makes no operation fail.
+    pub(crate) faults: u32,
     /// Bytes of a part file were changed behind the engine's back.
     pub(crate) is_rotten: bool,
 }
@@ -144,9 +154,20 @@ impl Model {
             asked: Vec::new(),
             calls: 0,
             foreign: BTreeMap::new(),
+            foreign_at_rename: None,
             taken: BTreeSet::new(),
             is_faulty: false,
+            faults: 0,
             is_rotten: false,
+        }
+    }
+
+    /// Whether the file was put there that was about to be.
+    pub(crate) fn settle_foreign(&mut self, disk: &SimDisk) {
+        if let Some((path, bytes)) = self.foreign_at_rename.take()
+            && disk.find(&path).as_ref() == Some(&bytes)
+        {
+            self.foreign.insert(path, bytes);
         }
     }
 
@@ -169,18 +190,15 @@ impl Model {
             let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
             <[u8; 32]>::try_from(digest.as_ref()).unwrap()
         };
-        let secret_headers = if is_secret {
-            vec![format!("X-Key: {SECRET}")]
-        } else {
-            Vec::new()
-        };
+        let headers = |text: String| if is_secret { vec![text] } else { Vec::new() };
         NewDownload {
             url: url(asked.url),
             destination: asked.destination.clone(),
             app: "test".into(),
             collision: asked.collision,
             sha256: asked.digest.map(digest),
-            secret_headers,
+            headers: headers(NEEDS_KEY.into()),
+            secret_headers: headers(format!("X-Key: {SECRET}")),
             hold,
             ..NewDownload::default()
         }
@@ -292,6 +310,7 @@ impl Model {
             self.judge_outcome(asked, view);
             if view.status == TransferStatus::Completed {
                 published.entry(&view.destination).or_default().push(asked);
+                self.judge_name(asked, view);
             }
         }
         // The files of operations that were removed from the listing stay.
@@ -335,6 +354,18 @@ impl Model {
         })
     }
 
+    /// The name asked for is taken where it is free.
+    fn judge_name(&self, asked: &Asked, view: &OperationView) {
+        let others = self.asked.iter().filter(|other| other.destination == asked.destination);
+        let may_be_taken = self.foreign.contains_key(&asked.destination)
+            || self.taken.contains(&asked.destination)
+            || others.count() > 1;
+        assert!(
+            view.destination == asked.destination || may_be_taken,
+            "another name was taken although that asked for was free: {view:?}"
+        );
+    }
+
     fn judge_outcome(&self, asked: &Asked, view: &OperationView) {
         let served = &self.served[asked.url];
         let is_known = asked.ended.is_none_or(|ended| ended == view.status);
@@ -347,7 +378,9 @@ impl Model {
             TransferStatus::Canceled => assert_ne!(asked.canceled, Known::No, "nobody canceled {view:?}"),
             TransferStatus::Error => {
                 let status = view.error.as_ref().map(|error| error.status);
-                let is_in_the_way = self.foreign.contains_key(&asked.destination)
+                // Only a name that must not be replaced, and beside which there is no other, can be in the way; or, after
+                // a rename, whatever takes the place of the published file.
+                let is_in_the_way = self.foreign.contains_key(&asked.destination) && asked.collision == Collision::Fail
                     || self.taken.contains(&asked.destination)
                     || self.is_rotten;
                 let is_due = match status {
@@ -358,10 +391,14 @@ impl Model {
                     Some(WebErrorStatus::NOT_FOUND | WebErrorStatus::FORBIDDEN) => served.has_refused,
                     _ => false,
                 };
-                assert!(is_due || self.is_faulty, "no reason for an error: {view:?}");
+                assert!(is_due || self.faults > 1, "no reason for an error: {view:?}");
             }
             _ => panic!("it has not ended: {view:?}"),
         }
+        assert!(
+            view.restarts == 0 || view.bytes_wasted > 0 || served.len == 0,
+            "bytes were given up and not counted: {view:?}"
+        );
         let may_begin_again = served.version != asked.since
             || matches!(served.proof, Proof::Nothing | Proof::Whole)
             // Without a claim, the name of the part file may go with the power.
@@ -384,17 +421,10 @@ impl Model {
                     // A file that was damaged right after it got its name may be somebody else's by then; it stays, and
                     // its operation says so.
                     || self.is_rotten && views.iter().any(|view| view.destination == *path);
-                assert!(
-                    is_known || self.is_faulty,
-                    "left behind: '{}', of {views:?}",
-                    path.display()
-                );
+                assert!(is_known, "left behind: '{}', of {views:?}", path.display());
             } else if let Some(id) = name.strip_suffix(".sealed") {
                 let is_kept = views.iter().any(|view| view.id.to_string() == id);
-                assert!(
-                    is_kept || self.is_faulty,
-                    "secrets of a removed operation are left: {name}"
-                );
+                assert!(is_kept, "secrets of a removed operation are left: {name}");
             }
             let secret = SECRET.as_bytes();
             let is_shown = bytes.windows(secret.len()).any(|window| window == secret);
@@ -437,6 +467,15 @@ impl Asked {
             return;
         };
         assert_ne!(self.removed, Known::Yes, "a removed download is back: {view:?}");
+        match self.acknowledged {
+            Known::Yes => assert!(view.acknowledged, "an acknowledgement is lost: {view:?}"),
+            Known::No => assert!(!view.acknowledged, "nobody acknowledged {view:?}"),
+            Known::Maybe => {}
+        }
+        if self.held && self.canceled == Known::No {
+            let seen = (view.status, view.attempts);
+            assert_eq!(seen, (TransferStatus::Idle, 0), "nobody started {view:?}");
+        }
         if let Some(ended) = self.ended {
             assert_eq!((ended, None), (view.status, view.reason), "an end is lost: {self:?}");
         }

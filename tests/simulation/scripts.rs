@@ -10,6 +10,9 @@ use backhaul_journal::simulation::{Choices, SimDisk};
 use super::model::{Model, Proof, Served};
 use super::world::{Break, Digest, New, Op, Wish, World};
 
+/// Changes after a failed call at which the device may crash.
+const MOMENTS_AFTER_FAULT: usize = 6;
+
 /// How far a search goes.
 #[derive(Clone, Copy)]
 pub(crate) struct Bounds {
@@ -327,25 +330,35 @@ impl Script {
         Run { world, moments }
     }
 
-    /// Lets every call of the script fail in turn, and judges what is left. Returns how many disks were judged.
+    /// Lets every call of the script fail in turn, and judges a crash at the moments after that and at the end. Returns how
+    /// many disks were judged.
     pub(crate) fn fail_everywhere(&self, how: Break) -> u64 {
         let mut images = 0;
         for nth in 0.. {
             let mut world = self.world(FileSystem::Other);
-            let has_come = world.break_at(how, nth);
-            self.ops.iter().for_each(|op| world.apply(op));
-            if !has_come.load(std::sync::atomic::Ordering::Relaxed) {
+            let failed_at = world.break_at(how, nth);
+            let moments = moments(&mut world, |world| self.ops.iter().for_each(|op| world.apply(op)));
+            let Some(failed_at) = *failed_at.lock().unwrap() else {
                 break;
-            }
-            world.disk.fail_no_more();
+            };
             let mut choices = Choices::seeded(nth as u64);
-            world.judge(world.disk.kill(), false);
-            world.judge(world.disk.lose_unsynced(), true);
-            for _ in 0..2 {
-                let image = world.disk.cut_power(&mut choices);
-                world.judge(image, true);
+            let first = usize::try_from(failed_at).unwrap();
+            // An interruption or a short write is none for the engine.
+            let count = if world.model.is_faulty { MOMENTS_AFTER_FAULT } else { 0 };
+            let after = moments.iter().skip(first).take(count);
+            for (number, (disk, model)) in after.chain(moments.last()).enumerate() {
+                let power_cut = if (nth + number) % 2 == 0 {
+                    disk.lose_unsynced()
+                } else {
+                    disk.cut_power(&mut choices)
+                };
+                for (image, is_power_cut) in [(disk.kill(), false), (power_cut, true)] {
+                    let mut after = world.branch(image, model.clone(), is_power_cut);
+                    let catalog = after.look(disk);
+                    after.finish(&catalog);
+                    images += 1;
+                }
             }
-            images += world.images;
         }
         images
     }

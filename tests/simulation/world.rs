@@ -14,8 +14,11 @@ use backhaul_backends::{Act, Failure, FailureKind, MemoryBackend};
 use backhaul_journal::FileSystem;
 use backhaul_journal::simulation::{Call, Choices, Fault, SimDisk};
 
+use super::guard::KeyGuard;
 use super::model::{Asked, CLAIM_BYTES, DATA, Known, Model, SHORT_BYTES, STATE, Served, WINDOW_BYTES, has_ended, url};
 
+/// How long the first boot has lasted when a life begins.
+const FIRST_BOOT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Rounds of waiting after which everything has to have ended.
 const ROUNDS_MAX: u32 = 60;
 /// Steps of one round.
@@ -79,8 +82,12 @@ pub(crate) enum Op {
     WriteMax(usize),
     /// Somebody puts a file of his own there.
     Put(&'static str),
+    /// The same, in the middle of the next step, just before a file gets its name.
+    PutAtRename(&'static str),
     /// Somebody takes a file away.
     Take(&'static str),
+    /// The file system makes names durable by itself.
+    Settle,
     Close,
     /// Ends the process and starts it again.
     Restart,
@@ -110,7 +117,7 @@ impl Break {
     fn fault(self, call: Call) -> Option<Fault> {
         match self {
             Self::Io => Some(std::io::Error::other("the disk does not answer").into()),
-            Self::Full if matches!(call, Call::Create | Call::Write | Call::CreateDirectory | Call::Reserve) => {
+            Self::Full if call.is_change() && call != Call::Remove => {
                 Some(std::io::Error::from(std::io::ErrorKind::StorageFull).into())
             }
             Self::Interrupted => Some(std::io::Error::from(std::io::ErrorKind::Interrupted).into()),
@@ -121,6 +128,12 @@ impl Break {
         }
     }
 }
+
+/// Changes to the disk before the call that failed, once it has.
+pub(crate) type FailedAt = Arc<Mutex<Option<u64>>>;
+
+/// An operation, and what had been known of its cancel, its removal and its acknowledgement.
+type About = (TransferId, (Known, Known, Known));
 
 pub(crate) struct World {
     pub(crate) disk: SimDisk,
@@ -150,8 +163,15 @@ impl Clock {
     fn environment(self) -> Arc<FixedEnvironment> {
         // Far apart, so that no two worlds draw the same id.
         let outside = FixedEnvironment::new(self.seed.wrapping_mul(self.seed).wrapping_mul(0xD6E8_FEB8_6659_FD93));
-        outside.advance(self.passed);
+        // The first boot was long ago: its moments lie far beyond those of the next one.
+        outside.advance(FIRST_BOOT);
+        if self.boots == 0 {
+            outside.advance(self.passed);
+        }
         (0..self.boots).for_each(|_| outside.reboot());
+        if self.boots > 0 {
+            outside.advance(self.passed);
+        }
         outside
     }
 }
@@ -212,6 +232,8 @@ impl World {
             seed: self.clock.seed + 1 + self.disk.changes(),
             ..self.clock
         };
+        let mut model = model;
+        model.settle_foreign(&image);
         Self::on(image, model, clock)
     }
 
@@ -255,7 +277,7 @@ impl World {
     /// Opens the engine if it is not open.
     pub(crate) fn open(&mut self) -> Option<Arc<Engine>> {
         if self.engine.is_none() {
-            let server = Arc::clone(&self.server);
+            let server = Arc::new(KeyGuard(Arc::clone(&self.server)));
             let answer = Engine::open(Path::new(STATE), config(), self.environment(), vec![server]);
             let engine = self.taken(answer)?;
             self.failing.store(self.is_full, Ordering::Relaxed);
@@ -297,9 +319,10 @@ impl World {
             Op::Pass(duration) => self.pass(*duration),
             Op::Put(name) => self.put(name),
             Op::Take(name) => self.take(name),
+            Op::Settle => self.disk.storage().sync_directory(Path::new(DATA)).unwrap_or_default(),
             Op::Restart => self.engine = None,
             Op::Close => self.close(),
-            Op::Create(_) | Op::Step(_) | Op::Wish(..) | Op::WishAt(..) => {
+            Op::Create(_) | Op::Step(_) | Op::Wish(..) | Op::WishAt(..) | Op::PutAtRename(_) => {
                 if let Some(engine) = self.open() {
                     self.ask(&engine, op);
                 }
@@ -319,6 +342,7 @@ impl World {
                     self.answered(*wish, about, answer);
                 }
             }
+            Op::PutAtRename(name) => self.put_at_rename(engine, name),
             Op::WishAt(wish, index, writes) => self.wish_during_a_step(engine, *wish, *index, *writes),
             _ => unreachable!("{op:?} needs no engine"),
         }
@@ -358,6 +382,25 @@ impl World {
         }
     }
 
+    fn put_at_rename(&mut self, engine: &Engine, name: &str) {
+        let (path, bytes) = (path(name), format!("put there at the last moment: {name}").into_bytes());
+        let (disk, to, put) = (self.disk.clone(), path.clone(), bytes.clone());
+        let mut has_come = false;
+        self.disk.fail_with(move |call, from| {
+            if call == Call::Rename && from.starts_with(DATA) && !has_come && disk.find(&to).is_none() {
+                disk.put(&to, &put);
+                has_come = true;
+            }
+            None::<Fault>
+        });
+        self.model.foreign_at_rename = Some((path, bytes));
+        self.note();
+        self.step(engine, 1);
+        self.disk.fail_no_more();
+        let disk = self.disk.clone();
+        self.model.settle_foreign(&disk);
+    }
+
     fn take(&mut self, name: &str) {
         let path = path(name);
         self.model.taken.insert(path.clone());
@@ -382,8 +425,10 @@ impl World {
                     Digest::Now => served.version,
                     Digest::Next => served.version + 1,
                 }),
+                held: new.hold,
                 canceled: Known::No,
                 removed: Known::No,
+                acknowledged: Known::No,
                 ended: None,
                 published: None,
             };
@@ -428,20 +473,23 @@ impl World {
             return;
         }
         for asked in self.model.asked.iter_mut().filter(|asked| asked.ended.is_none()) {
-            if let Some(view) = asked.id.and_then(|id| engine.view(id).ok()) {
-                asked.note_end(&view);
-            }
+            let Some(view) = asked.id.and_then(|id| engine.view(id).ok()) else {
+                continue;
+            };
+            asked.note_end(&view);
         }
         self.note();
     }
 
     /// The operation that a wish is about; what it may change is written down before it does.
-    fn about_to(&mut self, engine: &Engine, wish: Wish, index: usize) -> Option<(TransferId, (Known, Known))> {
+    fn about_to(&mut self, engine: &Engine, wish: Wish, index: usize) -> Option<About> {
         let asked = self.model.asked.get_mut(index)?;
         let id = asked.id?;
-        let before = (asked.canceled, asked.removed);
+        let before = (asked.canceled, asked.removed, asked.acknowledged);
         match wish {
             Wish::Cancel if asked.canceled == Known::No => asked.canceled = Known::Maybe,
+            Wish::Acknowledge if asked.acknowledged == Known::No => asked.acknowledged = Known::Maybe,
+            Wish::Start => asked.held = false,
             Wish::Remove => {
                 // Where its file is will not be shown any more.
                 let view = engine
@@ -459,7 +507,7 @@ impl World {
         Some((id, before))
     }
 
-    fn answered(&mut self, wish: Wish, (id, before): (TransferId, (Known, Known)), answer: Result<(), Error>) {
+    fn answered(&mut self, wish: Wish, (id, before): About, answer: Result<(), Error>) {
         let is_done = self.taken(answer).is_some();
         let is_failing = self.is_failing();
         let Some(asked) = self.model.asked.iter_mut().find(|asked| asked.id == Some(id)) else {
@@ -467,9 +515,14 @@ impl World {
         };
         match wish {
             Wish::Cancel if is_done => asked.canceled = Known::Yes,
-            Wish::Remove if is_done => asked.removed = Known::Yes,
+            Wish::Acknowledge if is_done => asked.acknowledged = Known::Yes,
+            Wish::Remove if is_done => {
+                asked.removed = Known::Yes;
+                let sealed = Path::new(STATE).join(format!("vault/{id}.sealed"));
+                assert_eq!(self.disk.find(&sealed), None, "secrets outlive their operation");
+            }
             // A refusal says that nothing has changed.
-            _ if !is_failing && !is_done => (asked.canceled, asked.removed) = before,
+            _ if !is_failing && !is_done => (asked.canceled, asked.removed, asked.acknowledged) = before,
             _ => {}
         }
         if let Some(engine) = self.engine.clone() {
@@ -500,26 +553,29 @@ impl World {
         self.answered(wish, about, answer.unwrap_or(Err(Error::UnknownId(id))));
     }
 
-    /// Lets the `nth` call from now on fail so, and whichever follow until a sync that loses has been met.
-    pub(crate) fn break_at(&mut self, how: Break, nth: usize) -> Arc<AtomicBool> {
+    /// Lets the `nth` call from now on that can fail so do it.
+    pub(crate) fn break_at(&mut self, how: Break, nth: usize) -> FailedAt {
         trace(|| format!("{how:?} at call {nth}"));
-        let has_come = Arc::new(AtomicBool::new(false));
-        let (come, failing) = (Arc::clone(&has_come), Arc::clone(&self.failing));
+        let failed_at = FailedAt::default();
+        let (to, disk, failing) = (Arc::clone(&failed_at), self.disk.clone(), Arc::clone(&self.failing));
         let mut left = nth;
         // Interruptions and short writes are no failures: the storage goes on by itself.
         let is_failure = !matches!(how, Break::Interrupted | Break::Short);
         self.model.is_faulty |= is_failure;
+        self.model.faults += u32::from(is_failure);
         self.disk.fail_with(move |call, path| {
             let fault = how.fault(call)?;
-            let is_it = left == 0 && !come.swap(left == 0, Ordering::Relaxed);
+            let mut at = to.lock().unwrap();
+            let is_it = left == 0 && at.is_none();
             left = left.saturating_sub(1);
             if is_it {
                 trace(|| format!("{how:?}: {call:?} of '{}'", path.display()));
+                *at = Some(disk.changes());
                 failing.fetch_or(is_failure, Ordering::Relaxed);
             }
             is_it.then_some(fault)
         });
-        has_come
+        failed_at
     }
 
     pub(crate) fn fill_disk(&mut self, left_bytes: usize) {
@@ -528,6 +584,7 @@ impl World {
         self.failing.store(true, Ordering::Relaxed);
         self.is_full = true;
         self.model.is_faulty = true;
+        self.model.faults += 2;
     }
 
     /// Judges what a crash left, goes on from there until everything has ended, and judges that.

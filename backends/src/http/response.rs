@@ -200,6 +200,10 @@ fn part(offset_bytes: u64, held: Option<&Held>, expected_bytes: Option<u64>, rep
     let Some(total) = validators.total_bytes else {
         return Decision::AskWhole(Restart::NoProof);
     };
+    // A part without a total of its own that reaches beyond the known one belongs to something else.
+    if range.last >= total {
+        return Decision::AskWhole(Restart::Changed);
+    }
     let length = range.last - range.first + 1;
     if let Framing::Length(announced) = reply.framing
         && announced != length

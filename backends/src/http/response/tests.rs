@@ -145,6 +145,7 @@ fn a_206_continues_only_at_the_asked_offset_and_under_proof() {
         ("14.4 the asked rest", strong(), part("bytes 4-9/10", "\"a\""), "continue"),
         ("14.1 unit in any case", strong(), part("Bytes 4-9/10", "\"a\""), "continue"),
         ("14.4 total unsaid but known", strong(), part("bytes 4-9/*", "\"a\""), "continue"),
+        ("14.4 total unsaid and exceeded", strong(), part("bytes 4-10/*", "\"a\""), "ask whole, changed"),
         ("14.4 total never said", held("\"a\"", "", None), part("bytes 4-9/*", "\"a\""), "ask whole, no proof"),
         ("14.4 total said now", held("\"a\"", "", None), part("bytes 4-9/10", "\"a\""), "continue"),
         ("15.3.7.2 less than asked", strong(), part("bytes 4-7/10", "\"a\""), "continue, more to come"),

@@ -3,6 +3,8 @@
 
 use backhaul_journal::simulation::Choices;
 
+#[path = "../../../../tests/simulation/guard.rs"]
+mod guard;
 #[path = "../../../../tests/simulation/life.rs"]
 mod life;
 #[path = "../../../../tests/simulation/model.rs"]
