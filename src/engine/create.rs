@@ -332,16 +332,18 @@ fn check_kind(environment: &Environment, path: &Path) -> Result<(), Error> {
 /// Checks that no destination exists that must not be replaced.
 ///
 /// # Errors
-/// The position of the first one that does: [`Error::DestinationExists`].
+/// The position of the first one that does: [`Error::DestinationExists`]; or that cannot be looked at.
 pub fn check_free(checked: &[CheckedDownload], environment: &Environment) -> Result<(), (usize, Error)> {
-    let taken = checked.iter().position(|one| {
+    let kept = checked.iter().enumerate();
+    for (index, one) in kept.filter(|(_, one)| one.spec.collision == Collision::Fail) {
         let path = &one.spec.destination;
-        one.spec.collision == Collision::Fail && environment.storage.stat(path).is_ok()
-    });
-    match taken {
-        Some(index) => Err((index, Error::DestinationExists(checked[index].spec.destination.clone()))),
-        None => Ok(()),
+        match environment.storage.stat(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err((index, refused(path, format!("cannot be looked at: {error}")))),
+            Ok(_) => return Err((index, Error::DestinationExists(path.clone()))),
+        }
     }
+    Ok(())
 }
 
 /// Within one call, too, each destination and each URL of an app may appear only once.
