@@ -403,6 +403,8 @@ impl Model {
             || matches!(served.proof, Proof::Nothing | Proof::Whole)
             // Without a claim, the name of the part file may go with the power.
             || served.len as u64 <= CLAIM_BYTES
+            // Whoever took the file away before a new boot found it published leaves nothing that tells of it.
+            || self.taken.contains(&asked.destination)
             || self.is_faulty
             || self.is_rotten;
         assert!(
