@@ -56,7 +56,10 @@ pub(crate) fn address(bytes: &[u8]) {
         check_destination(Path::new(OsStr::from_bytes(rest)));
         return;
     }
-    let Some(text) = std::str::from_utf8(rest).ok().filter(|text| !text.contains(SECRET)) else {
+    let Some(text) = std::str::from_utf8(rest)
+        .ok()
+        .filter(|text| !decoded(text).contains(SECRET))
+    else {
         return;
     };
     match kind % 8 {
@@ -125,6 +128,19 @@ fn check_secret_url(text: &str) {
         Err(error) => error,
     };
     assert!(!said.contains(SECRET), "{said:?} shows the secret of {text:?}");
+}
+
+/// In lower case and without percent-encodings, as a host is normalised.
+fn decoded(text: &str) -> String {
+    let mut pieces = text.split('%');
+    let mut out = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        match piece.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => out.extend([char::from(byte)].into_iter().chain(piece[2..].chars())),
+            None => out.push_str(piece),
+        }
+    }
+    out.to_ascii_lowercase()
 }
 
 fn check_header(text: &str) {
