@@ -345,11 +345,17 @@ impl Table {
         0
     }
 
-    /// Nothing is left that an engine could do now or later by itself.
+    /// How often an unfinished publication was left alone.
+    pub(crate) fn finish_failures(&self, id: TransferId) -> u32 {
+        self.rows.get(&id).map_or(0, |row| row.finish_failures)
+    }
+
+    /// Nothing is left that an engine could do now or later by itself, as far as it is about those it works on.
     pub(crate) fn is_idle(&self) -> bool {
+        let counts = |id: &TransferId| self.only.as_ref().is_none_or(|only| only.contains(id));
         self.ready.is_empty()
             && self.timers.is_empty()
-            && self.ending.is_empty()
+            && !self.ending.iter().any(|(_, id)| counts(id))
             && self.finishing.is_empty()
             && self.busy.is_empty()
     }

@@ -264,3 +264,65 @@ fn a_directory_that_cannot_be_synced_holds_up_nobody_else() {
     assert_eq!(engine.view(bad).unwrap().status, TransferStatus::Error);
     engine.acknowledge(&[bad, good]).unwrap();
 }
+
+#[test]
+fn a_removal_whose_sync_failed_is_synced_again_before_its_operation_ends() {
+    let mut device = Device::new(SHORT, true);
+    device
+        .server
+        .put("mem://host/other", Resource::new(vec![8; SHORT], "b"));
+    let (engine, outside) = device.start();
+    for (url, name) in [("mem://host/other", "/data/other"), (URL, FILE)] {
+        let download = NewDownload {
+            url: url.into(),
+            destination: name.into(),
+            app: "test".into(),
+            sha256: Some([0; 32]),
+            ..NewDownload::default()
+        };
+        engine.create(&[download]).unwrap();
+    }
+    let (disk, mut syncs) = (device.disk.clone(), 0);
+    device.disk.fail_with(move |call, path| {
+        if call == Call::Remove && is_data(path) && disk.find(path).is_some() {
+            // The name of the part file is durable by now, as it may be at any time.
+            disk.storage().sync_directory(Path::new(DATA)).unwrap();
+        }
+        syncs += u32::from(call == Call::SyncDirectory && is_data(path));
+        (call == Call::SyncDirectory && syncs == 2).then(|| io::Error::other("the disk does not answer"))
+    });
+    finish(&engine, &outside);
+    device.disk.fail_no_more();
+    assert!(engine.views().iter().all(|view| view.status == TransferStatus::Error));
+    device.cut_power();
+    assert_eq!(device.names(), Vec::<String>::new());
+}
+
+#[test]
+fn an_end_that_waits_for_its_part_file_keeps_nobody_else_from_coming_to_an_end() {
+    let mut device = Device::new(SHORT, true);
+    let (engine, _) = device.start();
+    let stuck = NewDownload {
+        url: URL.into(),
+        destination: "/data/stuck".into(),
+        app: "stuck".into(),
+        sha256: Some([0; 32]),
+        ..NewDownload::default()
+    };
+    let stuck = engine.create(&[stuck]).unwrap()[0];
+    device.disk.fail_with(|call, path| {
+        let is_it = call == Call::Remove && path.to_string_lossy().contains("stuck");
+        is_it.then(|| io::Error::other("the disk does not answer"))
+    });
+    while engine.step() {}
+    let view = engine.view(stuck).unwrap();
+    assert_eq!(
+        (view.status, view.reason),
+        (TransferStatus::Error, Some(backhaul::Reason::Sweeping))
+    );
+    let id = add(&engine, Collision::Fail);
+    engine.restrict_to(Some([id].into()));
+    // Time stands still here, so that it would wait for ever for the next look at the part file.
+    engine.run(backhaul::Until::Idle, None, |_| ()).unwrap();
+    assert_eq!(engine.view(id).unwrap().status, TransferStatus::Completed);
+}

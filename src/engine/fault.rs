@@ -32,6 +32,7 @@ impl Fault {
             io::ErrorKind::ReadOnlyFilesystem
             | io::ErrorKind::PermissionDenied
             | io::ErrorKind::FileTooLarge
+            | io::ErrorKind::IsADirectory
             | io::ErrorKind::NotADirectory => Self::Unacceptable(OperationError {
                 status: WebErrorStatus::FILE_ACCESS.0,
                 code: None,

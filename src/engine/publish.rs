@@ -24,6 +24,9 @@ use crate::operation::{Collision, Event, Intent, Operation, Outcome, Phase, Tran
 
 /// Names tried for [`Collision::Unique`] before giving up.
 pub(super) const UNIQUE_MAX: u32 = 10_000;
+/// How often the removal of a part file is tried before its operation ends without it (chosen without measurement: with
+/// the default delay, for a quarter of a minute).
+const SWEEPS_MAX: u32 = 4;
 
 /// Publishes a batch. Each file meets its own fate; only a journal that refuses stops them all.
 pub(crate) fn publish(core: &Arc<Core>, batch: Vec<Ready>) {
@@ -184,7 +187,10 @@ fn declare(core: &Core, ready: &Ready) -> Result<(), Fault> {
         crc32: ready.crc32,
         boot_id: core.now().boot_id,
     };
-    core.record(&mut core.state(), ready.id, Event::Publishing(intent))?;
+    // Said before, and not done for want of room: saying it again would take more of that.
+    if ready.declared.as_ref() != Some(&intent) {
+        core.record(&mut core.state(), ready.id, Event::Publishing(intent))?;
+    }
     Ok(())
 }
 
@@ -233,7 +239,7 @@ pub(crate) fn sweep(core: &Arc<Core>, operation: &Operation) -> Result<(), Error
         // A part file that stays must not keep its operation from ending: not at all on a disk that is read-only now, and
         // elsewhere not for ever.
         let may_pass = !matches!(fault, Fault::Unacceptable(_));
-        if may_pass && failures < retry.failures_max {
+        if may_pass && failures < SWEEPS_MAX {
             return Ok(());
         }
     }
@@ -254,25 +260,14 @@ fn clear(core: &Core, operation: &Operation) -> Result<(), Fault> {
     let must_sync = if is_removed {
         steps::is_taken("directory sync before an end")
     } else {
-        // An earlier process may have removed it and been cut short before that was durable.
+        // It may have been removed before, by another process or by this one, and that need not be durable yet.
         !core.state().settled.contains(directory) && steps::is_taken("directory sync where a part is gone already")
     };
     if must_sync {
-        settle_directory(core, directory)
+        settle::settle_directory(core, directory)
     } else {
         Ok(())
     }
-}
-
-/// Makes durable what was removed in a directory.
-fn settle_directory(core: &Core, directory: &Path) -> Result<(), Fault> {
-    match core.environment.storage.sync_directory(directory) {
-        // What was in it is gone with it.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        result => result.map_err(|error| Fault::io("sync", directory, &error))?,
-    }
-    core.state().settled.insert(directory.to_path_buf());
-    Ok(())
 }
 
 /// Finishes a publication that a crash or a fault of the disk left unfinished. Where the disk still refuses, it is looked
@@ -374,7 +369,8 @@ fn publish_again(core: &Arc<Core>, operation: &Operation, intent: &Intent, path:
         path,
         file: Arc::from(file),
     };
-    let ready = Ready::new(operation, intent.generation, part, intent.len_bytes, intent.crc32);
+    let mut ready = Ready::new(operation, intent.generation, part, intent.len_bytes, intent.crc32);
+    ready.declared = Some(intent.clone());
     publish_all(core, vec![ready])?;
     Ok(())
 }

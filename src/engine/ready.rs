@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use super::part::{NAME_BYTES_MAX, Part, cut};
-use crate::operation::{Operation, Shared, Spec, TransferId};
+use crate::operation::{Intent, Operation, Shared, Spec, TransferId};
 
 /// A complete part file that waits for its final name.
 pub(crate) struct Ready {
@@ -15,6 +15,8 @@ pub(crate) struct Ready {
     pub(super) part: Part,
     pub(super) len_bytes: u64,
     pub(super) crc32: u32,
+    /// The intent that stands for it in the journal already.
+    pub(super) declared: Option<Intent>,
     /// Number of the name to try next; 0 is the destination itself.
     pub(super) name_index: u32,
 }
@@ -28,6 +30,7 @@ impl Ready {
             part,
             len_bytes,
             crc32,
+            declared: None,
             name_index: 0,
         }
     }

@@ -18,6 +18,9 @@ use crate::operation::{
 };
 use crate::retry::{Decision, decide};
 
+/// How often the delay between two looks for the room that a name needs doubles: from 5 s to 640 s by default.
+const ROOM_DOUBLINGS_MAX: u32 = 7;
+
 /// Why an attempt did not bring the whole resource.
 pub(crate) enum End {
     Failure(Failure),
@@ -120,8 +123,10 @@ fn await_room(core: &Arc<Core>, id: TransferId, message: String) -> Result<(), E
     };
     if let Phase::Publishing(_) = operation.phase {
         // The complete file has its intent, and needs room for no more than a name: it stays, and is finished later.
-        let delay = core.config.retry.probe_every;
-        core.state().table.postpone_finish(id, core.now(), delay);
+        let mut state = core.state();
+        let doublings = state.table.finish_failures(id).min(ROOM_DOUBLINGS_MAX);
+        let delay = core.config.retry.probe_every * 2_u32.pow(doublings);
+        state.table.postpone_finish(id, core.now(), delay);
         log::warn!("{id}: {message}");
         return Ok(());
     }
@@ -185,16 +190,28 @@ pub(crate) fn remove_given_up(core: &Core, path: &Path) -> Result<(), Fault> {
     if !remove_if_there(core, path)? || !steps::is_taken("directory sync after a given-up part is removed") {
         return Ok(());
     }
-    core.environment
-        .storage
-        .sync_directory(directory)
-        .map_err(|error| Fault::io("sync", directory, &error))
+    settle_directory(core, directory)
+}
+
+/// Makes durable what was removed in a directory.
+pub(crate) fn settle_directory(core: &Core, directory: &Path) -> Result<(), Fault> {
+    match core.environment.storage.sync_directory(directory) {
+        // What was in it is gone with it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        result => result.map_err(|error| Fault::io("sync", directory, &error))?,
+    }
+    core.state().settled.insert(directory.to_path_buf());
+    Ok(())
 }
 
 /// Removes a file of ours; one that is gone already is as good, and `false`.
 pub(crate) fn remove_if_there(core: &Core, path: &Path) -> Result<bool, Fault> {
     match core.environment.storage.remove(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        result => result.map(|()| true).map_err(|error| Fault::io("remove", path, &error)),
+        Err(error) => Err(Fault::io("remove", path, &error)),
+        Ok(()) => {
+            core.state().settled.remove(directory_of(path));
+            Ok(true)
+        }
     }
 }
