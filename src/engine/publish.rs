@@ -26,7 +26,7 @@ use crate::operation::{Collision, Event, Intent, Operation, Outcome, Phase, Tran
 pub(super) const UNIQUE_MAX: u32 = 10_000;
 /// How often the removal of a part file is tried before its operation ends without it (chosen without measurement: with
 /// the default delay, for a quarter of a minute).
-const SWEEPS_MAX: u32 = 4;
+const SWEEP_FAILURES_MAX: u32 = 4;
 
 /// Publishes a batch. Each file meets its own fate; only a journal that refuses stops them all.
 pub(crate) fn publish(core: &Arc<Core>, batch: Vec<Ready>) {
@@ -95,7 +95,7 @@ fn sync_names(core: &Core, directory: &Path) -> bool {
     let result = core.environment.storage.sync_directory(directory);
     if let Err(error) = &result {
         log::error!(
-            "cannot sync '{}': {error}; what was published or removed there is checked at the next start",
+            "cannot sync '{}': {error}; what was published there is checked at the next start",
             directory.display()
         );
     }
@@ -239,7 +239,7 @@ pub(crate) fn sweep(core: &Arc<Core>, operation: &Operation) -> Result<(), Error
         // A part file that stays must not keep its operation from ending: not at all on a disk that is read-only now, and
         // elsewhere not for ever.
         let may_pass = !matches!(fault, Fault::Unacceptable(_));
-        if may_pass && failures < SWEEPS_MAX {
+        if may_pass && failures < SWEEP_FAILURES_MAX {
             return Ok(());
         }
     }
