@@ -326,3 +326,26 @@ fn an_end_that_waits_for_its_part_file_keeps_nobody_else_from_coming_to_an_end()
     engine.run(backhaul::Until::Idle, None, |_| ()).unwrap();
     assert_eq!(engine.view(id).unwrap().status, TransferStatus::Completed);
 }
+
+#[test]
+fn a_destination_that_cannot_be_looked_at_is_not_taken_for_free() {
+    let mut device = Device::new(SHORT, true);
+    device.disk.put(Path::new(FILE), b"somebody else's");
+    let (engine, _) = device.start();
+    let mut looks = 0;
+    device.disk.fail_with(move |call, path| {
+        // The first look finds out what stands there, the second one whether it is free.
+        let is_look = call == Call::Stat && path == Path::new(FILE);
+        looks += u32::from(is_look);
+        (is_look && looks > 2).then(|| io::Error::other("the disk does not answer"))
+    });
+    let download = NewDownload {
+        url: URL.into(),
+        destination: FILE.into(),
+        app: "test".into(),
+        ..NewDownload::default()
+    };
+    let (_, error) = engine.create(&[download]).unwrap_err();
+    assert!(error.to_string().contains("cannot be looked at"), "{error}");
+    assert!(engine.views().is_empty());
+}
