@@ -16,7 +16,7 @@ use crate::segment::{Log, LogCounts, SegmentEntry};
 use crate::snapshot::SnapshotWriter;
 use crate::steps;
 use crate::storage::Storage;
-use crate::sync::{Condvar, Mutex, MutexGuard, sleep};
+use crate::sync::{Condvar, Mutex, MutexGuard, sleep, yield_now};
 
 /// Most segments, so that files are left for snapshots.
 const SEGMENTS_MAX: usize = FILES_MAX - 1024;
@@ -40,7 +40,7 @@ pub struct Journal {
 pub(crate) struct State {
     /// Appended and not yet on its way to the disk.
     pub pending: Group,
-    /// Memory of the group before, for the one after.
+    /// The group before: its memory is for the one after, its number of records tells how busy it is.
     pub spare: Group,
     /// Taken out by the thread that leads; whoever finds it here may lead.
     pub log: Option<Box<Log>>,
@@ -310,6 +310,12 @@ impl Journal {
         if !self.options.commit_delay.is_zero() {
             drop(state);
             sleep(self.options.commit_delay);
+            state = self.lock();
+        } else if state.spare.records() > 1 {
+            // The threads that the group before has just released are about to append again. Letting them go first
+            // brings nearly all of them into this group; else two halves of the threads would take turns.
+            drop(state);
+            yield_now();
             state = self.lock();
         }
         let next = state.pending.next();
