@@ -360,13 +360,11 @@ pub(crate) fn assert_same(path: &Path, expected: &[u8]) {
     );
 }
 
-/// A port that was free a moment ago. Another process may take it first, so whoever binds it retries with a new one.
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+/// Ports that were free a moment ago, each another one: all are held until the last is found. Another process may take
+/// one first, so whoever binds them retries with new ones.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let held = [(); N].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
+    held.map(|listener| listener.local_addr().unwrap().port())
 }
 
 /// One plain request over a connection of its own; `headers` are whole lines.

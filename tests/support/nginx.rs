@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use tempfile::TempDir;
 
-use super::{Seeded, certificates, connect, fetch_raw, free_port, until};
+use super::{Seeded, certificates, connect, fetch_raw, free_ports, until};
 
 /// Attempts to find ports that nobody takes between our look and nginx's bind.
 const STARTS_MAX: usize = 10;
@@ -74,9 +74,10 @@ impl Nginx {
             ports: Ports::default(),
         };
         for _ in 0..STARTS_MAX {
-            nginx.ports.plain = free_port();
+            let [plain, leaves @ ..] = free_ports::<{ 1 + certificates::LEAVES.len() }>();
+            nginx.ports.plain = plain;
             if tls {
-                nginx.ports.tls = certificates::LEAVES.map(|_| free_port());
+                nginx.ports.tls = leaves;
             }
             fs::write(
                 nginx.path("nginx.conf"),
