@@ -22,6 +22,8 @@ pub struct Config {
     pub window: Window,
     /// Bytes per second for all transfers together; none by default.
     pub rate_max: Option<NonZeroU64>,
+    /// How one large file is fetched over several connections.
+    pub connections: Connections,
     /// Operations that one state directory holds; 1,000,000 by default.
     pub operations_max: usize,
     /// Read buffer of one attempt, in bytes; 64 KiB by default: what was read is still in the processor's cache when it is
@@ -43,6 +45,35 @@ pub struct Config {
     /// Whether several processes of one device may share a state directory on NFS, CIFS, 9p or FUSE, whose locks may
     /// not exclude anybody; `false` by default.
     pub allow_network_file_system: bool,
+}
+
+/// How one large file is fetched over several connections: only where the server proves that all of them carry one
+/// representation, or a digest of it is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// Most connections of one transfer; 1 to 16, 4 by default.
+    pub max: usize,
+    /// All of them from the first byte on. Otherwise, which is the default, one connection has [`Connections::after`] to
+    /// show that it is fast enough.
+    pub at_once: bool,
+    /// How long one connection is watched; 2 s by default.
+    pub after: Duration,
+    /// More are opened where the rest would take longer than this at the rate seen so far; 4 s by default.
+    pub rest_max: Duration,
+    /// Fewest bytes that are worth a connection; 1 MiB by default.
+    pub bytes_min: u64,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            max: 4,
+            at_once: false,
+            after: Duration::from_secs(2),
+            rest_max: Duration::from_secs(4),
+            bytes_min: 1 << 20,
+        }
+    }
 }
 
 /// How much of a transfer a crash may cost: bytes are claimed in steps, and reading stops where too much is unclaimed.
@@ -82,6 +113,7 @@ impl Default for Config {
             limits: backhaul_backends::Limits::default(),
             window: Window::default(),
             rate_max: None,
+            connections: Connections::default(),
             operations_max: 1_000_000,
             buffer_bytes: 64 << 10,
             roots: Vec::new(),

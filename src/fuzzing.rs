@@ -204,6 +204,8 @@ fn event(draw: Draw<'_>) -> Event {
             durable_bytes: draw(9) as u64,
             crc32: 0,
             validators: StoredValidators::default(),
+            beyond: None,
+            on_trust: None,
         })),
         7 => Event::Restarted {
             generation: generation(draw),

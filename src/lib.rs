@@ -13,6 +13,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod operation;
+mod pieces;
 mod retry;
 mod scheduler;
 mod table;
@@ -20,7 +21,7 @@ mod vault;
 
 pub use backhaul_backends::{Backend, Limits, WebErrorStatus};
 pub use backhaul_journal::Storage;
-pub use config::{Config, Window};
+pub use config::{Config, Connections, Window};
 pub use engine::{
     Catalog, CheckedDownload, Engine, NewDownload, OperationView, Until, ViewError, backends, check_downloads,
     check_free, read_catalog,

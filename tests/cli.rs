@@ -19,7 +19,7 @@ const HELLO_HEX: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e7304336
 const HELLO_BASE64: &str = "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=";
 
 /// The fields that every listing has, whatever else a later version adds.
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 19] = [
     "id",
     "kind",
     "owner_uid",
@@ -31,6 +31,7 @@ const FIELDS: [&str; 18] = [
     "reason",
     "next_attempt_at",
     "bytes_done",
+    "ranges",
     "bytes_total",
     "restarts",
     "attempts",

@@ -153,6 +153,8 @@ impl Backend for Overtaking {
             },
             actual_url: request.url.clone(),
             resumable: true,
+            provable: true,
+            on_trust: false,
             content_type: None,
             modified: None,
         };

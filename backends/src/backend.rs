@@ -42,6 +42,9 @@ pub struct Request {
     pub held: Option<Held>,
     /// Length that the finished resource must have, in bytes.
     pub expected_bytes: Option<u64>,
+    /// The caller checks a digest of the whole content before anybody sees it. Held bytes may then be continued without
+    /// any other proof, and [`Head::on_trust`] says so.
+    pub digest_expected: bool,
     /// Time limits of this attempt.
     pub limits: Limits,
     /// Size of the read buffer, in bytes; 4 KiB to 1 MiB.
@@ -89,14 +92,23 @@ pub struct Credential {
     pub password: String,
 }
 
-/// Bytes of an earlier response: `[0, offset_bytes)`, and what can prove that a new response continues them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Bytes of an earlier response, and what can prove that a new response continues them: either `[0, offset_bytes)`, or,
+/// with `end_bytes`, whatever lies around the gap `[offset_bytes, end_bytes)`.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Held {
     /// First missing byte.
     pub offset_bytes: u64,
+    /// First byte after the gap, where only that gap is to be fetched; to the end of the resource where `None`.
+    pub end_bytes: Option<u64>,
+    /// The held bytes right before `offset_bytes`, at most [`TAIL_BYTES_MAX`], as they are on the disk. They are asked for
+    /// once more and compared: an extra check, never a proof.
+    pub tail: Vec<u8>,
     /// Validators of the response that the bytes came from.
     pub validators: Validators,
 }
+
+/// Most bytes of [`Held::tail`].
+pub const TAIL_BYTES_MAX: usize = 4096;
 
 /// What identifies one representation of a resource (RFC 9110, section 8.8), as the server said it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -146,6 +158,10 @@ pub struct Head {
     pub status_code: u16,
     /// The server said that it can continue from an offset, or proved it.
     pub resumable: bool,
+    /// The validators can prove that a later response continues this one.
+    pub provable: bool,
+    /// The bytes continue held ones without proof, because [`Request::digest_expected`] allows it.
+    pub on_trust: bool,
     /// Media type, as sent.
     pub content_type: Option<String>,
     /// Time of last modification by the server's clock.
@@ -198,6 +214,19 @@ pub trait Sink {
 /// The sink takes no more; the caller of [`Backend::download`] asks the sink why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;
+
+impl std::fmt::Debug for Held {
+    /// The tail by its length: it is content.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Held")
+            .field("offset_bytes", &self.offset_bytes)
+            .field("end_bytes", &self.end_bytes)
+            .field("tail_bytes", &self.tail.len())
+            .field("validators", &self.validators)
+            .finish()
+    }
+}
 
 impl std::fmt::Debug for Credential {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

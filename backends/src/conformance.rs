@@ -82,6 +82,7 @@ fn request(url: &str, held: Option<Held>) -> Request {
         credential: None,
         held,
         expected_bytes: None,
+        digest_expected: false,
         limits: Limits::default(),
         buffer_bytes: BUFFER_BYTES,
     }
@@ -108,6 +109,8 @@ fn cut(rig: &dyn Rig, url: &str) -> (Kept, Held) {
     );
     let held = Held {
         offset_bytes: CUT,
+        end_bytes: None,
+        tail: kept.bytes.clone(),
         validators: kept.heads[0].validators.clone(),
     };
     (kept, held)

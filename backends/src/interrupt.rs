@@ -1,7 +1,7 @@
 //! Ends an attempt from another thread: a blocked read, connect or wait returns at once.
 
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Shared by the one who runs an attempt and those who may end it. Once raised it stays raised. Clones are the same
@@ -21,6 +21,7 @@ struct Shared {
 struct State {
     raised: bool,
     sockets: Vec<Arc<TcpStream>>,
+    children: Vec<Weak<Shared>>,
 }
 
 /// Holds a socket under an [`Interrupt`]. Once it is dropped, no raise touches the socket any more, so that a pooled
@@ -41,13 +42,22 @@ impl Interrupt {
 
     /// Ends the attempt: shuts down every socket that is bound, wakes every sleeper.
     pub fn raise(&self) {
+        self.shared.raise();
+    }
+
+    /// Another interrupt that is raised with this one, and may be raised alone.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        let child = Self::new();
         let mut state = self.shared.state();
-        state.raised = true;
-        for socket in state.sockets.drain(..) {
-            // A socket that is gone already needs no shutdown.
-            let _ = socket.shutdown(Shutdown::Both);
+        if state.raised {
+            drop(state);
+            child.raise();
+        } else {
+            state.children.retain(|child| child.strong_count() > 0);
+            state.children.push(Arc::downgrade(&child.shared));
         }
-        self.shared.raised.notify_all();
+        child
     }
 
     /// Whether somebody raised it.
@@ -103,6 +113,23 @@ impl Drop for Binding {
 }
 
 impl Shared {
+    fn raise(&self) {
+        let children = {
+            let mut state = self.state();
+            state.raised = true;
+            for socket in state.sockets.drain(..) {
+                // A socket that is gone already needs no shutdown.
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+            self.raised.notify_all();
+            std::mem::take(&mut state.children)
+        };
+        // Parents have children and never the other way round, so this ends.
+        for child in children.iter().filter_map(Weak::upgrade) {
+            child.raise();
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // The state is one flag and a list; no panic can leave it half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -139,6 +166,16 @@ mod tests {
         interrupt.raise();
         let _binding = interrupt.bind(Arc::clone(&near));
         assert_eq!((&*near).read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_child_is_raised_with_its_parent_and_not_the_other_way_round() {
+        let parent = Interrupt::new();
+        let (first, second) = (parent.child(), parent.child());
+        first.raise();
+        assert!(!parent.is_raised() && !second.is_raised());
+        parent.raise();
+        assert!(second.is_raised() && parent.child().is_raised());
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod web_error_status;
 
 pub use backend::{
     Backend, Capabilities, Credential, Head, Header, Held, Limits, RESERVED_HEADERS, Refused, Request, Restart, Sink,
-    Start, Validators,
+    Start, TAIL_BYTES_MAX, Validators,
 };
 pub use failure::{Failure, FailureKind};
 #[cfg(feature = "http")]

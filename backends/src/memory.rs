@@ -64,6 +64,8 @@ pub struct Attempted {
     pub url: String,
     /// First missing byte of what was held; 0 where nothing was.
     pub offset_bytes: u64,
+    /// First byte after the gap, where only a gap was asked for.
+    pub end_bytes: Option<u64>,
 }
 
 /// A backend for tests. Each URL has a resource and a queue of [`Act`]s, of which every attempt takes one; an empty
@@ -119,6 +121,7 @@ impl MemoryBackend {
         state.attempts.push(Attempted {
             url: request.url.clone(),
             offset_bytes,
+            end_bytes: request.held.as_ref().and_then(|held| held.end_bytes),
         });
         let act = state
             .scripts
@@ -161,17 +164,25 @@ impl Backend for MemoryBackend {
             });
         };
         check_length(request, &resource)?;
-        let start = start(request.held.as_ref(), &resource);
+        let (start, on_trust) = start(request, &resource);
         let from = if let Start::Continue { offset_bytes } = start {
             offset_bytes
         } else {
             0
         };
-        sink.begin(&head(request, &resource, start))
-            .map_err(|_| refused(&request.url))?;
-        let until = match act {
-            Act::CutAt(offset) | Act::HangAt(offset) => offset.min(resource.content.len() as u64),
+        let head = Head {
+            on_trust,
+            ..head(request, &resource, start)
+        };
+        sink.begin(&head).map_err(|_| refused(&request.url))?;
+        let gap_end = request.held.as_ref().and_then(|held| held.end_bytes);
+        let end = match head.start {
+            Start::Continue { .. } => gap_end.unwrap_or(u64::MAX).min(resource.content.len() as u64),
             _ => resource.content.len() as u64,
+        };
+        let until = match act {
+            Act::CutAt(offset) | Act::HangAt(offset) => offset.min(end),
+            _ => end,
         };
         send(request, &resource, from..until.max(from), sink, interrupt)?;
         finish(&act, request, interrupt)
@@ -189,18 +200,26 @@ fn check_length(request: &Request, resource: &Resource) -> Result<(), Failure> {
     }
 }
 
-fn start(held: Option<&Held>, resource: &Resource) -> Start {
-    let Some(held) = held.filter(|held| held.offset_bytes > 0) else {
-        return Start::Beginning;
+fn start(request: &Request, resource: &Resource) -> (Start, bool) {
+    let is_gap = |held: &&Held| held.offset_bytes > 0 || held.end_bytes.is_some();
+    let Some(held) = request.held.as_ref().filter(is_gap) else {
+        return (Start::Beginning, false);
     };
-    match proof::compare(&held.validators, &resource.validators) {
-        Sameness::Different => Start::Restart(Restart::Changed),
-        Sameness::Unproven => Start::Restart(Restart::NoProof),
-        Sameness::Same if !resource.resumable => Start::Restart(Restart::RangeIgnored),
-        Sameness::Same if held.offset_bytes > resource.content.len() as u64 => Start::Restart(Restart::BeyondEnd),
-        Sameness::Same => Start::Continue {
-            offset_bytes: held.offset_bytes,
-        },
+    let restart = |why| (Start::Restart(why), false);
+    let sameness = proof::compare(&held.validators, &resource.validators);
+    let tail = usize::try_from(held.offset_bytes)
+        .ok()
+        .and_then(|end| resource.content.get(end.checked_sub(held.tail.len())?..end));
+    match sameness {
+        Sameness::Different => restart(Restart::Changed),
+        Sameness::Unproven if !request.digest_expected => restart(Restart::NoProof),
+        _ if !resource.resumable => restart(Restart::RangeIgnored),
+        _ if held.offset_bytes > resource.content.len() as u64 => restart(Restart::BeyondEnd),
+        _ if tail != Some(&held.tail[..]) => restart(Restart::Changed),
+        sameness => {
+            let offset_bytes = held.offset_bytes;
+            (Start::Continue { offset_bytes }, sameness == Sameness::Unproven)
+        }
     }
 }
 
@@ -215,6 +234,8 @@ fn head(request: &Request, resource: &Resource, start: Start) -> Head {
         validators: resource.validators.clone(),
         actual_url: request.url.clone(),
         resumable: resource.resumable,
+        provable: proof::is_provable(&resource.validators),
+        on_trust: false,
         content_type: resource.content_type.clone(),
         modified: resource.validators.last_modified.as_deref().and_then(proof::date),
     }

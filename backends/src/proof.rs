@@ -39,6 +39,23 @@ pub(crate) fn compare(held: &Validators, new: &Validators) -> Sameness {
     }
 }
 
+/// Whether these validators can prove anything of a later response.
+pub(crate) fn is_provable(validators: &Validators) -> bool {
+    let has_tag = validators.etag.as_deref().is_some_and(is_strong);
+    has_tag || (validators.total_bytes.is_some() && strong_last_modified(validators).is_some())
+}
+
+/// Whether nothing but the entity tags speaks against two responses being the same: the time is strong and the same, and
+/// so is the length.
+#[cfg(feature = "http")]
+pub(crate) fn only_tags_differ(held: &Validators, new: &Validators) -> bool {
+    let untagged = |validators: &Validators| Validators {
+        etag: None,
+        ..validators.clone()
+    };
+    held.etag.is_some() && new.etag.is_some() && compare(&untagged(held), &untagged(new)) == Sameness::Same
+}
+
 /// The entity tag, if it is one and strong.
 #[cfg(feature = "http")]
 pub(crate) fn strong_etag(validators: &Validators) -> Option<&str> {

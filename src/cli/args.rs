@@ -191,6 +191,10 @@ pub(super) struct Running {
     /// Bytes per second for all transfers together, with k, M or G for powers of 1024
     #[arg(long, value_name = "BYTES", value_parser = rate)]
     pub(super) limit_rate: Option<NonZeroU64>,
+    /// Connections for one large file, from its first byte on, where the server proves that they carry one version of it.
+    /// Without this a second one is opened only for a file that one connection takes long for, up to 4
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(super) connections: Option<u16>,
     /// Failed attempts in a row, without progress between them, that are followed by another
     #[arg(long, value_name = "N", default_value_t = 19)]
     pub(super) retries: u32,

@@ -89,6 +89,10 @@ impl Context {
         let mut config = self.config();
         config.jobs_max = usize::from(running.jobs);
         config.rate_max = running.limit_rate;
+        if let Some(connections) = running.connections {
+            config.connections.max = usize::from(connections);
+            config.connections.at_once = true;
+        }
         config.retry.failures_max = running.retries.saturating_add(1);
         config.limits.connect = running.connect_timeout;
         config.limits.response = running.response_timeout;

@@ -76,10 +76,13 @@ pub(crate) struct State {
 }
 
 /// How much may be in flight at once, so that the limit of open files holds.
+#[expect(clippy::struct_field_names, reason = "each is the most of something")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Room {
     /// Attempts; each needs a socket, a part file, and at times one more.
     pub(crate) jobs_max: usize,
+    /// Connections of one attempt.
+    pub(crate) connections_max: usize,
     /// Complete files that wait for their final name; each is open.
     pub(crate) ready_max: usize,
 }
@@ -89,16 +92,34 @@ impl Room {
     const READY_MAX: usize = 2 * BATCH_MAX;
     /// Files that are open besides: standard streams, lock, journal, directories, signals, look-ups.
     const FILES_BESIDES: usize = 24;
-    const FILES_PER_JOB: usize = 4;
+    /// A part file, and at times two more.
+    const FILES_PER_JOB: usize = 3;
 
     /// Fits what was asked for into a number of open files; `None` where not even one job fits.
-    pub(crate) fn fit(jobs_asked: usize, open_files_max: usize) -> Option<Self> {
-        let files = open_files_max
-            .checked_sub(Self::FILES_BESIDES)
-            .filter(|files| *files > Self::FILES_PER_JOB)?;
-        let jobs_max = jobs_asked.min(files / (2 * Self::FILES_PER_JOB)).max(1);
-        let ready_max = (files - jobs_max * Self::FILES_PER_JOB).clamp(1, Self::READY_MAX);
-        Some(Self { jobs_max, ready_max })
+    pub(crate) fn fit(jobs_asked: usize, connections_max: usize, open_files_max: usize) -> Option<Self> {
+        // Where files are scarce, each job has one connection less.
+        let fits = |connections: usize| {
+            let per_job = Self::FILES_PER_JOB + connections;
+            let files = open_files_max
+                .checked_sub(Self::FILES_BESIDES)
+                .filter(|files| *files > per_job)?;
+            let jobs_max = jobs_asked.min(files / (2 * per_job)).max(1);
+            let ready_max = (files - jobs_max * per_job).clamp(1, Self::READY_MAX);
+            Some(Self {
+                jobs_max,
+                connections_max: connections,
+                ready_max,
+            })
+        };
+        let mut best = None;
+        for connections in (1..=connections_max).rev() {
+            let room = fits(connections);
+            if room.is_some_and(|room| room.jobs_max == jobs_asked) {
+                return room;
+            }
+            best = room;
+        }
+        best
     }
 }
 
@@ -568,20 +589,27 @@ mod tests {
     #[test]
     fn what_is_in_flight_fits_the_limit_of_open_files() {
         assert_eq!(
-            Room::fit(16, 1024),
+            Room::fit(16, 4, 1024),
             Some(Room {
                 jobs_max: 16,
+                connections_max: 4,
                 ready_max: 256
             })
         );
+        assert_eq!(
+            Room::fit(16, 16, 300).map(|room| (room.jobs_max, room.connections_max)),
+            Some((16, 5)),
+            "connections go before jobs"
+        );
         for open_files_max in 29..2_000 {
-            let room = Room::fit(256, open_files_max).expect("one job fits");
-            let files = Room::FILES_BESIDES + room.jobs_max * Room::FILES_PER_JOB + room.ready_max;
+            let room = Room::fit(256, 16, open_files_max).expect("one job fits");
+            let per_job = Room::FILES_PER_JOB + room.connections_max;
+            let files = Room::FILES_BESIDES + room.jobs_max * per_job + room.ready_max;
             assert!(
                 files <= open_files_max && room.jobs_max > 0 && room.ready_max > 0,
                 "{room:?} of {open_files_max}"
             );
         }
-        assert_eq!(Room::fit(1, 28), None);
+        assert_eq!(Room::fit(1, 4, 28), None);
     }
 }

@@ -13,25 +13,32 @@ use backhaul_journal::steps;
 use super::core::Core;
 use super::fault::Fault;
 use super::part::Part;
-use crate::operation::{Claim, Event, Response, Shared, TransferId, millis};
+use crate::operation::{Claim, Event, Response, Shared, Stretch, TransferId, millis};
+use crate::pieces::Pieces;
 
 /// The claims of one attempt.
 pub(crate) struct Ledger {
     core: Arc<Core>,
-    id: TransferId,
-    generation: u32,
-    part: Part,
-    directory: PathBuf,
-    response: Shared<Response>,
+    basis: Basis,
     state: Mutex<State>,
     changed: Condvar,
 }
 
+/// What all claims of one attempt share.
+pub(crate) struct Basis {
+    pub(crate) id: TransferId,
+    pub(crate) generation: u32,
+    pub(crate) part: Part,
+    pub(crate) directory: PathBuf,
+    pub(crate) response: Shared<Response>,
+}
+
 struct State {
-    /// Written to the part file, with their CRC-32.
-    received_bytes: u64,
-    crc32: u32,
+    /// What is written to the part file.
+    pieces: Pieces,
     claimed_bytes: u64,
+    /// Some bytes continue others without proof.
+    on_trust: bool,
     /// When the first unclaimed byte was written, on the boot-time clock.
     unclaimed_since_ms: Option<u64>,
     name_is_durable: bool,
@@ -39,21 +46,37 @@ struct State {
     fault: Option<Fault>,
 }
 
+/// What is written to the part file at a moment.
+struct Watermark {
+    received_bytes: u64,
+    held: (u64, u32, Vec<Stretch>),
+    on_trust: bool,
+    name_is_durable: bool,
+}
+
+impl State {
+    fn watermark(&self) -> Watermark {
+        Watermark {
+            received_bytes: self.pieces.received_bytes(),
+            held: self.pieces.held(),
+            on_trust: self.on_trust,
+            name_is_durable: self.name_is_durable,
+        }
+    }
+
+    fn unclaimed_bytes(&self) -> u64 {
+        self.pieces.received_bytes() - self.claimed_bytes
+    }
+}
+
 impl Ledger {
-    /// A ledger for a part of which `claimed_bytes` are claimed already.
-    pub(crate) fn new(
-        core: &Arc<Core>,
-        id: TransferId,
-        generation: u32,
-        part: Part,
-        directory: PathBuf,
-        response: Shared<Response>,
-        claimed_bytes: u64,
-    ) -> Arc<Self> {
+    /// A ledger for a part of which what `pieces` hold is claimed already.
+    pub(crate) fn new(core: &Arc<Core>, basis: Basis, pieces: Pieces, on_trust: bool) -> Arc<Self> {
+        let claimed_bytes = pieces.received_bytes();
         let state = State {
-            received_bytes: claimed_bytes,
-            crc32: 0,
+            pieces,
             claimed_bytes,
+            on_trust,
             unclaimed_since_ms: None,
             name_is_durable: claimed_bytes > 0,
             closed: false,
@@ -62,21 +85,26 @@ impl Ledger {
         let state = Mutex::new(state);
         Arc::new(Self {
             core: Arc::clone(core),
-            id,
-            generation,
-            part,
-            directory,
-            response,
+            basis,
             state,
             changed: Condvar::new(),
         })
     }
 
-    /// Tells that the part now holds `received_bytes` with this CRC-32. Returns when the window has room again.
-    pub(crate) fn advance(&self, received_bytes: u64, crc32: u32) -> Result<(), Fault> {
+    /// Does something with the pieces.
+    pub(crate) fn with_pieces<T>(&self, act: impl FnOnce(&mut Pieces) -> T) -> T {
+        act(&mut self.state().pieces)
+    }
+
+    /// From now on some bytes rest on a digest alone.
+    pub(crate) fn note_trust(&self) {
+        self.state().on_trust = true;
+    }
+
+    /// Tells that a piece is there up to `next`, with this CRC-32. Returns when the window has room again.
+    pub(crate) fn advance(&self, piece: usize, next: u64, crc32: u32) -> Result<(), Fault> {
         let mut state = self.state();
-        state.received_bytes = received_bytes;
-        state.crc32 = crc32;
+        state.pieces.advance(piece, next, crc32);
         // The claimer sleeps without end while all is claimed; the first unclaimed byte starts its clock.
         let is_first = state.unclaimed_since_ms.is_none();
         state.unclaimed_since_ms.get_or_insert_with(|| self.now_ms());
@@ -88,7 +116,7 @@ impl Ledger {
         if is_first || self.claim_is_due(&state) {
             self.changed.notify_all();
         }
-        while state.fault.is_none() && self.window_is_full(&state) {
+        while state.fault.is_none() && !state.closed && self.window_is_full(&state) {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.fault.take().map_or(Ok(()), Err)
@@ -98,53 +126,54 @@ impl Ledger {
     pub(crate) fn claim(&self) -> Result<(), Fault> {
         let mut watermark = {
             let state = self.state();
-            if state.received_bytes == state.claimed_bytes {
+            if state.unclaimed_bytes() == 0 {
                 return Ok(());
             }
-            (state.received_bytes, state.crc32, state.name_is_durable)
+            state.watermark()
         };
         let sampled_at_ms = self.now_ms();
-        self.sync_data(watermark.2)?;
+        self.sync_data(watermark.name_is_durable)?;
         if !steps::is_taken("watermark before the sync of the data") {
-            let state = self.state();
-            watermark = (state.received_bytes, state.crc32, state.name_is_durable);
+            watermark = self.state().watermark();
         }
-        let (received_bytes, crc32, _) = watermark;
+        let (durable_bytes, crc32, beyond) = watermark.held;
         let claim = Claim {
-            generation: self.generation,
-            durable_bytes: received_bytes,
+            generation: self.basis.generation,
+            durable_bytes,
             crc32,
-            validators: self.response.validators.clone(),
+            validators: self.basis.response.validators.clone(),
+            beyond: (!beyond.is_empty()).then_some(beyond),
+            on_trust: watermark.on_trust.then_some(true),
         };
         let progressed = Event::Progressed(Shared::new(claim));
-        let lsn = self.core.record(&mut self.core.state(), self.id, progressed)?;
+        let lsn = self.core.record(&mut self.core.state(), self.basis.id, progressed)?;
         if steps::is_taken("sync of a claim") {
             self.core.sync(lsn)?;
         }
         let mut state = self.state();
-        state.claimed_bytes = received_bytes;
+        state.claimed_bytes = watermark.received_bytes;
         state.name_is_durable = true;
         // Bytes that came in while the sync ran are younger than the sample.
-        state.unclaimed_since_ms = (state.received_bytes > received_bytes).then_some(sampled_at_ms);
+        state.unclaimed_since_ms = (state.unclaimed_bytes() > 0).then_some(sampled_at_ms);
         self.changed.notify_all();
         Ok(())
     }
 
     /// Makes durable what was written, and the name of the part file where it is new.
     fn sync_data(&self, name_is_durable: bool) -> Result<(), Fault> {
-        let file = &self.part.file;
+        let file = &self.basis.part.file;
         if steps::is_taken("sync of the data before a claim") {
             let synced = if name_is_durable {
                 file.sync_data()
             } else {
                 file.sync_all()
             };
-            synced.map_err(|error| Fault::io("sync", &self.part.path, &error))?;
+            synced.map_err(|error| Fault::io("sync", &self.basis.part.path, &error))?;
         }
         if !name_is_durable && steps::is_taken("directory sync before a part's first claim") {
             let storage = &self.core.environment.storage;
-            let synced = storage.sync_directory(&self.directory);
-            synced.map_err(|error| Fault::io("sync", &self.directory, &error))?;
+            let synced = storage.sync_directory(&self.basis.directory);
+            synced.map_err(|error| Fault::io("sync", &self.basis.directory, &error))?;
         }
         Ok(())
     }
@@ -170,7 +199,7 @@ impl Ledger {
             drop(state);
             if let Err(fault) = self.claim() {
                 self.state().fault = Some(fault);
-                self.core.interrupt(self.id);
+                self.core.interrupt(self.basis.id);
                 self.changed.notify_all();
                 return;
             }
@@ -187,7 +216,7 @@ impl Ledger {
 
     fn claim_is_due(&self, state: &State) -> bool {
         let window = &self.core.config.window;
-        state.received_bytes - state.claimed_bytes >= window.claim_bytes
+        state.unclaimed_bytes() >= window.claim_bytes
             || self
                 .unclaimed_age(state)
                 .is_some_and(|age_ms| age_ms >= millis(window.claim_after))
@@ -195,7 +224,7 @@ impl Ledger {
 
     fn window_is_full(&self, state: &State) -> bool {
         let window = &self.core.config.window;
-        state.received_bytes - state.claimed_bytes >= window.unclaimed_bytes_max
+        state.unclaimed_bytes() >= window.unclaimed_bytes_max
             || self
                 .unclaimed_age(state)
                 .is_some_and(|age_ms| age_ms >= millis(window.unclaimed_age_max))

@@ -4,6 +4,7 @@ mod adopt;
 mod backends;
 mod core;
 mod create;
+mod crew;
 mod doubt;
 mod fault;
 mod ledger;
@@ -42,6 +43,9 @@ pub use self::view::{OperationView, ViewError};
 /// Stack of a worker thread; the deepest calls are those of TLS.
 const WORKER_STACK_BYTES: usize = 512 * 1024;
 
+/// Most connections of one transfer, whatever is asked for: servers take more for an attack.
+const CONNECTIONS_MAX: usize = 16;
+
 /// First segment of an engine that is there for one command only.
 const SHORT_LIVED_SEGMENT_BYTES: u32 = 8 * 1024;
 
@@ -78,10 +82,12 @@ impl Engine {
         let storage = &environment.storage;
         make_directories(storage, directory)?;
         let lock = Lock::acquire(storage, &layout.lock(), config.allow_network_file_system)?;
-        let room = Room::fit(config.jobs_max, environment.open_files_max).ok_or(Error::LimitReached {
-            limit: "open files (raise RLIMIT_NOFILE)",
-            max: environment.open_files_max as u64,
-        })?;
+        let connections_max = config.connections.max.clamp(1, CONNECTIONS_MAX);
+        let room =
+            Room::fit(config.jobs_max, connections_max, environment.open_files_max).ok_or(Error::LimitReached {
+                limit: "open files (raise RLIMIT_NOFILE)",
+                max: environment.open_files_max as u64,
+            })?;
         let mut id = [0; 16];
         environment.random.fill(&mut id);
         let mut options = backhaul_journal::Options {

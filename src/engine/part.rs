@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backhaul_backends::Interrupt;
+use backhaul_backends::{Interrupt, TAIL_BYTES_MAX};
 use backhaul_journal::{Access, FileKind, LINEAGE_BYTES, Storage, StorageFile, steps};
 use ring::digest;
 
@@ -131,7 +131,8 @@ impl Part {
             Err(error) => return Err(error),
         };
         let stat = file.stat()?;
-        if stat.kind != FileKind::File || stat.links != 1 || stat.len_bytes < claim.durable_bytes {
+        let end_bytes = claim.beyond().last().map_or(claim.durable_bytes, |stretch| stretch.end);
+        if stat.kind != FileKind::File || stat.links != 1 || stat.len_bytes < end_bytes {
             return Ok(None);
         }
         if from_disk {
@@ -142,16 +143,59 @@ impl Part {
             sums.update(bytes);
             !interrupt.is_raised()
         };
-        let is_whole = read_range(file.as_ref(), claim.durable_bytes, take)?;
+        let is_whole = read_range(file.as_ref(), 0..claim.durable_bytes, take)?;
         let is_same = sums.crc32() == claim.crc32 || !steps::is_taken("comparison with the claim");
         if !is_whole || !is_same {
             return Ok(None);
         }
-        if stat.len_bytes > claim.durable_bytes {
-            file.set_len(claim.durable_bytes)?;
+        for stretch in claim.beyond() {
+            let mut crc = crc32fast::Hasher::new();
+            let take = |bytes: &[u8]| {
+                crc.update(bytes);
+                !interrupt.is_raised()
+            };
+            let is_whole = read_range(file.as_ref(), stretch.first..stretch.end, take)?;
+            let is_same = crc.finalize() == stretch.crc32 || !steps::is_taken("comparison with the claim");
+            if !is_whole || !is_same {
+                return Ok(None);
+            }
+        }
+        if stat.len_bytes > end_bytes {
+            file.set_len(end_bytes)?;
         }
         Ok(Some((Self { path, file }, sums)))
     }
+}
+
+/// The last bytes before an offset, at most [`TAIL_BYTES_MAX`] and none before `first`.
+pub(super) fn tail(file: &dyn StorageFile, first: u64, offset_bytes: u64) -> io::Result<Vec<u8>> {
+    let from = first.max(offset_bytes.saturating_sub(TAIL_BYTES_MAX as u64));
+    let mut bytes = Vec::with_capacity(usize::try_from(offset_bytes - from).unwrap_or_default());
+    let take = |some: &[u8]| {
+        bytes.extend_from_slice(some);
+        true
+    };
+    if read_range(file, from..offset_bytes, take)? {
+        Ok(bytes)
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// All checks over a whole file of a known length, which the disk holds; `None` where it is shorter.
+pub(super) fn file_sums(
+    file: &dyn StorageFile,
+    len_bytes: u64,
+    spec: &Spec,
+    interrupt: &Interrupt,
+) -> io::Result<Option<Sums>> {
+    let mut sums = Sums::new(spec);
+    let take = |bytes: &[u8]| {
+        sums.update(bytes);
+        !interrupt.is_raised()
+    };
+    let whole = read_range(file, 0..len_bytes, take)?;
+    Ok(whole.then_some(sums))
 }
 
 /// CRC-32 of a whole file of a known length, from the disk where that can be had; `None` where it is shorter.
@@ -163,7 +207,7 @@ pub(crate) fn file_crc32(storage: &Arc<dyn Storage>, path: &Path, len_bytes: u64
         crc.update(bytes);
         true
     };
-    let whole = read_range(file.as_ref(), len_bytes, take)?;
+    let whole = read_range(file.as_ref(), 0..len_bytes, take)?;
     Ok(whole.then(|| crc.finalize()))
 }
 
@@ -175,17 +219,22 @@ pub(crate) fn file_sha256(storage: &Arc<dyn Storage>, path: &Path, len_bytes: u6
         sha256.update(bytes);
         true
     };
-    let whole = read_range(file.as_ref(), len_bytes, take)?;
+    let whole = read_range(file.as_ref(), 0..len_bytes, take)?;
     let digest = sha256.finish();
     Ok(digest.as_ref().try_into().ok().filter(|_| whole))
 }
 
-/// Feeds `[0, len_bytes)` to `take`, which may end it early; `false` where the file is shorter.
-fn read_range(file: &dyn StorageFile, len_bytes: u64, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<bool> {
-    let mut buffer = vec![0; READ_BYTES];
-    let mut offset_bytes = 0;
-    while offset_bytes < len_bytes {
-        let want = usize::try_from(len_bytes - offset_bytes)
+/// Feeds the bytes of a range to `take`, which may end it early; `false` where the file is shorter.
+fn read_range(
+    file: &dyn StorageFile,
+    range: std::ops::Range<u64>,
+    mut take: impl FnMut(&[u8]) -> bool,
+) -> io::Result<bool> {
+    let room = usize::try_from(range.end - range.start).unwrap_or(READ_BYTES);
+    let mut buffer = vec![0; room.min(READ_BYTES)];
+    let mut offset_bytes = range.start;
+    while offset_bytes < range.end {
+        let want = usize::try_from(range.end - offset_bytes)
             .unwrap_or(READ_BYTES)
             .min(READ_BYTES);
         let count = file.read_at(&mut buffer[..want], offset_bytes)?;

@@ -135,7 +135,7 @@ fn await_room(core: &Arc<Core>, id: TransferId, message: String) -> Result<(), E
     if !can_continue {
         if let Some(claim) = &operation.claim {
             let cause = "there was no room, and the server cannot continue";
-            record_if_held(core, id, restarted(&operation, claim.durable_bytes, cause))?;
+            record_if_held(core, id, restarted(&operation, claim.held_bytes(), cause))?;
         }
         let path = part_path(&operation.spec, core.journal.id(), id, operation.generation);
         if let Err(fault) = remove_given_up(core, &path) {

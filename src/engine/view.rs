@@ -40,6 +40,9 @@ pub struct OperationView {
     pub next_attempt_at_ms: Option<u64>,
     /// Bytes that are there; not all of them need be durable while it runs.
     pub bytes_done: u64,
+    /// Which bytes are durable, as `[first, end)` in order; several where more than one connection fetches them. Empty
+    /// once the operation has ended.
+    pub ranges: Vec<(u64, u64)>,
     /// Bytes that there will be, where known.
     pub bytes_total: Option<u64>,
     /// How often it began again from zero.
@@ -127,6 +130,7 @@ impl OperationView {
             reason: operation.reason(engine_runs),
             next_attempt_at_ms,
             bytes_done: live.map_or_else(|| operation.durable_bytes(), |(received, _)| received),
+            ranges: operation.claim.as_ref().map_or_else(Vec::new, |claim| claim.ranges()),
             bytes_total: live.and_then(|(_, total)| total).or_else(|| operation.total_bytes()),
             restarts: operation.restarts,
             attempts: operation.attempts,

@@ -1,5 +1,7 @@
 //! One attempt: claim, fetch into the part file, report. Blocking, on a worker's thread or stepped.
 
+mod gather;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,15 +13,18 @@ use backhaul_backends::{
 
 use backhaul_journal::steps;
 
+use self::gather::{CrewTerms, Watch};
 use super::core::{Attempt, Core};
+use super::crew::Crew;
 use super::doubt;
 use super::fault::Fault;
-use super::ledger::Ledger;
-use super::part::{Part, Sums, part_path};
+use super::ledger::{Basis, Ledger};
+use super::part::{Part, Sums, part_path, tail};
 use super::ready::Ready;
 use super::settle::{self, End};
 use crate::error::Error;
-use crate::operation::{Claim, Doubt, Event, Operation, Response, Shared, StoredValidators, millis};
+use crate::operation::{Doubt, Event, Operation, Response, Shared, StoredValidators, Stretch, millis};
+use crate::pieces::Pieces;
 use crate::vault::Secrets;
 
 /// Stack of a thread that claims; it calls little but the journal.
@@ -27,7 +32,7 @@ const CLAIMER_STACK_BYTES: usize = 128 * 1024;
 
 /// Writeback is asked for in steps of this size, so that the sync of a claim finds most of it done (on ext4, 1 GiB with a
 /// sync every 8 MiB took 0.39 s with such steps and 0.53 to 1.1 s without).
-const WRITEBACK_BYTES: u64 = 1 << 20;
+pub(super) const WRITEBACK_BYTES: u64 = 1 << 20;
 
 /// Makes one attempt of an operation that was just claimed by this thread.
 pub(crate) fn attempt(core: &Arc<Core>, operation: &Operation, attempt: &Arc<Attempt>) {
@@ -58,9 +63,22 @@ struct Transfer<'a> {
     started_bytes: u64,
     /// Bytes of this generation that were claimed before this attempt.
     held_bytes: u64,
+    /// What is held after the first gap.
+    beyond: Vec<Stretch>,
+    /// Some of the bytes continue others without proof.
+    on_trust: bool,
     total_bytes: Option<u64>,
     response: Option<Shared<Response>>,
     begun_at_ms: u64,
+    /// What a further connection needs; where none may be opened, nothing.
+    terms: Option<CrewTerms>,
+    /// How the first connection is watched, while it is the only one.
+    watch: Watch,
+    crew: Option<Arc<Crew>>,
+    /// The rest of this connection's response is others' work.
+    is_done: bool,
+    /// CRC-32 of all bytes, where some of them came over other connections.
+    unseen_crc32: Option<u32>,
     ledger: Option<(Arc<Ledger>, Option<JoinHandle<()>>)>,
     fault: Option<Fault>,
 }
@@ -77,9 +95,19 @@ impl<'a> Transfer<'a> {
             received_bytes: 0,
             started_bytes: 0,
             held_bytes: 0,
+            beyond: Vec::new(),
+            on_trust: false,
             total_bytes: None,
             response: None,
             begun_at_ms: core.now().boot_ms,
+            terms: None,
+            watch: Watch {
+                since_ms: core.now().boot_ms,
+                from_bytes: 0,
+            },
+            crew: None,
+            is_done: false,
+            unseen_crc32: None,
             ledger: None,
             fault: None,
         }
@@ -101,8 +129,17 @@ impl<'a> Transfer<'a> {
             let message = format!("no backend of this build speaks '{scheme}'");
             return Err(Fault::unacceptable(WebErrorStatus::UNSUPPORTED_SCHEME, message).into());
         };
-        let attempt = Arc::clone(self.attempt);
-        let result = backend.download(&request, self, &attempt.interrupt);
+        let interrupt = self.attempt.interrupt.child();
+        self.terms = Some(CrewTerms {
+            backend: Arc::clone(&backend),
+            request: Request {
+                held: None,
+                ..request.clone()
+            },
+            interrupt: interrupt.clone(),
+        });
+        let result = backend.download(&request, self, &interrupt);
+        let result = self.end_crew(result);
         let fault = self.close_ledger(result.is_err());
         match (result, self.fault.take().or(fault)) {
             (_, Some(fault)) => Err(End::Fault(fault)),
@@ -151,17 +188,23 @@ impl<'a> Transfer<'a> {
                 claim.durable_bytes,
                 path.display()
             );
-            self.restart("stored bytes are gone or damaged", claim.durable_bytes)?;
+            self.restart("stored bytes are gone or damaged", claim.held_bytes())?;
             return Ok(None);
         };
+        let tail =
+            tail(part.file.as_ref(), 0, claim.durable_bytes).map_err(|error| Fault::io("read", &path, &error))?;
         self.part = Some(part);
         self.sums = sums;
         self.received_bytes = claim.durable_bytes;
         self.started_bytes = claim.durable_bytes;
-        self.held_bytes = claim.durable_bytes;
+        self.held_bytes = claim.held_bytes();
+        self.beyond = claim.beyond().to_vec();
+        self.on_trust = claim.on_trust == Some(true);
         Ok(Some(Held {
             offset_bytes: claim.durable_bytes,
-            validators: unstored(&claim),
+            end_bytes: self.beyond.first().map(|stretch| stretch.first),
+            tail,
+            validators: unstored(&claim.validators),
         }))
     }
 
@@ -185,6 +228,7 @@ impl<'a> Transfer<'a> {
             credential: secrets.credential(),
             held,
             expected_bytes: spec.expected_bytes,
+            digest_expected: spec.sha256.is_some(),
             limits: self.core.config.limits,
             buffer_bytes: self.core.config.buffer_bytes,
         })
@@ -217,6 +261,8 @@ impl<'a> Transfer<'a> {
         self.received_bytes = 0;
         self.started_bytes = 0;
         self.held_bytes = 0;
+        self.beyond.clear();
+        self.on_trust = false;
         settle::remove_given_up(self.core, &old)
     }
 
@@ -228,9 +274,9 @@ impl<'a> Transfer<'a> {
             _ => return Err(Fault::Local("the backend went on at an offset that is not held".into())),
         }
         self.total_bytes = head.validators.total_bytes;
-        self.attempt
-            .received_bytes
-            .store(self.received_bytes, Ordering::Relaxed);
+        self.on_trust |= head.on_trust;
+        let there_bytes = self.received_bytes + self.beyond.iter().map(Stretch::len_bytes).sum::<u64>();
+        self.attempt.received_bytes.store(there_bytes, Ordering::Relaxed);
         self.attempt
             .total_bytes
             .store(self.total_bytes.unwrap_or(0), Ordering::Relaxed);
@@ -243,11 +289,10 @@ impl<'a> Transfer<'a> {
         )?;
         self.response = Some(response);
         self.make_room()?;
-        if self
-            .total_bytes
-            .is_some_and(|total| total > self.core.config.window.short_path_bytes_max)
-        {
+        let is_large = |total: u64| total > self.core.config.window.short_path_bytes_max;
+        if self.total_bytes.is_some_and(is_large) || !self.beyond.is_empty() {
             self.open_ledger()?;
+            self.open_crew(head);
         }
         Ok(())
     }
@@ -287,16 +332,21 @@ impl<'a> Transfer<'a> {
         let (Some(part), Some(response)) = (self.part.clone(), self.response.clone()) else {
             return Err(Fault::Local("bytes came before a response".into()));
         };
-        let directory = self.operation.spec.directory().to_path_buf();
-        let ledger = Ledger::new(
-            self.core,
-            self.operation.id,
-            self.generation,
+        let basis = Basis {
+            id: self.operation.id,
+            generation: self.generation,
             part,
-            directory,
+            directory: self.operation.spec.directory().to_path_buf(),
             response,
-            self.held_bytes,
-        );
+        };
+        // What is claimed, and not what came since on the short path: that is claimed with the next step.
+        let (claimed_bytes, crc32) = match &self.operation.claim {
+            Some(claim) if self.held_bytes > 0 => (claim.durable_bytes, claim.crc32),
+            _ => (0, 0),
+        };
+        let mut pieces = Pieces::new(claimed_bytes, crc32, &self.beyond, self.total_bytes);
+        pieces.take_first();
+        let ledger = Ledger::new(self.core, basis, pieces, self.on_trust);
         let claimer = self.core.is_threaded().then(|| {
             let ledger = Arc::clone(&ledger);
             let builder = Builder::new().name("claimer".into()).stack_size(CLAIMER_STACK_BYTES);
@@ -313,14 +363,16 @@ impl<'a> Transfer<'a> {
         let Some(part) = &self.part else {
             return Err(Fault::Local("bytes came before a response".into()));
         };
+        let granted = match &self.ledger {
+            Some((ledger, _)) => ledger.with_pieces(|pieces| pieces.grant(0, bytes.len())),
+            None => bytes.len(),
+        };
+        let bytes = &bytes[..granted];
         part.file
             .write_all_at(bytes, self.received_bytes)
             .map_err(|error| Fault::io("write", &part.path, &error))?;
         self.sums.update(bytes);
         self.received_bytes += bytes.len() as u64;
-        self.attempt
-            .received_bytes
-            .store(self.received_bytes, Ordering::Relaxed);
         let unstarted_bytes = self.received_bytes - self.started_bytes;
         if unstarted_bytes >= WRITEBACK_BYTES {
             part.file.start_writeback(self.started_bytes, unstarted_bytes);
@@ -329,10 +381,21 @@ impl<'a> Transfer<'a> {
         if self.ledger.is_none() && self.outgrew_the_short_path() {
             self.open_ledger()?;
         }
-        match &self.ledger {
-            Some((ledger, _)) => ledger.advance(self.received_bytes, self.sums.crc32()),
-            None => Ok(()),
+        let there_bytes = match &self.ledger {
+            Some((ledger, _)) => {
+                ledger.advance(0, self.received_bytes, self.sums.crc32())?;
+                ledger.with_pieces(|pieces| {
+                    self.is_done = self.crew.is_some() && self.received_bytes >= pieces.get(0).end;
+                    pieces.received_bytes()
+                })
+            }
+            None => self.received_bytes,
+        };
+        self.attempt.received_bytes.store(there_bytes, Ordering::Relaxed);
+        if self.crew.is_none() {
+            self.watch_pace();
         }
+        Ok(())
     }
 
     fn outgrew_the_short_path(&self) -> bool {
@@ -348,12 +411,13 @@ impl<'a> Transfer<'a> {
                 return Some(fault);
             }
             if let Some((ledger, _)) = &self.ledger
-                && let Err(fault) = ledger.advance(self.received_bytes, self.sums.crc32())
+                && let Err(fault) = ledger.advance(0, self.received_bytes, self.sums.crc32())
             {
                 return Some(fault);
             }
         }
         let (ledger, claimer) = self.ledger.take()?;
+        self.account_for(&ledger);
         let fault = ledger.close();
         if let Some(claimer) = claimer {
             // A panic of the claimer has been printed; its bytes stay unclaimed.
@@ -368,6 +432,7 @@ impl<'a> Transfer<'a> {
 
     /// Everything is there by the backend's word; now by ours.
     fn finished(&mut self) -> Result<Ready, End> {
+        self.read_again()?;
         let received = self.received_bytes;
         if let Some(total) = self.total_bytes.filter(|total| *total != received) {
             return Err(End::Failure(Failure {
@@ -389,7 +454,7 @@ impl<'a> Transfer<'a> {
             self.generation,
             part,
             received,
-            self.sums.crc32(),
+            self.unseen_crc32.unwrap_or_else(|| self.sums.crc32()),
         ))
     }
 
@@ -419,13 +484,19 @@ impl<'a> Transfer<'a> {
             .as_ref()
             .and_then(|response| response.content_type.as_deref());
         let is_page = content_type.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"));
-        if !is_page {
+        let (cause, why) = if is_page {
+            let why = "a web page came, as from a network that wants a login";
+            ("a web page came in place of the content", why)
+        } else if self.on_trust {
+            let why = "some of it continued older bytes without proof, so all of it is fetched again";
+            ("what was continued without proof was not the same", why)
+        } else {
             return Fault::unacceptable(status, message).into();
-        }
-        if let Err(fault) = self.restart("a web page came in place of the content", self.received_bytes) {
+        };
+        if let Err(fault) = self.restart(cause, self.received_bytes) {
             return fault.into();
         }
-        let message = format!("{message}; a web page came, as from a network that wants a login");
+        let message = format!("{message}; {why}");
         let kind = FailureKind::Transient { retry_after: None };
         End::Failure(Failure {
             kind,
@@ -460,7 +531,8 @@ impl Sink for Transfer<'_> {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         let result = self.take(bytes);
-        self.sink(result)
+        self.sink(result)?;
+        if self.is_done { Err(Refused) } else { Ok(()) }
     }
 }
 
@@ -496,13 +568,13 @@ fn stored_response(head: &Head) -> Response {
     }
 }
 
-fn unstored(claim: &Claim) -> Validators {
+fn unstored(stored: &StoredValidators) -> Validators {
     let StoredValidators {
         etag,
         last_modified,
         date,
         total_bytes,
-    } = claim.validators.clone();
+    } = stored.clone();
     Validators {
         etag,
         last_modified,

@@ -159,7 +159,25 @@ pub(crate) struct Response {
     pub(crate) content_type: Option<String>,
 }
 
-/// Bytes that are durable: `[0, durable_bytes)` of the part file of `generation`, fetched under `validators`.
+/// Bytes of a file that lie side by side: `[first, end)`, and their CRC-32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Stretch {
+    #[n(0)]
+    pub(crate) first: u64,
+    #[n(1)]
+    pub(crate) end: u64,
+    #[n(2)]
+    pub(crate) crc32: u32,
+}
+
+impl Stretch {
+    pub(crate) fn len_bytes(&self) -> u64 {
+        self.end.saturating_sub(self.first)
+    }
+}
+
+/// Bytes that are durable: `[0, durable_bytes)` of the part file of `generation`, fetched under `validators`, and what
+/// several connections have fetched further on.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub(crate) struct Claim {
@@ -172,6 +190,35 @@ pub(crate) struct Claim {
     pub(crate) crc32: u32,
     #[n(3)]
     pub(crate) validators: StoredValidators,
+    /// In order, with gaps between them and before the first.
+    #[n(4)]
+    pub(crate) beyond: Option<Vec<Stretch>>,
+    /// Some of the bytes continue others without proof: only a digest of the whole will tell.
+    #[n(6)]
+    pub(crate) on_trust: Option<bool>,
+}
+
+impl Claim {
+    /// The stretches after the first gap.
+    pub(crate) fn beyond(&self) -> &[Stretch] {
+        self.beyond.as_deref().unwrap_or_default()
+    }
+
+    /// `[first, end)` of everything that is durable, in order.
+    pub(crate) fn ranges(&self) -> Vec<(u64, u64)> {
+        let prefix = (0, self.durable_bytes);
+        let beyond = self.beyond().iter().map(|stretch| (stretch.first, stretch.end));
+        std::iter::once(prefix)
+            .chain(beyond)
+            .filter(|(first, end)| first < end)
+            .collect()
+    }
+
+    /// All bytes that are durable.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        let beyond = self.beyond().iter().map(Stretch::len_bytes);
+        beyond.fold(self.durable_bytes, u64::saturating_add)
+    }
 }
 
 /// What is about to be published, durable before the rename: enough to tell our file from another one afterwards.

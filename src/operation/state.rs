@@ -285,7 +285,7 @@ impl Operation {
     /// Durable bytes of the current generation.
     pub(crate) fn durable_bytes(&self) -> u64 {
         self.published_bytes
-            .or(self.claim.as_ref().map(|claim| claim.durable_bytes))
+            .or(self.claim.as_ref().map(|claim| claim.held_bytes()))
             .unwrap_or(0)
     }
 
@@ -335,14 +335,15 @@ impl Operation {
     }
 
     fn progressed(self, claim: Shared<Claim>) -> Result<Self, Rejected> {
-        let held = self.claim.as_ref().map_or(0, |claim| claim.durable_bytes);
-        if !self.is_running() || claim.generation != self.generation || claim.durable_bytes < held {
+        let held = self.claim.as_ref().map_or(0, |claim| claim.held_bytes());
+        let bytes = claim.held_bytes();
+        if !self.is_running() || claim.generation != self.generation || bytes < held {
             return Err(self.rejects("continued"));
         }
-        let is_progress = claim.durable_bytes > self.best_bytes;
+        let is_progress = bytes > self.best_bytes;
         Ok(Self {
             failures_in_row: if is_progress { 0 } else { self.failures_in_row },
-            best_bytes: self.best_bytes.max(claim.durable_bytes),
+            best_bytes: self.best_bytes.max(bytes),
             claim: Some(claim),
             ..self
         })

@@ -72,6 +72,8 @@ pub(crate) fn claim(durable_bytes: u64) -> Event {
     Event::Progressed(Shared::new(Claim {
         generation: 0,
         durable_bytes,
+        beyond: None,
+        on_trust: None,
         crc32: 1,
         validators: StoredValidators::default(),
     }))

@@ -26,6 +26,7 @@ pub(crate) fn live(choices: &mut Choices) -> u64 {
     let sector_bytes = [512, 128, 1024][choices.below(3)];
     let served = (0..3).map(|_| choose_served(choices)).collect();
     let mut world = World::new(served, file_system, sector_bytes);
+    world.model.connections = [1, 1, 3][choices.below(3)];
     for _ in 0..OPS {
         match choices.below(16) {
             0..=9 => {

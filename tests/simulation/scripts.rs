@@ -26,6 +26,7 @@ pub(crate) struct Script {
     pub(crate) name: &'static str,
     served: Vec<Served>,
     ops: Vec<Op>,
+    connections: usize,
 }
 
 /// The device at every moment of a script, with what was promised then.
@@ -58,7 +59,19 @@ const fn served(proof: Proof, len: usize) -> Served {
 }
 
 fn script(name: &'static str, served: Vec<Served>, ops: Vec<Op>) -> Script {
-    Script { name, served, ops }
+    Script {
+        name,
+        served,
+        ops,
+        connections: 1,
+    }
+}
+
+fn script_over(connections: usize, name: &'static str, served: Vec<Served>, ops: Vec<Op>) -> Script {
+    Script {
+        connections,
+        ..script(name, served, ops)
+    }
 }
 
 fn new(new: New) -> Op {
@@ -71,6 +84,7 @@ const LATER: Op = Op::Pass(Duration::from_secs(601));
 /// Short ones first.
 pub(crate) fn scripts() -> Vec<Script> {
     let mut scripts = servers();
+    scripts.extend(segments());
     scripts.extend(creations());
     scripts.extend(wishes());
     scripts.push(checkpoints());
@@ -79,6 +93,39 @@ pub(crate) fn scripts() -> Vec<Script> {
 
 fn strong(len: usize) -> Vec<Served> {
     vec![served(Proof::Strong, len)]
+}
+
+/// Several connections for one file, of which the last pieces come first.
+fn segments() -> Vec<Script> {
+    vec![
+        script_over(
+            3,
+            "cut in pieces",
+            strong(6_000),
+            vec![Op::CutAt(0, 1_000), new(PLAIN), ALL, LATER, ALL],
+        ),
+        script_over(
+            3,
+            "changed between pieces",
+            strong(5_000),
+            vec![Op::CutAt(0, 1_500), new(PLAIN), ALL, Op::Change(0), LATER, ALL],
+        ),
+        script_over(
+            4,
+            "a digest over pieces",
+            vec![served(Proof::Nothing, 4_000)],
+            vec![
+                Op::CutAt(0, 900),
+                new(New {
+                    digest: Some(Digest::Now),
+                    ..PLAIN
+                }),
+                ALL,
+                LATER,
+                ALL,
+            ],
+        ),
+    ]
 }
 
 /// Servers that cut, change, refuse and have no proof.
@@ -321,7 +368,9 @@ impl Script {
     fn world(&self, file_system: FileSystem) -> World {
         let mut served = self.served.clone();
         served.push(AFTERWARDS);
-        World::new(served, file_system, 512)
+        let mut world = World::new(served, file_system, 512);
+        world.model.connections = self.connections;
+        world
     }
 
     pub(crate) fn run(&self, file_system: FileSystem) -> Run {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use backhaul::{
-    Catalog, Collision, Config, Engine, Environment, Error, FixedEnvironment, TransferId, TransferStatus,
+    Catalog, Collision, Config, Connections, Engine, Environment, Error, FixedEnvironment, TransferId, TransferStatus,
     WebErrorStatus, Window, read_catalog,
 };
 use backhaul_backends::{Act, Failure, FailureKind, MemoryBackend};
@@ -19,6 +19,8 @@ use super::model::{Asked, CLAIM_BYTES, DATA, Known, Model, SHORT_BYTES, STATE, S
 
 /// How long the first boot has lasted when a life begins.
 const FIRST_BOOT: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Fewest bytes of a file that are worth a connection of their own.
+const SEGMENT_BYTES_MIN: u64 = 300;
 /// Rounds of waiting after which everything has to have ended.
 const ROUNDS_MAX: u32 = 60;
 /// Steps of one round.
@@ -176,8 +178,14 @@ impl Clock {
     }
 }
 
-fn config() -> Config {
+fn config(connections: usize) -> Config {
     Config {
+        connections: Connections {
+            max: connections,
+            at_once: connections > 1,
+            bytes_min: SEGMENT_BYTES_MIN,
+            ..Connections::default()
+        },
         buffer_bytes: 512,
         window: Window {
             claim_bytes: CLAIM_BYTES,
@@ -278,7 +286,12 @@ impl World {
     pub(crate) fn open(&mut self) -> Option<Arc<Engine>> {
         if self.engine.is_none() {
             let server = Arc::new(KeyGuard(Arc::clone(&self.server)));
-            let answer = Engine::open(Path::new(STATE), config(), self.environment(), vec![server]);
+            let answer = Engine::open(
+                Path::new(STATE),
+                config(self.model.connections),
+                self.environment(),
+                vec![server],
+            );
             let engine = self.taken(answer)?;
             self.failing.store(self.is_full, Ordering::Relaxed);
             self.model.settle(&engine.views());
@@ -652,12 +665,33 @@ impl World {
         for view in before.operations.iter().filter(|view| !view.status.is_ended()) {
             let first = attempts.iter().find(|attempt| attempt.url == view.url);
             let is_publishing = view.reason == Some(backhaul::Reason::Verifying);
-            if let Some(first) = first.filter(|_| !is_publishing) {
+            let Some(first) = first.filter(|_| !is_publishing) else {
+                continue;
+            };
+            let Some(total) = view.bytes_total.filter(|_| first.end_bytes.is_some()) else {
                 assert_eq!(
                     first.offset_bytes, view.bytes_done,
                     "claimed bytes are fetched again: {view:?}"
                 );
+                continue;
+            };
+            // Gaps, each asked for once before anything is asked for again.
+            let mut asked: Vec<std::ops::Range<u64>> = Vec::new();
+            for attempt in attempts.iter().filter(|attempt| attempt.url == view.url) {
+                let Some(end) = attempt.end_bytes else { break };
+                if asked
+                    .iter()
+                    .any(|range| attempt.offset_bytes < range.end && range.start < end)
+                {
+                    break;
+                }
+                asked.push(attempt.offset_bytes..end);
             }
+            let asked_bytes: u64 = asked.iter().map(|range| range.end - range.start).sum();
+            assert!(
+                asked_bytes <= total - view.bytes_done,
+                "claimed bytes are fetched again: {asked:?} of {view:?}"
+            );
         }
     }
 

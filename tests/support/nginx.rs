@@ -166,6 +166,17 @@ impl Nginx {
             .unwrap();
     }
 
+    /// Puts another file in the place of one, as a deployment does: a new file under the same name, changed half an hour ago.
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8]) {
+        let path = self.path("www").join(name);
+        let new = path.with_extension("new");
+        fs::write(&new, bytes).unwrap();
+        let half_an_hour_ago = SystemTime::now() - std::time::Duration::from_secs(1800);
+        let file = fs::File::options().write(true).open(&new).unwrap();
+        file.set_modified(half_an_hour_ago).unwrap();
+        fs::rename(&new, &path).unwrap();
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.ports.plain)
     }

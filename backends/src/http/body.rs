@@ -15,6 +15,26 @@ const FLUSH_AFTER: Duration = Duration::from_millis(500);
 const BUFFER_BYTES_MIN: usize = 4 * 1024;
 const BUFFER_BYTES_MAX: usize = 1024 * 1024;
 
+/// Reads that many bytes from the beginning of a body; all of them or an error.
+pub(super) fn read_exact(attempt: &Attempt, reader: &mut dyn Read, length: usize) -> Result<Vec<u8>, Problem> {
+    let mut bytes = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        match reader.read(&mut bytes[filled..]) {
+            Ok(0) if attempt.interrupt.is_raised() => return Err(Problem::interrupted()),
+            Ok(0) => {
+                return Err(attempt
+                    .take_fault()
+                    .map_or_else(|| disconnected(filled as u64), Problem::from));
+            }
+            Ok(amount) => filled += amount,
+            Err(error) if goes_on(&error) => {}
+            Err(error) => return Err(broken(attempt, &error, filled as u64)),
+        }
+    }
+    Ok(bytes)
+}
+
 /// What is moved from and to, and under which terms.
 pub(super) struct Transfer<'a> {
     pub(super) attempt: &'a Attempt,
@@ -55,7 +75,7 @@ impl Transfer<'_> {
             match outcome {
                 Ok(0) => return self.end(received),
                 Ok(_) if self.excess(received) > 0 => return Err(self.too_long()),
-                Err(error) if !goes_on(&error) => return Err(self.broken(&error, received)),
+                Err(error) if !goes_on(&error) => return Err(broken(self.attempt, &error, received)),
                 _ => {}
             }
         }
@@ -106,20 +126,20 @@ impl Transfer<'_> {
             _ => Ok(()),
         }
     }
+}
 
-    fn broken(&self, error: &io::Error, received: u64) -> Problem {
-        if let Some(fault) = self.attempt.take_fault() {
-            return fault.into();
-        }
-        if self.attempt.interrupt.is_raised() {
-            return Problem::interrupted();
-        }
-        if self.attempt.has_ended() {
-            return disconnected(received);
-        }
-        let text = format!("the content cannot be read after {received} bytes: {error}");
-        Problem::transient(WebErrorStatus::ERROR_HTTP_INVALID_SERVER_RESPONSE, text)
+fn broken(attempt: &Attempt, error: &io::Error, received: u64) -> Problem {
+    if let Some(fault) = attempt.take_fault() {
+        return fault.into();
     }
+    if attempt.interrupt.is_raised() {
+        return Problem::interrupted();
+    }
+    if attempt.has_ended() {
+        return disconnected(received);
+    }
+    let text = format!("the content cannot be read after {received} bytes: {error}");
+    Problem::transient(WebErrorStatus::ERROR_HTTP_INVALID_SERVER_RESPONSE, text)
 }
 
 /// A silent tick, or a signal: nothing is lost and reading goes on.

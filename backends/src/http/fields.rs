@@ -47,9 +47,10 @@ impl Fields {
         for field in &self.fields {
             head.append(&field.name, field.value.clone());
         }
-        if let Ask::Rest { offset_bytes, if_range } = ask {
-            head.insert(header::RANGE, value("range", &format!("bytes={offset_bytes}-"))?);
-            if let Some(validator) = if_range {
+        if let Ask::Rest(rest) = ask {
+            let last = rest.last.map(|last| last.to_string()).unwrap_or_default();
+            head.insert(header::RANGE, value("range", &format!("bytes={}-{last}", rest.first))?);
+            if let Some(validator) = &rest.if_range {
                 head.insert(header::IF_RANGE, value("if-range", validator)?);
             }
         }

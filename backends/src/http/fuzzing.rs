@@ -10,7 +10,7 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTi
 use super::attempt::{Attempt, Phase};
 use super::buffers::WireBuffers;
 use super::connector::NoResolver;
-use super::response::{self, Accepted, Ask, Body, Decision, Framing, Reply};
+use super::response::{self, Accepted, Ask, Body, Decision, Framing, Reply, Terms};
 use super::target::Target;
 use super::{HttpBackend, settings};
 use crate::proof::{self, Sameness};
@@ -84,6 +84,8 @@ pub enum Made {
         /// They are not yet the rest.
         then_more: bool,
     },
+    /// The rest must be asked for in another way.
+    AskedRest,
     /// The whole must be asked for.
     AskedWhole(Restart),
     /// It leads elsewhere.
@@ -100,7 +102,12 @@ pub enum Made {
 /// Whether the rest would be asked for, and what is made of a response to that, or to a request for the whole.
 #[must_use]
 pub fn decide(held: Option<&Held>, expected_bytes: Option<u64>, fields: &Fields<'_>, now: SystemTime) -> (bool, Made) {
-    let ask = response::ask(held);
+    let terms = Terms {
+        held,
+        expected_bytes,
+        digest_expected: false,
+    };
+    let ask = response::ask(terms);
     let text = |field: Option<&str>| field.map(str::to_owned);
     let reply = Reply {
         status: fields.status,
@@ -115,7 +122,7 @@ pub fn decide(held: Option<&Held>, expected_bytes: Option<u64>, fields: &Fields<
         location: text(fields.location),
         retry_after: text(fields.retry_after),
     };
-    let decision = response::decide(&ask, held, expected_bytes, &reply, now);
+    let decision = response::decide(&ask, terms, &reply, now);
     (matches!(ask, Ask::Rest { .. }), Made::from(decision))
 }
 
@@ -138,6 +145,7 @@ impl From<Decision> for Made {
                 }
             }
             Decision::AskWhole(reason) => Self::AskedWhole(reason),
+            Decision::AskRest(_) => Self::AskedRest,
             Decision::Redirect(location) => Self::Redirected(location),
             Decision::Fail(problem) => match problem.kind {
                 crate::FailureKind::Transient { retry_after } => Self::Failed {

@@ -28,11 +28,11 @@ use self::body::Transfer;
 use self::connector::{NoResolver, WireConnector};
 use self::fields::Fields;
 use self::problem::Problem;
-use self::response::{Accepted, Ask, Decision, Reply};
+use self::response::{Accepted, Ask, Decision, Reply, Terms};
 use self::roots::{Sources, TlsSetup};
 use self::source::Source;
 use self::target::Target;
-use crate::{Backend, Capabilities, Failure, Head, Interrupt, Request, Sink, WebErrorStatus, proof};
+use crate::{Backend, Capabilities, Failure, Head, Interrupt, Request, Restart, Sink, WebErrorStatus, proof};
 
 /// Redirects followed in one attempt.
 ///
@@ -178,16 +178,33 @@ struct Download<'a> {
 
 impl Download<'_> {
     fn run(&mut self, sink: &mut dyn Sink) -> Result<(), Problem> {
-        let held = self.request.held.as_ref();
-        let mut ask = response::ask(held);
-        // Ends: every turn follows one of a bounded number of redirects, or asks for the whole, which happens once.
+        let terms = Terms {
+            held: self.request.held.as_ref(),
+            expected_bytes: self.request.expected_bytes,
+            digest_expected: self.request.digest_expected,
+        };
+        let mut ask = response::ask(terms);
+        // Ends: every turn follows one of a bounded number of redirects, asks for the rest, which happens a bounded number
+        // of times, or asks for the whole, which happens once.
         loop {
             let (reply, body) = exchange::get(self.agent, self.attempt, &self.target, &self.fields, &ask)?;
-            match response::decide(&ask, held, self.request.expected_bytes, &reply, SystemTime::now()) {
-                Decision::Accept(accepted) => return self.receive(&reply, &accepted, body, sink),
+            match response::decide(&ask, terms, &reply, SystemTime::now()) {
+                Decision::Accept(accepted) => {
+                    let mut source = Source::new(self.attempt, body, reply.framing);
+                    if self.continues(&accepted, &mut source)? {
+                        return self.receive(&reply, &accepted, source, sink);
+                    }
+                    ask = Ask::Whole {
+                        given_up: Some(Restart::Changed),
+                    };
+                }
                 Decision::AskWhole(reason) => {
                     exchange::drain(&reply, body);
                     ask = Ask::Whole { given_up: Some(reason) };
+                }
+                Decision::AskRest(rest) => {
+                    exchange::drain(&reply, body);
+                    ask = Ask::Rest(rest);
                 }
                 Decision::Redirect(location) => {
                     exchange::drain(&reply, body);
@@ -199,6 +216,13 @@ impl Download<'_> {
                 }
             }
         }
+    }
+
+    /// Whether the body begins with the end of what is held, where it is to begin so.
+    fn continues(&self, accepted: &Accepted, source: &mut Source<'_>) -> Result<bool, Problem> {
+        let tail = self.request.held.as_ref().map_or(&[][..], |held| &held.tail);
+        let tail = &tail[tail.len().saturating_sub(accepted.overlap_bytes)..];
+        Ok(body::read_exact(self.attempt, source, tail.len())? == tail)
     }
 
     fn follow(&mut self, location: &str) -> Result<(), Problem> {
@@ -223,13 +247,12 @@ impl Download<'_> {
         &self,
         reply: &Reply,
         accepted: &Accepted,
-        body: ureq::Body,
+        mut source: Source<'_>,
         sink: &mut dyn Sink,
     ) -> Result<(), Problem> {
         let head = self.head(reply, accepted);
         sink.begin(&head).map_err(|_| Problem::refused())?;
         let Some((length, then_more)) = accepted.body.terms() else {
-            exchange::drain(reply, body);
             return Ok(());
         };
         let mut transfer = Transfer {
@@ -239,10 +262,7 @@ impl Download<'_> {
             length,
             then_more,
         };
-        transfer.run(
-            &mut Source::new(self.attempt, body, reply.framing),
-            self.request.buffer_bytes,
-        )
+        transfer.run(&mut source, self.request.buffer_bytes)
     }
 
     fn head(&self, reply: &Reply, accepted: &Accepted) -> Head {
@@ -252,6 +272,8 @@ impl Download<'_> {
             actual_url: self.target.without_secrets(),
             status_code: reply.status,
             resumable: accepted.resumable,
+            provable: proof::is_provable(&accepted.validators),
+            on_trust: accepted.on_trust,
             content_type: reply.content_type.clone(),
             modified: accepted.validators.last_modified.as_deref().and_then(proof::date),
         }

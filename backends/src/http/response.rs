@@ -6,9 +6,12 @@
 //! | whole | 200, 203 (15.3.1, 15.3.4) | accept from 0 |
 //! | whole | 206 (15.3.7) | fail: nobody asked for a part |
 //! | rest | 206 at the asked offset (14.4), proven the same (8.8) | accept, continue |
+//! | rest | the same, without proof, and a digest of the whole is expected | accept, continue on trust |
+//! | rest | 206 whose tag differs, strong time and length the same | ask once more: is the tag another each time? |
 //! | rest | 206 proven another | ask for the whole: changed |
 //! | rest | 206 without proof, at another offset, or multipart (14.6) | ask for the whole: no proof |
-//! | rest | 200, 203 (13.1.5, 14.2) | accept from 0: changed, or range ignored |
+//! | rest, `If-Range` | 200, 203 that may still be the same (13.1.5) | ask for the rest without `If-Range`, compare |
+//! | rest | 200, 203 otherwise (14.2) | accept from 0: changed, or range ignored |
 //! | rest | 416 with `bytes */N` (15.5.17), all N held and announced as the whole | accept as complete |
 //! | rest | 416 otherwise | ask for the whole: beyond the end, or changed |
 //! | any | 301, 302, 303, 307, 308 with Location (15.4) | redirect |
@@ -16,7 +19,11 @@
 //! | any | 408, 425, 429, 500, 502, 503, 504 | fail, a later attempt may succeed, after Retry-After (10.2.3) |
 //! | any | other | fail for good |
 //!
-//! Asking for the whole happens at most once: it is asked without Range, and no answer to that asks again.
+//! Where bytes are held before the asked offset, the last of them are asked for again and compared with the new ones: what
+//! is accepted as a continuation and differs there is asked for whole, as changed.
+//!
+//! The rest is asked for at most [`RESTS_MAX`] times in an attempt, and the whole once: it is asked for without Range, and
+//! no answer to that asks again.
 
 use std::time::{Duration, SystemTime};
 
@@ -24,16 +31,40 @@ use super::problem::Problem;
 use crate::proof::{self, Sameness};
 use crate::{Held, Restart, Start, Validators, WebErrorStatus};
 
+/// How often the rest is asked for in one attempt: with `If-Range`, without, and once more to tell tags that are
+/// another each time from a new one.
+pub(super) const RESTS_MAX: u8 = 3;
+
 /// What is asked of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
     /// The whole resource, and why held bytes are given up for it, if any are held.
     Whole { given_up: Option<Restart> },
-    /// The rest from an offset, under `If-Range` where the validators allow one (section 13.1.5).
-    Rest {
-        offset_bytes: u64,
-        if_range: Option<String>,
-    },
+    /// A part of it.
+    Rest(Rest),
+}
+
+/// A part that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rest {
+    /// First byte, at most as far before the first missing one as the tail is long.
+    pub(super) first: u64,
+    /// Last byte; the last of the resource where `None`.
+    pub(super) last: Option<u64>,
+    /// Condition, where the validators allow one (section 13.1.5).
+    pub(super) if_range: Option<String>,
+    /// An entity tag other than the held one that came with the same time and length before.
+    pub(super) rival: Option<String>,
+    /// How often the rest was asked for, this time included.
+    pub(super) turn: u8,
+}
+
+/// What an answer is measured against, the same for all of an attempt.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Terms<'a> {
+    pub(super) held: Option<&'a Held>,
+    pub(super) expected_bytes: Option<u64>,
+    pub(super) digest_expected: bool,
 }
 
 /// How the end of the body is known (RFC 9112, section 6.3).
@@ -71,6 +102,8 @@ pub(super) enum Decision {
     Accept(Accepted),
     /// Drop the body and ask for the whole resource.
     AskWhole(Restart),
+    /// Drop the body and ask for the rest in another way.
+    AskRest(Rest),
     /// Ask there.
     Redirect(String),
     /// End the attempt.
@@ -83,6 +116,10 @@ pub(super) struct Accepted {
     pub(super) start: Start,
     pub(super) validators: Validators,
     pub(super) resumable: bool,
+    /// Continued without proof; a digest will tell.
+    pub(super) on_trust: bool,
+    /// Bytes at the beginning of the body that are held already, to be compared with the end of those.
+    pub(super) overlap_bytes: usize,
     pub(super) body: Body,
 }
 
@@ -91,7 +128,7 @@ pub(super) struct Accepted {
 pub(super) enum Body {
     /// Nothing: what is held is complete already.
     Nothing,
-    /// This many bytes, or any number where unknown; with `then_more`, they are not yet the rest of the resource.
+    /// This many bytes after the overlap, or any number where unknown; with `then_more`, they are not yet all that is due.
     Bytes { length: Option<u64>, then_more: bool },
 }
 
@@ -103,46 +140,53 @@ pub(super) struct ContentRange {
     pub(super) total: Option<u64>,
 }
 
-/// What to ask for. Without a validator that could prove the answer, a part is not worth asking for.
-pub(super) fn ask(held: Option<&Held>) -> Ask {
-    let Some(held) = held.filter(|held| held.offset_bytes > 0) else {
+/// What to ask for. Without a validator that could prove the answer, or a digest that will judge it, a part is not worth
+/// asking for.
+pub(super) fn ask(terms: Terms<'_>) -> Ask {
+    let is_gap = |held: &&Held| held.offset_bytes > 0 || held.end_bytes.is_some();
+    let Some(held) = terms.held.filter(is_gap) else {
         return Ask::Whole { given_up: None };
     };
-    let offset_bytes = held.offset_bytes;
-    if let Some(tag) = proof::strong_etag(&held.validators) {
-        return Ask::Rest {
-            offset_bytes,
-            if_range: Some(tag.to_owned()),
+    let if_range = match (proof::strong_etag(&held.validators), &held.validators) {
+        (Some(tag), _) => Some(tag.to_owned()),
+        // A date is allowed in If-Range only where no entity tag is known (section 13.1.5); beside a weak tag the range is
+        // asked for plainly and the answer compared. The total is part of the proof by time.
+        (
+            None,
+            Validators {
+                etag: None,
+                total_bytes: Some(_),
+                ..
+            },
+        ) => proof::strong_last_modified(&held.validators).map(str::to_owned),
+        (None, _) => None,
+    };
+    if if_range.is_none() && !proof::is_provable(&held.validators) && !terms.digest_expected {
+        return Ask::Whole {
+            given_up: Some(Restart::NoProof),
         };
     }
-    match proof::strong_last_modified(&held.validators) {
-        // The total is part of the proof by time.
-        Some(time) if held.validators.total_bytes.is_some() => {
-            // A date is allowed in If-Range only where no entity tag is known (section 13.1.5); beside a weak tag the
-            // range is asked for plainly and the answer compared.
-            let if_range = held.validators.etag.is_none().then(|| time.to_owned());
-            Ask::Rest { offset_bytes, if_range }
-        }
-        _ => Ask::Whole {
-            given_up: Some(Restart::NoProof),
-        },
-    }
+    Ask::Rest(Rest {
+        first: held.offset_bytes.saturating_sub(held.tail.len() as u64),
+        last: held.end_bytes.map(|end| end.saturating_sub(1)),
+        if_range,
+        rival: None,
+        turn: 1,
+    })
 }
 
 /// What to do with a response.
-pub(super) fn decide(
-    ask: &Ask,
-    held: Option<&Held>,
-    expected_bytes: Option<u64>,
-    reply: &Reply,
-    now: SystemTime,
-) -> Decision {
+pub(super) fn decide(ask: &Ask, terms: Terms<'_>, reply: &Reply, now: SystemTime) -> Decision {
     match (reply.status, ask) {
         (200 | 203 | 206, _) if reply.foreign_coding.is_some() => Decision::Fail(foreign_coding(reply)),
-        (200 | 203, _) => whole(ask, held, expected_bytes, reply),
-        (206, Ask::Rest { offset_bytes, .. }) => part(*offset_bytes, held, expected_bytes, reply),
+        (200 | 203, Ask::Whole { given_up }) => {
+            let start = given_up.filter(|_| terms.held.is_some());
+            whole(start.map_or(Start::Beginning, Start::Restart), terms, reply)
+        }
+        (200 | 203, Ask::Rest(rest)) => whole_for_rest(rest, terms, reply),
+        (206, Ask::Rest(rest)) => part(rest, terms, reply),
         (206, Ask::Whole { .. }) => invalid(reply, "a part (206) although the whole was asked for"),
-        (416, Ask::Rest { offset_bytes, .. }) => unsatisfied(*offset_bytes, held, expected_bytes, reply),
+        (416, Ask::Rest(rest)) => unsatisfied(rest, terms, reply),
         (301 | 302 | 303 | 307 | 308, _) => match &reply.location {
             Some(location) => Decision::Redirect(location.clone()),
             None => Decision::Fail(Problem::http_status(reply.status, None)),
@@ -152,49 +196,113 @@ pub(super) fn decide(
     }
 }
 
-/// Sections 15.3.1 and 15.3.4: the whole resource, also in answer to a range that the server ignored or whose
-/// condition failed.
-fn whole(ask: &Ask, held: Option<&Held>, expected_bytes: Option<u64>, reply: &Reply) -> Decision {
-    let announced = if let Framing::Length(length) = reply.framing {
-        Some(length)
-    } else {
-        None
-    };
+/// What a response says of the bytes that are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It continues them.
+    Proven,
+    /// Nothing proves it, and a digest will tell.
+    OnTrust,
+    /// Only its entity tag speaks against it, and that may be another each time.
+    Ask,
+    Different,
+    Unproven,
+}
+
+/// Weighs the validators of a response. An entity tag is no witness where every answer has another one; that is known once
+/// two answers in a row had tags that differ from the held one and from each other.
+fn weigh(held: &Validators, new: &Validators, rest: &Rest, terms: Terms<'_>) -> Verdict {
+    let has_tail = terms.held.is_some_and(|held| !held.tail.is_empty());
+    let same_length = held
+        .total_bytes
+        .zip(new.total_bytes)
+        .is_none_or(|(held, new)| held == new);
+    match proof::compare(held, new) {
+        Sameness::Same => Verdict::Proven,
+        Sameness::Different if proof::only_tags_differ(held, new) && rest.rival.is_none() => Verdict::Ask,
+        Sameness::Different if proof::only_tags_differ(held, new) && rest.rival != new.etag => Verdict::Proven,
+        Sameness::Unproven if terms.digest_expected => Verdict::OnTrust,
+        // Against a tag, the comparison of the tail must speak for it; else it would be known only after all came.
+        Sameness::Different if terms.digest_expected && same_length && has_tail => Verdict::OnTrust,
+        Sameness::Different => Verdict::Different,
+        Sameness::Unproven => Verdict::Unproven,
+    }
+}
+
+/// Sections 15.3.1 and 15.3.4: the whole resource.
+fn whole(start: Start, terms: Terms<'_>, reply: &Reply) -> Decision {
+    let announced = announced(reply);
     let validators = validators(reply, announced);
-    let start = match (ask, held) {
-        (Ask::Whole { given_up: None }, _) | (_, None) => Start::Beginning,
-        (Ask::Whole { given_up: Some(reason) }, _) => Start::Restart(*reason),
-        (Ask::Rest { .. }, Some(held)) => Start::Restart(match proof::compare(&held.validators, &validators) {
-            Sameness::Different => Restart::Changed,
-            Sameness::Same | Sameness::Unproven => Restart::RangeIgnored,
-        }),
-    };
-    if let Some(problem) = wrong_total(announced, expected_bytes, reply) {
+    if let Some(problem) = wrong_total(announced, terms.expected_bytes, reply) {
         return Decision::Fail(problem);
     }
     Decision::Accept(Accepted {
         start,
         validators,
         resumable: says_ranges(reply),
+        on_trust: false,
+        overlap_bytes: 0,
         body: Body::Bytes {
-            length: announced.or(expected_bytes),
+            length: announced.or(terms.expected_bytes),
             then_more: false,
         },
     })
 }
 
+/// The whole in answer to a range: the condition failed, or the server ignored the range, or it ignores ranges under a
+/// condition. In the last case the rest can be had without one, so nothing is given up before that was tried.
+fn whole_for_rest(rest: &Rest, terms: Terms<'_>, reply: &Reply) -> Decision {
+    let Some(held) = terms.held else {
+        return whole(Start::Beginning, terms, reply);
+    };
+    let new = validators(reply, announced(reply));
+    let verdict = weigh(&held.validators, &new, rest, terms);
+    let says_something = new.etag.is_some() || new.last_modified.is_some() || terms.digest_expected;
+    let may_be_same = match verdict {
+        Verdict::Proven | Verdict::OnTrust | Verdict::Ask => true,
+        Verdict::Unproven => says_something,
+        Verdict::Different => false,
+    };
+    if may_be_same && rest.if_range.is_some() && !refuses_ranges(reply) && rest.turn < RESTS_MAX {
+        return Decision::AskRest(again(rest, verdict, &new));
+    }
+    let restart = match proof::compare(&held.validators, &new) {
+        Sameness::Different => Restart::Changed,
+        Sameness::Same | Sameness::Unproven => Restart::RangeIgnored,
+    };
+    whole(Start::Restart(restart), terms, reply)
+}
+
+/// The rest once more, without condition.
+fn again(rest: &Rest, verdict: Verdict, new: &Validators) -> Rest {
+    let rival = if verdict == Verdict::Ask {
+        new.etag.clone()
+    } else {
+        rest.rival.clone()
+    };
+    Rest {
+        if_range: None,
+        rival,
+        turn: rest.turn + 1,
+        ..rest.clone()
+    }
+}
+
 /// Section 15.3.7: a part is taken only at the asked offset and under proof.
-fn part(offset_bytes: u64, held: Option<&Held>, expected_bytes: Option<u64>, reply: &Reply) -> Decision {
+fn part(rest: &Rest, terms: Terms<'_>, reply: &Reply) -> Decision {
     let range = reply.content_range.as_deref().and_then(parse_content_range);
-    let (Some(range), Some(held)) = (range.filter(|range| range.first == offset_bytes), held) else {
+    let fits = |range: &ContentRange| range.first == rest.first && rest.last.is_none_or(|last| range.last <= last);
+    let (Some(range), Some(held)) = (range.filter(fits), terms.held) else {
         return Decision::AskWhole(Restart::NoProof);
     };
     let new = validators(reply, range.total);
-    match proof::compare(&held.validators, &new) {
-        Sameness::Different => return Decision::AskWhole(Restart::Changed),
-        Sameness::Unproven => return Decision::AskWhole(Restart::NoProof),
-        Sameness::Same => {}
-    }
+    let on_trust = match weigh(&held.validators, &new, rest, terms) {
+        Verdict::Ask if rest.turn < RESTS_MAX => return Decision::AskRest(again(rest, Verdict::Ask, &new)),
+        Verdict::Different | Verdict::Ask => return Decision::AskWhole(Restart::Changed),
+        Verdict::Unproven => return Decision::AskWhole(Restart::NoProof),
+        Verdict::OnTrust => true,
+        Verdict::Proven => false,
+    };
     let validators = merge(&held.validators, new);
     // Where nobody ever said how long the resource is, the end of a part proves nothing.
     let Some(total) = validators.total_bytes else {
@@ -205,6 +313,10 @@ fn part(offset_bytes: u64, held: Option<&Held>, expected_bytes: Option<u64>, rep
         return Decision::AskWhole(Restart::Changed);
     }
     let length = range.last - range.first + 1;
+    // Too short a part to compare with what is held.
+    let Some(missing) = (range.last + 1).checked_sub(held.offset_bytes) else {
+        return Decision::AskWhole(Restart::NoProof);
+    };
     if let Framing::Length(announced) = reply.framing
         && announced != length
     {
@@ -212,34 +324,42 @@ fn part(offset_bytes: u64, held: Option<&Held>, expected_bytes: Option<u64>, rep
             "Content-Length {announced} contradicts Content-Range of {length} bytes"
         )));
     }
-    if let Some(problem) = wrong_total(Some(total), expected_bytes, reply) {
+    if let Some(problem) = wrong_total(Some(total), terms.expected_bytes, reply) {
         return Decision::Fail(problem);
     }
     Decision::Accept(Accepted {
-        start: Start::Continue { offset_bytes },
+        start: Start::Continue {
+            offset_bytes: held.offset_bytes,
+        },
         validators,
         resumable: true,
+        on_trust,
+        overlap_bytes: usize::try_from(held.offset_bytes - range.first).unwrap_or(usize::MAX),
         body: Body::Bytes {
-            length: Some(length),
-            then_more: range.last + 1 < total,
+            length: Some(missing),
+            then_more: range.last + 1 < held.end_bytes.unwrap_or(total).min(total),
         },
     })
 }
 
 /// Section 15.5.17: a server that has nothing from the offset on may mean that all is held already. That stands only
 /// where the response that the held bytes came from announced the same length: then they are one whole representation.
-fn unsatisfied(offset_bytes: u64, held: Option<&Held>, expected_bytes: Option<u64>, reply: &Reply) -> Decision {
+/// Where held bytes were asked for again, they should have come.
+fn unsatisfied(rest: &Rest, terms: Terms<'_>, reply: &Reply) -> Decision {
     let current = reply.content_range.as_deref().and_then(parse_unsatisfied_range);
-    let Some(held) = held else {
+    let Some(held) = terms.held else {
         return Decision::AskWhole(Restart::BeyondEnd);
     };
+    let offset_bytes = held.offset_bytes;
     let sameness = proof::compare(&held.validators, &validators(reply, current));
     match (current, held.validators.total_bytes, sameness) {
         (_, _, Sameness::Different) => Decision::AskWhole(Restart::Changed),
         (Some(current), announced, sameness)
-            if current == offset_bytes && (announced == Some(current) || sameness == Sameness::Same) =>
+            if current == offset_bytes
+                && rest.first == offset_bytes
+                && (announced == Some(current) || sameness == Sameness::Same) =>
         {
-            match wrong_total(current.into(), expected_bytes, reply) {
+            match wrong_total(current.into(), terms.expected_bytes, reply) {
                 Some(problem) => Decision::Fail(problem),
                 None => Decision::Accept(Accepted {
                     start: Start::Continue { offset_bytes },
@@ -248,11 +368,21 @@ fn unsatisfied(offset_bytes: u64, held: Option<&Held>, expected_bytes: Option<u6
                         ..held.validators.clone()
                     },
                     resumable: true,
+                    on_trust: false,
+                    overlap_bytes: 0,
                     body: Body::Nothing,
                 }),
             }
         }
         _ => Decision::AskWhole(Restart::BeyondEnd),
+    }
+}
+
+fn announced(reply: &Reply) -> Option<u64> {
+    if let Framing::Length(length) = reply.framing {
+        Some(length)
+    } else {
+        None
     }
 }
 
@@ -329,6 +459,12 @@ fn says_ranges(reply: &Reply) -> bool {
     units.split(',').any(|unit| unit.trim().eq_ignore_ascii_case("bytes"))
 }
 
+/// Section 14.3: the server asks not to be asked for ranges.
+fn refuses_ranges(reply: &Reply) -> bool {
+    let units = reply.accept_ranges.as_deref().unwrap_or_default();
+    units.trim().eq_ignore_ascii_case("none")
+}
+
 /// Section 10.2.3: seconds, or a date, which counts from the server's own clock where it says its time.
 fn retry_after(reply: &Reply, now: SystemTime) -> Option<Duration> {
     let text = reply.retry_after.as_deref()?.trim();
@@ -371,6 +507,4 @@ fn number(text: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod product;
-#[cfg(test)]
-mod tests;
+mod never_splice;

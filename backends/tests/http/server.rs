@@ -168,6 +168,7 @@ pub(crate) fn request(url: &str) -> Request {
         credential: None,
         held: None,
         expected_bytes: None,
+        digest_expected: false,
         limits: Limits::default(),
         buffer_bytes: 64 * 1024,
     }
@@ -183,6 +184,8 @@ pub(crate) fn rest(url: &str, offset_bytes: u64, total_bytes: u64) -> Request {
     Request {
         held: Some(Held {
             offset_bytes,
+            end_bytes: None,
+            tail: Vec::new(),
             validators,
         }),
         ..request(url)

@@ -44,6 +44,8 @@ pub(crate) fn http_headers(bytes: &[u8]) {
     };
     let held = Held {
         offset_bytes: u64::from(flags >> 4),
+        end_bytes: None,
+        tail: Vec::new(),
         validators: of(
             line().or(fields.etag),
             line().or(fields.last_modified),
@@ -155,6 +157,7 @@ fn check_decision(held: Option<&Held>, expected_bytes: Option<u64>, fields: &Fie
                 "held bytes are given up in silence"
             );
         }
+        Made::AskedRest => assert!(asked_rest && held.is_some(), "a rest is asked for of nothing"),
         Made::AskedWhole(_) => assert!(asked_rest, "the whole is asked for again and again"),
         Made::Redirected(location) => {
             assert!(fields.status / 100 == 3 && Some(location.as_str()) == fields.location);
@@ -226,6 +229,8 @@ pub(crate) fn http_wire(bytes: &[u8]) {
     let answers: Vec<&[u8]> = script.split(|byte| *byte == SEPARATOR).take(ANSWERS_MAX).collect();
     let held = Held {
         offset_bytes: 5,
+        end_bytes: None,
+        tail: Vec::new(),
         validators: Validators {
             etag: Some("\"a\"".to_owned()),
             total_bytes: Some(10),
@@ -245,6 +250,7 @@ pub(crate) fn http_wire(bytes: &[u8]) {
         }),
         held: (flags & 1 != 0).then_some(held),
         expected_bytes: (flags & 2 != 0).then_some(10),
+        digest_expected: false,
         limits: Limits::default(),
         buffer_bytes: 4096,
     };

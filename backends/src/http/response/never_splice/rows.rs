@@ -1,7 +1,7 @@
 //! The table, row by row.
 
-use super::Decision::{Accept, AskWhole, Fail, Redirect};
-use super::*;
+use super::super::Decision::{Accept, AskRest, AskWhole, Fail, Redirect};
+use super::super::*;
 use crate::FailureKind;
 
 pub(super) const OLD: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -18,6 +18,8 @@ pub(super) fn held(etag: &str, modified: &str, total_bytes: Option<u64>) -> Held
     };
     Held {
         offset_bytes: 4,
+        end_bytes: None,
+        tail: Vec::new(),
         validators,
     }
 }
@@ -51,11 +53,16 @@ fn part(range: &str, etag: &str) -> Reply {
 }
 
 fn answer(held: Option<&Held>, expected_bytes: Option<u64>, reply: &Reply) -> Decision {
-    decide(&ask(held), held, expected_bytes, reply, SystemTime::UNIX_EPOCH)
+    let terms = Terms {
+        held,
+        expected_bytes,
+        digest_expected: false,
+    };
+    decide(&ask(terms), terms, reply, SystemTime::UNIX_EPOCH)
 }
 
 /// One word for a decision, for tables.
-fn word(decision: &Decision) -> &'static str {
+pub(super) fn word(decision: &Decision) -> &'static str {
     match decision {
         Accept(Accepted {
             body: Body::Nothing, ..
@@ -68,6 +75,7 @@ fn word(decision: &Decision) -> &'static str {
             start: Start::Beginning,
             ..
         }) => "begin",
+        Accept(Accepted { on_trust: true, .. }) => "continue, on trust",
         Accept(Accepted {
             start: Start::Continue { .. },
             ..
@@ -88,6 +96,7 @@ fn word(decision: &Decision) -> &'static str {
             start: Start::Restart(Restart::BeyondEnd),
             ..
         }) => "restart, beyond end",
+        AskRest(_) => "ask rest again",
         AskWhole(Restart::Changed) => "ask whole, changed",
         AskWhole(Restart::NoProof) => "ask whole, no proof",
         AskWhole(Restart::BeyondEnd) => "ask whole, beyond end",
@@ -101,9 +110,20 @@ fn word(decision: &Decision) -> &'static str {
 
 #[test]
 fn a_part_is_asked_for_only_where_its_answer_could_be_proven() {
-    let rest = |if_range: Option<&str>| Ask::Rest {
-        offset_bytes: 4,
-        if_range: if_range.map(str::to_owned),
+    let rest = |if_range: Option<&str>| {
+        Ask::Rest(Rest {
+            first: 4,
+            last: None,
+            if_range: if_range.map(str::to_owned),
+            rival: None,
+            turn: 1,
+        })
+    };
+    let ask = |held: Option<&Held>| {
+        ask(Terms {
+            held,
+            ..Terms::default()
+        })
     };
     let given_up = Ask::Whole {
         given_up: Some(Restart::NoProof),
@@ -199,7 +219,8 @@ fn a_whole_answer_is_taken_from_the_beginning() {
     let rows = [
         ("15.3.1", None, whole(200, "\"a\"", 10), "begin"),
         ("15.3.4 transformed on the way", None, whole(203, "\"a\"", 10), "begin"),
-        ("14.2 range ignored", Some(strong()), whole(200, "\"a\"", 10), "restart, range ignored"),
+        ("13.1.5 range ignored, perhaps for its condition", Some(strong()), whole(200, "\"a\"", 10), "ask rest again"),
+        ("14.2 range ignored", Some(held("W/\"a\"", OLD, Some(10))), whole(200, "W/\"a\"", 10), "restart, range ignored"),
         ("13.1.5 condition failed", Some(strong()), whole(200, "\"b\"", 10), "restart, changed"),
         ("13.1.5 other length", Some(strong()), whole(200, "\"a\"", 11), "restart, changed"),
         ("15.3.4 in answer to a range", Some(strong()), whole(203, "\"b\"", 10), "restart, changed"),
@@ -210,13 +231,12 @@ fn a_whole_answer_is_taken_from_the_beginning() {
     }
     for reason in [Restart::Changed, Restart::NoProof, Restart::BeyondEnd] {
         let ask = Ask::Whole { given_up: Some(reason) };
-        let decision = decide(
-            &ask,
-            Some(&strong()),
-            None,
-            &whole(200, "\"a\"", 10),
-            SystemTime::UNIX_EPOCH,
-        );
+        let held = strong();
+        let terms = Terms {
+            held: Some(&held),
+            ..Terms::default()
+        };
+        let decision = decide(&ask, terms, &whole(200, "\"a\"", 10), SystemTime::UNIX_EPOCH);
         assert!(matches!(decision, Accept(Accepted { start: Start::Restart(kept), .. }) if kept == reason));
     }
 }

@@ -1,0 +1,302 @@
+//! Several connections for one transfer: each fetches a piece of the file at a time, under the same proof as a resume.
+//!
+//! Invariants: a byte is written at the place that the response's own proof gave it, and nowhere else; only the thread of
+//! the attempt restarts a transfer, and only when no other connection is left.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+
+use backhaul_backends::{
+    Backend, Failure, FailureKind, Head, Held, Interrupt, Refused, Request, Restart, Sink, Start, Validators,
+    WebErrorStatus,
+};
+
+use super::WORKER_STACK_BYTES;
+use super::core::Attempt;
+use super::fault::Fault;
+use super::ledger::Ledger;
+use super::part::{Part, tail};
+use super::worker::WRITEBACK_BYTES;
+
+/// Failures of one connection that are followed by another try at once, each after some bytes came.
+const FAILURES_MAX: u32 = 8;
+
+/// What the connections of one attempt share.
+pub(super) struct Crew {
+    pub(super) backend: Arc<dyn Backend>,
+    /// What is asked for, without what is held.
+    pub(super) request: Request,
+    pub(super) validators: Validators,
+    pub(super) total_bytes: u64,
+    pub(super) bytes_min: u64,
+    pub(super) part: Part,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) attempt: Arc<Attempt>,
+    /// Raised with that of the attempt, and alone where the connections contradict each other.
+    pub(super) interrupt: Interrupt,
+    /// A server said that the resource is another one now.
+    has_changed: AtomicBool,
+    failure: Mutex<Option<Failure>>,
+    fault: Mutex<Option<Fault>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Crew {
+    pub(super) fn new(
+        backend: Arc<dyn Backend>,
+        request: Request,
+        (validators, total_bytes, bytes_min): (Validators, u64, u64),
+        part: Part,
+        ledger: Arc<Ledger>,
+        (attempt, interrupt): (Arc<Attempt>, Interrupt),
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            backend,
+            request,
+            validators,
+            total_bytes,
+            bytes_min,
+            part,
+            ledger,
+            attempt,
+            interrupt,
+            has_changed: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            fault: Mutex::new(None),
+            threads: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Starts more connections, each on a thread of its own. Where no thread can be had, there are fewer.
+    pub(super) fn hire(self: &Arc<Self>, count: usize) {
+        for _ in 0..count {
+            let crew = Arc::clone(self);
+            let builder = Builder::new().name("segment".into()).stack_size(WORKER_STACK_BYTES);
+            match builder.spawn(move || crew.work()) {
+                Ok(thread) => self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread),
+                Err(error) => {
+                    log::warn!("a transfer goes on over fewer connections: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Fetches piece after piece until nothing is left to take, or this connection is of no use.
+    pub(super) fn work(&self) {
+        let mut failures = 0;
+        while !self.interrupt.is_raised() {
+            let Some(piece) = self.ledger.with_pieces(|pieces| pieces.take(self.bytes_min)) else {
+                break;
+            };
+            let before = self.ledger.with_pieces(|pieces| pieces.get(piece).next);
+            let result = self.fetch(piece);
+            let after = self.ledger.with_pieces(|pieces| {
+                pieces.release(piece);
+                pieces.get(piece).next
+            });
+            match result {
+                Ok(()) => {}
+                // A connection that broke in mid-way is one of the accidents that this is all about.
+                Err(failure) if after > before && failures < FAILURES_MAX && is_accident(&failure) => failures += 1,
+                Err(failure) => {
+                    self.retire(failure);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Keeps why a connection ended.
+    pub(super) fn retire(&self, failure: Failure) {
+        log::debug!("a connection of several ends: {failure}");
+        let mut kept = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        // The one that says most: a refusal of the server before the mere end of a connection that followed from it.
+        if kept.as_ref().is_none_or(|kept| kept.kind == FailureKind::Interrupted) {
+            *kept = Some(failure);
+        }
+    }
+
+    fn fetch(&self, index: usize) -> Result<(), Failure> {
+        let piece = self.ledger.with_pieces(|pieces| pieces.get(index));
+        let tail = match tail(self.part.file.as_ref(), piece.first, piece.next) {
+            Ok(tail) => tail,
+            Err(error) => return Err(self.stop(Fault::io("read", &self.part.path, &error))),
+        };
+        let held = Held {
+            offset_bytes: piece.next,
+            end_bytes: Some(piece.end),
+            tail,
+            validators: self.validators.clone(),
+        };
+        let request = Request {
+            held: Some(held),
+            ..self.request.clone()
+        };
+        let mut segment = Segment {
+            crew: self,
+            index,
+            next: piece.next,
+            asked_end: piece.end,
+            crc: crc32fast::Hasher::new_with_initial_len(piece.crc32, piece.next - piece.first),
+            started_bytes: piece.next,
+            end: None,
+        };
+        let result = self.backend.download(&request, &mut segment, &self.interrupt);
+        match (result, segment.end) {
+            (_, Some(End::Fault(fault))) => Err(self.stop(fault)),
+            (_, Some(End::Complete)) | (Ok(()), None) => Ok(()),
+            (_, Some(End::Useless(why))) => Err(useless(why)),
+            (Err(failure), None) => Err(failure),
+        }
+    }
+
+    /// A fault of this side ends all connections.
+    fn stop(&self, fault: Fault) -> Failure {
+        self.fault
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(fault);
+        self.interrupt.raise();
+        interrupted()
+    }
+
+    /// Ends what is under way: somebody was told that the resource changed, and the next attempt finds out.
+    fn doubt(&self) {
+        self.has_changed.store(true, Ordering::Relaxed);
+        self.interrupt.raise();
+    }
+
+    /// Waits for the other connections. What is then missing was given up by all of them, and why.
+    pub(super) fn join(&self) -> Result<(), CrewEnd> {
+        loop {
+            let thread = self.threads.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some(thread) = thread else { break };
+            // A panic of one has been printed; its piece stays open, and the transfer incomplete.
+            let _ = thread.join();
+        }
+        if let Some(fault) = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(CrewEnd::Fault(fault));
+        }
+        if self.ledger.with_pieces(|pieces| pieces.is_complete()) {
+            return Ok(());
+        }
+        if self.attempt.interrupt.is_raised() {
+            return Err(CrewEnd::Failure(interrupted()));
+        }
+        if self.has_changed.load(Ordering::Relaxed) {
+            return Err(CrewEnd::Failure(changed()));
+        }
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Err(CrewEnd::Failure(failure.unwrap_or_else(|| {
+            useless("the connections ended before all was there")
+        })))
+    }
+}
+
+/// How all connections together ended before all was there.
+pub(super) enum CrewEnd {
+    Fault(Fault),
+    Failure(Failure),
+}
+
+/// Nothing that the server said, and so no reason not to ask again at once.
+pub(super) fn is_accident(failure: &Failure) -> bool {
+    matches!(failure.kind, FailureKind::Transient { retry_after: None }) && failure.code.is_none()
+}
+
+fn useless(why: &str) -> Failure {
+    Failure {
+        kind: FailureKind::Transient { retry_after: None },
+        status: WebErrorStatus::UNEXPECTED_SERVER_ERROR,
+        code: None,
+        message: why.to_owned(),
+    }
+}
+
+/// What the next attempt is told by: it asks over one connection what became of the resource.
+pub(super) fn changed() -> Failure {
+    useless("a connection was told that the resource has changed, while others were fetching it")
+}
+
+fn interrupted() -> Failure {
+    Failure {
+        kind: FailureKind::Interrupted,
+        status: WebErrorStatus::OPERATION_CANCELED,
+        code: None,
+        message: "interrupted".to_owned(),
+    }
+}
+
+/// One piece on its way into the file.
+struct Segment<'a> {
+    crew: &'a Crew,
+    index: usize,
+    next: u64,
+    /// The response ends here by itself.
+    asked_end: u64,
+    crc: crc32fast::Hasher,
+    started_bytes: u64,
+    end: Option<End>,
+}
+
+enum End {
+    /// The rest of the response is somebody else's now.
+    Complete,
+    /// The response does not continue what is held.
+    Useless(&'static str),
+    Fault(Fault),
+}
+
+impl Sink for Segment<'_> {
+    fn begin(&mut self, head: &Head) -> Result<(), Refused> {
+        let is_ours = matches!(head.start, Start::Continue { offset_bytes } if offset_bytes == self.next)
+            && head.validators.total_bytes == Some(self.crew.total_bytes);
+        if is_ours {
+            if head.on_trust {
+                self.crew.ledger.note_trust();
+            }
+            return Ok(());
+        }
+        if head.start == Start::Restart(Restart::Changed) {
+            self.crew.doubt();
+        }
+        self.end = Some(End::Useless("the server did not give the piece that was asked for"));
+        Err(Refused)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        let granted = self
+            .crew
+            .ledger
+            .with_pieces(|pieces| pieces.grant(self.index, bytes.len()));
+        let file = &self.crew.part.file;
+        if let Err(error) = file.write_all_at(&bytes[..granted], self.next) {
+            self.end = Some(End::Fault(Fault::io("write", &self.crew.part.path, &error)));
+            return Err(Refused);
+        }
+        self.crc.update(&bytes[..granted]);
+        self.next += granted as u64;
+        let unstarted_bytes = self.next - self.started_bytes;
+        if unstarted_bytes >= WRITEBACK_BYTES {
+            file.start_writeback(self.started_bytes, unstarted_bytes);
+            self.started_bytes = self.next;
+        }
+        let crc32 = self.crc.clone().finalize();
+        if let Err(fault) = self.crew.ledger.advance(self.index, self.next, crc32) {
+            self.end = Some(End::Fault(fault));
+            return Err(Refused);
+        }
+        let (end, received) = self
+            .crew
+            .ledger
+            .with_pieces(|pieces| (pieces.get(self.index).end, pieces.received_bytes()));
+        self.crew.attempt.received_bytes.store(received, Ordering::Relaxed);
+        if self.next >= end && end < self.asked_end {
+            self.end = Some(End::Complete);
+            return Err(Refused);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,159 @@
+//! When one connection is not enough: whether others may be had, what they fetch, and what is left of it for the end.
+
+use std::io;
+use std::sync::Arc;
+
+use backhaul_backends::{Backend, Failure, Head, Interrupt, Request};
+
+use super::super::crew::{self, Crew, CrewEnd};
+use super::super::fault::Fault;
+use super::super::ledger::Ledger;
+use super::super::part::file_sums;
+use super::{Transfer, unstored};
+use crate::operation::millis;
+
+/// What a further connection asks for, and from whom.
+pub(super) struct CrewTerms {
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) request: Request,
+    pub(super) interrupt: Interrupt,
+}
+
+/// Since when, and from how many bytes on, the first connection is measured.
+#[derive(Clone, Copy)]
+pub(super) struct Watch {
+    pub(super) since_ms: u64,
+    pub(super) from_bytes: u64,
+}
+
+impl Transfer<'_> {
+    /// Prepares for more connections, where they may be had, and begins with them, where they are wanted from the first
+    /// byte on or gaps are left from before.
+    pub(super) fn open_crew(&mut self, head: &Head) {
+        let spec = &self.operation.spec;
+        let is_provable = head.provable || spec.sha256.is_some();
+        // Connections that were told different things the last time are not asked again at the same time.
+        let last = self.operation.error.as_ref().map(|error| error.status);
+        let may_spread = head.resumable && is_provable && last != Some(crew::changed().status.0);
+        if self.beyond.is_empty() && !(may_spread && self.core.room.connections_max > 1) {
+            self.terms = None;
+            return;
+        }
+        self.watch = Watch {
+            since_ms: self.core.now().boot_ms,
+            from_bytes: self.received_bytes,
+        };
+        let connections = &self.core.config.connections;
+        let count = if may_spread && connections.at_once {
+            self.core.room.connections_max
+        } else {
+            1
+        };
+        if count > 1 || !self.beyond.is_empty() {
+            self.gather(count);
+        }
+    }
+
+    /// Cuts what is missing for so many connections, and opens all but this one.
+    fn gather(&mut self, count: usize) {
+        let (Some(terms), Some((ledger, _)), Some(part)) = (self.terms.take(), &self.ledger, &self.part) else {
+            return;
+        };
+        let (Some(total_bytes), Some(response)) = (self.total_bytes, &self.response) else {
+            return;
+        };
+        let bytes_min = self.core.config.connections.bytes_min.max(1);
+        ledger.with_pieces(|pieces| pieces.spread(count, bytes_min));
+        let crew = Crew::new(
+            terms.backend,
+            terms.request,
+            (unstored(&response.validators), total_bytes, bytes_min),
+            part.clone(),
+            Arc::clone(ledger),
+            (Arc::clone(self.attempt), terms.interrupt),
+        );
+        if self.core.is_threaded() {
+            crew.hire(count - 1);
+        }
+        self.crew = Some(crew);
+    }
+
+    /// Opens more connections, where one would take too long for the rest.
+    pub(super) fn watch_pace(&mut self) {
+        let connections = &self.core.config.connections;
+        let (Some(_), Some(total)) = (&self.terms, self.total_bytes) else {
+            return;
+        };
+        let elapsed_ms = self.core.now().boot_ms.saturating_sub(self.watch.since_ms);
+        if connections.at_once || !self.core.is_threaded() || elapsed_ms < millis(connections.after) {
+            return;
+        }
+        let came = self.received_bytes.saturating_sub(self.watch.from_bytes).max(1);
+        let rest_ms = u128::from(total.saturating_sub(self.received_bytes)) * u128::from(elapsed_ms) / u128::from(came);
+        self.watch = Watch {
+            since_ms: self.core.now().boot_ms,
+            from_bytes: self.received_bytes,
+        };
+        if rest_ms > u128::from(millis(connections.rest_max)) {
+            log::debug!("{}: more connections, {rest_ms} ms are left for one", self.operation.id);
+            self.gather(self.core.room.connections_max);
+        }
+    }
+
+    /// After the end of this connection's response: helps the others, and waits for them.
+    pub(super) fn end_crew(&mut self, result: Result<(), Failure>) -> Result<(), Failure> {
+        let Some(crew) = self.crew.take() else { return result };
+        crew.ledger.with_pieces(|pieces| pieces.release(0));
+        match result {
+            _ if self.fault.is_some() => crew.interrupt.raise(),
+            Err(failure) if !(self.is_done || crew::is_accident(&failure) && self.received_bytes > self.held_bytes) => {
+                crew.retire(failure);
+            }
+            _ => crew.work(),
+        }
+        match crew.join() {
+            Ok(()) => Ok(()),
+            Err(CrewEnd::Failure(failure)) => Err(failure),
+            Err(CrewEnd::Fault(fault)) => {
+                let failure = crew::changed();
+                self.fault.get_or_insert(fault);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Takes over what all connections together have brought, where this one has not seen it all.
+    pub(super) fn account_for(&mut self, ledger: &Ledger) {
+        let (received_bytes, crc32, beyond) = ledger.with_pieces(|pieces| pieces.held());
+        if beyond.is_empty() && received_bytes > self.received_bytes {
+            self.unseen_crc32 = Some(crc32);
+            self.received_bytes = received_bytes;
+        }
+    }
+
+    /// Reads what came over other connections, where a digest of the whole is expected.
+    pub(super) fn read_again(&mut self) -> Result<(), Fault> {
+        let (Some(crc32), Some(part)) = (self.unseen_crc32, &self.part) else {
+            return Ok(());
+        };
+        if self.operation.spec.sha256.is_none() {
+            return Ok(());
+        }
+        let spec = &self.operation.spec;
+        let sums = file_sums(part.file.as_ref(), self.received_bytes, spec, &self.attempt.interrupt);
+        let sums = sums.map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => Fault::Superseded,
+            _ => Fault::io("read", &part.path, &error),
+        })?;
+        match sums.filter(|sums| sums.crc32() == crc32) {
+            Some(sums) => self.sums = sums,
+            None => {
+                return Err(Fault::Local(format!(
+                    "'{}' is not what was written to it",
+                    part.path.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+}
