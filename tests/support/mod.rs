@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-mod certificates;
+pub(crate) mod certificates;
 pub(crate) mod crashes;
 pub(crate) mod loop_disk;
 pub(crate) mod mount;
@@ -361,7 +361,7 @@ pub(crate) fn assert_same(path: &Path, expected: &[u8]) {
 }
 
 /// A port that was free a moment ago. Another process may take it first, so whoever binds it retries with a new one.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0))
         .unwrap()
         .local_addr()
@@ -380,7 +380,7 @@ fn connect(port: u16, path: &str, headers: &str) -> std::io::Result<TcpStream> {
 }
 
 /// The answer as it came: status line, headers and body.
-fn fetch_raw(port: u16, path: &str, headers: &str) -> std::io::Result<Vec<u8>> {
+pub(crate) fn fetch_raw(port: u16, path: &str, headers: &str) -> std::io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     connect(port, path, headers)?.read_to_end(&mut answer)?;
     Ok(answer)
