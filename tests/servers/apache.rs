@@ -24,7 +24,7 @@ fn apache() -> Server {
     Server::start(&Program {
         words: &["apache2", "-D", "FOREGROUND", "-f", "FOLDER/configuration"],
         configuration: &configuration,
-        end: "KILL",
+        debris: "",
     })
 }
 

@@ -13,7 +13,7 @@ fn caddy() -> Server {
             "FOLDER/configuration",
         ],
         configuration: &configuration,
-        end: "KILL",
+        debris: "",
     })
 }
 

@@ -6,7 +6,7 @@ fn lighttpd() -> Server {
     Server::start(&Program {
         words: &["lighttpd", "-D", "-f", "FOLDER/configuration"],
         configuration: &configuration,
-        end: "KILL",
+        debris: "",
     })
 }
 

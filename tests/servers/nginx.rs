@@ -14,7 +14,7 @@ pub(crate) fn nginx() -> Server {
     Server::start(&Program {
         words: &["nginx", "-e", "stderr", "-c", "FOLDER/configuration"],
         configuration: &configuration,
-        end: "KILL",
+        debris: "",
     })
 }
 

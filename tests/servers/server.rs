@@ -15,17 +15,13 @@ use crate::support::{Seeded, certificates, fetch_raw, free_port, until};
 const STARTS_MAX: usize = 10;
 
 /// Runs a server in a session of its own. A process that waits for the end of the standard input, which comes when the
-/// test lets go of the pipe or dies, then ends it with the given signal, or after two seconds by force. Whatever the
-/// server leaves of its session is killed.
+/// test lets go of the pipe or dies, then kills it. Whatever the server leaves of its session or its debris goes too.
 const KEEPER: &str = r#"
-    signal=$1; shift; PATH="$PATH:/usr/sbin"; exec 3<&0
+    debris=$1; shift; PATH="$PATH:/usr/sbin"; exec 3<&0
     setsid "$@" </dev/null 3<&- & server=$!
-    {
-        read -r line <&3; kill -s "$signal" "$server"; tries=100
-        while [ "$tries" -gt 0 ] && kill -0 "$server"; do sleep 0.02; tries=$((tries - 1)); done
-        kill -KILL "$server"
-    } 2>/dev/null & watcher=$!
-    wait "$server"; kill -KILL "-$server"; kill "$watcher""#;
+    { read -r line <&3; kill -KILL "$server"; } & watcher=$!
+    wait "$server"; kill -KILL "-$server"; kill "$watcher"
+    [ -z "$debris" ] || rm -f "$debris"*"#;
 
 /// What a configuration must know.
 pub(crate) struct Place {
@@ -43,8 +39,8 @@ pub(crate) struct Program<'a> {
     /// its plain port.
     pub(crate) words: &'a [&'a str],
     pub(crate) configuration: &'a dyn Fn(&Place) -> String,
-    /// Name of the signal that ends it.
-    pub(crate) end: &'a str,
+    /// How the paths of files begin that it makes outside its folder, with `PORT` as above; empty where it makes none.
+    pub(crate) debris: &'a str,
 }
 
 /// A running server, which has answered once.
@@ -124,7 +120,7 @@ impl Server {
             .iter()
             .map(|word| word.replace("FOLDER", &self.place.folder).replace("PORT", &port));
         let keeper = Command::new("sh")
-            .args(["-c", KEEPER, "sh", program.end])
+            .args(["-c", KEEPER, "sh", &program.debris.replace("PORT", &port)])
             .args(words)
             .current_dir(self.folder.path())
             // Caddy looks for a home even where it is told to keep nothing there.

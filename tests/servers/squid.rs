@@ -15,8 +15,8 @@ fn squid(origin: &Server) -> Server {
         &Program {
             words: &["squid", "-N", "-n", "backhaulPORT", "-f", "FOLDER/configuration"],
             configuration: &|place| configuration(place, port),
-            // It takes its shared memory away only in an orderly end.
-            end: "TERM",
+            // Its shared memory, which it takes away only in an orderly end of two seconds.
+            debris: "/dev/shm/backhaulPORT-",
         },
     )
 }
