@@ -4,7 +4,8 @@
 //! Every server sends files with all validators it has, but those in `tagless/` without entity tags, those in `proofless/`,
 //! which are called `.raw`, without any validator, and those in `coded/` with gzip to whoever asks for it.
 
-use std::time::Duration;
+use std::fs::File;
+use std::time::{Duration, SystemTime};
 
 use crate::server::Server;
 use crate::support::Seeded;
@@ -84,6 +85,44 @@ pub(crate) fn a_changed_resource_is_never_mixed(server: &Server, way: Way, folde
         let shown = visit.complete(&new);
         assert_restarted(&shown, claimed);
     }
+}
+
+/// The tags of nginx and caddy hold the length and the time in whole seconds, and look strong.
+pub(crate) fn a_second_change_within_a_second_is_never_mixed(server: &Server, way: Way) {
+    let [first, second] = [1, 2].map(|seed| Seeded::new(seed).bytes(SHORT_BYTES));
+    for attempt in 0..10 {
+        let name = format!("fresh-{attempt}.bin");
+        // As by the clock of a file server that is a second ahead, which leaves the test more time.
+        let changed = SystemTime::now() + Duration::from_secs(1);
+        server.put_changed_at(&name, &first, changed);
+        let visit = Visit::new(server, way, &name);
+        let claimed = visit.stop_after(SHORT_STOP_BYTES, Stop::Terminate);
+        if SystemTime::now() > changed {
+            // Too slow: the answer may have been made when the second was over.
+            continue;
+        }
+        server.put_changed_at(&name, &second, changed);
+        let shown = visit.complete(&second);
+        return assert_restarted(&shown, claimed);
+    }
+    panic!("no download begins within a second");
+}
+
+/// A server whose file becomes shorter under its hands cannot send what it announced.
+pub(crate) fn a_file_cut_short_while_it_is_sent_is_fetched_anew(server: &Server, way: Way) {
+    let old = server.put_seeded("cut-short.bin", LONG_BYTES);
+    let visit = Visit::new(server, way, "cut-short.bin");
+    let running = visit.hold_after(SHORT_STOP_BYTES);
+    // What the server has read ahead is much less than the rest.
+    let file = File::options()
+        .write(true)
+        .open(server.path("www/cut-short.bin"))
+        .unwrap();
+    file.set_len(SHORT_BYTES as u64).unwrap();
+    visit.relay.release();
+    running.finish().expect_code(0);
+    let shown = visit.check(&old[..SHORT_BYTES]);
+    assert_eq!(shown["restarts"], 1, "{shown}");
 }
 
 pub(crate) fn where_the_server_compresses_the_plain_content_is_stored(server: &Server, way: Way) {
@@ -179,6 +218,16 @@ macro_rules! promises_hold {
         #[test]
         fn a_change_that_nothing_shows_is_never_mixed() {
             of::a_changed_resource_is_never_mixed(&$start(), Way::Plain, "proofless/", "raw");
+        }
+
+        #[test]
+        fn a_file_that_changes_twice_within_a_second_is_never_mixed() {
+            of::a_second_change_within_a_second_is_never_mixed(&$start(), Way::Plain);
+        }
+
+        #[test]
+        fn a_file_cut_short_while_it_is_sent_is_fetched_anew() {
+            of::a_file_cut_short_while_it_is_sent_is_fetched_anew(&$start(), Way::Plain);
         }
 
         #[test]
