@@ -66,7 +66,7 @@ fn a_resource_that_is_gone_ends_the_transfer_by_name_and_leaves_nothing() {
     server.put_seeded("gone.bin", SHORT_BYTES);
     let visit = Visit::new(&server, Way::Plain, "gone.bin");
     visit.stop_after(SHORT_STOP_BYTES, Stop::Terminate);
-    std::fs::remove_file(server.path("www/gone.bin")).unwrap();
+    std::fs::remove_file(server.file("gone.bin")).unwrap();
     let ended = visit.run().expect_code(1);
     assert!(ended.stderr.contains("404"), "{}", ended.stderr);
     assert!(names_in(&visit.home.downloads()).is_empty());

@@ -48,20 +48,22 @@ pub(crate) struct Server {
     folder: TempDir,
     keeper: Option<Child>,
     place: Place,
+    name: String,
+    www: PathBuf,
     token: String,
 }
 
 impl Server {
     /// Starts a server that reads files below `www`.
     pub(crate) fn start(program: &Program) -> Self {
-        let mut server = Self::new();
+        let mut server = Self::new(program);
         certificates::make_valid(&server.path("tls"));
         for name in fs::read_dir(server.path("tls")).unwrap() {
             set_mode(&name.unwrap().path(), 0o644);
         }
         let token = server.folder.path().file_name().unwrap().to_str().unwrap().to_owned();
         // Tells our server from any other program that answers on the port.
-        fs::write(server.path("www/token"), &token).unwrap();
+        fs::write(server.file("token"), &token).unwrap();
         server.token = token;
         server.run(program);
         server
@@ -69,15 +71,17 @@ impl Server {
 
     /// Starts a proxy, which hands on what `origin` has.
     pub(crate) fn start_before(origin: &Self, program: &Program) -> Self {
-        let mut server = Self::new();
+        let mut server = Self::new(program);
         server.token.clone_from(&origin.token);
+        server.www.clone_from(&origin.www);
         server.run(program);
         server
     }
 
-    fn new() -> Self {
+    fn new(program: &Program) -> Self {
         let folder = TempDir::with_prefix("backhaul-server-").unwrap();
-        fs::create_dir(folder.path().join("www")).unwrap();
+        let www = folder.path().join("www");
+        fs::create_dir(&www).unwrap();
         fs::create_dir(folder.path().join("open")).unwrap();
         let is_root = rustix::process::geteuid().is_root();
         if is_root {
@@ -94,6 +98,8 @@ impl Server {
             folder,
             keeper: None,
             place,
+            name: program.words[0].to_owned(),
+            www,
             token: String::new(),
         }
     }
@@ -150,6 +156,11 @@ impl Server {
         let _ = keeper.wait();
     }
 
+    /// The name of its command.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn plain_port(&self) -> u16 {
         self.place.plain
     }
@@ -168,6 +179,11 @@ impl Server {
         self.folder.path().join(name)
     }
 
+    /// The file behind `/name`; that of a proxy is its origin's.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.www.join(name)
+    }
+
     /// Puts a file under `/name`, last changed `age` ago.
     pub(crate) fn put(&self, name: &str, bytes: &[u8], age: Duration) {
         self.put_changed_at(name, bytes, SystemTime::now() - age);
@@ -175,7 +191,7 @@ impl Server {
 
     /// The same with a time; whoever opens the file gets the old or the new one.
     pub(crate) fn put_changed_at(&self, name: &str, bytes: &[u8], changed: SystemTime) {
-        let path = self.path("www").join(name);
+        let path = self.file(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let new = path.with_extension("new");
         fs::write(&new, bytes).unwrap();

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::nginx::nginx;
-use crate::promises::{SHORT_BYTES, SHORT_STOP_BYTES};
+use crate::promises::{self as of, SHORT_BYTES, SHORT_STOP_BYTES};
 use crate::server::{Place, Program, Server};
 use crate::support::Seeded;
-use crate::visit::{Stop, Visit, WINDOW_BYTES, Way, assert_continued, assert_restarted};
+use crate::visit::{Stop, Visit, Way, assert_continued, assert_restarted};
 
 fn squid(origin: &Server) -> Server {
     let port = origin.plain_port();
@@ -71,11 +71,7 @@ fn whole_files_come_through_as_they_are_also_from_the_cache() {
 fn a_kill_in_the_middle_costs_a_window_at_most() {
     let origin = nginx();
     let proxy = squid(&origin);
-    let bytes = origin.put_seeded("long.bin", 24 << 20);
-    let visit = Visit::new(&proxy, Way::Plain, "long.bin");
-    visit.stop_after(20 << 20, Stop::Kill);
-    let shown = visit.complete(&bytes);
-    assert_continued(&visit, &shown, &bytes, WINDOW_BYTES);
+    of::a_kill_costs_a_window_at_most(&proxy, Way::Plain);
 }
 
 #[test]
@@ -99,15 +95,7 @@ fn an_orderly_stop_in_the_middle_fetches_nothing_again_whether_the_rest_is_cache
 fn a_connection_cut_in_the_middle_is_made_again_and_continued() {
     let origin = nginx();
     let proxy = squid(&origin);
-    crate::promises::a_cut_connection_costs_nothing(&origin, Way::Plain);
-    let bytes = origin.put_seeded("b.bin", SHORT_BYTES);
-    let visit = Visit::new(&proxy, Way::Plain, "b.bin");
-    let running = visit.hold_after(SHORT_STOP_BYTES);
-    visit.relay.cut();
-    visit.relay.release();
-    running.finish().expect_code(0);
-    let shown = visit.check(&bytes);
-    assert_continued(&visit, &shown, &bytes, 0);
+    of::a_cut_connection_costs_nothing(&proxy, Way::Plain);
 }
 
 /// A download through the proxy is stopped, the origin changes, and it goes on. Returns the old content, the new one, how
@@ -161,12 +149,22 @@ fn a_cache_that_asks_the_origin_each_time_never_makes_a_mix() {
 }
 
 #[test]
+fn a_time_alone_is_proof_enough_to_continue() {
+    let origin = nginx();
+    let proxy = squid(&origin);
+    of::a_time_alone_is_proof(&proxy, Way::Plain, "tagless/a.bin");
+}
+
+#[test]
+fn a_file_cut_short_while_it_is_sent_is_fetched_anew() {
+    let origin = nginx();
+    let proxy = squid(&origin);
+    of::a_file_cut_short_while_it_is_sent_is_fetched_anew(&proxy, Way::Plain);
+}
+
+#[test]
 fn without_any_proof_it_starts_again_from_zero_and_says_so() {
     let origin = nginx();
     let proxy = squid(&origin);
-    let bytes = origin.put_seeded("proofless/a.raw", SHORT_BYTES);
-    let visit = Visit::new(&proxy, Way::Plain, "proofless/a.raw");
-    let claimed = visit.stop_after(SHORT_STOP_BYTES, Stop::Terminate);
-    let shown = visit.complete(&bytes);
-    assert_restarted(&shown, claimed);
+    of::without_proof_it_starts_again_and_says_so(&proxy, Way::Plain, "proofless/a.raw");
 }

@@ -47,12 +47,12 @@ pub(super) fn locations(place: &Place) -> String {
 }
 
 fn grant(server: &Server, token: &str) {
-    fs::create_dir_all(server.path("www/tokens")).unwrap();
-    fs::write(server.path("www/tokens").join(token), "").unwrap();
+    fs::create_dir_all(server.file("tokens")).unwrap();
+    fs::write(server.file("tokens").join(token), "").unwrap();
 }
 
 fn revoke(server: &Server, token: &str) {
-    fs::remove_file(server.path("www/tokens").join(token)).unwrap();
+    fs::remove_file(server.file("tokens").join(token)).unwrap();
 }
 
 /// Path, Authorization, X-Token and Cookie of each request so far.
