@@ -16,8 +16,8 @@ pub(crate) const WINDOW_BYTES: u64 = 16 << 20;
 /// Heads of responses, TLS handshakes and the frames of TLS records: more bytes pass than the content has.
 const FRAMING_BYTES: u64 = 64 << 10;
 
-/// Bytes that passed and may be on their way into the part file when the command is ended.
-const UNDER_WAY_BYTES: u64 = 64 << 10;
+/// Bytes that passed and may not be in the part file yet when the command is ended; some of them never will, as framing.
+const UNDER_WAY_BYTES: u64 = 128 << 10;
 
 /// How the client reaches the server.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -119,7 +119,7 @@ impl Visit {
                 "ended before it was stopped: {}",
                 self.home.operation()
             );
-            (self.stored_bytes() >= bytes - FRAMING_BYTES - UNDER_WAY_BYTES).then_some(())
+            (self.stored_bytes() >= bytes - UNDER_WAY_BYTES).then_some(())
         });
         running
     }

@@ -7,13 +7,13 @@ use crate::support::{Running, until};
 use crate::visit::{Visit, Way, assert_continued};
 
 pub(super) const ZONES: &str = "
-    limit_req_zone $binary_remote_addr zone=asked:1m rate=30r/m;
-    limit_req_zone $binary_remote_addr zone=busy:1m rate=1r/s;
+    limit_req_zone $binary_remote_addr zone=asked:1m rate=20r/m;
+    limit_req_zone $binary_remote_addr zone=busy:1m rate=30r/m;
     limit_conn_zone $binary_remote_addr zone=one:1m;";
 
 pub(super) const LOCATIONS: &str = "
     location /slow/ { limit_rate 2m; }
-    location /asked/ { limit_req zone=asked; limit_req_status 429; add_header Retry-After 2 always; }
+    location /asked/ { limit_req zone=asked; limit_req_status 429; add_header Retry-After 3 always; }
     location /busy/ { limit_req zone=busy; limit_req_status 503; }
     location /single/ { limit_conn one 1; limit_conn_status 503; }";
 
