@@ -29,7 +29,11 @@ pub(crate) fn compare(held: &Validators, new: &Validators) -> Sameness {
             return Sameness::Different;
         }
         if is_strong(held_tag) && is_strong(new_tag) {
-            return Sameness::Same;
+            return if may_hide_a_change(held, new) {
+                Sameness::Unproven
+            } else {
+                Sameness::Same
+            };
         }
     }
     match (&held.last_modified, &new.last_modified) {
@@ -39,10 +43,9 @@ pub(crate) fn compare(held: &Validators, new: &Validators) -> Sameness {
     }
 }
 
-/// Whether these validators can prove anything of a later response.
+/// Whether these validators can prove anything of a later response: one that repeats them would be the same.
 pub(crate) fn is_provable(validators: &Validators) -> bool {
-    let has_tag = validators.etag.as_deref().is_some_and(is_strong);
-    has_tag || (validators.total_bytes.is_some() && strong_last_modified(validators).is_some())
+    compare(validators, validators) == Sameness::Same
 }
 
 /// Whether nothing but the entity tags speaks against two responses being the same: the time is strong and the same, and
@@ -73,6 +76,18 @@ pub(crate) fn strong_last_modified(validators: &Validators) -> Option<&str> {
     (made.duration_since(modified).ok()? >= Duration::from_secs(1)).then_some(text)
 }
 
+/// Whether equal strong tags may stand for two contents. nginx and caddy make them of length and modification time in whole
+/// seconds, although section 8.8.1 asks for weak ones then: content that was sent in the very second of its change, or in
+/// the one before by the clock of the server, may have changed once more in that second.
+fn may_hide_a_change(held: &Validators, new: &Validators) -> bool {
+    let time = |text: &Option<String>| date(text.as_deref()?);
+    let (Some(modified), Some(made)) = (time(&held.last_modified), time(&held.date)) else {
+        return false;
+    };
+    let is_recent = made < modified + Duration::from_secs(1) && modified <= made + Duration::from_secs(1);
+    is_recent && time(&new.last_modified) == Some(modified)
+}
+
 /// An HTTP date in any of its three forms (RFC 9110, section 5.6.7).
 pub(crate) fn date(text: &str) -> Option<SystemTime> {
     httpdate::parse_http_date(text.trim()).ok()
@@ -98,6 +113,7 @@ mod tests {
     const TEN: &str = "Sun, 06 Nov 1994 08:49:10 GMT";
     const TEN_OLD_FORM: &str = "Sunday, 06-Nov-94 08:49:10 GMT";
     const ELEVEN: &str = "Sun, 06 Nov 1994 08:49:11 GMT";
+    const TWELVE: &str = "Sun, 06 Nov 1994 08:49:12 GMT";
 
     fn validators(etag: &str, modified: &str, made: &str, total: u64) -> Validators {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
@@ -115,6 +131,11 @@ mod tests {
         #[rustfmt::skip]
         let rows = [
             ("8.8.3.2 strong equal", ("\"a\"", "", "", 0), ("\"a\"", "", "", 0), Same),
+            ("8.8.1 strong, of the second of its change", ("\"a\"", TEN, TEN, 9), ("\"a\"", TEN, ELEVEN, 9), Unproven),
+            ("8.8.1 strong, a second before its change", ("\"a\"", ELEVEN, TEN, 9), ("\"a\"", ELEVEN, TWELVE, 9), Unproven),
+            ("8.8.1 strong, a second after its change", ("\"a\"", TEN, ELEVEN, 9), ("\"a\"", TEN, TWELVE, 9), Same),
+            ("8.8.1 strong, of a clock that is far behind", ("\"a\"", TWELVE, TEN, 9), ("\"a\"", TWELVE, TWELVE, 9), Same),
+            ("8.8.1 strong, the time is no part of it", ("\"a\"", TEN, TEN, 9), ("\"a\"", ELEVEN, ELEVEN, 9), Same),
             ("8.8.3.2 strong differ", ("\"a\"", "", "", 9), ("\"b\"", "", "", 9), Different),
             ("8.8.3.2 weak equal proves nothing", ("W/\"a\"", "", "", 9), ("W/\"a\"", "", "", 9), Unproven),
             ("8.8.3.2 turned weak proves nothing", ("\"a\"", "", "", 9), ("W/\"a\"", "", "", 9), Unproven),

@@ -7,23 +7,33 @@ use std::process::{Command, Stdio};
 /// Names of the leaves; `{name}.crt` and `{name}.key` lie in the folder after [`make`], and `ca.crt` beside them.
 pub(crate) const LEAVES: [&str; 4] = ["valid", "expired", "wronghost", "stranger"];
 
+/// Names of this machine.
+const HERE: &str = "DNS:localhost,IP:127.0.0.1";
+
 /// Makes the authority `ca`, a second one that nobody trusts, and the [`LEAVES`].
 pub(crate) fn make(folder: &Path) {
-    fs::create_dir_all(folder).unwrap();
-    for authority in ["ca", "otherca"] {
-        key(folder, authority);
-        let subject = format!("/CN=backhaul test {authority}");
-        openssl(
-            folder,
-            &format!("req -x509 -new -sha256 -days 2 -key {authority}.key -out {authority}.crt"),
-            &["-subj", &subject, "-addext", "keyUsage=critical,keyCertSign,cRLSign"],
-        );
-    }
-    let here = "DNS:localhost,IP:127.0.0.1";
-    leaf(folder, "valid", here, "ca", 2);
+    make_valid(folder);
+    authority(folder, "otherca");
     leaf(folder, "wronghost", "DNS:elsewhere.invalid", "ca", 2);
-    leaf(folder, "stranger", here, "otherca", 2);
-    expired(folder, here);
+    leaf(folder, "stranger", HERE, "otherca", 2);
+    expired(folder, HERE);
+}
+
+/// Makes the authority `ca` and the leaf `valid` alone.
+pub(crate) fn make_valid(folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    authority(folder, "ca");
+    leaf(folder, "valid", HERE, "ca", 2);
+}
+
+fn authority(folder: &Path, name: &str) {
+    key(folder, name);
+    let subject = format!("/CN=backhaul test {name}");
+    openssl(
+        folder,
+        &format!("req -x509 -new -sha256 -days 2 -key {name}.key -out {name}.crt"),
+        &["-subj", &subject, "-addext", "keyUsage=critical,keyCertSign,cRLSign"],
+    );
 }
 
 fn key(folder: &Path, name: &str) {

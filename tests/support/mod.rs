@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-mod certificates;
+pub(crate) mod certificates;
 pub(crate) mod crashes;
 pub(crate) mod loop_disk;
 pub(crate) mod mount;
@@ -362,7 +362,7 @@ pub(crate) fn assert_same(path: &Path, expected: &[u8]) {
 
 /// Ports that were free a moment ago, each another one: all are held until the last is found. Another process may take
 /// one first, so whoever binds them retries with new ones.
-fn free_ports<const N: usize>() -> [u16; N] {
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     let held = [(); N].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
     held.map(|listener| listener.local_addr().unwrap().port())
 }
@@ -378,7 +378,7 @@ fn connect(port: u16, path: &str, headers: &str) -> std::io::Result<TcpStream> {
 }
 
 /// The answer as it came: status line, headers and body.
-fn fetch_raw(port: u16, path: &str, headers: &str) -> std::io::Result<Vec<u8>> {
+pub(crate) fn fetch_raw(port: u16, path: &str, headers: &str) -> std::io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     connect(port, path, headers)?.read_to_end(&mut answer)?;
     Ok(answer)

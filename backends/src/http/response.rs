@@ -161,7 +161,7 @@ pub(super) fn ask(terms: Terms<'_>) -> Ask {
         ) => proof::strong_last_modified(&held.validators).map(str::to_owned),
         (None, _) => None,
     };
-    if if_range.is_none() && !proof::is_provable(&held.validators) && !terms.digest_expected {
+    if !proof::is_provable(&held.validators) && !terms.digest_expected {
         return Ask::Whole {
             given_up: Some(Restart::NoProof),
         };
