@@ -1,0 +1,337 @@
+//! Draws a history and a script. The rule of honest proof: no two versions share a strong validator, and nothing is said
+//! that would make a wrong file look right to everybody. Where the client knows a digest, the server lies freely.
+
+use backhaul_journal::simulation::Choices;
+
+use crate::answer::{Answer, End, Forged, Form, Framing, Marks, Part, Total};
+use crate::resource::Version;
+use crate::server::{Kill, Moment};
+
+const SCRIPT_MAX: usize = 12;
+const KILLS_MAX: usize = 2;
+const LENGTH_MAX: usize = 3 << 20;
+
+/// What the client knows of what it will get.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Expects {
+    Nothing,
+    /// The length of this version.
+    Length(usize),
+    /// The digest of this version.
+    Digest(usize),
+}
+
+/// A run, before anything has happened.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) versions: Vec<Version>,
+    pub(crate) page: Vec<u8>,
+    pub(crate) script: Vec<Answer>,
+    /// Counted from the start of the life that it ends.
+    pub(crate) kills: Vec<Kill>,
+    pub(crate) expects: Expects,
+}
+
+/// Which lies nobody could believe in this run.
+struct Lies {
+    /// Bytes or validators of another version, under a head that fits.
+    content: bool,
+    /// A whole response that is cut or grown and looks complete.
+    length: bool,
+    /// Content-Range with a total that is wrong.
+    total: bool,
+    /// Content-Length that is too large.
+    grown: bool,
+    /// 200 without a Content-Length.
+    unsaid_length: bool,
+    /// The resource goes back to an older version.
+    rollback: bool,
+}
+
+/// How the versions tell their times.
+#[derive(Clone, Copy, PartialEq)]
+enum Times {
+    None,
+    Distinct,
+    /// All in one second; only the last is served after it, and from then on no other.
+    OneSecond,
+    WithoutClock,
+    /// One second for all, as strong as it can be: only the lengths tell them apart.
+    OnlyByLength,
+}
+
+impl Plan {
+    pub(crate) fn draw(seed: u64) -> Self {
+        let mut choices = Choices::seeded(seed);
+        let choices = &mut choices;
+        let same_length = choices.one_in(2);
+        let count = 1 + choices.below(4);
+        let lengths = lengths(choices, count, same_length);
+        let times = times(choices, &lengths);
+        let versions: Vec<Version> = (0..count)
+            .map(|number| version(choices, seed, (number, count), lengths[number], times))
+            .collect();
+        let expects = match choices.below(4) {
+            0 => Expects::Length(choices.below(count)),
+            1 => Expects::Digest(choices.below(count)),
+            _ => Expects::Nothing,
+        };
+        let lies = lies(choices, expects, times, same_length);
+        let length_max = lengths.iter().copied().max().unwrap_or(0);
+        let mut drawing = Drawing {
+            choices,
+            lies,
+            count,
+            length_max,
+            current: 0,
+        };
+        let mut script: Vec<Answer> = (0..1 + drawing.choices.below(SCRIPT_MAX)).map(|_| drawing.answer()).collect();
+        if let Expects::Length(version) | Expects::Digest(version) = expects
+            && drawing.lies.rollback
+            && !choices.one_in(4)
+        {
+            script.push(Answer::right().of(version));
+        }
+        let kills = (0..choices.below(KILLS_MAX + 1)).map(|_| kill(choices, length_max)).collect();
+        Self {
+            page: page(&lengths),
+            versions,
+            script,
+            kills,
+            expects,
+        }
+    }
+}
+
+fn lengths(choices: &mut Choices, count: usize, same: bool) -> Vec<usize> {
+    let mut draw = || match choices.below(16) {
+        0 => 0,
+        1 => 1,
+        2..4 => choices.below(300),
+        4..7 => choices.below(20 << 10),
+        7..15 => choices.below(300 << 10),
+        _ => choices.below(LENGTH_MAX),
+    };
+    let first = draw();
+    (0..count).map(|_| if same { first } else { draw() }).collect()
+}
+
+fn times(choices: &mut Choices, lengths: &[usize]) -> Times {
+    let mut sorted = lengths.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    match choices.below(8) {
+        0..2 => Times::None,
+        2..5 => Times::Distinct,
+        5 => Times::OneSecond,
+        6 => Times::WithoutClock,
+        _ if sorted.len() == lengths.len() => Times::OnlyByLength,
+        _ => Times::Distinct,
+    }
+}
+
+fn version(
+    choices: &mut Choices,
+    seed: u64,
+    (number, count): (usize, usize),
+    length: usize,
+    times: Times,
+) -> Version {
+    let version = Version::new(seed, number, length);
+    let second = 60 + u32::try_from(number).unwrap();
+    let version = match times {
+        Times::None => version,
+        Times::Distinct => version.made_at(second),
+        Times::OneSecond if number + 1 < count => version.made_just_now(60),
+        Times::OneSecond | Times::OnlyByLength => version.made_at(60),
+        Times::WithoutClock => version.made_at_without_clock(60),
+    };
+    match choices.below(8) {
+        0..4 => version.tagged(&format!("\"{number}\"")),
+        // Weak tags may agree, with each other and with the text of a strong one.
+        4 => version.tagged("W/\"0\""),
+        5 => version.tagged(&format!("W/\"{number}\"")),
+        _ => version,
+    }
+}
+
+fn lies(choices: &mut Choices, expects: Expects, times: Times, same_length: bool) -> Lies {
+    let content = matches!(expects, Expects::Digest(_));
+    let by_length = matches!(expects, Expects::Length(_)) && same_length;
+    let unsaid_length = choices.one_in(2);
+    Lies {
+        content,
+        length: content || by_length,
+        total: content || (times != Times::OnlyByLength && (by_length || !unsaid_length)),
+        grown: content || times != Times::OnlyByLength,
+        unsaid_length,
+        rollback: content || times != Times::OneSecond,
+    }
+}
+
+/// Of a length that no version has.
+fn page(lengths: &[usize]) -> Vec<u8> {
+    let mut page = b"<html><title>Welcome</title>Accept the terms to go online.</html>\n".repeat(40);
+    while lengths.contains(&page.len()) {
+        page.push(b'\n');
+    }
+    page
+}
+
+fn kill(choices: &mut Choices, length_max: usize) -> Kill {
+    let at = if choices.one_in(4) {
+        Moment::Request(1 + choices.below(5))
+    } else {
+        Moment::Byte(1 + choices.below(length_max + length_max / 2 + 1) as u64)
+    };
+    Kill {
+        at,
+        after_a_claim: choices.one_in(2),
+    }
+}
+
+struct Drawing<'a> {
+    choices: &'a mut Choices,
+    lies: Lies,
+    count: usize,
+    length_max: usize,
+    current: usize,
+}
+
+impl Drawing<'_> {
+    fn answer(&mut self) -> Answer {
+        let version = self.choices.one_in(4).then(|| self.next_version());
+        let form = self.form();
+        // A part says its length twice, so a lie about it is found.
+        let lies_of_length = self.lies.length || matches!(form, Form::Part(_));
+        let mut framing = self.framing(lies_of_length);
+        let end = self.end();
+        match (end, framing) {
+            (End::BadChunk(_), _) => framing = Framing::Chunked,
+            (End::Cut(_), Framing::Close) | (End::Extra(_), _) if !lies_of_length => framing = Framing::Length,
+            _ => {}
+        }
+        if matches!(framing, Framing::Chunked | Framing::Close) && !self.lies.unsaid_length {
+            framing = Framing::Length;
+        }
+        Answer {
+            version,
+            form,
+            marks: self.marks(),
+            framing,
+            end,
+            keep: !self.choices.one_in(4),
+        }
+    }
+
+    fn next_version(&mut self) -> usize {
+        let from = if self.lies.rollback { 0 } else { self.current };
+        self.current = from + self.choices.below(self.count - from);
+        self.current
+    }
+
+    fn form(&mut self) -> Form {
+        match self.choices.below(64) {
+            0..32 => Form::Right,
+            32..36 => Form::Whole(200 + 3 * u16::from(self.choices.one_in(4))),
+            36..48 => Form::Part(self.part()),
+            48 => Form::Multipart,
+            49..54 => self.transient(),
+            54 => self.permanent(),
+            55..58 => self.redirect(),
+            58..60 => Form::Unsatisfied(self.total()),
+            60 => Form::Coded,
+            61 => Form::Page,
+            _ => Form::Hangup(self.choices.below(160)),
+        }
+    }
+
+    fn part(&mut self) -> Part {
+        let shift = match self.choices.below(6) {
+            0 => -1,
+            1 => 1 - i64::try_from(self.choices.below(2 << 16)).unwrap(),
+            2 => 16,
+            _ => 0,
+        };
+        let forged = match self.choices.below(6) {
+            0 if self.lies.content => Some(Forged::Version(self.choices.below(self.count))),
+            1 if self.lies.content => Some(Forged::Shift(1 + self.choices.below(64))),
+            _ => None,
+        };
+        let is_short = self.choices.one_in(3);
+        Part {
+            shift,
+            bytes_max: is_short.then(|| 1 + self.choices.below(self.length_max + 1)),
+            total: self.total(),
+            forged,
+        }
+    }
+
+    fn total(&mut self) -> Total {
+        match self.choices.below(8) {
+            0 => Total::Unsaid,
+            1 if self.lies.total => Total::Off(1 + i64::try_from(self.choices.below(50)).unwrap()),
+            2 if self.lies.total => Total::Off(-1 - i64::try_from(self.choices.below(50)).unwrap()),
+            3 if self.lies.total => Total::Asked,
+            _ => Total::Right,
+        }
+    }
+
+    fn transient(&mut self) -> Form {
+        let codes = [408, 425, 429, 500, 502, 503, 504, 507, 511];
+        let retry_after = match self.choices.below(4) {
+            0 => Some(0),
+            1 => Some(1),
+            _ => None,
+        };
+        Form::Status(self.one_of(&codes), retry_after)
+    }
+
+    fn permanent(&mut self) -> Form {
+        Form::Status(self.one_of(&[204, 304, 401, 403, 404, 407, 410, 412]), None)
+    }
+
+    fn redirect(&mut self) -> Form {
+        let other_path = format!("/moved/{}", self.choices.below(1 << 16));
+        let places = ["/loop", "/file", "http://127.0.0.1:{port}/mirror", &other_path, &other_path];
+        let place = places[self.choices.below(places.len())].to_owned();
+        Form::Redirect(self.one_of(&[301, 302, 303, 307, 308]), place)
+    }
+
+    fn marks(&mut self) -> Marks {
+        match self.choices.below(20) {
+            0 => Marks::NoTag,
+            1 => Marks::NoTime,
+            2 => Marks::Neither,
+            3 => Marks::Weak,
+            4 => Marks::Fresh,
+            5..8 if self.lies.content => Marks::Stolen(self.choices.below(self.count)),
+            _ => Marks::Right,
+        }
+    }
+
+    fn framing(&mut self, lies_of_length: bool) -> Framing {
+        match self.choices.below(16) {
+            0..2 => Framing::Chunked,
+            2 => Framing::Close,
+            3 if self.lies.grown => Framing::LengthOff(1 + i64::try_from(self.choices.below(50)).unwrap()),
+            4 if lies_of_length => Framing::LengthOff(-1 - i64::try_from(self.choices.below(50)).unwrap()),
+            _ => Framing::Length,
+        }
+    }
+
+    fn end(&mut self) -> End {
+        let bytes = self.choices.below(self.length_max + 1);
+        match self.choices.below(16) {
+            0..7 => End::Cut(bytes),
+            7 => End::BadChunk(bytes),
+            8 => End::Extra(1 + self.choices.below(64)),
+            9..12 if self.lies.content => End::Switch(bytes, self.choices.below(self.count)),
+            _ => End::Whole,
+        }
+    }
+
+    fn one_of(&mut self, codes: &[u16]) -> u16 {
+        codes[self.choices.below(codes.len())]
+    }
+}
