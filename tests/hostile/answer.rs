@@ -11,6 +11,10 @@ pub(crate) struct Answer {
     pub(crate) end: End,
     /// The connection may be used again.
     pub(crate) keep: bool,
+    /// A part, or that there is none, is answered also where the whole was asked for; else that is answered rightly.
+    pub(crate) unasked: bool,
+    /// Only a part, which says its length twice, is framed so; anything else by a right Content-Length.
+    pub(crate) only_parts: bool,
 }
 
 /// What kind of answer.
@@ -109,6 +113,8 @@ pub(crate) enum End {
     Whole,
     /// The connection is closed after so many bytes.
     Cut(usize),
+    /// The connection is closed after so many thousandths of the body.
+    CutShare(usize),
     /// After so many bytes comes something that is no chunk.
     BadChunk(usize),
     /// So many bytes too many.

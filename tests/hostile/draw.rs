@@ -7,7 +7,7 @@ use crate::answer::{Answer, End, Forged, Form, Framing, Marks, Part, Total};
 use crate::resource::Version;
 use crate::server::{Kill, Moment};
 
-const SCRIPT_MAX: usize = 12;
+const SCRIPT_MAX: usize = 16;
 const KILLS_MAX: usize = 2;
 const LENGTH_MAX: usize = 3 << 20;
 
@@ -71,9 +71,10 @@ impl Plan {
         let versions: Vec<Version> = (0..count)
             .map(|number| version(choices, seed, (number, count), lengths[number], times))
             .collect();
-        let expects = match choices.below(4) {
-            0 => Expects::Length(choices.below(count)),
-            1 => Expects::Digest(choices.below(count)),
+        let expects = match choices.below(8) {
+            0 if !same_length => Expects::Length(choices.below(count)),
+            0..2 if same_length => Expects::Length(choices.below(count)),
+            2..4 => Expects::Digest(choices.below(count)),
             _ => Expects::Nothing,
         };
         let lies = lies(choices, expects, times, same_length);
@@ -85,14 +86,23 @@ impl Plan {
             length_max,
             current: 0,
         };
-        let mut script: Vec<Answer> = (0..1 + drawing.choices.below(SCRIPT_MAX)).map(|_| drawing.answer()).collect();
+        let mut script: Vec<Answer> = Vec::new();
+        for _ in 0..1 + drawing.choices.below(SCRIPT_MAX) {
+            if drawing.choices.one_in(3) {
+                script.extend(drawing.lure());
+            } else {
+                script.push(drawing.answer());
+            }
+        }
         if let Expects::Length(version) | Expects::Digest(version) = expects
             && drawing.lies.rollback
             && !choices.one_in(4)
         {
             script.push(Answer::right().of(version));
         }
-        let kills = (0..choices.below(KILLS_MAX + 1)).map(|_| kill(choices, length_max)).collect();
+        let kills = (0..choices.below(KILLS_MAX + 1))
+            .map(|_| kill(choices, length_max))
+            .collect();
         Self {
             page: page(&lengths),
             versions,
@@ -109,7 +119,7 @@ fn lengths(choices: &mut Choices, count: usize, same: bool) -> Vec<usize> {
         1 => 1,
         2..4 => choices.below(300),
         4..7 => choices.below(20 << 10),
-        7..15 => choices.below(300 << 10),
+        7..14 => choices.below(300 << 10),
         _ => choices.below(LENGTH_MAX),
     };
     let first = draw();
@@ -130,13 +140,7 @@ fn times(choices: &mut Choices, lengths: &[usize]) -> Times {
     }
 }
 
-fn version(
-    choices: &mut Choices,
-    seed: u64,
-    (number, count): (usize, usize),
-    length: usize,
-    times: Times,
-) -> Version {
+fn version(choices: &mut Choices, seed: u64, (number, count): (usize, usize), length: usize, times: Times) -> Version {
     let version = Version::new(seed, number, length);
     let second = 60 + u32::try_from(number).unwrap();
     let version = match times {
@@ -202,16 +206,17 @@ impl Drawing<'_> {
     fn answer(&mut self) -> Answer {
         let version = self.choices.one_in(4).then(|| self.next_version());
         let form = self.form();
-        // A part says its length twice, so a lie about it is found.
-        let lies_of_length = self.lies.length || matches!(form, Form::Part(_));
+        // Where a lie about the length would be believed, it is told of parts alone.
+        let only_parts = !self.lies.length && matches!(form, Form::Part(_));
+        let lies_of_length = self.lies.length || only_parts;
         let mut framing = self.framing(lies_of_length);
         let end = self.end();
         match (end, framing) {
             (End::BadChunk(_), _) => framing = Framing::Chunked,
-            (End::Cut(_), Framing::Close) | (End::Extra(_), _) if !lies_of_length => framing = Framing::Length,
+            (End::CutShare(_), Framing::Close) | (End::Extra(_), _) if !lies_of_length => framing = Framing::Length,
             _ => {}
         }
-        if matches!(framing, Framing::Chunked | Framing::Close) && !self.lies.unsaid_length {
+        if matches!(framing, Framing::Chunked | Framing::Close) && !self.lies.unsaid_length && !only_parts {
             framing = Framing::Length;
         }
         Answer {
@@ -221,7 +226,39 @@ impl Drawing<'_> {
             framing,
             end,
             keep: !self.choices.one_in(4),
+            unasked: self.choices.one_in(32),
+            only_parts,
         }
+    }
+
+    /// A response that is cut, and one that invites to go on with another version.
+    fn lure(&mut self) -> [Answer; 2] {
+        let end = End::CutShare(self.choices.below(1_000));
+        let first = Answer {
+            version: Some(self.next_version()),
+            end,
+            ..Answer::right()
+        };
+        let form = match self.choices.below(8) {
+            0 => Form::Unsatisfied(self.total()),
+            1..3 => Form::Part(self.part()),
+            _ => Form::Part(Part::default()),
+        };
+        let marks = match self.choices.below(8) {
+            0..2 => Marks::Neither,
+            2 => Marks::NoTag,
+            3 => Marks::NoTime,
+            4 => Marks::Weak,
+            5 => Marks::Fresh,
+            _ => Marks::Right,
+        };
+        let second = Answer {
+            version: Some(self.next_version()),
+            form,
+            marks,
+            ..Answer::right()
+        };
+        [first, second]
     }
 
     fn next_version(&mut self) -> usize {
@@ -231,17 +268,17 @@ impl Drawing<'_> {
     }
 
     fn form(&mut self) -> Form {
-        match self.choices.below(64) {
-            0..32 => Form::Right,
-            32..36 => Form::Whole(200 + 3 * u16::from(self.choices.one_in(4))),
-            36..48 => Form::Part(self.part()),
-            48 => Form::Multipart,
-            49..54 => self.transient(),
-            54 => self.permanent(),
-            55..58 => self.redirect(),
-            58..60 => Form::Unsatisfied(self.total()),
-            60 => Form::Coded,
-            61 => Form::Page,
+        match self.choices.below(128) {
+            0..64 => Form::Right,
+            64..70 => Form::Whole(200 + 3 * u16::from(self.choices.one_in(4))),
+            70..98 => Form::Part(self.part()),
+            98..101 => Form::Multipart,
+            101..109 => self.transient(),
+            109 => self.permanent(),
+            110..114 => self.redirect(),
+            114..120 => Form::Unsatisfied(self.total()),
+            120 => Form::Coded,
+            121..123 => Form::Page,
             _ => Form::Hangup(self.choices.below(160)),
         }
     }
@@ -278,22 +315,32 @@ impl Drawing<'_> {
     }
 
     fn transient(&mut self) -> Form {
-        let codes = [408, 425, 429, 500, 502, 503, 504, 507, 511];
-        let retry_after = match self.choices.below(4) {
-            0 => Some(0),
-            1 => Some(1),
-            _ => None,
-        };
-        Form::Status(self.one_of(&codes), retry_after)
+        let codes = [408, 425, 429, 500, 502, 503, 504];
+        Form::Status(self.one_of(&codes), self.retry_after())
     }
 
     fn permanent(&mut self) -> Form {
-        Form::Status(self.one_of(&[204, 304, 401, 403, 404, 407, 410, 412]), None)
+        let codes = [204, 304, 401, 403, 404, 407, 410, 412, 507, 511];
+        Form::Status(self.one_of(&codes), self.retry_after())
+    }
+
+    fn retry_after(&mut self) -> Option<u32> {
+        match self.choices.below(4) {
+            0 => Some(0),
+            1 => Some(1),
+            _ => None,
+        }
     }
 
     fn redirect(&mut self) -> Form {
         let other_path = format!("/moved/{}", self.choices.below(1 << 16));
-        let places = ["/loop", "/file", "http://127.0.0.1:{port}/mirror", &other_path, &other_path];
+        let places = [
+            "/loop",
+            "/file",
+            "http://127.0.0.1:{port}/mirror",
+            &other_path,
+            &other_path,
+        ];
         let place = places[self.choices.below(places.len())].to_owned();
         Form::Redirect(self.one_of(&[301, 302, 303, 307, 308]), place)
     }
@@ -323,10 +370,10 @@ impl Drawing<'_> {
     fn end(&mut self) -> End {
         let bytes = self.choices.below(self.length_max + 1);
         match self.choices.below(16) {
-            0..7 => End::Cut(bytes),
-            7 => End::BadChunk(bytes),
-            8 => End::Extra(1 + self.choices.below(64)),
-            9..12 if self.lies.content => End::Switch(bytes, self.choices.below(self.count)),
+            0..11 => End::CutShare(self.choices.below(1_000)),
+            11 => End::BadChunk(bytes),
+            12 => End::Extra(1 + self.choices.below(64)),
+            13 if self.lies.content => End::Switch(bytes, self.choices.below(self.count)),
             _ => End::Whole,
         }
     }

@@ -144,7 +144,7 @@ fn config() -> Config {
     Config {
         jobs_max: 1,
         retry: RetryPolicy {
-            failures_max: 6,
+            failures_max: 12,
             delay_first: ms(1),
             delay_max: ms(4),
             retry_after_min: ms(1),

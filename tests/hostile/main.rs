@@ -50,7 +50,11 @@ fn a_hostile_server_and_kills_at_random_never_make_a_file_of_two_versions() {
         }
     });
     let totals = totals.into_inner().unwrap();
-    let errors: Vec<String> = totals.errors.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    let errors: Vec<String> = totals
+        .errors
+        .iter()
+        .map(|(name, count)| format!("{count} {name}"))
+        .collect();
     figure(&format!(
         "{} runs against a hostile server from seed {first} on, none spliced: {} kills, {} requests, {} parts, {} \
          restarts; {} completed",

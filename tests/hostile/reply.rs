@@ -54,8 +54,13 @@ pub(crate) fn reply(answer: &Answer, asked: &Asked, world: &World) -> Reply {
     }
     let mut body = draft.body;
     let is_empty = matches!(draft.status, 204 | 304);
-    let ends_early = end(&answer.end, &mut body, world, &mut fields, answer.framing, is_empty);
-    let close = !answer.keep || ends_early || matches!(answer.framing, Framing::Close | Framing::LengthOff(1..));
+    let framing = if answer.only_parts && draft.status != 206 {
+        Framing::Length
+    } else {
+        answer.framing
+    };
+    let ends_early = end(&answer.end, &mut body, world, &mut fields, framing, is_empty);
+    let close = !answer.keep || ends_early || matches!(framing, Framing::Close | Framing::LengthOff(1..));
     if close {
         fields += "Connection: close\r\n";
     }
@@ -78,6 +83,9 @@ pub(crate) fn reply(answer: &Answer, asked: &Asked, world: &World) -> Reply {
 fn draft(answer: &Answer, asked: &Asked, world: &World) -> Draft {
     let version = &world.versions[world.current];
     match &answer.form {
+        Form::Part(_) | Form::Multipart | Form::Unsatisfied(_) if asked.offset.is_none() && !answer.unasked => {
+            right(asked, version)
+        }
         Form::Right | Form::Hangup(_) => right(asked, version),
         Form::Whole(status) => whole(*status, version),
         Form::Part(part) => self::part(part, asked, world),
@@ -137,7 +145,9 @@ fn part(part: &Part, asked: &Asked, world: &World) -> Draft {
     let last = i64::try_from(version.len() - 1).unwrap();
     let first = (i64::try_from(offset).unwrap() + part.shift).clamp(0, last);
     let first = usize::try_from(first).unwrap();
-    let end = version.len().min(first + part.bytes_max.unwrap_or(usize::MAX - first).max(1));
+    let end = version
+        .len()
+        .min(first + part.bytes_max.unwrap_or(usize::MAX - first).max(1));
     let total = said(part.total, asked.offset.unwrap_or(0), version).unwrap_or("*".into());
     let mut body = version.bytes[first..end].to_vec();
     match part.forged {
@@ -159,8 +169,13 @@ fn multipart(asked: &Asked, version: &Version) -> Draft {
     let offset = asked.offset.unwrap_or(0).min(version.len());
     let total = version.len();
     let mut body = Vec::new();
-    for (first, end) in [(0, offset), (offset, total)].into_iter().filter(|(first, end)| first < end) {
-        body.extend_from_slice(format!("\r\n--cut\r\n{}\r\n", content_range(first, end, &total.to_string())).as_bytes());
+    for (first, end) in [(0, offset), (offset, total)]
+        .into_iter()
+        .filter(|(first, end)| first < end)
+    {
+        body.extend_from_slice(
+            format!("\r\n--cut\r\n{}\r\n", content_range(first, end, &total.to_string())).as_bytes(),
+        );
         body.extend_from_slice(&version.bytes[first..end]);
     }
     body.extend_from_slice(b"\r\n--cut--\r\n");
@@ -233,7 +248,11 @@ fn marks(marks: Marks, world: &World) -> String {
         (_, Some(tag)) => Some(tag.clone()),
     };
     let mut fields = tag.map_or(String::new(), |tag| format!("ETag: {tag}\r\n"));
-    if let Some(time) = version.time.as_ref().filter(|_| !matches!(marks, Marks::NoTime | Marks::Neither)) {
+    if let Some(time) = version
+        .time
+        .as_ref()
+        .filter(|_| !matches!(marks, Marks::NoTime | Marks::Neither))
+    {
         let _ = write!(fields, "Last-Modified: {}\r\n", time.modified);
         if let Some(date) = &time.date {
             let _ = write!(fields, "Date: {date}\r\n");
@@ -251,6 +270,11 @@ fn end(end: &End, body: &mut Vec<u8>, world: &World, fields: &mut String, framin
     if let End::Switch(from, other) = end {
         overwrite(body, *from, &world.versions[*other].bytes, 0);
     }
+    let share = match end {
+        End::CutShare(share) => End::Cut(body.len() * share / 1_000),
+        end => *end,
+    };
+    let end = &share;
     let length = i64::try_from(body.len()).unwrap();
     if let End::Extra(bytes) = end {
         body.extend(std::iter::repeat_n(b'+', *bytes));
@@ -270,7 +294,7 @@ fn end(end: &End, body: &mut Vec<u8>, world: &World, fields: &mut String, framin
             true
         }
         // On a connection that is kept, what is too much stands where the next response is looked for.
-        End::Extra(_) | End::Whole | End::Switch(..) => false,
+        _ => false,
     }
 }
 

@@ -297,5 +297,7 @@ fn read_request(mut stream: &TcpStream) -> std::io::Result<Option<Asked>> {
         }
     }
     let text = String::from_utf8_lossy(&head);
-    Ok(Some(Asked::parse(&text).unwrap_or_else(|| panic!("no request: {text}"))))
+    Ok(Some(
+        Asked::parse(&text).unwrap_or_else(|| panic!("no request: {text}")),
+    ))
 }

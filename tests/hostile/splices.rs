@@ -75,7 +75,10 @@ fn counted_from_now(kill: &Kill, record: &Record) -> Kill {
 }
 
 fn judge(seed: u64, plan: &Plan, record: &Record, view: &OperationView, task: &Task) {
-    let files: Vec<_> = std::fs::read_dir(task.files()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let files: Vec<_> = std::fs::read_dir(task.files())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     match view.status {
         TransferStatus::Completed => {
             assert_eq!(files, ["file"], "more than the file is left; {view:?}");
@@ -85,7 +88,10 @@ fn judge(seed: u64, plan: &Plan, record: &Record, view: &OperationView, task: &T
         }
         TransferStatus::Error => {
             assert!(files.is_empty(), "{files:?} is left after {view:?}");
-            let error = view.error.as_ref().unwrap_or_else(|| panic!("an error without a name: {view:?}"));
+            let error = view
+                .error
+                .as_ref()
+                .unwrap_or_else(|| panic!("an error without a name: {view:?}"));
             assert!(error.status.name().is_some(), "an error without a name: {view:?}");
         }
         _ => panic!("it has not ended: {view:?}"),
