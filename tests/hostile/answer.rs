@@ -63,7 +63,7 @@ pub(crate) enum Forged {
     Shift(usize),
 }
 
-/// What a Content-Range says of the complete length.
+/// What `Content-Range` says of the complete length.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Total {
     #[default]
@@ -81,14 +81,14 @@ pub(crate) enum Total {
 pub(crate) enum Marks {
     #[default]
     Right,
-    /// No ETag.
+    /// No `ETag`.
     NoTag,
     /// No Last-Modified.
     NoTime,
     Neither,
-    /// The same ETag, turned weak.
+    /// The same `ETag`, turned weak.
     Weak,
-    /// A strong ETag that differs from request to request.
+    /// A strong `ETag` that differs from request to request.
     Fresh,
     /// Those of another version: a lie that only a digest finds.
     Stolen(usize),

@@ -33,6 +33,10 @@ pub(crate) struct Plan {
 }
 
 /// Which lies nobody could believe in this run.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each lie is told or not, whatever the others are"
+)]
 struct Lies {
     /// Bytes or validators of another version, under a head that fits.
     content: bool,
@@ -73,7 +77,7 @@ impl Plan {
             .collect();
         let expects = match choices.below(8) {
             0 if !same_length => Expects::Length(choices.below(count)),
-            0..2 if same_length => Expects::Length(choices.below(count)),
+            0 | 1 if same_length => Expects::Length(choices.below(count)),
             2..4 => Expects::Digest(choices.below(count)),
             _ => Expects::Nothing,
         };
@@ -87,7 +91,7 @@ impl Plan {
             current: 0,
         };
         let mut script: Vec<Answer> = Vec::new();
-        for _ in 0..1 + drawing.choices.below(SCRIPT_MAX) {
+        for _ in 0..=drawing.choices.below(SCRIPT_MAX) {
             if drawing.choices.one_in(3) {
                 script.extend(drawing.lure());
             } else {
@@ -101,7 +105,7 @@ impl Plan {
             script.push(Answer::right().of(version));
         }
         let kills = (0..choices.below(KILLS_MAX + 1))
-            .map(|_| kill(choices, length_max))
+            .map(|_| kill(choices, &lengths))
             .collect();
         Self {
             page: page(&lengths),
@@ -182,11 +186,13 @@ fn page(lengths: &[usize]) -> Vec<u8> {
     page
 }
 
-fn kill(choices: &mut Choices, length_max: usize) -> Kill {
-    let at = if choices.one_in(4) {
-        Moment::Request(1 + choices.below(5))
-    } else {
-        Moment::Byte(1 + choices.below(length_max + length_max / 2 + 1) as u64)
+fn kill(choices: &mut Choices, lengths: &[usize]) -> Kill {
+    let length = lengths[choices.below(lengths.len())];
+    let at = match choices.below(8) {
+        0..2 => Moment::Request(1 + choices.below(5)),
+        // Everything was sent, and is about to be published.
+        2 => Moment::Byte(length.max(1) as u64),
+        _ => Moment::Byte(1 + choices.below(length + length / 2 + 1) as u64),
     };
     Kill {
         at,

@@ -10,6 +10,7 @@ mod draw;
 mod life;
 mod reply;
 mod resource;
+mod rows;
 mod server;
 mod splices;
 #[expect(dead_code, reason = "each test program uses its own part of this module")]
