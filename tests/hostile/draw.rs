@@ -22,7 +22,6 @@ pub(crate) enum Expects {
 }
 
 /// A run, before anything has happened.
-#[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) versions: Vec<Version>,
     pub(crate) page: Vec<u8>,
@@ -64,6 +63,20 @@ enum Times {
     OnlyByLength,
 }
 
+/// How the versions are tagged.
+#[derive(Clone, Copy)]
+enum Tags {
+    /// Each with a strong tag of its own.
+    Strong,
+    /// Each with a weak tag of its own.
+    Weak,
+    /// All with one weak tag; it may agree with the text of a strong one.
+    OneWeak,
+    None,
+    /// Each version in one of these ways.
+    Mixed,
+}
+
 impl Plan {
     pub(crate) fn draw(seed: u64) -> Self {
         let mut choices = Choices::seeded(seed);
@@ -72,8 +85,15 @@ impl Plan {
         let count = 1 + choices.below(4);
         let lengths = lengths(choices, count, same_length);
         let times = times(choices, &lengths);
+        let tags = match choices.below(8) {
+            0..3 => Tags::Strong,
+            3 => Tags::Weak,
+            4 => Tags::OneWeak,
+            5 => Tags::None,
+            _ => Tags::Mixed,
+        };
         let versions: Vec<Version> = (0..count)
-            .map(|number| version(choices, seed, (number, count), lengths[number], times))
+            .map(|number| version(choices, seed, (number, count), lengths[number], (times, tags)))
             .collect();
         let expects = match choices.below(8) {
             0 if !same_length => Expects::Length(choices.below(count)),
@@ -92,7 +112,7 @@ impl Plan {
         };
         let mut script: Vec<Answer> = Vec::new();
         for _ in 0..=drawing.choices.below(SCRIPT_MAX) {
-            if drawing.choices.one_in(3) {
+            if drawing.choices.one_in(2) {
                 script.extend(drawing.lure());
             } else {
                 script.push(drawing.answer());
@@ -144,7 +164,13 @@ fn times(choices: &mut Choices, lengths: &[usize]) -> Times {
     }
 }
 
-fn version(choices: &mut Choices, seed: u64, (number, count): (usize, usize), length: usize, times: Times) -> Version {
+fn version(
+    choices: &mut Choices,
+    seed: u64,
+    (number, count): (usize, usize),
+    length: usize,
+    (times, tags): (Times, Tags),
+) -> Version {
     let version = Version::new(seed, number, length);
     let second = 60 + u32::try_from(number).unwrap();
     let version = match times {
@@ -154,12 +180,15 @@ fn version(choices: &mut Choices, seed: u64, (number, count): (usize, usize), le
         Times::OneSecond | Times::OnlyByLength => version.made_at(60),
         Times::WithoutClock => version.made_at_without_clock(60),
     };
-    match choices.below(8) {
-        0..4 => version.tagged(&format!("\"{number}\"")),
-        // Weak tags may agree, with each other and with the text of a strong one.
-        4 => version.tagged("W/\"0\""),
-        5 => version.tagged(&format!("W/\"{number}\"")),
-        _ => version,
+    let style = match tags {
+        Tags::Mixed => [Tags::Strong, Tags::Weak, Tags::OneWeak, Tags::None][choices.below(4)],
+        tags => tags,
+    };
+    match style {
+        Tags::Strong => version.tagged(&format!("\"{number}\"")),
+        Tags::Weak => version.tagged(&format!("W/\"{number}\"")),
+        Tags::OneWeak => version.tagged("W/\"0\""),
+        Tags::None | Tags::Mixed => version,
     }
 }
 

@@ -73,7 +73,8 @@ pub(crate) fn reply(answer: &Answer, asked: &Asked, world: &World) -> Reply {
         ..Reply::default()
     };
     if let Form::Hangup(bytes) = answer.form {
-        head.truncate(bytes);
+        // Never the whole head: without a length, that would say that the resource is empty.
+        head.truncate(bytes.min(head.len() - 1));
         body.clear();
         reply.close = true;
     }

@@ -42,12 +42,12 @@ impl Totals {
 /// # Panics
 /// Where anything but one whole version was published, or anything else was promised and not kept.
 pub(crate) fn run(seed: u64) -> (Record, OperationView) {
-    let mut plan = Plan::draw(seed);
+    let plan = Plan::draw(seed);
     let home = tempfile::tempdir().unwrap();
     let server = Server::start(Scene {
         versions: plan.versions.clone(),
         page: plan.page.clone(),
-        script: std::mem::take(&mut plan.script),
+        script: plan.script.clone(),
     });
     let task = Task::new(home.path(), &server);
     let task = match plan.expects {
@@ -118,8 +118,8 @@ fn judge_file(seed: u64, plan: &Plan, record: &Record, path: &Path) -> Option<u6
         "published a file that is no version which was served ({:?} were): {}\n{:#?}\n{:#?}",
         record.served,
         origin(&bytes, seed, plan.versions.len()),
-        plan.versions,
         record.asked,
+        (&plan.versions, &plan.script, &plan.kills, plan.expects),
     );
     Some(bytes.len() as u64)
 }
