@@ -119,6 +119,8 @@ pub(crate) enum End {
     BadChunk(usize),
     /// So many bytes too many.
     Extra(usize),
+    /// Behind the body stands a whole response that nobody has asked for.
+    Second,
     /// From this byte of the body on it is another version's: a lie that only a digest finds.
     Switch(usize, usize),
 }

@@ -8,6 +8,9 @@ use crate::resource::Version;
 /// Largest chunk of a chunked body.
 const CHUNK_BYTES: usize = 10_000;
 
+/// A response that nobody has asked for.
+const SECOND: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\nETag: \"a\"\r\n\r\nsmuggled";
+
 /// What the server knows while it answers.
 pub(crate) struct World<'a> {
     pub(crate) versions: &'a [Version],
@@ -279,6 +282,9 @@ fn end(end: &End, body: &mut Vec<u8>, world: &World, fields: &mut String, framin
     let length = i64::try_from(body.len()).unwrap();
     if let End::Extra(bytes) = end {
         body.extend(std::iter::repeat_n(b'+', *bytes));
+    }
+    if let End::Second = end {
+        body.extend_from_slice(SECOND);
     }
     match framing {
         Framing::Length => drop(write!(fields, "Content-Length: {length}\r\n")),

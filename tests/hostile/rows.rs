@@ -251,6 +251,21 @@ fn a_coding_that_nobody_asked_for_is_never_published() {
     outcome.expect_error(WebErrorStatus::ERROR_HTTP_INVALID_SERVER_RESPONSE);
 }
 
+#[test]
+fn what_stands_behind_a_response_is_never_taken_for_the_next() {
+    for end in [End::Extra(10), End::Second] {
+        for status in [416, 500, 503] {
+            let overfull = Answer {
+                end,
+                ..Answer::status(status)
+            };
+            // A range that is refused without a reason is asked for as a whole, over the same connection if that may be.
+            let (restarts, wasted) = if status == 416 { (1, HELD) } else { (0, 0) };
+            cut_then(two(), &[overfull]).expect_version(0, restarts, wasted);
+        }
+    }
+}
+
 // ---- captive portals and other lies that an expectation finds ----
 
 #[test]
