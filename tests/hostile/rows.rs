@@ -213,6 +213,19 @@ fn the_whole_in_answer_to_a_range_takes_the_place_of_what_is_held() {
 }
 
 #[test]
+fn a_response_of_any_size_that_is_cut_is_never_taken_for_whole() {
+    // Large ones are read from the socket, small ones through the HTTP library.
+    for length in [2, 50_000, 2 << 20] {
+        for held in [1, length / 2, length - 1] {
+            let version = Version::new(SEED, 0, length).tagged("\"a\"");
+            let outcome = play(vec![version], &[Answer::right().cut(held)], |task| task);
+            outcome.expect_version(0, 0, 0);
+            assert_eq!(outcome.offsets(), [None, Some(held)], "of {length} bytes");
+        }
+    }
+}
+
+#[test]
 fn tags_that_change_with_every_request_cost_a_restart_and_no_splice() {
     let fresh = Answer::right().marked(Marks::Fresh);
     let script = [fresh.clone().cut(HELD), fresh];
