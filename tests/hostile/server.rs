@@ -1,0 +1,303 @@
+//! An HTTP/1.1 server on plain sockets that answers by a script, and as it should once the script is over. It can kill
+//! its client when it has sent so many bytes or got so many requests.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use backhaul::{Environment, read_catalog};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::answer::{Answer, Asked};
+use crate::reply::{Reply, World, reply};
+use crate::resource::Version;
+
+const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
+const CONNECTIONS_MAX: usize = 64;
+/// Sent at once; between two of them the client may be killed.
+const SEND_BYTES: usize = 16 * 1024;
+/// Silence after which a connection is given up; far beyond what a client that lives needs.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How long the server holds back, before it kills, for the client to claim what it has.
+const CLAIM_PATIENCE: Duration = Duration::from_millis(150);
+
+/// When the client is killed: at the request or at the byte of a body with this number, counted over all lives.
+#[derive(Clone, Debug)]
+pub(crate) struct Kill {
+    pub(crate) at: Moment,
+    /// First the client may claim what it has.
+    pub(crate) after_a_claim: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Moment {
+    Request(usize),
+    Byte(u64),
+    /// Somebody is at it already.
+    Now,
+}
+
+/// A client process that the server may kill.
+#[derive(Clone)]
+pub(crate) struct Victim {
+    pub(crate) pid: Pid,
+    pub(crate) state: PathBuf,
+}
+
+/// What is served.
+pub(crate) struct Scene {
+    pub(crate) versions: Vec<Version>,
+    pub(crate) page: Vec<u8>,
+    pub(crate) script: Vec<Answer>,
+}
+
+/// What a server has seen and done.
+#[derive(Clone, Default)]
+pub(crate) struct Record {
+    pub(crate) asked: Vec<Asked>,
+    /// Versions of which a response was begun.
+    pub(crate) served: BTreeSet<usize>,
+    pub(crate) page_served: bool,
+    pub(crate) body_bytes: u64,
+    pub(crate) kills: u32,
+}
+
+pub(crate) struct Server {
+    shared: Arc<Shared>,
+    ports: [u16; 2],
+    acceptors: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    streams: Mutex<Vec<TcpStream>>,
+    connections: AtomicUsize,
+    closing: AtomicBool,
+    /// Where `read_catalog` looks.
+    environment: Environment,
+}
+
+struct State {
+    versions: Arc<Vec<Version>>,
+    page: Arc<Vec<u8>>,
+    current: usize,
+    script: VecDeque<Answer>,
+    record: Record,
+    armed: Option<(Kill, Victim)>,
+}
+
+impl Server {
+    /// Serves on two ports of this host, which are two origins.
+    pub(crate) fn start(scene: Scene) -> Self {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                versions: Arc::new(scene.versions),
+                page: Arc::new(scene.page),
+                current: 0,
+                script: scene.script.into(),
+                record: Record::default(),
+                armed: None,
+            }),
+            streams: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+            environment: Environment::system(),
+        });
+        let listeners = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
+        let ports = [0, 1].map(|index: usize| listeners[index].local_addr().unwrap().port());
+        // A redirect says the second port before it is known.
+        for answer in &mut shared.state().script {
+            answer.name_port(ports[1]);
+        }
+        let accept = |listener: TcpListener| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || shared.accept(&listener))
+        };
+        let acceptors = listeners.into_iter().map(accept).collect();
+        Self {
+            shared,
+            ports,
+            acceptors,
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/file", self.ports[0])
+    }
+
+    pub(crate) fn record(&self) -> Record {
+        self.shared.state().record.clone()
+    }
+
+    pub(crate) fn arm(&self, kill: Kill, victim: Victim) {
+        self.shared.state().armed = Some((kill, victim));
+    }
+
+    /// From now on nobody is killed; the process may be reaped.
+    pub(crate) fn disarm(&self) {
+        self.shared.state().armed = None;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::SeqCst);
+        for port in self.ports {
+            // Wakes the acceptor.
+            let _ = TcpStream::connect(("127.0.0.1", port));
+        }
+        for acceptor in self.acceptors.drain(..) {
+            let _ = acceptor.join();
+        }
+        for stream in self.shared.streams().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Vec<TcpStream>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        while let Ok((stream, _)) = listener.accept() {
+            if self.closing.load(Ordering::SeqCst) {
+                return;
+            }
+            if self.connections.fetch_add(1, Ordering::SeqCst) >= CONNECTIONS_MAX {
+                self.connections.fetch_sub(1, Ordering::SeqCst);
+                continue;
+            }
+            self.streams().push(stream.try_clone().unwrap());
+            let shared = Arc::clone(self);
+            thread::spawn(move || {
+                // A client that is gone ends its connection, whatever the error is called.
+                let _ = shared.serve(&stream);
+                let _ = stream.shutdown(Shutdown::Both);
+                shared.connections.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    }
+
+    fn serve(&self, mut stream: &TcpStream) -> std::io::Result<()> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(SILENCE_MAX))?;
+        stream.set_write_timeout(Some(SILENCE_MAX))?;
+        while let Some(asked) = read_request(stream)? {
+            let reply = self.answer(asked);
+            self.kill_if_due();
+            stream.write_all(&reply.head)?;
+            for piece in reply.body.chunks(SEND_BYTES) {
+                stream.write_all(piece)?;
+                self.state().record.body_bytes += piece.len() as u64;
+                self.kill_if_due();
+            }
+            if reply.close {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&self, mut asked: Asked) -> Reply {
+        let mut state = self.state();
+        if asked.path.starts_with("/loop") {
+            // Two places that send each other on belong to one answer of the script.
+            state.record.asked.push(asked.clone());
+            let place = if asked.path == "/loop" { "/loop/back" } else { "/loop" };
+            let around = Answer::new(crate::answer::Form::Redirect(302, place.into()));
+            return state.reply(&around, &asked);
+        }
+        let answer = state.script.pop_front().unwrap_or_else(Answer::right);
+        if let Some(version) = answer.version {
+            state.current = version;
+        }
+        let reply = state.reply(&answer, &asked);
+        asked.status = reply.status;
+        state.record.asked.push(asked);
+        if reply.serves_version {
+            let current = state.current;
+            state.record.served.insert(current);
+        }
+        state.record.page_served |= reply.serves_page;
+        reply
+    }
+
+    fn kill_if_due(&self) {
+        let Some((kill, victim)) = self.state().take_due() else {
+            return;
+        };
+        if kill.after_a_claim {
+            self.await_claim(&victim);
+        }
+        let mut state = self.state();
+        // Where it was disarmed meanwhile, the process has ended by itself, and its number may be another's.
+        if state.armed.take().is_some() {
+            state.record.kills += u32::from(kill_process(victim.pid, Signal::KILL).is_ok());
+        }
+    }
+
+    /// Waits for the journal to hold a claim that it did not hold before. Where nothing is left to claim, it takes no
+    /// harm to go on.
+    fn await_claim(&self, victim: &Victim) {
+        let done = || {
+            let catalog = read_catalog(&victim.state, &self.environment).ok()?;
+            catalog.operations.first().map(|view| view.bytes_done)
+        };
+        let (before, started) = (done(), Instant::now());
+        while started.elapsed() < CLAIM_PATIENCE && done() <= before {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl State {
+    fn reply(&self, answer: &Answer, asked: &Asked) -> Reply {
+        let world = World {
+            versions: &self.versions,
+            current: self.current,
+            page: &self.page,
+            request: self.record.asked.len(),
+        };
+        reply(answer, asked, &world)
+    }
+
+    /// Who is to be killed now; said once.
+    fn take_due(&mut self) -> Option<(Kill, Victim)> {
+        let (kill, victim) = self.armed.as_mut()?;
+        let is_due = match kill.at {
+            Moment::Request(number) => self.record.asked.len() >= number,
+            Moment::Byte(number) => self.record.body_bytes >= number,
+            Moment::Now => false,
+        };
+        let due = is_due.then(|| (kill.clone(), victim.clone()))?;
+        kill.at = Moment::Now;
+        Some(due)
+    }
+}
+
+fn read_request(mut stream: &TcpStream) -> std::io::Result<Option<Asked>> {
+    let mut head = Vec::new();
+    let mut piece = [0; 4096];
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut piece)? {
+            0 => return Ok(None),
+            _ if head.len() > REQUEST_HEAD_BYTES_MAX => return Ok(None),
+            bytes => head.extend_from_slice(&piece[..bytes]),
+        }
+    }
+    let text = String::from_utf8_lossy(&head);
+    Ok(Some(
+        Asked::parse(&text).unwrap_or_else(|| panic!("no request: {text}")),
+    ))
+}
