@@ -72,7 +72,9 @@ fn a_changed_resource_starts_again_within_the_attempt() {
 #[test]
 fn a_whole_answer_to_a_range_starts_again() {
     for (tag, reason) in [("\"v1\"", Restart::RangeIgnored), ("\"v2\"", Restart::Changed)] {
-        let server = Server::once(response("200 OK", &format!("ETag: {tag}\r\n"), b"HELLO"));
+        let whole = response("200 OK", &format!("ETag: {tag}\r\n"), b"HELLO");
+        // The same tag may mean a server that ignores ranges only under a condition, so it is asked without one, too.
+        let server = Server::new(vec![answer(whole.clone()), answer(whole)]);
         let (result, kept) = fetch(&rest(&server.url("/"), 3, 5));
         result.unwrap();
         assert_eq!(kept.bytes, b"HELLO");
