@@ -6,8 +6,8 @@ use backhaul_journal::{Lsn, Replay};
 
 use crate::engine::Rebuilding;
 use crate::operation::{
-    self, BatchId, Claim, Collision, Condition, Deadline, Event, Fact, Intent, Kind, Now, OperationError, Outcome,
-    Priority, Response, Shared, Spec, StoredValidators, TransferId, WaitReason,
+    self, Amendment, BatchId, Claim, Collision, Condition, Deadline, Event, Fact, Intent, Kind, Now, OperationError,
+    Outcome, Priority, Response, Shared, Spec, StoredValidators, TransferId, WaitReason,
 };
 use crate::table::Retention;
 use crate::{address, cli};
@@ -135,7 +135,16 @@ fn id(draw: Draw<'_>) -> TransferId {
 /// A record that creates an operation, perhaps as one of a batch.
 #[must_use]
 pub fn creation(number: u8, batch: Option<u8>, draw: Draw<'_>) -> Vec<u8> {
-    let spec = Spec {
+    let event = Event::Created {
+        spec: Shared::new(spec(draw)),
+        started: draw(2) == 1,
+        batch: batch.map(|number| BatchId([number; 16])),
+    };
+    fact(TransferId([number; 16]), draw, event)
+}
+
+fn spec(draw: Draw<'_>) -> Spec {
+    Spec {
         kind: Kind::Download,
         url: format!("http://h/{}", draw(2)),
         destination: PathBuf::from(format!("/d/{}", draw(3))),
@@ -148,13 +157,9 @@ pub fn creation(number: u8, batch: Option<u8>, draw: Draw<'_>) -> Vec<u8> {
         expected_bytes: [None, Some(9)][draw(2)],
         collision: Collision::Fail,
         priority: [Priority::Default, Priority::Low, Priority::High][draw(3)],
-    };
-    let event = Event::Created {
-        spec: Shared::new(spec),
-        started: draw(2) == 1,
-        batch: batch.map(|number| BatchId([number; 16])),
-    };
-    fact(TransferId([number; 16]), draw, event)
+        expected_type: None,
+        recoverable: Vec::new(),
+    }
 }
 
 /// A record that makes a batch count.
@@ -185,7 +190,7 @@ fn event(draw: Draw<'_>) -> Event {
         message: "no".into(),
     };
     let generation = |draw: Draw<'_>| u32::try_from(draw(3)).unwrap_or_default();
-    match draw(20) {
+    match draw(22) {
         0 => Event::Started,
         1 => Event::Paused,
         2 => Event::Resumed,
@@ -239,6 +244,11 @@ fn event(draw: Draw<'_>) -> Event {
         16 => Event::Acknowledged,
         17 => Event::Removed,
         18 => Event::Forgotten,
+        19 => Event::Amended(Amendment::Needed(Shared::new(error()))),
+        20 => Event::Amended(Amendment::Made {
+            spec: Shared::new(spec(draw)),
+            sealed_revision: generation(draw),
+        }),
         _ => Event::Examined { unplaced: draw(2) == 1 },
     }
 }

@@ -46,6 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 credential: None,
                 held: None,
                 expected_bytes: None,
+                expected_type: None,
                 limits: Limits::default(),
                 buffer_bytes: buffer_kib * 1024,
             };

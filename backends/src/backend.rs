@@ -42,6 +42,9 @@ pub struct Request {
     pub held: Option<Held>,
     /// Length that the finished resource must have, in bytes.
     pub expected_bytes: Option<u64>,
+    /// Media type that the resource must have where the server names one: `type/subtype` or `type/*`, in lower case and
+    /// without parameters.
+    pub expected_type: Option<String>,
     /// Time limits of this attempt.
     pub limits: Limits,
     /// Size of the read buffer, in bytes; 4 KiB to 1 MiB.
@@ -96,6 +99,8 @@ pub struct Held {
     pub offset_bytes: u64,
     /// Validators of the response that the bytes came from.
     pub validators: Validators,
+    /// Media type of that response, as sent.
+    pub content_type: Option<String>,
 }
 
 /// What identifies one representation of a resource (RFC 9110, section 8.8), as the server said it.

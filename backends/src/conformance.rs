@@ -82,6 +82,7 @@ fn request(url: &str, held: Option<Held>) -> Request {
         credential: None,
         held,
         expected_bytes: None,
+        expected_type: None,
         limits: Limits::default(),
         buffer_bytes: BUFFER_BYTES,
     }
@@ -109,6 +110,7 @@ fn cut(rig: &dyn Rig, url: &str) -> (Kept, Held) {
     let held = Held {
         offset_bytes: CUT,
         validators: kept.heads[0].validators.clone(),
+        content_type: kept.heads[0].content_type.clone(),
     };
     (kept, held)
 }

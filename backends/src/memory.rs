@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::media;
 use crate::proof::{self, Sameness};
 use crate::{
-    Backend, Capabilities, Failure, FailureKind, Head, Held, Interrupt, Request, Restart, Sink, Start, Validators,
-    WebErrorStatus,
+    Backend, Capabilities, Credential, Failure, FailureKind, Head, Header, Held, Interrupt, Request, Restart, Sink,
+    Start, Validators, WebErrorStatus,
 };
 
 /// What one URL serves.
@@ -64,6 +65,10 @@ pub struct Attempted {
     pub url: String,
     /// First missing byte of what was held; 0 where nothing was.
     pub offset_bytes: u64,
+    /// The request headers, in order.
+    pub headers: Vec<Header>,
+    /// User name and password.
+    pub credential: Option<Credential>,
 }
 
 /// A backend for tests. Each URL has a resource and a queue of [`Act`]s, of which every attempt takes one; an empty
@@ -119,6 +124,8 @@ impl MemoryBackend {
         state.attempts.push(Attempted {
             url: request.url.clone(),
             offset_bytes,
+            headers: request.headers.clone(),
+            credential: request.credential.clone(),
         });
         let act = state
             .scripts
@@ -162,6 +169,9 @@ impl Backend for MemoryBackend {
         };
         check_length(request, &resource)?;
         let start = start(request.held.as_ref(), &resource);
+        if !matches!(start, Start::Continue { .. }) {
+            check_type(request, &resource)?;
+        }
         let from = if let Start::Continue { offset_bytes } = start {
             offset_bytes
         } else {
@@ -187,6 +197,19 @@ fn check_length(request: &Request, resource: &Resource) -> Result<(), Failure> {
         )),
         _ => Ok(()),
     }
+}
+
+fn check_type(request: &Request, resource: &Resource) -> Result<(), Failure> {
+    let (expected, actual) = (request.expected_type.as_deref(), resource.content_type.as_deref());
+    let Some(impostor) = media::impostor(expected, request.held.as_ref(), actual) else {
+        return Ok(());
+    };
+    let kind = if impostor.passes {
+        FailureKind::Transient { retry_after: None }
+    } else {
+        FailureKind::Permanent
+    };
+    Err(failure(kind, WebErrorStatus::UNEXPECTED_CONTENT_TYPE, &request.url))
 }
 
 fn start(held: Option<&Held>, resource: &Resource) -> Start {

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::operation::{BatchId, Condition, Entry, Event, Fact, Now, Operation, Phase, TransferId, encode};
 use crate::scheduler::{self, Action, Slots};
 use crate::table::Table;
-use crate::vault::Vault;
+use crate::vault::{SealedName, Vault};
 
 /// Files of one batch of publications, at most.
 const BATCH_MAX: usize = 128;
@@ -477,10 +477,11 @@ impl Core {
         let mut state = self.state();
         let expired = state.table.expired(self.now().wall_ms, &self.config.retention);
         for id in expired {
-            let had_secrets = state.table.find(id).is_some_and(|operation| operation.spec.has_secrets);
+            let operation = state.table.find(id).filter(|operation| operation.spec.has_secrets);
+            let sealed = operation.map(SealedName::of);
             self.record(&mut state, id, Event::Forgotten)?;
-            if had_secrets {
-                self.vault.remove(id)?;
+            if let Some(sealed) = sealed {
+                self.vault.remove(sealed)?;
             }
         }
         Ok(())

@@ -183,6 +183,10 @@ impl Download<'_> {
         // Ends: every turn follows one of a bounded number of redirects, or asks for the whole, which happens once.
         loop {
             let (reply, body) = exchange::get(self.agent, self.attempt, &self.target, &self.fields, &ask)?;
+            if let Some(problem) = response::not_the_content(held, self.request.expected_type.as_deref(), &reply) {
+                exchange::drain(&reply, body);
+                return Err(problem);
+            }
             match response::decide(&ask, held, self.request.expected_bytes, &reply, SystemTime::now()) {
                 Decision::Accept(accepted) => return self.receive(&reply, &accepted, body, sink),
                 Decision::AskWhole(reason) => {
@@ -195,7 +199,13 @@ impl Download<'_> {
                 }
                 Decision::Fail(problem) => {
                     exchange::drain(&reply, body);
-                    return Err(problem);
+                    let in_midst = held.is_some_and(|held| held.offset_bytes > 0);
+                    let is_redirected = self.visited.len() > 1;
+                    return Err(if in_midst && is_redirected {
+                        problem.at_redirected()
+                    } else {
+                        problem
+                    });
                 }
             }
         }

@@ -168,6 +168,7 @@ pub(crate) fn request(url: &str) -> Request {
         credential: None,
         held: None,
         expected_bytes: None,
+        expected_type: None,
         limits: Limits::default(),
         buffer_bytes: 64 * 1024,
     }
@@ -184,6 +185,7 @@ pub(crate) fn rest(url: &str, offset_bytes: u64, total_bytes: u64) -> Request {
         held: Some(Held {
             offset_bytes,
             validators,
+            content_type: Some("application/octet-stream".to_owned()),
         }),
         ..request(url)
     }
