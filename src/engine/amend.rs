@@ -86,14 +86,14 @@ impl Engine {
         // Changes and creations come one after the other, so that no two take the same URL.
         let _alone = core.creating.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.find(id)?;
-        if !before.is_at_rest() {
-            return Err(not_now(&before));
-        }
+        check_rest(&before)?;
         let old = self.secrets_to_change(&before, changes)?;
         let secrets = new_secrets(&before.spec, &old.clone().unwrap_or_default(), changes, &checked);
         let spec = new_spec(&before.spec, &secrets, changes, &checked);
         check_header_count(spec.headers.len() + secrets.headers.len())?;
-        self.check_url_free(id, &spec, &secrets)?;
+        if checked.address.is_some() {
+            self.check_url_free(id, &spec, &secrets)?;
+        }
         let is_resealed = old.as_ref() != Some(&secrets);
         if spec == *before.spec && !is_resealed {
             return Ok(());
@@ -132,17 +132,16 @@ impl Engine {
             spec: Shared::new(spec),
             sealed_revision: new.revision,
         });
-        match core.record_durably(old.id, made) {
+        match core.record_durably_if(old.id, made, check_rest) {
             Ok(()) => {}
             // A worker was faster, and nothing was recorded. After any other error the record may come out of the journal
             // whatever is answered, and then it needs its secrets; else they are swept.
-            Err(Error::NotNow { .. }) => {
-                if new != old {
+            Err(error) => {
+                if matches!(error, Error::NotNow { .. }) && new != old {
                     let _ = core.vault.remove(new);
                 }
-                return Err(not_now(&self.find(old.id)?));
+                return Err(error);
             }
-            Err(error) => return Err(error),
         }
         core.wake_all();
         if new != old && before.spec.has_secrets {
@@ -153,17 +152,20 @@ impl Engine {
     }
 }
 
-fn not_now(operation: &Operation) -> Error {
+fn check_rest(operation: &Operation) -> Result<(), Error> {
+    if operation.is_at_rest() {
+        return Ok(());
+    }
     let problem = match &operation.phase {
         Phase::Publishing(_) => "is being published, and cannot be changed any more",
         Phase::Ended(Outcome::Completed) => "is completed, and cannot be changed any more",
         Phase::Ended(_) | Phase::Ending(_) => "has ended, and cannot be changed any more",
         _ => "is running, and cannot be changed now; pause it first, and let its attempt end",
     };
-    Error::NotNow {
+    Err(Error::NotNow {
         id: operation.id,
         problem: problem.into(),
-    }
+    })
 }
 
 /// Whether what is asked for stays within the origin that the secrets so far were given for.

@@ -249,7 +249,21 @@ impl Core {
 
     /// Records an event and waits until it is durable.
     pub(crate) fn record_durably(&self, id: TransferId, event: Event) -> Result<(), Error> {
-        let lsn = self.record(&mut self.state(), id, event)?;
+        self.record_durably_if(id, event, |_| Ok(()))
+    }
+
+    /// The same where `check` lets it, with nothing happening in between.
+    pub(crate) fn record_durably_if(
+        &self,
+        id: TransferId,
+        event: Event,
+        check: impl FnOnce(&Operation) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let lsn = {
+            let mut state = self.state();
+            state.table.find(id).map_or(Ok(()), check)?;
+            self.record(&mut state, id, event)?
+        };
         if steps::is_taken("sync of a wish or of a failure") {
             self.sync(lsn)
         } else {

@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_change_proves_that_nobody_worked_on_it_and_a_need_of_one_that_somebody_did() {
-        let changed = mended(doubtful(&[Event::Started, CLAIMED, claim(5)]), made());
+        let changed = mended(doubtful(&[Event::Started, CLAIMED, claim(5), intent()]), made());
         assert_eq!((&changed.phase, changed.sealed_revision), (&Phase::Ready, 1));
         assert_eq!(changed.durable_bytes(), 5, "it costs no bytes");
         let stopped = mended(doubtful(&[Event::Started]), needed());

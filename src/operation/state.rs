@@ -265,7 +265,7 @@ impl Operation {
         !matches!(self.phase, Phase::Ended(_) | Phase::Ending(_))
     }
 
-    /// It is live, and nobody works on it: what is asked for may change.
+    /// It is live, and nobody works on it: what is asked for may be changed.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.is_live() && !matches!(self.phase, Phase::Running | Phase::Publishing(_))
     }
@@ -438,18 +438,27 @@ impl Operation {
                 ..self
             }),
             Amendment::Needed(_) => Err(self.rejects("let go")),
-            // Where the file goes and whose it is stays: others may have taken another place meanwhile.
-            Amendment::Made { spec, sealed_revision }
-                if self.is_at_rest() && (&spec.destination, &spec.app) == (&self.spec.destination, &self.spec.app) =>
-            {
-                Ok(Self {
-                    spec,
-                    sealed_revision,
-                    ..self
-                })
-            }
-            Amendment::Made { .. } => Err(self.rejects("changed")),
+            Amendment::Made { spec, sealed_revision } => self.changed(spec, sealed_revision),
         }
+    }
+
+    fn changed(self, spec: Shared<Spec>, sealed_revision: u32) -> Result<Self, Rejected> {
+        // Where the file goes and whose it is stays: others may have taken another place meanwhile.
+        let stays = (&spec.destination, &spec.app) == (&self.spec.destination, &self.spec.app);
+        if !stays || !self.is_live() || matches!(self.phase, Phase::Publishing(_)) {
+            return Err(self.rejects("changed"));
+        }
+        let phase = match self.phase {
+            // A crash took its worker, and no record tells of that but this one: only what is at rest is changed.
+            Phase::Running => Phase::Ready,
+            phase => phase,
+        };
+        Ok(Self {
+            phase,
+            spec,
+            sealed_revision,
+            ..self
+        })
     }
 
     fn publishing(self, intent: Intent) -> Result<Self, Rejected> {

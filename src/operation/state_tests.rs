@@ -219,6 +219,9 @@ fn every_event_is_taken_in_the_listed_states_and_refused_in_all_others() {
             vec![
                 "idle",
                 "queued",
+                // Only where a crash took the worker.
+                "running",
+                "running paused",
                 "waiting",
                 "blocked",
                 "recoverable",

@@ -159,6 +159,7 @@ fn choose_wish(choices: &mut Choices) -> Wish {
         Wish::Cancel,
         Wish::Acknowledge,
         Wish::Remove,
+        Wish::Change,
     ];
     wishes[choices.below(wishes.len())]
 }
@@ -177,5 +178,6 @@ fn choose_new(url: usize, choices: &mut Choices) -> New {
         is_secret: choices.one_in(4),
         is_long: choices.one_in(8),
         hold: choices.one_in(6),
+        is_recoverable: choices.one_in(4),
     }
 }

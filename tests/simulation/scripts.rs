@@ -42,6 +42,7 @@ pub(crate) const PLAIN: New = New {
     is_secret: false,
     is_long: false,
     hold: false,
+    is_recoverable: false,
 };
 
 /// What every script has besides, for an operation that is created only after a crash.
@@ -269,6 +270,27 @@ fn wishes() -> Vec<Script> {
                 new(PLAIN),
                 Op::WishAt(Wish::Pause, 0, 7),
                 Op::Restart,
+                Op::Wish(Wish::Resume, 0),
+                ALL,
+            ],
+        ),
+        script(
+            "refused and mended",
+            strong(8_000),
+            vec![
+                Op::CutAt(0, 7_000),
+                new(New {
+                    is_secret: true,
+                    is_recoverable: true,
+                    ..PLAIN
+                }),
+                ALL,
+                Op::Fail(0, FailureKind::Permanent),
+                LATER,
+                ALL,
+                Op::Wish(Wish::Change, 0),
+                Op::Restart,
+                Op::Wish(Wish::Change, 0),
                 Op::Wish(Wish::Resume, 0),
                 ALL,
             ],
