@@ -84,13 +84,9 @@ impl Lab {
         }
     }
 
-    fn add(&self, engine: &Engine, download: &NewDownload) -> TransferId {
-        engine.create(std::slice::from_ref(download)).unwrap()[0]
-    }
-
     /// One that stopped in the middle, because its URL was refused.
     fn stopped(&self, engine: &Engine) -> TransferId {
-        let id = self.add(engine, &self.download());
+        let id = add(engine, &self.download());
         self.pass(engine, 20);
         assert_eq!(
             engine.view(id).unwrap().status,
@@ -125,6 +121,10 @@ impl Lab {
         assert!(std::fs::read(self.destination()).unwrap() == content());
         assert_eq!(self.names("data"), ["file"]);
     }
+}
+
+fn add(engine: &Engine, download: &NewDownload) -> TransferId {
+    engine.create(std::slice::from_ref(download)).unwrap()[0]
 }
 
 fn content() -> Vec<u8> {
@@ -225,7 +225,7 @@ fn an_error_that_is_not_listed_ends_the_operation_and_the_list_is_empty_by_defau
         let lab = Lab::new();
         lab.server.script(OLD, Act::Fail(refusal(code)));
         let engine = lab.open();
-        let id = lab.add(
+        let id = add(
             &engine,
             &NewDownload {
                 recoverable,
@@ -253,7 +253,7 @@ fn an_error_is_listed_also_where_it_only_ends_the_operation_after_all_its_attemp
         recoverable: vec![WebErrorStatus::SERVICE_UNAVAILABLE],
         ..lab.download()
     };
-    let id = lab.add(&engine, &download);
+    let id = add(&engine, &download);
     lab.pass(&engine, 1_000);
     let view = engine.view(id).unwrap();
     assert_eq!(
@@ -270,7 +270,7 @@ fn run_until_idle_does_not_wait_for_an_owner() {
     let lab = Lab::new();
     lab.server.script(OLD, Act::Fail(refusal(401)));
     let engine = lab.open();
-    let id = lab.add(&engine, &lab.download());
+    let id = add(&engine, &lab.download());
     engine.run(Until::Idle, None, |_| ()).unwrap();
     let view = engine.view(id).unwrap();
     assert_eq!(
@@ -308,7 +308,7 @@ fn secrets_that_are_gone_can_be_given_anew() {
         hold: true,
         ..lab.download()
     };
-    let id = lab.add(&engine, &download);
+    let id = add(&engine, &download);
     std::fs::remove_file(lab.home.path().join(format!("state/vault/{id}.sealed"))).unwrap();
     engine.start(id).unwrap();
     lab.pass(&engine, 5);
@@ -361,7 +361,7 @@ fn what_runs_or_has_ended_is_not_changed_and_everything_else_is() {
     lab.server.put(other, resource());
     lab.server.script(other, Act::HangAt(1_000));
     let engine = Arc::new(lab.open());
-    let id = lab.add(
+    let id = add(
         &engine,
         &NewDownload {
             url: other.into(),
@@ -418,13 +418,13 @@ fn a_change_is_checked_like_a_creation_and_a_refused_one_changes_nothing() {
         secret_headers: vec!["X-Key: hush".into()],
         ..lab.download()
     };
-    let id = lab.add(&engine, &hold);
+    let id = add(&engine, &hold);
     let taken = NewDownload {
         url: NEW.into(),
         destination: lab.home.path().join("data/other"),
         ..hold
     };
-    let other = lab.add(&engine, &taken);
+    let other = add(&engine, &taken);
     let before = (engine.view(id).unwrap(), lab.names("state/vault"));
     let header = |text: &str| Changes {
         headers: vec![text.into()],
@@ -457,10 +457,10 @@ fn headers_are_replaced_by_name_and_secrets_do_not_follow_to_another_origin() {
     let lab = Lab::new();
     for host in ["a", "b"] {
         lab.server.put(&format!("mem://{host}/file"), resource());
-        (0..9).for_each(|_| {
+        for _ in 0..9 {
             lab.server
-                .script(&format!("mem://{host}/file"), Act::Fail(refusal(403)))
-        });
+                .script(&format!("mem://{host}/file"), Act::Fail(refusal(403)));
+        }
     }
     let engine = lab.open();
     let download = NewDownload {
@@ -469,7 +469,7 @@ fn headers_are_replaced_by_name_and_secrets_do_not_follow_to_another_origin() {
         secret_headers: vec!["X-Key: hush1".into(), "X-Other: hush2".into()],
         ..lab.download()
     };
-    let id = lab.add(&engine, &download);
+    let id = add(&engine, &download);
     lab.pass(&engine, 2);
     let sent = |changes: Changes| {
         engine.set(id, &changes).unwrap();
@@ -579,6 +579,38 @@ fn a_kill_at_any_call_to_the_disk_while_setting_leaves_the_old_secrets_or_the_ne
     );
 }
 
+#[test]
+fn a_change_after_a_crash_in_the_middle_of_an_attempt_outlives_the_next_start() {
+    let (mut calls, mut changed) = (0, 0);
+    let mut finished = false;
+    while !finished {
+        calls += 3;
+        let lab = Lab::new();
+        lab.server.put(OLD, resource());
+        lab.server.put(NEW, resource());
+        let disk = CrashingDisk::after(calls);
+        let added = lab
+            .open_on(lab.outside.on(Arc::new(disk.clone())))
+            .ok()
+            .and_then(|engine| {
+                let id = engine.create(&[lab.download()]).ok()?[0];
+                lab.pass(&engine, 1);
+                Some(id)
+            });
+        finished = !disk.has_crashed();
+        let Some(id) = added else { continue };
+        if lab.open().set(id, &url(NEW)).is_err() {
+            continue;
+        }
+        changed += 1;
+        let engine = lab.open();
+        lab.pass(&engine, 20);
+        lab.expect_completed(&engine.view(id).unwrap());
+        assert_eq!(lab.last_attempt().url, NEW, "call {calls}");
+    }
+    assert!(changed > 5, "{changed}");
+}
+
 // ---- pages in place of the content, and links that run out ----
 
 #[test]
@@ -591,7 +623,7 @@ fn a_login_page_in_place_of_the_rest_costs_no_held_byte() {
     }
     lab.server.script(OLD, Act::Replace(resource()));
     let engine = lab.open();
-    let id = lab.add(&engine, &lab.download());
+    let id = add(&engine, &lab.download());
     lab.pass(&engine, 1);
     lab.pass(&engine, 20);
     let view = engine.view(id).unwrap();
@@ -611,7 +643,7 @@ fn a_page_that_was_the_content_all_along_is_no_login_page() {
     lab.server.script(OLD, Act::CutAt(CUT));
     lab.server.script(OLD, Act::Replace(html("b")));
     let engine = lab.open();
-    let id = lab.add(&engine, &lab.download());
+    let id = add(&engine, &lab.download());
     lab.pass(&engine, 20);
     let view = engine.view(id).unwrap();
     lab.expect_completed(&view);
@@ -627,7 +659,7 @@ fn another_type_than_expected_is_never_published_and_only_a_page_is_tried_again(
         expected_type: Some("Application/*".into()),
         ..lab.download()
     };
-    let id = lab.add(&engine, &expecting);
+    let id = add(&engine, &expecting);
     while engine.step() {}
     let view = engine.view(id).unwrap();
     assert_eq!((view.status, view.restarts), (TransferStatus::Waiting, 0));
@@ -646,7 +678,7 @@ fn another_type_than_expected_is_never_published_and_only_a_page_is_tried_again(
         destination: lab.home.path().join("data/other"),
         ..expecting
     };
-    let id = lab.add(&engine, &other);
+    let id = add(&engine, &other);
     lab.pass(&engine, 20);
     let view = engine.view(id).unwrap();
     assert_eq!((view.status, view.attempts), (TransferStatus::Error, 1));
@@ -673,13 +705,15 @@ fn a_link_that_ran_out_in_the_middle_is_looked_up_once_more_and_again_after_prog
         stale(),
         stale(),
     ];
-    script.into_iter().for_each(|act| lab.server.script(OLD, act));
+    for act in script {
+        lab.server.script(OLD, act);
+    }
     let engine = lab.open();
     let download = NewDownload {
         recoverable: Vec::new(),
         ..lab.download()
     };
-    let id = lab.add(&engine, &download);
+    let id = add(&engine, &download);
     lab.pass(&engine, 200);
     let view = engine.view(id).unwrap();
     assert_eq!((view.status, view.attempts), (TransferStatus::Error, 7), "{view:?}");

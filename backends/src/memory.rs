@@ -167,11 +167,11 @@ impl Backend for MemoryBackend {
                 ..missing
             });
         };
-        check_length(request, &resource)?;
         let start = start(request.held.as_ref(), &resource);
         if !matches!(start, Start::Continue { .. }) {
             check_type(request, &resource)?;
         }
+        check_length(request, &resource)?;
         let from = if let Start::Continue { offset_bytes } = start {
             offset_bytes
         } else {
@@ -189,12 +189,15 @@ impl Backend for MemoryBackend {
 }
 
 fn check_length(request: &Request, resource: &Resource) -> Result<(), Failure> {
+    let kind = if resource.content_type.as_deref().is_some_and(media::is_page) {
+        FailureKind::Transient { retry_after: None }
+    } else {
+        FailureKind::Permanent
+    };
     match (request.expected_bytes, resource.validators.total_bytes) {
-        (Some(expected), Some(total)) if expected != total => Err(failure(
-            FailureKind::Permanent,
-            WebErrorStatus::LENGTH_MISMATCH,
-            &request.url,
-        )),
+        (Some(expected), Some(total)) if expected != total => {
+            Err(failure(kind, WebErrorStatus::LENGTH_MISMATCH, &request.url))
+        }
         _ => Ok(()),
     }
 }

@@ -453,8 +453,12 @@ impl Operation {
             Phase::Running => Phase::Ready,
             phase => phase,
         };
+        // What failed under another URL or with other headers says nothing of the next attempt.
+        let before = (&self.spec.url, &self.spec.headers, self.sealed_revision);
+        let is_other_request = before != (&spec.url, &spec.headers, sealed_revision);
         Ok(Self {
             phase,
+            failures_in_row: if is_other_request { 0 } else { self.failures_in_row },
             spec,
             sealed_revision,
             ..self

@@ -362,6 +362,26 @@ fn a_change_keeps_bytes_phase_and_wish() {
         (changed.spec.url.as_str(), changed.sealed_revision),
         ("http://other/file", 1)
     );
+    assert_eq!(changed.failures_in_row, 0, "another request has all its attempts");
+    let other = |spec| {
+        let spec = Shared::new(spec);
+        let sealed_revision = 0;
+        before
+            .clone()
+            .apply(Event::Amended(Amendment::Made { spec, sealed_revision }), 0)
+    };
+    let priority = Priority::High;
+    let ranked = other(Spec { priority, ..spec() });
+    assert_eq!(ranked.map(|state| state.failures_in_row), Ok(1), "the same request");
+    for (destination, app) in [("/data/other", "app"), ("/data/file", "other")] {
+        let (destination, app) = (PathBuf::from(destination), app.to_owned());
+        let moved = other(Spec {
+            destination,
+            app,
+            ..spec()
+        });
+        assert!(moved.is_err());
+    }
 }
 
 #[test]

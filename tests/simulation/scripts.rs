@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backhaul::Collision;
+use backhaul::{Collision, WebErrorStatus};
 use backhaul_backends::FailureKind;
 use backhaul_journal::FileSystem;
 use backhaul_journal::simulation::{Choices, SimDisk};
@@ -42,7 +42,7 @@ pub(crate) const PLAIN: New = New {
     is_secret: false,
     is_long: false,
     hold: false,
-    is_recoverable: false,
+    recoverable: &[],
 };
 
 /// What every script has besides, for an operation that is created only after a crash.
@@ -281,7 +281,7 @@ fn wishes() -> Vec<Script> {
                 Op::CutAt(0, 7_000),
                 new(New {
                     is_secret: true,
-                    is_recoverable: true,
+                    recoverable: &[WebErrorStatus::FORBIDDEN],
                     ..PLAIN
                 }),
                 ALL,

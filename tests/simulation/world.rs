@@ -38,8 +38,8 @@ pub(crate) struct New {
     /// It has a header so long that few of its kind fit into one frame of the journal.
     pub(crate) is_long: bool,
     pub(crate) hold: bool,
-    /// A refusal stops it and does not end it.
-    pub(crate) is_recoverable: bool,
+    /// These stop it and do not end it.
+    pub(crate) recoverable: &'static [WebErrorStatus],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -440,9 +440,7 @@ impl World {
                 published: None,
             };
             let mut request = self.model.request(&asked, new.is_secret, new.hold);
-            request
-                .recoverable
-                .extend(new.is_recoverable.then_some(WebErrorStatus::FORBIDDEN));
+            request.recoverable.extend_from_slice(new.recoverable);
             request
                 .headers
                 .extend(new.is_long.then(|| format!("X-Long: {}", "l".repeat(5_000))));
