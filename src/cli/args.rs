@@ -69,7 +69,7 @@ pub(super) enum Command {
     Start(Ids),
     /// Let operations stand still
     Pause(Ids),
-    /// Let paused operations go on; those that wait try at once
+    /// Let paused operations go on; those that wait, or stopped with an error that can be mended, try at once
     Resume(Ids),
     /// Change the URL, headers or priority of an operation that does not run; its bytes stay. One that is paused, or
     /// stopped with an error that can be mended, then needs 'resume'
