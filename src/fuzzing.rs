@@ -336,6 +336,14 @@ pub fn sha256(text: &str) -> Result<[u8; 32], String> {
     address::parse_sha256(text).map_err(|error| error.to_string())
 }
 
+/// Checks a media type that is expected.
+///
+/// # Errors
+/// As [`url`].
+pub fn media_type(text: &str) -> Result<String, String> {
+    address::parse_media_type(text).map_err(|error| error.to_string())
+}
+
 /// Checks a destination, seen from a current directory.
 ///
 /// # Errors

@@ -276,9 +276,9 @@ fn wishes() -> Vec<Script> {
         ),
         script(
             "refused and mended",
-            strong(8_000),
+            strong(3_000),
             vec![
-                Op::CutAt(0, 7_000),
+                Op::CutAt(0, 2_500),
                 new(New {
                     is_secret: true,
                     recoverable: &[WebErrorStatus::FORBIDDEN],
