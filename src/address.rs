@@ -15,6 +15,9 @@ const URL_BYTES_MAX: usize = 16 * 1024;
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 pub(crate) const HEADERS_MAX: usize = 64;
 
+/// Longest name in a media type, in bytes (RFC 6838, section 4.2).
+const MEDIA_NAME_BYTES_MAX: usize = 127;
+
 /// A checked URL, split into what may be shown and what may not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
@@ -323,6 +326,46 @@ pub(crate) fn parse_sha256(text: &str) -> Result<[u8; 32], Error> {
     })
 }
 
+/// A media type or all subtypes of one, in lower case: `type/subtype` or `type/*`.
+///
+/// Source: RFC 9110, section 8.3.1; RFC 6838, section 4.2, for the length of names.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the field `type`.
+pub(crate) fn parse_media_type(text: &str) -> Result<String, Error> {
+    let is_name = |name: &str| {
+        (1..=MEDIA_NAME_BYTES_MAX).contains(&name.len())
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+%'`|~".contains(&byte))
+    };
+    let is_type = text
+        .split_once('/')
+        .is_some_and(|(kind, subtype)| is_name(kind) && (subtype == "*" || is_name(subtype)));
+    if is_type {
+        return Ok(text.to_ascii_lowercase());
+    }
+    let problem = "is no media type; write it like application/zip or image/*, without parameters";
+    Err(Error::invalid("type", text, problem))
+}
+
+/// Whether two checked URLs have the same scheme, host and port.
+///
+/// Source: RFC 9110, section 4.3.1.
+pub(crate) fn has_same_origin(one: &str, other: &str) -> bool {
+    let (Ok(one), Ok(other)) = (Url::parse(one), Url::parse(other)) else {
+        return false;
+    };
+    let origin = |url: &Url| {
+        (
+            url.scheme().to_owned(),
+            url.host_str().map(str::to_owned),
+            url.port_or_known_default(),
+        )
+    };
+    origin(&one) == origin(&other)
+}
+
 /// An absolute path without `.` and `..`, that ends in a file name.
 ///
 /// # Errors
@@ -376,6 +419,39 @@ mod tests {
         ] {
             assert_eq!(parsed(other).shown, one);
         }
+    }
+
+    #[test]
+    fn a_media_type_is_two_names_and_nothing_more() {
+        for (text, read) in [
+            ("application/zip", "application/zip"),
+            ("Image/*", "image/*"),
+            ("application/vnd.x+JSON", "application/vnd.x+json"),
+        ] {
+            assert_eq!(parse_media_type(text).unwrap(), read);
+        }
+        let long = format!("a/{}", "b".repeat(MEDIA_NAME_BYTES_MAX + 1));
+        for wrong in [
+            "", "zip", "a/", "/b", "*/*", "a/b/c", "a/b; c=d", "a b/c", "a/b*", "a/\r\nb", &long,
+        ] {
+            let error = parse_media_type(wrong).unwrap_err().to_string();
+            assert!(error.starts_with("type '"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port_of_any_scheme() {
+        let base = "mem://host/a?b";
+        for (other, same) in [
+            ("mem://host/c", true),
+            ("mem://other/a", false),
+            ("http://host/a", false),
+        ] {
+            assert_eq!(has_same_origin(base, other), same, "{other}");
+        }
+        assert!(has_same_origin("https://host/", "https://host:443/x"));
+        assert!(!has_same_origin("https://host/", "https://host:8443/x"));
+        assert!(!has_same_origin("no URL", "no URL"), "in doubt it is another one");
     }
 
     #[test]

@@ -128,7 +128,11 @@ impl fmt::Display for Error {
                 write!(
                     formatter,
                     "{field} '{value}': operation {id} has it already and is {status}; cancel that one first"
-                )
+                )?;
+                if *field == "destination" {
+                    write!(formatter, ", or give it another URL or headers with 'set {id}'")?;
+                }
+                Ok(())
             }
             Self::Expectation {
                 field,

@@ -6,8 +6,8 @@ use backhaul_journal::{Lsn, Replay};
 
 use crate::engine::Rebuilding;
 use crate::operation::{
-    self, BatchId, Claim, Collision, Condition, Deadline, Event, Fact, Intent, Kind, Now, OperationError, Outcome,
-    Priority, Response, Shared, Spec, StoredValidators, TransferId, WaitReason,
+    self, Amendment, BatchId, Claim, Collision, Condition, Deadline, Event, Fact, Intent, Kind, Now, OperationError,
+    Outcome, Priority, Response, Shared, Spec, StoredValidators, Stretch, TransferId, WaitReason,
 };
 use crate::table::Retention;
 use crate::{address, cli};
@@ -135,7 +135,16 @@ fn id(draw: Draw<'_>) -> TransferId {
 /// A record that creates an operation, perhaps as one of a batch.
 #[must_use]
 pub fn creation(number: u8, batch: Option<u8>, draw: Draw<'_>) -> Vec<u8> {
-    let spec = Spec {
+    let event = Event::Created {
+        spec: Shared::new(spec(draw)),
+        started: draw(2) == 1,
+        batch: batch.map(|number| BatchId([number; 16])),
+    };
+    fact(TransferId([number; 16]), draw, event)
+}
+
+fn spec(draw: Draw<'_>) -> Spec {
+    Spec {
         kind: Kind::Download,
         url: format!("http://h/{}", draw(2)),
         destination: PathBuf::from(format!("/d/{}", draw(3))),
@@ -148,13 +157,9 @@ pub fn creation(number: u8, batch: Option<u8>, draw: Draw<'_>) -> Vec<u8> {
         expected_bytes: [None, Some(9)][draw(2)],
         collision: Collision::Fail,
         priority: [Priority::Default, Priority::Low, Priority::High][draw(3)],
-    };
-    let event = Event::Created {
-        spec: Shared::new(spec),
-        started: draw(2) == 1,
-        batch: batch.map(|number| BatchId([number; 16])),
-    };
-    fact(TransferId([number; 16]), draw, event)
+        expected_type: None,
+        recoverable: Vec::new(),
+    }
 }
 
 /// A record that makes a batch count.
@@ -185,7 +190,7 @@ fn event(draw: Draw<'_>) -> Event {
         message: "no".into(),
     };
     let generation = |draw: Draw<'_>| u32::try_from(draw(3)).unwrap_or_default();
-    match draw(20) {
+    match draw(22) {
         0 => Event::Started,
         1 => Event::Paused,
         2 => Event::Resumed,
@@ -199,14 +204,7 @@ fn event(draw: Draw<'_>) -> Event {
             resumable: true,
             content_type: None,
         })),
-        6 => Event::Progressed(Shared::new(Claim {
-            generation: generation(draw),
-            durable_bytes: draw(9) as u64,
-            crc32: 0,
-            validators: StoredValidators::default(),
-            beyond: None,
-            on_trust: None,
-        })),
+        6 => Event::Progressed(Shared::new(claim(draw, generation(draw)))),
         7 => Event::Restarted {
             generation: generation(draw),
             restarts: generation(draw),
@@ -241,7 +239,27 @@ fn event(draw: Draw<'_>) -> Event {
         16 => Event::Acknowledged,
         17 => Event::Removed,
         18 => Event::Forgotten,
+        19 => Event::Amended(Amendment::Needed(Shared::new(error()))),
+        20 => Event::Amended(Amendment::Made {
+            spec: Shared::new(spec(draw)),
+            sealed_revision: generation(draw),
+        }),
         _ => Event::Examined { unplaced: draw(2) == 1 },
+    }
+}
+
+fn claim(draw: Draw<'_>, generation: u32) -> Claim {
+    let durable_bytes = draw(9) as u64;
+    let first = durable_bytes + 1 + draw(9) as u64;
+    let end = first + 1 + draw(9) as u64;
+    let beyond = vec![Stretch { first, end, crc32: 0 }];
+    Claim {
+        generation,
+        durable_bytes,
+        crc32: 0,
+        validators: StoredValidators::default(),
+        beyond: (draw(3) == 0).then_some(beyond),
+        on_trust: (draw(3) == 0).then_some(true),
     }
 }
 
@@ -326,6 +344,14 @@ pub fn header(text: &str) -> Result<(String, String, bool), String> {
 /// As [`url`].
 pub fn sha256(text: &str) -> Result<[u8; 32], String> {
     address::parse_sha256(text).map_err(|error| error.to_string())
+}
+
+/// Checks a media type that is expected.
+///
+/// # Errors
+/// As [`url`].
+pub fn media_type(text: &str) -> Result<String, String> {
+    address::parse_media_type(text).map_err(|error| error.to_string())
 }
 
 /// Checks a destination, seen from a current directory.

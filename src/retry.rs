@@ -56,12 +56,13 @@ pub(crate) enum Decision {
 
 /// Decides what follows from `failure`.
 ///
-/// `failures_in_row` counts this one. `online` says whether the device has any route out. `jitter` is a random number
+/// `failures_in_row` counts this one; `is_repeated` says whether the one before it in the row had the same status. `online` says whether the device has any route out. `jitter` is a random number
 /// in `[0, 1)`: back-off delays are spread over the upper half of their value, so that a fleet does not come back in
 /// step; a Retry-After is only ever lengthened, by up to a tenth.
 pub(crate) fn decide(
     failure: &Failure,
     failures_in_row: u32,
+    is_repeated: bool,
     online: bool,
     jitter: f64,
     policy: &RetryPolicy,
@@ -69,6 +70,8 @@ pub(crate) fn decide(
     let used_up = failures_in_row >= policy.failures_max;
     match failure.kind {
         FailureKind::Permanent => Decision::Fail,
+        // The link may have run out. Whether it has, one attempt from the original URL tells.
+        FailureKind::StaleTarget if is_repeated => Decision::Fail,
         FailureKind::Unreachable if !online => Decision::AwaitNetwork {
             probe_after: policy.probe_every,
         },
@@ -116,7 +119,14 @@ mod tests {
     }
 
     fn decided(kind: FailureKind, failures_in_row: u32, online: bool, jitter: f64) -> Decision {
-        decide(&failure(kind), failures_in_row, online, jitter, &RetryPolicy::default())
+        decide(
+            &failure(kind),
+            failures_in_row,
+            false,
+            online,
+            jitter,
+            &RetryPolicy::default(),
+        )
     }
 
     const PLAIN: FailureKind = FailureKind::Transient { retry_after: None };
@@ -173,6 +183,22 @@ mod tests {
             decided(FailureKind::Unreachable, 1, true, 0.0),
             Decision::Retry { .. }
         ));
+    }
+
+    #[test]
+    fn a_link_that_may_have_run_out_is_looked_up_once_more_and_no_second_time_in_a_row() {
+        let stale = failure(FailureKind::StaleTarget);
+        let policy = RetryPolicy::default();
+        let decided = |failures_in_row, is_repeated| decide(&stale, failures_in_row, is_repeated, true, 0.0, &policy);
+        for failures_in_row in [1, 5, 19] {
+            assert!(matches!(decided(failures_in_row, false), Decision::Retry { .. }));
+            assert_eq!(decided(failures_in_row, true), Decision::Fail);
+        }
+        assert_eq!(
+            decided(20, false),
+            Decision::Fail,
+            "within the failures that are allowed"
+        );
     }
 
     #[test]

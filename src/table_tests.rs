@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::operation::{Collision, Condition, Kind, OperationError, Outcome, Shared, Spec};
+use crate::operation::{Amendment, Collision, Condition, Kind, OperationError, Outcome, Shared, Spec};
 use crate::scheduler::{Action, Slots, plan};
 
 const NOW: Now = Now {
@@ -30,6 +30,8 @@ fn spec(number: u8, priority: Priority) -> Spec {
         expected_bytes: None,
         collision: Collision::Fail,
         priority,
+        expected_type: None,
+        recoverable: Vec::new(),
     }
 }
 
@@ -364,6 +366,64 @@ fn a_list_whose_commit_may_be_lost_counts_but_for_destinations_that_another_has_
     let mut ids = table.ids();
     ids.sort_unstable();
     assert_eq!(ids, [id(1), id(3)]);
+}
+
+#[test]
+fn a_change_moves_an_operation_to_its_new_url_and_rank() {
+    let mut table = Table::default();
+    let facts = [
+        created(spec(1, Priority::Default)),
+        Event::Started,
+        Event::Amended(Amendment::Made {
+            spec: Shared::new(Spec {
+                url: "http://host/moved".into(),
+                ..spec(1, Priority::Low)
+            }),
+            sealed_revision: 0,
+        }),
+    ];
+    let apply = |table: &mut Table, number, lsn, event| {
+        let fact = Fact {
+            id: id(number),
+            at_ms: 0,
+            event,
+        };
+        table.apply(fact, lsn).unwrap_or_else(|rejected| panic!("{rejected}"));
+    };
+    for (lsn, event) in (1..).zip(facts) {
+        apply(&mut table, 1, lsn, event);
+    }
+    apply(&mut table, 2, 4, created(spec(2, Priority::Default)));
+    apply(&mut table, 2, 5, Event::Started);
+    assert_eq!(table.ready().collect::<Vec<_>>(), [id(2), id(1)]);
+    assert_eq!(table.live_for_url("app", "http://host/1").count(), 0);
+    assert_eq!(table.live_for_url("app", "http://host/moved").count(), 1);
+    let error = Shared::new(OperationError {
+        status: 403,
+        code: Some(403),
+        message: "no".into(),
+    });
+    for (number, lsn) in [(1, 6), (2, 8)] {
+        apply(&mut table, number, lsn, Event::Claimed { attempts: 1 });
+        apply(
+            &mut table,
+            number,
+            lsn + 1,
+            Event::Amended(Amendment::Needed(error.clone())),
+        );
+    }
+    assert!(table.is_idle(), "nobody waits for an owner");
+    assert_eq!(
+        plan(
+            &table,
+            NOW,
+            Slots {
+                jobs_max: 9,
+                running: 0
+            }
+        ),
+        crate::scheduler::Plan::default()
+    );
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Sealed secrets: one file an operation, under a key that stands in the same state directory.
 //!
+//! Secrets that change are sealed in another file, of the next revision, and the journal says which one counts: so there
+//! is no moment at which neither the old nor the new ones are there. Files of other revisions are swept.
+//!
 //! Layout of a sealed file: version (1 byte, 1), nonce (12 bytes), then the CBOR of the secrets under
-//! ChaCha20-Poly1305 (RFC 8439) with its 16-byte tag. Associated data: the words `backhaul vault`, the version and the
-//! operation's id, so that a file of another operation never opens.
+//! ChaCha20-Poly1305 (RFC 8439) with its 16-byte tag. Associated data: the words `backhaul vault`, the version, the
+//! operation's id and, from the first change on, the revision (4 bytes, little-endian), so that a file of another
+//! operation or of another revision never opens. Name: `ID.sealed`, from the first change on `ID.REVISION.sealed`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,12 +19,55 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundK
 
 use crate::environment::Environment;
 use crate::error::Error;
-use crate::operation::{RequestHeader, TransferId};
+use crate::operation::{Operation, RequestHeader, TransferId};
 
 const VERSION: u8 = 1;
 const KEY_BYTES: usize = 32;
 /// Largest sealed file that is read: far above what [`crate::address`] lets in.
 const SEALED_BYTES_MAX: u64 = 1 << 20;
+
+/// Which sealed file is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SealedName {
+    pub(crate) id: TransferId,
+    /// 0 from the creation on; every change takes the next one.
+    pub(crate) revision: u32,
+}
+
+impl SealedName {
+    /// That of an operation that is being created.
+    pub(crate) fn first(id: TransferId) -> Self {
+        Self { id, revision: 0 }
+    }
+
+    /// The one that counts for an operation.
+    pub(crate) fn of(operation: &Operation) -> Self {
+        Self {
+            id: operation.id,
+            revision: operation.sealed_revision,
+        }
+    }
+
+    /// `ID` or `ID.REVISION`.
+    fn parse(text: &str) -> Option<Self> {
+        match text.split_once('.') {
+            None => text.parse().ok().map(Self::first),
+            Some((id, revision)) => Some(Self {
+                id: id.parse().ok()?,
+                revision: revision.parse().ok()?,
+            }),
+        }
+    }
+}
+
+impl fmt::Display for SealedName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.revision {
+            0 => write!(formatter, "{}", self.id),
+            revision => write!(formatter, "{}.{revision}", self.id),
+        }
+    }
+}
 
 /// What an operation must not show. `Debug` shows nothing of it.
 #[derive(Clone, Default, PartialEq, Eq, Encode, Decode)]
@@ -78,7 +125,7 @@ impl Vault {
     }
 
     /// Seals the secrets of an operation; they are durable on return.
-    pub(crate) fn seal(&self, id: TransferId, secrets: &Secrets) -> Result<(), Error> {
+    pub(crate) fn seal(&self, name: SealedName, secrets: &Secrets) -> Result<(), Error> {
         let key = self.key_or_new()?;
         let mut nonce = [0; NONCE_LEN];
         self.environment.random.fill(&mut nonce);
@@ -86,8 +133,8 @@ impl Vault {
             Ok(bytes) => bytes,
             Err(error) => unreachable!("writing to memory cannot fail: {error}"),
         };
-        let path = self.path(id);
-        key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad(id), &mut bytes)
+        let path = self.path(name);
+        key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad(name), &mut bytes)
             .map_err(|_| Error::Vault {
                 path: path.clone(),
                 problem: "cannot be sealed: the secrets are too long",
@@ -97,8 +144,8 @@ impl Vault {
     }
 
     /// Opens the secrets of an operation.
-    pub(crate) fn open(&self, id: TransferId) -> Result<Secrets, Error> {
-        let path = self.path(id);
+    pub(crate) fn open(&self, name: SealedName) -> Result<Secrets, Error> {
+        let path = self.path(name);
         let broken = |problem| Error::Vault {
             path: path.clone(),
             problem,
@@ -120,15 +167,15 @@ impl Vault {
         let nonce =
             Nonce::try_assume_unique_for_key(nonce).map_err(|_| broken("is cut short; add the operation again"))?;
         let opened = key
-            .open_in_place(nonce, aad(id), sealed)
+            .open_in_place(nonce, aad(name), sealed)
             .map_err(|_| broken("was damaged, or sealed under another key; add the operation again"))?;
         minicbor::decode(opened)
             .map_err(|_| broken("holds what this version does not know; use the version that wrote it"))
     }
 
-    /// Removes the secrets of an operation whose record is gone.
-    pub(crate) fn remove(&self, id: TransferId) -> Result<(), Error> {
-        let path = self.path(id);
+    /// Removes secrets that no record needs any more.
+    pub(crate) fn remove(&self, name: SealedName) -> Result<(), Error> {
+        let path = self.path(name);
         match self.storage().remove(&path) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -136,20 +183,21 @@ impl Vault {
         }
     }
 
-    /// Removes every sealed file whose operation is not kept: what a crash between sealing and accepting left.
-    pub(crate) fn sweep(&self, is_kept: impl Fn(TransferId) -> bool) -> Result<(), Error> {
+    /// Removes every sealed file that is not kept: what a crash between sealing and accepting left, or between a change
+    /// and the removal of what it replaced.
+    pub(crate) fn sweep(&self, is_kept: impl Fn(SealedName) -> bool) -> Result<(), Error> {
         let names = match self.storage().list(&self.directory) {
             Ok(names) => names,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(Error::io("list", &self.directory, error)),
         };
         for name in names.iter().filter_map(|name| name.to_str()) {
-            let (id, is_temporary) = match name.strip_suffix(".tmp") {
-                Some(id) => (Some(id), true),
+            let (sealed, is_temporary) = match name.strip_suffix(".tmp") {
+                Some(sealed) => (Some(sealed), true),
                 None => (name.strip_suffix(".sealed"), false),
             };
-            match id.and_then(|id| id.parse().ok()) {
-                Some(id) if is_temporary || !is_kept(id) => {
+            match sealed.and_then(SealedName::parse) {
+                Some(sealed) if is_temporary || !is_kept(sealed) => {
                     let path = self.directory.join(name);
                     self.storage()
                         .remove(&path)
@@ -162,8 +210,8 @@ impl Vault {
         Ok(())
     }
 
-    fn path(&self, id: TransferId) -> PathBuf {
-        self.directory.join(format!("{id}.sealed"))
+    fn path(&self, name: SealedName) -> PathBuf {
+        self.directory.join(format!("{name}.sealed"))
     }
 
     fn storage(&self) -> &Arc<dyn Storage> {
@@ -263,6 +311,49 @@ pub(crate) fn make_directory(storage: &Arc<dyn Storage>, path: &Path) -> Result<
     }
 }
 
-fn aad(id: TransferId) -> Aad<Vec<u8>> {
-    Aad::from([b"backhaul vault".as_slice(), &[VERSION], &id.0].concat())
+fn aad(name: SealedName) -> Aad<Vec<u8>> {
+    let mut data = [b"backhaul vault".as_slice(), &[VERSION], &name.id.0].concat();
+    if name.revision > 0 {
+        data.extend_from_slice(&name.revision.to_le_bytes());
+    }
+    Aad::from(data)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
+mod tests {
+    use super::*;
+    use crate::environment::FixedEnvironment;
+
+    #[test]
+    fn a_file_of_another_operation_or_revision_never_opens_and_what_nobody_needs_is_swept() {
+        let home = tempfile::tempdir().unwrap();
+        let disk = Arc::new(backhaul_journal::Disk);
+        let directory = home.path().join("vault");
+        let vault = Vault::new(directory.clone(), FixedEnvironment::new(1).on(disk));
+        let name = |id, revision| SealedName {
+            id: TransferId([id; 16]),
+            revision,
+        };
+        let secrets = |url: &str| Secrets::new(Some(url.into()), None, Vec::new());
+        for (sealed, url) in [(name(1, 0), "a"), (name(1, 1), "b"), (name(2, 0), "c")] {
+            vault.seal(sealed, &secrets(url)).unwrap();
+            assert_eq!(vault.open(sealed).unwrap(), secrets(url));
+        }
+        for (from, to) in [
+            (name(1, 0), name(1, 2)),
+            (name(1, 1), name(1, 3)),
+            (name(1, 1), name(2, 1)),
+        ] {
+            std::fs::copy(vault.path(from), vault.path(to)).unwrap();
+            assert!(vault.open(to).is_err(), "{from} passed for {to}");
+        }
+        vault.sweep(|sealed| sealed == name(1, 1)).unwrap();
+        let entries = std::fs::read_dir(directory).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, [format!("{}.sealed", name(1, 1)), "key".into()]);
+    }
 }

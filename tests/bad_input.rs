@@ -114,6 +114,24 @@ const WRONG: &[Case] = &[
         &["priority", "urgent", "high"],
     ),
     wrong(&[URL, "-o", "downloads/a", "--size", "big"], &["size", "big"]),
+    // ---- errors that can be mended, and the type that is expected
+    wrong(
+        &[URL, "-o", "downloads/a", "--recoverable", "403,teapot"],
+        &["recoverable", "teapot", "Forbidden"],
+    ),
+    wrong(
+        &[URL, "-o", "downloads/a", "--recoverable", "418"],
+        &["recoverable", "418"],
+    ),
+    wrong(
+        &[URL, "-o", "downloads/a", "--recoverable", "DiskFull"],
+        &["recoverable", "DiskFull", "mended"],
+    ),
+    wrong(
+        &[URL, "-o", "downloads/a", "--type", "zip"],
+        &["type", "zip", "application/zip"],
+    ),
+    wrong(&[URL, "-o", "downloads/a", "--type", "*/*"], &["type", "*/*"]),
     // ---- shape of the command
     wrong(&["-o", "downloads/a"], &["url"]),
     wrong(&[URL, "-o", "downloads/a", "--unknown"], &["--unknown"]),

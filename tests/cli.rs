@@ -790,3 +790,127 @@ fn dump_shows_every_record_and_no_binary() {
         "{dump:?}"
     );
 }
+
+// ---- errors that can be mended ----
+
+#[test]
+fn a_refused_url_stops_the_transfer_and_another_one_goes_on_with_its_bytes() {
+    let nginx = Nginx::start();
+    let bytes = nginx.put_seeded("a.bin", 20 << 20);
+    let home = Home::new();
+    let url = nginx.url("/rate/10000k/a.bin?sig=old-secret");
+    let id = home.add(&url, &home.download("a.bin"), &["--recoverable", "Forbidden,404"]);
+    let mut engine = home.spawn(&["run"]);
+    until("a claim", || {
+        (home.operation()["bytes_done"].as_u64() > Some(0) || engine.has_ended()).then_some(())
+    });
+    engine.kill();
+    nginx.rename("a.bin", "b.bin");
+    home.run(&["run", "--until-idle"]).expect_code(0);
+    let shown = home.operation();
+    assert_eq!(
+        (&shown["status"], &shown["reason"], &shown["error"]["code"]),
+        (
+            &"PausedRecoverableWebErrorStatus".into(),
+            &"needs-new-url".into(),
+            &404.into()
+        ),
+        "{shown}"
+    );
+    assert_eq!(shown["recoverable"], serde_json::json!(["Forbidden", "NotFound"]));
+    assert!(shown["bytes_done"].as_u64() > Some(0), "{shown}");
+    let explained = home.run(&["explain"]).expect_code(0).stdout;
+    assert!(
+        explained.contains("'set'") && explained.contains("'resume'"),
+        "{explained}"
+    );
+    let get = get(&home, &url, "downloads/a.bin", &[]).expect_code(1);
+    assert!(get.stderr.contains(&format!("backhaul set {id}")), "{}", get.stderr);
+    let other = nginx.url("/b.bin?sig=new-secret");
+    let taken = home.run(&["add", &other, "-o", "downloads/a.bin"]).expect_code(7);
+    assert!(taken.stderr.contains(&format!("set {id}")), "{}", taken.stderr);
+    home.run(&[
+        "set",
+        &id,
+        "--url",
+        &other,
+        "--secret-header",
+        "X-Device: dev-secret",
+        "--priority",
+        "high",
+    ])
+    .expect_code(0);
+    let shown = home.operation();
+    assert_eq!(shown["url"], nginx.url("/b.bin?sig=***"));
+    assert_eq!(
+        (&shown["status"], &shown["priority"]),
+        (&"PausedRecoverableWebErrorStatus".into(), &"high".into()),
+        "it waits for 'resume'"
+    );
+    home.run(&["resume", &id]).expect_code(0);
+    home.run(&["run", "--until-idle"]).expect_code(0);
+    assert_same(&home.download("a.bin"), &bytes);
+    let shown = home.operation();
+    assert_eq!(
+        (&shown["status"], &shown["restarts"]),
+        (&"Completed".into(), &0.into()),
+        "{shown}"
+    );
+    let last = nginx.served().pop().unwrap();
+    assert_eq!(last.device, "dev-secret");
+    for secret in ["old-secret", "new-secret", "dev-secret"] {
+        assert_not_stored(&home.state(), secret.as_bytes());
+    }
+    home.run(&["set", &id, "--priority", "low"]).expect_code(7);
+}
+
+#[test]
+fn a_web_page_in_place_of_the_expected_type_is_not_published() {
+    let nginx = Nginx::start();
+    nginx.put("a.html", b"<html>login</html>");
+    nginx.put("a.bin", b"hello");
+    let home = Home::new();
+    let page = nginx.url("/a.html");
+    let ended = get(
+        &home,
+        &page,
+        "downloads/a",
+        &["--type", "application/octet-stream", "--retries", "0"],
+    )
+    .expect_code(1);
+    assert!(ended.stderr.contains("UnexpectedContentType"), "{}", ended.stderr);
+    get(&home, &nginx.url("/a.bin"), "downloads/b", &["--type", "text/*"]).expect_code(1);
+    assert!(names_in(&home.downloads()).is_empty());
+    get(&home, &nginx.url("/a.bin"), "downloads/b", &["--type", "application/*"]).expect_code(0);
+    assert_same(&home.download("b"), b"hello");
+}
+
+#[test]
+fn what_is_wrong_with_a_change_is_said_with_its_field_and_changes_nothing() {
+    let home = Home::new();
+    let id = home.add("http://127.0.0.1:9/a", &home.download("a"), &["--hold"]);
+    let before = home.operation();
+    for (given, says) in [
+        (&[][..], &["--url", "--priority"][..]),
+        (&["--url", "nonsense"], &["url 'nonsense'"]),
+        (&["--url", "ftp://host/a"], &["url", "scheme 'ftp'"]),
+        (&["--header", "no colon"], &["header", ":"]),
+        (&["--secret-header", "X-Key hush"], &["secret-header"]),
+        (&["--header", "Range: bytes=0-"], &["header 'Range'"]),
+        (&["--priority", "urgent"], &["priority", "urgent"]),
+    ] {
+        let ended = home.run(&[&["set", &id], given].concat()).expect_code(2);
+        for word in says {
+            assert!(
+                ended.stderr.contains(word) && !ended.stderr.contains("hush"),
+                "{}",
+                ended.stderr
+            );
+        }
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    }
+    assert_eq!(home.operation(), before);
+    let unknown = "0123456789abcdef0123456789abcdef";
+    let ended = home.run(&["set", unknown, "--priority", "low"]).expect_code(3);
+    assert!(ended.stderr.contains(unknown), "{}", ended.stderr);
+}

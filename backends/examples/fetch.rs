@@ -47,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 held: None,
                 expected_bytes: None,
                 digest_expected: false,
+                expected_type: None,
                 limits: Limits::default(),
                 buffer_bytes: buffer_kib * 1024,
             };

@@ -45,6 +45,9 @@ pub struct Request {
     /// The caller checks a digest of the whole content before anybody sees it. Held bytes may then be continued without
     /// any other proof, and [`Head::on_trust`] says so.
     pub digest_expected: bool,
+    /// Media type that the resource must have where the server names one: `type/subtype` or `type/*`, in lower case and
+    /// without parameters.
+    pub expected_type: Option<String>,
     /// Time limits of this attempt.
     pub limits: Limits,
     /// Size of the read buffer, in bytes; 4 KiB to 1 MiB.
@@ -105,6 +108,8 @@ pub struct Held {
     pub tail: Vec<u8>,
     /// Validators of the response that the bytes came from.
     pub validators: Validators,
+    /// Media type of that response, as sent.
+    pub content_type: Option<String>,
 }
 
 /// Most bytes of [`Held::tail`].
@@ -224,6 +229,7 @@ impl std::fmt::Debug for Held {
             .field("end_bytes", &self.end_bytes)
             .field("tail_bytes", &self.tail.len())
             .field("validators", &self.validators)
+            .field("content_type", &self.content_type)
             .finish()
     }
 }

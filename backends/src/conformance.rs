@@ -31,6 +31,8 @@ pub fn run(rig: &mut dyn Rig) {
     a_resource_without_proof_starts_again(rig);
     a_server_that_cannot_continue_starts_again(rig);
     another_length_than_expected_is_refused(rig);
+    another_type_than_expected_is_refused(rig);
+    a_page_in_place_of_the_rest_gives_up_nothing(rig);
     a_missing_resource_fails_for_good(rig);
     an_interrupt_ends_a_silent_transfer(rig);
     a_refusal_of_the_sink_ends_the_attempt(rig);
@@ -83,6 +85,7 @@ fn request(url: &str, held: Option<Held>) -> Request {
         held,
         expected_bytes: None,
         digest_expected: false,
+        expected_type: None,
         limits: Limits::default(),
         buffer_bytes: BUFFER_BYTES,
     }
@@ -112,6 +115,7 @@ fn cut(rig: &dyn Rig, url: &str) -> (Kept, Held) {
         end_bytes: None,
         tail: kept.bytes.clone(),
         validators: kept.heads[0].validators.clone(),
+        content_type: kept.heads[0].content_type.clone(),
     };
     (kept, held)
 }
@@ -185,6 +189,51 @@ fn another_length_than_expected_is_refused(rig: &mut dyn Rig) {
         (FailureKind::Permanent, WebErrorStatus::LENGTH_MISMATCH)
     );
     assert!(kept.heads.is_empty(), "before the first byte");
+}
+
+fn page() -> Resource {
+    Resource {
+        content_type: Some("text/html; charset=utf-8".to_owned()),
+        ..Resource::new(*b"<html>login</html>", "page")
+    }
+}
+
+fn another_type_than_expected_is_refused(rig: &mut dyn Rig) {
+    let image = Resource {
+        content_type: Some("image/png".to_owned()),
+        ..Resource::new(content(), "v1")
+    };
+    for (resource, passes) in [(image, false), (page(), true)] {
+        let url = rig.serve(resource, Vec::new());
+        let expected = Request {
+            expected_type: Some("application/*".to_owned()),
+            ..request(&url, None)
+        };
+        let (result, kept) = attempt(rig, &expected);
+        let failure = result.expect_err("another type is refused");
+        assert_eq!(failure.status, WebErrorStatus::UNEXPECTED_CONTENT_TYPE);
+        assert_eq!(
+            matches!(failure.kind, FailureKind::Transient { .. }),
+            passes,
+            "{failure}"
+        );
+        assert!(kept.heads.is_empty(), "before the first byte");
+    }
+}
+
+fn a_page_in_place_of_the_rest_gives_up_nothing(rig: &mut dyn Rig) {
+    let url = rig.serve(
+        Resource::new(content(), "v1"),
+        vec![Act::CutAt(CUT), Act::Replace(page())],
+    );
+    let (_, held) = cut(rig, &url);
+    let (result, kept) = attempt(rig, &request(&url, Some(held)));
+    let failure = result.expect_err("a page is not the rest");
+    assert!(
+        matches!(failure.kind, FailureKind::Transient { .. }),
+        "it may go away: {failure}"
+    );
+    assert!(kept.heads.is_empty(), "nothing was begun, so what is held stays");
 }
 
 fn a_missing_resource_fails_for_good(rig: &mut dyn Rig) {

@@ -31,6 +31,9 @@ pub enum FailureKind {
     Unreachable,
     /// The certificate is not valid yet: the clock of this device may be wrong.
     ClockNotSet,
+    /// In the middle of a transfer, the place that a redirect led to refuses: the link may have run out. The next attempt
+    /// asks the original URL again, which may lead to a fresh one. Worth one more attempt, and no more.
+    StaleTarget,
     /// The same request will fail the same way.
     Permanent,
     /// [`crate::Interrupt::raise`] ended the attempt.

@@ -10,6 +10,7 @@ pub use http::fuzzing;
 #[cfg(feature = "http")]
 mod http;
 mod interrupt;
+mod media;
 #[cfg(feature = "memory")]
 mod memory;
 #[cfg(any(feature = "http", feature = "memory"))]
@@ -26,6 +27,7 @@ pub use failure::{Failure, FailureKind};
 #[cfg(feature = "http")]
 pub use http::{HttpBackend, HttpConfig, HttpConfigError};
 pub use interrupt::{Binding, Interrupt};
+pub use media::is_page;
 #[cfg(feature = "memory")]
 pub use memory::{Act, Attempted, MemoryBackend, Resource};
 pub use registry::Registry;

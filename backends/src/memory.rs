@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::media;
 use crate::proof::{self, Sameness};
 use crate::{
-    Backend, Capabilities, Failure, FailureKind, Head, Held, Interrupt, Request, Restart, Sink, Start, Validators,
-    WebErrorStatus,
+    Backend, Capabilities, Credential, Failure, FailureKind, Head, Header, Held, Interrupt, Request, Restart, Sink,
+    Start, Validators, WebErrorStatus,
 };
 
 /// What one URL serves.
@@ -66,6 +67,10 @@ pub struct Attempted {
     pub offset_bytes: u64,
     /// First byte after the gap, where only a gap was asked for.
     pub end_bytes: Option<u64>,
+    /// The request headers, in order.
+    pub headers: Vec<Header>,
+    /// User name and password.
+    pub credential: Option<Credential>,
 }
 
 /// A backend for tests. Each URL has a resource and a queue of [`Act`]s, of which every attempt takes one; an empty
@@ -122,6 +127,8 @@ impl MemoryBackend {
             url: request.url.clone(),
             offset_bytes,
             end_bytes: request.held.as_ref().and_then(|held| held.end_bytes),
+            headers: request.headers.clone(),
+            credential: request.credential.clone(),
         });
         let act = state
             .scripts
@@ -163,8 +170,11 @@ impl Backend for MemoryBackend {
                 ..missing
             });
         };
-        check_length(request, &resource)?;
         let (start, on_trust) = start(request, &resource);
+        if !matches!(start, Start::Continue { .. }) {
+            check_type(request, &resource)?;
+        }
+        check_length(request, &resource)?;
         let from = if let Start::Continue { offset_bytes } = start {
             offset_bytes
         } else {
@@ -190,14 +200,30 @@ impl Backend for MemoryBackend {
 }
 
 fn check_length(request: &Request, resource: &Resource) -> Result<(), Failure> {
+    let kind = if resource.content_type.as_deref().is_some_and(media::is_page) {
+        FailureKind::Transient { retry_after: None }
+    } else {
+        FailureKind::Permanent
+    };
     match (request.expected_bytes, resource.validators.total_bytes) {
-        (Some(expected), Some(total)) if expected != total => Err(failure(
-            FailureKind::Permanent,
-            WebErrorStatus::LENGTH_MISMATCH,
-            &request.url,
-        )),
+        (Some(expected), Some(total)) if expected != total => {
+            Err(failure(kind, WebErrorStatus::LENGTH_MISMATCH, &request.url))
+        }
         _ => Ok(()),
     }
+}
+
+fn check_type(request: &Request, resource: &Resource) -> Result<(), Failure> {
+    let (expected, actual) = (request.expected_type.as_deref(), resource.content_type.as_deref());
+    let Some(impostor) = media::impostor(expected, request.held.as_ref(), actual) else {
+        return Ok(());
+    };
+    let kind = if impostor.passes {
+        FailureKind::Transient { retry_after: None }
+    } else {
+        FailureKind::Permanent
+    };
+    Err(failure(kind, WebErrorStatus::UNEXPECTED_CONTENT_TYPE, &request.url))
 }
 
 fn start(request: &Request, resource: &Resource) -> (Start, bool) {

@@ -1,9 +1,12 @@
 //! Errors as the API names them.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// Why a transfer failed, as an open set of numbers: those of `Windows.Web.WebErrorStatus` keep their values, HTTP
 /// statuses stand for themselves, and 1000 and above are ours.
+///
+#[doc = include_str!("../ERRORS.md")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WebErrorStatus(pub i32);
 
@@ -70,6 +73,7 @@ const NAMES: &[(i32, &str)] = &[
     (504, "GatewayTimeout"),
     (505, "HttpVersionNotSupported"),
     (507, "InsufficientStorage"),
+    (511, "NetworkAuthenticationRequired"),
     (1000, "DiskFull"),
     (1001, "FileAccess"),
     (1002, "DestinationExists"),
@@ -78,6 +82,7 @@ const NAMES: &[(i32, &str)] = &[
     (1005, "LocalDataDamaged"),
     (1006, "UnsupportedScheme"),
     (1007, "CredentialUnavailable"),
+    (1008, "UnexpectedContentType"),
 ];
 
 impl WebErrorStatus {
@@ -203,6 +208,8 @@ impl WebErrorStatus {
     pub const HTTP_VERSION_NOT_SUPPORTED: Self = Self(505);
     /// HTTP status 507.
     pub const INSUFFICIENT_STORAGE: Self = Self(507);
+    /// HTTP status 511.
+    pub const NETWORK_AUTHENTICATION_REQUIRED: Self = Self(511);
     /// This device has no room.
     pub const DISK_FULL: Self = Self(1000);
     /// A file of this device could not be read or written.
@@ -219,6 +226,8 @@ impl WebErrorStatus {
     pub const UNSUPPORTED_SCHEME: Self = Self(1006);
     /// A sealed secret cannot be opened.
     pub const CREDENTIAL_UNAVAILABLE: Self = Self(1007);
+    /// The content is of another media type than the expected one.
+    pub const UNEXPECTED_CONTENT_TYPE: Self = Self(1008);
 
     /// The name, where the number has one.
     #[must_use]
@@ -227,15 +236,44 @@ impl WebErrorStatus {
         Some(NAMES[index].1)
     }
 
-    /// The status for an HTTP response that is not a success.
+    /// Whether an operation may be created so that this error stops it instead of ending it: whether its owner can mend
+    /// it with another URL, other headers or another credential. Errors of this device, a cancel, and content that was
+    /// fetched and is wrong are none of those.
+    #[must_use]
+    pub fn is_mendable(self) -> bool {
+        const NEVER: &[WebErrorStatus] = &[
+            WebErrorStatus::OPERATION_CANCELED,
+            WebErrorStatus::DISK_FULL,
+            WebErrorStatus::FILE_ACCESS,
+            WebErrorStatus::DESTINATION_EXISTS,
+            WebErrorStatus::DIGEST_MISMATCH,
+            WebErrorStatus::LENGTH_MISMATCH,
+            WebErrorStatus::LOCAL_DATA_DAMAGED,
+        ];
+        self.name().is_some() && !NEVER.contains(&self)
+    }
+
+    /// Whether a credential is what mends it; else another URL is.
+    #[must_use]
+    pub fn wants_credential(self) -> bool {
+        matches!(
+            self,
+            Self::UNAUTHORIZED | Self::PROXY_AUTHENTICATION_REQUIRED | Self::CREDENTIAL_UNAVAILABLE
+        )
+    }
+
+    /// The status for an HTTP response that is not a success. One that has no name here falls into its class; a number
+    /// outside of 100 to 599 is no HTTP status, and is named so.
+    ///
+    /// Source: RFC 9110, section 15.
     #[must_use]
     pub fn from_http(code: u16) -> Self {
         match (Self(i32::from(code)).name(), code) {
-            (Some(_), _) => Self(i32::from(code)),
+            (Some(_), 300..600) => Self(i32::from(code)),
             (None, 300..400) => Self::UNEXPECTED_REDIRECTION,
             (None, 400..500) => Self::UNEXPECTED_CLIENT_ERROR,
             (None, 500..600) => Self::UNEXPECTED_SERVER_ERROR,
-            (None, _) => Self::UNEXPECTED_STATUS_CODE,
+            _ => Self::UNEXPECTED_STATUS_CODE,
         }
     }
 }
@@ -249,9 +287,82 @@ impl fmt::Display for WebErrorStatus {
     }
 }
 
+/// A status by its number or its name, in any case; only those that have a name.
+impl FromStr for WebErrorStatus {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.parse().ok().map(Self).filter(|status| status.name().is_some());
+        let by_name = || NAMES.iter().find(|(_, name)| name.eq_ignore_ascii_case(text));
+        number
+            .or_else(|| by_name().map(|(number, _)| Self(*number)))
+            .ok_or_else(|| "is no error status; write its number or name, like 403 or Forbidden".into())
+    }
+}
+
+/// The table of errors, for the tests that hold the code against it.
+#[cfg(test)]
+pub(crate) mod table {
+    use super::WebErrorStatus;
+
+    /// One row of `ERRORS.md`.
+    #[derive(Debug)]
+    pub(crate) struct Row {
+        pub(crate) status: WebErrorStatus,
+        pub(crate) name: &'static str,
+        pub(crate) then: &'static str,
+        pub(crate) is_mendable: &'static str,
+    }
+
+    /// The rows in their order.
+    pub(crate) fn rows() -> Vec<Row> {
+        let lines = include_str!("../ERRORS.md").lines();
+        let cells = lines.map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
+        let rows = cells.filter_map(|cells| match cells[..] {
+            ["", number, name, _, then, is_mendable, ""] => Some(Row {
+                status: WebErrorStatus(number.parse().ok()?),
+                name: name.trim_matches('`'),
+                then,
+                is_mendable,
+            }),
+            _ => None,
+        });
+        rows.collect()
+    }
+
+    /// What the table says of a status.
+    pub(crate) fn then(status: WebErrorStatus) -> &'static str {
+        let row = rows().into_iter().find(|row| row.status == status);
+        row.unwrap_or_else(|| panic!("no row for {status}")).then
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_table_of_errors_has_every_status_under_its_number_and_name_and_says_whether_it_can_be_mended() {
+        let rows = table::rows();
+        let numbers: Vec<(i32, &str)> = rows.iter().map(|row| (row.status.0, row.name)).collect();
+        assert_eq!(numbers, NAMES);
+        for row in rows {
+            let is_mendable = if row.status.is_mendable() { "yes" } else { "no" };
+            assert_eq!(row.is_mendable, is_mendable, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_is_read_by_number_and_by_name_and_nothing_else_is_one() {
+        assert_eq!("403".parse(), Ok(WebErrorStatus::FORBIDDEN));
+        assert_eq!("notFound".parse(), Ok(WebErrorStatus::NOT_FOUND));
+        for (number, name) in NAMES {
+            assert_eq!(name.parse(), Ok(WebErrorStatus(*number)));
+        }
+        for wrong in ["", "418", "-1", "404.0", "Not Found", "99999999999"] {
+            assert!(wrong.parse::<WebErrorStatus>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn names_are_in_ascending_order_so_that_look_ups_find_them() {
@@ -264,5 +375,7 @@ mod tests {
         assert_eq!(WebErrorStatus::from_http(418), WebErrorStatus::UNEXPECTED_CLIENT_ERROR);
         assert_eq!(WebErrorStatus::from_http(599), WebErrorStatus::UNEXPECTED_SERVER_ERROR);
         assert_eq!(WebErrorStatus::from_http(100), WebErrorStatus::UNEXPECTED_STATUS_CODE);
+        // Numbers of ours, and of the transport, are no HTTP statuses.
+        assert_eq!(WebErrorStatus::from_http(999), WebErrorStatus::UNEXPECTED_STATUS_CODE);
     }
 }

@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit;
 use crate::address::parse_sha256;
-use crate::{Collision, Priority, TransferId};
+use crate::{Collision, Priority, TransferId, WebErrorStatus};
 
 /// Transfers files in the background, across crashes, power cuts, lost networks and changed files.
 #[derive(Debug, Parser)]
@@ -69,8 +69,16 @@ pub(super) enum Command {
     Start(Ids),
     /// Let operations stand still
     Pause(Ids),
-    /// Let paused operations go on; those that wait try at once
+    /// Let paused operations go on; those that wait, or stopped with an error that can be mended, try at once
     Resume(Ids),
+    /// Change the URL, headers or priority of an operation that does not run; its bytes stay. One that is paused, or
+    /// stopped with an error that can be mended, then needs 'resume'
+    Set {
+        /// Which one
+        id: TransferId,
+        #[command(flatten)]
+        changes: ChangeArgs,
+    },
     /// Cancel operations and remove their partial files
     Cancel(Ids),
     /// Remove the records of operations that have ended
@@ -153,6 +161,26 @@ pub(super) struct Ids {
 }
 
 #[derive(Debug, ClapArgs)]
+#[group(required = true, multiple = true)]
+pub(super) struct ChangeArgs {
+    /// The same resource from elsewhere. To another scheme, host or port neither password nor secret headers follow
+    #[arg(long, value_name = "URL")]
+    pub(super) url: Option<String>,
+    /// Request header; replaces those of the same name
+    #[arg(long, value_name = "NAME: VALUE")]
+    pub(super) header: Vec<String>,
+    /// Request header whose value is sealed and never shown; replaces those of the same name
+    #[arg(long, value_name = "NAME: VALUE")]
+    pub(super) secret_header: Vec<String>,
+    /// Drop all headers so far, secret ones included
+    #[arg(long)]
+    pub(super) clear_headers: bool,
+    /// Rank among those that wait
+    #[arg(long, value_enum)]
+    pub(super) priority: Option<PriorityArg>,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(super) struct Download {
     /// What to fetch; '-' reads the list from standard input
     #[arg(value_name = "URL")]
@@ -169,6 +197,14 @@ pub(super) struct Download {
     /// Length that the content must have
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub(super) size: Option<u64>,
+    /// Media type that the content must have where the server names one, like application/zip or image/*; a web page in
+    /// its place is taken for that of a network that wants a login, and tried again
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(super) media_type: Option<String>,
+    /// Errors that stop the transfer with all its bytes instead of ending it, until 'set' and 'resume': numbers or names,
+    /// like 401,Forbidden (default: none)
+    #[arg(long, value_name = "STATUS", value_delimiter = ',')]
+    pub(super) recoverable: Vec<WebErrorStatus>,
     /// Request header
     #[arg(long, value_name = "NAME: VALUE")]
     pub(super) header: Vec<String>,

@@ -29,6 +29,7 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Start(ids) => each(&context, &ids, Engine::start),
         Command::Pause(ids) => each(&context, &ids, Engine::pause),
         Command::Resume(ids) => each(&context, &ids, Engine::resume),
+        Command::Set { id, changes } => transfer::set(&context, id, changes),
         Command::Cancel(ids) => each(&context, &ids, Engine::cancel),
         Command::Remove(ids) => each(&context, &ids, Engine::remove),
         Command::Ack(ids) => each(&context, &ids, |engine, id| engine.acknowledge(&[id])),

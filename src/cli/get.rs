@@ -16,6 +16,8 @@ use crate::{CheckedDownload, Engine, Error, OperationView, TransferId, TransferS
 
 /// How often progress is looked at.
 const TICK: Duration = Duration::from_millis(200);
+/// Options that `set` changes.
+const CHANGEABLE: [&str; 3] = ["header", "secret-header", "priority"];
 /// Operations that an interrupted `get` names one by one.
 const KEPT_SHOWN_MAX: usize = 8;
 
@@ -161,8 +163,13 @@ fn adopt_or_create(
     let mut done = Vec::new();
     for (id, download) in adopted {
         for name in engine.differences(id, &download)? {
+            let way = if CHANGEABLE.contains(&name) {
+                format!("to change it: 'backhaul set {id}'")
+            } else {
+                "to change it, cancel that one first".into()
+            };
             output::note(&format!(
-                "--{name} differs from what operation {id} was created with, which counts; to change it, cancel that one first"
+                "--{name} differs from what operation {id} was created with, which counts; {way}"
             ));
         }
         let view = engine.view(id)?;

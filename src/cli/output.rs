@@ -166,6 +166,8 @@ struct Json<'a> {
     status_code: Option<u16>,
     content_type: Option<&'a str>,
     resumable: Option<bool>,
+    expected_type: Option<&'a str>,
+    recoverable: Vec<String>,
     unverified: bool,
 }
 
@@ -209,6 +211,8 @@ impl<'a> Json<'a> {
             status_code: view.status_code,
             content_type: view.content_type.as_deref(),
             resumable: view.resumable,
+            expected_type: view.expected_type.as_deref(),
+            recoverable: view.recoverable.iter().map(ToString::to_string).collect(),
             unverified: view.unverified,
         }
     }
@@ -303,6 +307,13 @@ pub(super) fn details(view: &OperationView) {
     row("bytes", amount(view));
     row("app", view.app.clone());
     row("priority", format!("{:?}", view.priority).to_lowercase());
+    if let Some(expected) = &view.expected_type {
+        row("type", expected.clone());
+    }
+    if !view.recoverable.is_empty() {
+        let names: Vec<String> = view.recoverable.iter().map(ToString::to_string).collect();
+        row("recoverable", names.join(", "));
+    }
     row("attempts", view.attempts.to_string());
     row(
         "restarts",
@@ -436,12 +447,21 @@ pub(super) fn end(view: &OperationView) {
 
 /// What is kept of a download that was interrupted, and how to go on.
 pub(super) fn kept(view: &OperationView, from_list: bool) {
-    let again = if from_list {
-        "the same command".into()
-    } else {
-        format!("backhaul get '{}' -o '{}'", view.url, shown(view))
+    let hint = match (view.status, &view.error) {
+        (TransferStatus::PausedRecoverableWebErrorStatus, Some(error)) => {
+            let id = view.id;
+            let problem = &error.message;
+            format!(
+                "{problem}; mend it with: backhaul set {id} --url URL (or --secret-header), then backhaul resume {id}"
+            )
+        }
+        _ if from_list => "go on with: the same command, or 'backhaul run'".into(),
+        _ => format!(
+            "go on with: backhaul get '{}' -o '{}', or 'backhaul run'",
+            view.url,
+            shown(view)
+        ),
     };
-    let hint = format!("go on with: {again}, or 'backhaul run'");
     say(&format!(
         "{} is kept with {} ({}); {hint}",
         view.id,

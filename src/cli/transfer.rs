@@ -8,12 +8,15 @@ use backhaul_backends::{Backend, Registry};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
-use super::args::{Download, Running};
+use super::args::{ChangeArgs, Download, Running};
 use super::context::{Context, backends};
 use super::exit::Exit;
 use super::input::{self, Line};
 use super::{Failure, output};
-use crate::{CheckedDownload, Config, Engine, Error, NewDownload, Until, check_downloads, check_free};
+use crate::{
+    Changes, CheckedDownload, Config, Engine, Error, NewDownload, TransferId, Until, check_changes, check_downloads,
+    check_free,
+};
 
 pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<Exit, Failure> {
     let lines = lines(download)?;
@@ -28,6 +31,24 @@ pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<
         .map_err(|(index, error)| at_line(&lines, index, error))?;
     // They are accepted; whatever the close says, their ids are told.
     output::ids(&ids);
+    engine.close()?;
+    Ok(Exit::Success)
+}
+
+/// Changes one operation. As with `add`, what is typed is checked before the lock is waited for.
+pub(super) fn set(context: &Context, id: TransferId, changes: ChangeArgs) -> Result<Exit, Failure> {
+    let config = context.config_for_one_command();
+    let backends = backends(&config)?;
+    let changes = Changes {
+        url: changes.url,
+        clear_headers: changes.clear_headers,
+        headers: changes.header,
+        secret_headers: changes.secret_header,
+        priority: changes.priority.map(Into::into),
+    };
+    check_changes(&changes, &Registry::new(backends.clone()).schemes())?;
+    let engine = context.open(&config, &backends)?;
+    engine.set(id, &changes)?;
     engine.close()?;
     Ok(Exit::Success)
 }
@@ -140,6 +161,8 @@ pub(super) fn new_downloads(
             expected_bytes: download.size,
             collision: download.collision.into(),
             priority: download.priority.into(),
+            expected_type: download.media_type.clone(),
+            recoverable: download.recoverable.clone(),
             app: context.app.clone(),
             hold,
         })

@@ -12,6 +12,7 @@ use super::create::CheckedDownload;
 use super::part::file_sha256;
 use crate::error::Error;
 use crate::operation::{Collision, Operation, Priority, TransferId};
+use crate::vault::SealedName;
 
 impl Engine {
     /// For each download the stored operation for the same URL and destination: a live one, or one that completed without
@@ -46,7 +47,8 @@ impl Engine {
     pub fn differences(&self, id: TransferId, checked: &CheckedDownload) -> Result<Vec<&'static str>, Error> {
         let operation = self.find(id)?;
         let (stored, asked) = (&operation.spec, &checked.spec);
-        let secrets_differ = || self.core.vault.open(id).ok().as_ref() != Some(&checked.secrets);
+        let secrets_differ =
+            || self.core.vault.open(SealedName::of(&operation)).ok().as_ref() != Some(&checked.secrets);
         let pairs = [
             ("sha256", asked.sha256.is_some() && stored.sha256 != asked.sha256),
             (
@@ -63,6 +65,14 @@ impl Engine {
             ),
             ("header", !asked.headers.is_empty() && stored.headers != asked.headers),
             ("secret-header", asked.has_secrets && secrets_differ()),
+            (
+                "type",
+                asked.expected_type.is_some() && stored.expected_type != asked.expected_type,
+            ),
+            (
+                "recoverable",
+                !asked.recoverable.is_empty() && stored.recoverable != asked.recoverable,
+            ),
         ];
         Ok(pairs
             .into_iter()
@@ -71,7 +81,7 @@ impl Engine {
             .collect())
     }
 
-    /// Refuses to go on with an operation that is not held to the digest or length that is asked for: its success would
+    /// Refuses to go on with an operation that is not held to the digest, length or type that is asked for: its success would
     /// be taken for a check that nobody made.
     ///
     /// # Errors
@@ -92,6 +102,13 @@ impl Engine {
                     .filter(|_| stored.expected_bytes != asked.expected_bytes)
                     .map(|size| size.to_string()),
             ),
+            (
+                "type",
+                asked
+                    .expected_type
+                    .clone()
+                    .filter(|_| stored.expected_type != asked.expected_type),
+            ),
         ];
         let status = operation.status();
         for (field, value) in differing {
@@ -111,19 +128,19 @@ impl Engine {
     fn is_same(&self, operation: &Operation, checked: &CheckedDownload) -> bool {
         operation.spec.app == checked.spec.app
             && operation.spec.url == checked.spec.url
-            && self.has_same_url(operation, checked)
+            && self.has_url(operation, checked.secrets.url.as_deref())
     }
 
-    /// Of two URLs that are shown alike, whether they are.
-    pub(super) fn has_same_url(&self, operation: &Operation, checked: &CheckedDownload) -> bool {
+    /// Of two URLs that are shown alike, whether they are. `secret_url` is the whole one, where that is not shown.
+    pub(super) fn has_url(&self, operation: &Operation, secret_url: Option<&str>) -> bool {
         if !operation.spec.has_secrets {
-            return checked.secrets.url.is_none();
+            return secret_url.is_none();
         }
         // Secrets that cannot be opened cannot be told apart either; the stored operation counts as the same.
         self.core
             .vault
-            .open(operation.id)
-            .map_or(true, |stored| stored.url == checked.secrets.url)
+            .open(SealedName::of(operation))
+            .map_or(true, |stored| stored.url.as_deref() == secret_url)
     }
 
     /// Nothing was asked for that the stored operation was not held to.

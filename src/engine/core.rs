@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::operation::{BatchId, Condition, Entry, Event, Fact, Now, Operation, Phase, TransferId, encode};
 use crate::scheduler::{self, Action, Slots};
 use crate::table::Table;
-use crate::vault::Vault;
+use crate::vault::{SealedName, Vault};
 
 /// Files of one batch of publications, at most.
 const BATCH_MAX: usize = 128;
@@ -270,7 +270,21 @@ impl Core {
 
     /// Records an event and waits until it is durable.
     pub(crate) fn record_durably(&self, id: TransferId, event: Event) -> Result<(), Error> {
-        let lsn = self.record(&mut self.state(), id, event)?;
+        self.record_durably_if(id, event, |_| Ok(()))
+    }
+
+    /// The same where `check` lets it, with nothing happening in between.
+    pub(crate) fn record_durably_if(
+        &self,
+        id: TransferId,
+        event: Event,
+        check: impl FnOnce(&Operation) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let lsn = {
+            let mut state = self.state();
+            state.table.find(id).map_or(Ok(()), check)?;
+            self.record(&mut state, id, event)?
+        };
         if steps::is_taken("sync of a wish or of a failure") {
             self.sync(lsn)
         } else {
@@ -498,10 +512,11 @@ impl Core {
         let mut state = self.state();
         let expired = state.table.expired(self.now().wall_ms, &self.config.retention);
         for id in expired {
-            let had_secrets = state.table.find(id).is_some_and(|operation| operation.spec.has_secrets);
+            let operation = state.table.find(id).filter(|operation| operation.spec.has_secrets);
+            let sealed = operation.map(SealedName::of);
             self.record(&mut state, id, Event::Forgotten)?;
-            if had_secrets {
-                self.vault.remove(id)?;
+            if let Some(sealed) = sealed {
+                self.vault.remove(sealed)?;
             }
         }
         Ok(())

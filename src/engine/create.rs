@@ -5,22 +5,26 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
+use backhaul_backends::WebErrorStatus;
 use backhaul_journal::{FileKind, Urgency, steps};
 
 use super::Engine;
-use crate::address::{Address, HEADERS_MAX, parse_destination, parse_header};
+use crate::address::{Address, HEADERS_MAX, parse_destination, parse_header, parse_media_type};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::operation::{
     BatchId, Collision, Event, Kind, Operation, Priority, RequestHeader, Shared, Spec, TransferId, directory_of,
 };
-use crate::vault::Secrets;
+use crate::vault::{SealedName, Secrets};
 
 /// What the record of a creation takes besides its texts, rounded up.
 const RECORD_BYTES: usize = 160;
 /// What the journal takes besides the records of a list: a segment made in advance, and its reserve.
 const JOURNAL_BYTES: u64 = 768 * 1024;
+
+/// Errors that one operation names as such that its owner can mend.
+const RECOVERABLE_MAX: usize = 64;
 
 /// A download to be created.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +42,14 @@ pub struct NewDownload {
     pub sha256: Option<[u8; 32]>,
     /// The length that the content must have, in bytes.
     pub expected_bytes: Option<u64>,
+    /// The media type that the content must have where the server names one: `type/subtype` or `type/*`, without
+    /// parameters (RFC 9110, section 8.3.1). A web page in its place counts as that of a network that wants a login, and
+    /// is tried again; another type ends the operation.
+    pub expected_type: Option<String>,
+    /// Errors that the owner can mend: one of them stops the operation, with all its bytes, where it would end it
+    /// otherwise, until [`Engine::set`] and [`Engine::resume`]. At most 64, each one with [`WebErrorStatus::is_mendable`].
+    /// None by default, as with `RecoverableWebErrorStatuses`.
+    pub recoverable: Vec<WebErrorStatus>,
     /// What happens where the destination exists.
     pub collision: Collision,
     /// Its rank among those that wait.
@@ -118,7 +130,7 @@ impl Engine {
         if let Err(refused) = recorded {
             for one in checked.iter().filter(|one| one.spec.has_secrets) {
                 // What stays is swept at the next start.
-                let _ = self.core.vault.remove(one.id);
+                let _ = self.core.vault.remove(SealedName::first(one.id));
             }
             return Err(refused);
         }
@@ -133,7 +145,7 @@ impl Engine {
     fn seal(&self, checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
         let secret = checked.iter().enumerate().filter(|(_, one)| one.spec.has_secrets);
         for (index, one) in secret {
-            let sealed = self.core.vault.seal(one.id, &one.secrets);
+            let sealed = self.core.vault.seal(SealedName::first(one.id), &one.secrets);
             sealed.map_err(|error| (index, error))?;
         }
         Ok(())
@@ -142,27 +154,22 @@ impl Engine {
     /// One live operation has a destination, and one of each app a URL. URLs whose hidden values differ are different.
     fn check_exclusive(&self, checked: &CheckedDownload) -> Result<(), Error> {
         let spec = &checked.spec;
-        let (for_destination, for_url) = {
-            let state = self.core.state();
-            let for_url: Vec<Operation> = state.table.live_for_url(&spec.app, &spec.url).cloned().collect();
-            (state.table.live_for_destination(&spec.destination).cloned(), for_url)
-        };
-        let conflict = |field, value, operation: &Operation| {
-            let (id, status) = (operation.id, operation.status());
-            Err(Error::Conflict {
-                field,
-                value,
-                id,
-                status,
-            })
-        };
+        let for_destination = self.core.state().table.live_for_destination(&spec.destination).cloned();
         if let Some(other) = for_destination {
-            return conflict("destination", spec.destination.display().to_string(), &other);
+            let shown = spec.destination.display().to_string();
+            return Err(conflict("destination", shown, &other));
         }
-        match for_url.iter().find(|other| self.has_same_url(other, checked)) {
-            Some(other) => conflict("url", spec.url.clone(), other),
-            None => Ok(()),
-        }
+        self.check_url_free(checked.id, spec, &checked.secrets)
+    }
+
+    /// No other live operation of the same app has the URL.
+    pub(super) fn check_url_free(&self, id: TransferId, spec: &Spec, secrets: &Secrets) -> Result<(), Error> {
+        let state = self.core.state();
+        let others = state.table.live_for_url(&spec.app, &spec.url);
+        let others: Vec<Operation> = others.filter(|other| other.id != id).cloned().collect();
+        drop(state);
+        let same = others.iter().find(|other| self.has_url(other, secrets.url.as_deref()));
+        same.map_or(Ok(()), |other| Err(conflict("url", spec.url.clone(), other)))
     }
 
     fn check_limit(&self, more: usize) -> Result<(), Error> {
@@ -245,7 +252,8 @@ impl Checker<'_> {
         let address = Address::parse(&download.url, self.schemes)?;
         let destination = self.destination(&download.destination, &address)?;
         check_kind(self.environment, &destination)?;
-        let (headers, secret_headers) = check_headers(download)?;
+        let (headers, secret_headers) = check_headers(&download.headers, &download.secret_headers)?;
+        let expected_type = download.expected_type.as_deref().map(parse_media_type).transpose()?;
         let secrets = Secrets::new(address.secret_url, address.credential, secret_headers);
         let spec = Spec {
             kind: Kind::Download,
@@ -260,6 +268,8 @@ impl Checker<'_> {
             expected_bytes: download.expected_bytes,
             collision: download.collision,
             priority: download.priority,
+            expected_type,
+            recoverable: check_recoverable(&download.recoverable)?,
         };
         let mut id = [0; 16];
         self.environment.random.fill(&mut id);
@@ -313,6 +323,15 @@ impl Checker<'_> {
     }
 }
 
+fn conflict(field: &'static str, value: String, operation: &Operation) -> Error {
+    Error::Conflict {
+        field,
+        value,
+        id: operation.id,
+        status: operation.status(),
+    }
+}
+
 fn refused(path: &Path, problem: impl Into<String>) -> Error {
     Error::invalid("destination", path.display().to_string(), problem)
 }
@@ -363,16 +382,47 @@ fn check_distinct(checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
     Ok(())
 }
 
-/// Plain headers and secret ones.
-fn check_headers(download: &NewDownload) -> Result<(Vec<RequestHeader>, Vec<RequestHeader>), Error> {
-    if download.headers.len() + download.secret_headers.len() > HEADERS_MAX {
+/// Refuses more headers than an operation may have.
+pub(super) fn check_header_count(count: usize) -> Result<(), Error> {
+    if count > HEADERS_MAX {
         return Err(Error::LimitReached {
             limit: "headers of one operation",
             max: HEADERS_MAX as u64,
         });
     }
+    Ok(())
+}
+
+/// Errors that the owner of an operation can mend, each one once.
+fn check_recoverable(asked: &[WebErrorStatus]) -> Result<Vec<i32>, Error> {
+    if asked.len() > RECOVERABLE_MAX {
+        return Err(Error::LimitReached {
+            limit: "recoverable errors of one operation",
+            max: RECOVERABLE_MAX as u64,
+        });
+    }
+    if let Some(status) = asked.iter().find(|status| !status.is_mendable()) {
+        let problem = if status.name().is_some() {
+            "cannot be mended with another URL, header or credential"
+        } else {
+            "is no error status that has a name"
+        };
+        return Err(Error::invalid("recoverable", status.to_string(), problem));
+    }
+    let mut numbers: Vec<i32> = asked.iter().map(|status| status.0).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    Ok(numbers)
+}
+
+/// Plain headers and secret ones.
+pub(super) fn check_headers(
+    plain_texts: &[String],
+    secret_texts: &[String],
+) -> Result<(Vec<RequestHeader>, Vec<RequestHeader>), Error> {
+    check_header_count(plain_texts.len() + secret_texts.len())?;
     let (mut plain, mut secret) = (Vec::new(), Vec::new());
-    for text in &download.headers {
+    for text in plain_texts {
         let (header, is_secret) = parse_header("header", text)?;
         if is_secret {
             secret.push(header);
@@ -380,7 +430,7 @@ fn check_headers(download: &NewDownload) -> Result<(Vec<RequestHeader>, Vec<Requ
             plain.push(header);
         }
     }
-    for text in &download.secret_headers {
+    for text in secret_texts {
         secret.push(parse_header("secret-header", text)?.0);
     }
     Ok((plain, secret))

@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use backhaul_backends::{
-    Backend, Failure, FailureKind, Head, Held, Interrupt, Refused, Request, Restart, Sink, Start, Validators,
-    WebErrorStatus,
+    Backend, Failure, FailureKind, Head, Held, Interrupt, Refused, Request, Restart, Sink, Start, WebErrorStatus,
 };
 
 use super::WORKER_STACK_BYTES;
@@ -27,7 +26,8 @@ pub(super) struct Crew {
     pub(super) backend: Arc<dyn Backend>,
     /// What is asked for, without what is held.
     pub(super) request: Request,
-    pub(super) validators: Validators,
+    /// What is said of all that is held.
+    pub(super) response: Held,
     pub(super) total_bytes: u64,
     pub(super) bytes_min: u64,
     pub(super) part: Part,
@@ -46,7 +46,7 @@ impl Crew {
     pub(super) fn new(
         backend: Arc<dyn Backend>,
         request: Request,
-        (validators, total_bytes, bytes_min): (Validators, u64, u64),
+        (response, total_bytes, bytes_min): (Held, u64, u64),
         part: Part,
         ledger: Arc<Ledger>,
         (attempt, interrupt): (Arc<Attempt>, Interrupt),
@@ -54,7 +54,7 @@ impl Crew {
         Arc::new(Self {
             backend,
             request,
-            validators,
+            response,
             total_bytes,
             bytes_min,
             part,
@@ -128,7 +128,7 @@ impl Crew {
             offset_bytes: piece.next,
             end_bytes: Some(piece.end),
             tail,
-            validators: self.validators.clone(),
+            ..self.response.clone()
         };
         let request = Request {
             held: Some(held),

@@ -60,3 +60,43 @@ impl From<Error> for Fault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the table of errors says of a status.
+    fn then(status: WebErrorStatus) -> &'static str {
+        let lines = include_str!("../../backends/ERRORS.md").lines();
+        let mut rows = lines.map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
+        let number = status.0.to_string();
+        let row = rows.find(|cells| cells.get(1) == Some(&number.as_str()));
+        row.map_or_else(|| panic!("no row for {status}"), |cells| cells[4])
+    }
+
+    #[test]
+    fn what_the_operating_system_answers_is_treated_as_the_table_of_errors_says() {
+        use io::ErrorKind as E;
+        let rows = [
+            (E::StorageFull, WebErrorStatus::DISK_FULL),
+            (E::QuotaExceeded, WebErrorStatus::DISK_FULL),
+            (E::ReadOnlyFilesystem, WebErrorStatus::FILE_ACCESS),
+            (E::PermissionDenied, WebErrorStatus::FILE_ACCESS),
+            (E::FileTooLarge, WebErrorStatus::FILE_ACCESS),
+            (E::NotFound, WebErrorStatus::FILE_ACCESS),
+            (E::Other, WebErrorStatus::FILE_ACCESS),
+        ];
+        for (kind, status) in rows {
+            let word = match Fault::io("write", Path::new("/a"), &kind.into()) {
+                Fault::DiskFull(_) => "waits",
+                Fault::Local(_) => "retried",
+                Fault::Unacceptable(error) => {
+                    assert_eq!(error.status, status.0, "{kind}");
+                    "fails"
+                }
+                fault => panic!("{kind}: {fault:?}"),
+            };
+            assert!(then(status).split(" or ").any(|one| one == word), "{kind}: {word}");
+        }
+    }
+}

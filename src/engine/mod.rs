@@ -1,6 +1,7 @@
 //! The engine: joins journal, table, scheduler, workers and files. The only place where they meet.
 
 mod adopt;
+mod amend;
 mod backends;
 mod core;
 mod create;
@@ -33,8 +34,9 @@ use crate::environment::Environment;
 use crate::error::Error;
 use crate::operation::{Entry, Event, Operation, Outcome, TransferId, decode};
 use crate::table::Table;
-use crate::vault::{Vault, make_directory};
+use crate::vault::{SealedName, Vault, make_directory};
 
+pub use self::amend::{Changes, check_changes};
 pub use self::backends::backends;
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};
 pub(crate) use self::salvage::journal_directory;
@@ -117,7 +119,7 @@ impl Engine {
         let vault = Vault::new(layout.vault(), environment.clone());
         // After a salvage, the secrets of operations whose creation was lost belong to what may be found again by hand.
         if !table.is_salvaged() && steps::is_taken("removal of secrets that nobody needs") {
-            vault.sweep(|id| table.find(id).is_some())?;
+            vault.sweep(|sealed| table.find(sealed.id).is_some_and(|one| SealedName::of(one) == sealed))?;
         }
         let backends = throttled(backends, config.rate_max);
         let stored = Stored {
@@ -150,7 +152,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets a paused operation go on; one that waits tries at once.
+    /// Lets a paused operation go on; one that waits, or stopped with an error that its owner can mend, tries at once.
     ///
     /// # Errors
     /// [`Error::UnknownId`]; [`Error::NotNow`] where it has ended or was never started.
@@ -173,10 +175,10 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownId`]; [`Error::NotNow`] where it has not ended.
     pub fn remove(&self, id: TransferId) -> Result<(), Error> {
-        let has_secrets = self.find(id)?.spec.has_secrets;
+        let operation = self.find(id)?;
         self.command(id, Event::Removed)?;
-        if has_secrets {
-            self.core.vault.remove(id)
+        if operation.spec.has_secrets {
+            self.core.vault.remove(SealedName::of(&operation))
         } else {
             Ok(())
         }

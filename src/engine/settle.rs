@@ -13,7 +13,7 @@ use super::fault::Fault;
 use super::part::part_path;
 use crate::error::Error;
 use crate::operation::{
-    Condition, Deadline, Event, Operation, OperationError, Outcome, Phase, Shared, TransferId, WaitReason,
+    Amendment, Condition, Deadline, Event, Operation, OperationError, Outcome, Phase, Shared, TransferId, WaitReason,
     directory_of, millis,
 };
 use crate::retry::{Decision, decide};
@@ -77,15 +77,15 @@ pub(crate) fn fault(core: &Arc<Core>, id: TransferId, fault: Fault) -> Result<()
 }
 
 fn failed(core: &Arc<Core>, id: TransferId, failure: Failure) -> Result<(), Error> {
-    let failures_in_row = core
-        .state()
-        .table
-        .find(id)
-        .map_or(0, |operation| operation.failures_in_row)
-        + 1;
+    let (failures_in_row, is_repeated) = core.state().table.find(id).map_or((1, false), |operation| {
+        let last = operation.error.as_ref().filter(|_| operation.failures_in_row > 0);
+        let is_repeated = last.is_some_and(|last| last.status == failure.status.0);
+        (operation.failures_in_row + 1, is_repeated)
+    });
     let jitter = core.environment.random.fraction();
     let online = failure.kind != FailureKind::Unreachable || core.environment.network.is_online();
-    let decision = decide(&failure, failures_in_row, online, jitter, &core.config.retry);
+    let retry = &core.config.retry;
+    let decision = decide(&failure, failures_in_row, is_repeated, online, jitter, retry);
     let error = OperationError {
         status: failure.status.0,
         code: failure.code,
@@ -178,9 +178,20 @@ fn record_if_held(core: &Arc<Core>, id: TransferId, event: Event) -> Result<(), 
     }
 }
 
-/// Begins the end of an operation; the scheduler sees to the rest.
+/// Begins the end of an operation; the scheduler sees to the rest. Where its owner can mend the error, it stops instead,
+/// with all its bytes.
 fn end_failed(core: &Arc<Core>, id: TransferId, error: OperationError) -> Result<(), Error> {
-    record_if_held(core, id, Event::Ending(Outcome::Failed(error)))
+    let is_recoverable = {
+        let state = core.state();
+        let operation = state.table.find(id);
+        operation.is_some_and(|operation| operation.spec.recoverable.contains(&error.status))
+    };
+    let event = if is_recoverable {
+        Event::Amended(Amendment::Needed(Shared::new(error)))
+    } else {
+        Event::Ending(Outcome::Failed(error))
+    };
+    record_if_held(core, id, event)
 }
 
 /// Removes the part file of a generation that was given up, durably: else, after two power cuts, more of them could be

@@ -67,6 +67,10 @@ pub struct OperationView {
     pub content_type: Option<String>,
     /// The server can continue from an offset, as far as known.
     pub resumable: Option<bool>,
+    /// The media type that the content must have.
+    pub expected_type: Option<String>,
+    /// Errors that its owner can mend.
+    pub recoverable: Vec<WebErrorStatus>,
     /// After a salvage of the journal: what the disk holds of it is checked again before it is trusted.
     pub unverified: bool,
 }
@@ -147,6 +151,8 @@ impl OperationView {
             status_code: response.map(|response| response.status_code),
             content_type: response.and_then(|response| response.content_type.clone()),
             resumable: response.map(|response| response.resumable),
+            expected_type: spec.expected_type.clone(),
+            recoverable: spec.recoverable.iter().copied().map(WebErrorStatus).collect(),
             unverified: operation.doubt.is_some(),
         }
     }

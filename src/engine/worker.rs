@@ -25,7 +25,7 @@ use super::settle::{self, End};
 use crate::error::Error;
 use crate::operation::{Doubt, Event, Operation, Response, Shared, StoredValidators, Stretch, millis};
 use crate::pieces::Pieces;
-use crate::vault::Secrets;
+use crate::vault::{SealedName, Secrets};
 
 /// Stack of a thread that claims; it calls little but the journal.
 const CLAIMER_STACK_BYTES: usize = 128 * 1024;
@@ -205,6 +205,11 @@ impl<'a> Transfer<'a> {
             end_bytes: self.beyond.first().map(|stretch| stretch.first),
             tail,
             validators: unstored(&claim.validators),
+            content_type: self
+                .operation
+                .response
+                .as_ref()
+                .and_then(|response| response.content_type.clone()),
         }))
     }
 
@@ -229,13 +234,15 @@ impl<'a> Transfer<'a> {
             held,
             expected_bytes: spec.expected_bytes,
             digest_expected: spec.sha256.is_some(),
+            expected_type: spec.expected_type.clone(),
             limits: self.core.config.limits,
             buffer_bytes: self.core.config.buffer_bytes,
         })
     }
 
     fn open_secrets(&self) -> Result<Secrets, Fault> {
-        self.core.vault.open(self.operation.id).map_err(|error| match error {
+        let opened = self.core.vault.open(SealedName::of(self.operation));
+        opened.map_err(|error| match error {
             // What the disk refuses now it may give later; what is not there, or was damaged, stays so.
             Error::Io(tried, path, cause) if cause.kind() != io::ErrorKind::NotFound => Fault::io(tried, &path, &cause),
             error => Fault::unacceptable(WebErrorStatus::CREDENTIAL_UNAVAILABLE, error.to_string()),
@@ -483,7 +490,7 @@ impl<'a> Transfer<'a> {
             .response
             .as_ref()
             .and_then(|response| response.content_type.as_deref());
-        let is_page = content_type.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"));
+        let is_page = content_type.is_some_and(backhaul_backends::is_page);
         let (cause, why) = if is_page {
             let why = "a web page came, as from a network that wants a login";
             ("a web page came in place of the content", why)

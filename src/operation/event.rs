@@ -102,6 +102,25 @@ pub(crate) enum Event {
         #[n(0)]
         unplaced: bool,
     },
+    /// What its owner has to amend, or has amended.
+    #[n(18)]
+    Amended(#[n(0)] Amendment),
+}
+
+/// A change of what was asked for, or the need of one.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Amendment {
+    /// An attempt failed for good with an error that the owner can mend; all bytes stay.
+    #[n(0)]
+    Needed(#[n(0)] Shared<OperationError>),
+    /// From now on this is asked for; its secrets are sealed under this revision.
+    #[n(1)]
+    Made {
+        #[n(0)]
+        spec: Shared<Spec>,
+        #[n(1)]
+        sealed_revision: u32,
+    },
 }
 
 /// How an operation ends.

@@ -2,7 +2,7 @@
 //!
 //! Only for operations in doubt, and only in a replay: what is recorded anew keeps to [`Operation::apply`].
 
-use super::event::{Event, OperationError, Outcome};
+use super::event::{Amendment, Event, OperationError, Outcome};
 use super::state::{Operation, Phase, Wish};
 
 /// Number of the status for local data that was damaged.
@@ -33,6 +33,13 @@ impl Operation {
                 phase: Phase::Ending(outcome),
                 ..self
             }),
+            // Only what nobody works on is changed.
+            Event::Amended(Amendment::Made { .. }) => Self {
+                phase: Phase::Ready,
+                ..self
+            }
+            .apply(event, at_ms)
+            .ok(),
             event => self.caught_up(&event)?.apply(event, at_ms).ok(),
         }
     }
@@ -47,7 +54,8 @@ impl Operation {
             | Event::Responded(_)
             | Event::Released
             | Event::Waited { .. }
-            | Event::Blocked { .. } => self.generation,
+            | Event::Blocked { .. }
+            | Event::Amended(Amendment::Needed(_)) => self.generation,
             _ => return None,
         };
         if generation < self.generation {
@@ -103,7 +111,7 @@ impl Operation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operation::state::tests::{CLAIMED, after, claim, intent, restarted, waited};
+    use crate::operation::state::tests::{CLAIMED, after, claim, intent, made, needed, restarted, waited};
     use crate::operation::{Claim, Doubt, Shared};
 
     fn doubtful(events: &[Event]) -> Operation {
@@ -179,6 +187,15 @@ mod tests {
         for event in [CLAIMED, claim(1), Event::Started, Event::Released] {
             assert_eq!(ended.clone().mended(event, 0), None);
         }
+    }
+
+    #[test]
+    fn a_change_proves_that_nobody_worked_on_it_and_a_need_of_one_that_somebody_did() {
+        let changed = mended(doubtful(&[Event::Started, CLAIMED, claim(5), intent()]), made());
+        assert_eq!((&changed.phase, changed.sealed_revision), (&Phase::Ready, 1));
+        assert_eq!(changed.durable_bytes(), 5, "it costs no bytes");
+        let stopped = mended(doubtful(&[Event::Started]), needed());
+        assert_eq!((stopped.phase, stopped.wish), (Phase::Recoverable, Wish::Run));
     }
 
     #[test]

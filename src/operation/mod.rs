@@ -12,7 +12,8 @@ mod status;
 pub(crate) use codec::{Entry, Fact, decode, encode};
 pub(crate) use deadline::{Deadline, Now, millis};
 pub(crate) use event::{
-    BatchId, Claim, Condition, Event, Intent, OperationError, Outcome, Response, StoredValidators, Stretch, WaitReason,
+    Amendment, BatchId, Claim, Condition, Event, Intent, OperationError, Outcome, Response, StoredValidators, Stretch,
+    WaitReason,
 };
 pub(crate) use shared::Shared;
 pub use spec::{Collision, Kind, Priority, TransferId};

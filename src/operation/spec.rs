@@ -117,6 +117,13 @@ pub(crate) struct Spec {
     pub(crate) collision: Collision,
     #[n(11)]
     pub(crate) priority: Priority,
+    /// Media type that the content must have where the server names one; see `backhaul_backends::Request`.
+    #[n(13)]
+    pub(crate) expected_type: Option<String>,
+    /// Numbers of the `WebErrorStatus`es that its owner can mend.
+    #[n(14)]
+    #[cbor(default)]
+    pub(crate) recoverable: Vec<i32>,
 }
 
 impl Spec {

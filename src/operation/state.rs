@@ -8,7 +8,9 @@ use std::fmt;
 use minicbor::{Decode, Encode};
 
 use super::deadline::{Deadline, Now};
-use super::event::{BatchId, Claim, Condition, Event, Intent, OperationError, Outcome, Response, WaitReason};
+use super::event::{
+    Amendment, BatchId, Claim, Condition, Event, Intent, OperationError, Outcome, Response, WaitReason,
+};
 use super::shared::Shared;
 use super::spec::{Spec, TransferId};
 
@@ -70,6 +72,10 @@ pub(crate) struct Operation {
     /// Records that spoke of it may have been lost with a part of the journal.
     #[n(20)]
     pub(crate) doubt: Option<Doubt>,
+    /// Which of the sealed files of this operation counts; every change of its secrets takes a new one.
+    #[n(21)]
+    #[cbor(default)]
+    pub(crate) sealed_revision: u32,
 }
 
 /// What is not known of an operation after a salvage of the journal.
@@ -137,6 +143,9 @@ pub(crate) enum Phase {
     /// It has ended so.
     #[n(6)]
     Ended(#[n(0)] Outcome),
+    /// It failed with an error that its owner can mend, and waits for that; all bytes stay.
+    #[n(7)]
+    Recoverable,
 }
 
 /// An event that does not fit the state. Nothing has changed.
@@ -179,6 +188,7 @@ impl Operation {
             best_bytes: 0,
             batch: None,
             doubt: None,
+            sealed_revision: 0,
         }
     }
 
@@ -227,6 +237,7 @@ impl Operation {
                 ..self
             }),
             Event::Examined { .. } => Err(self.rejects("examined")),
+            Event::Amended(amendment) => self.amended(amendment),
         }
     }
 
@@ -252,6 +263,11 @@ impl Operation {
     /// It has neither ended nor begun to end.
     pub(crate) fn is_live(&self) -> bool {
         !matches!(self.phase, Phase::Ended(_) | Phase::Ending(_))
+    }
+
+    /// It is live, and nobody works on it: what is asked for may be changed.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.is_live() && !matches!(self.phase, Phase::Running | Phase::Publishing(_))
     }
 
     fn is_running(&self) -> bool {
@@ -314,6 +330,8 @@ impl Operation {
                 let ends_wait = matches!(event, Event::Resumed) && self.wish == Wish::Run;
                 let phase = match self.phase {
                     Phase::Waiting { .. } | Phase::Blocked { .. } if ends_wait => Phase::Ready,
+                    // Whoever lets it go on has mended it, or wants to see, whether he had paused it besides or not.
+                    Phase::Recoverable if matches!(event, Event::Resumed) => Phase::Ready,
                     phase => phase,
                 };
                 Ok(Self { wish, phase, ..self })
@@ -411,6 +429,43 @@ impl Operation {
         })
     }
 
+    fn amended(self, amendment: Amendment) -> Result<Self, Rejected> {
+        match amendment {
+            Amendment::Needed(error) if self.is_running() => Ok(Self {
+                phase: Phase::Recoverable,
+                // What comes after it is a new beginning, with all its attempts.
+                failures_in_row: 0,
+                error: Some(error),
+                ..self
+            }),
+            Amendment::Needed(_) => Err(self.rejects("let go")),
+            Amendment::Made { spec, sealed_revision } => self.changed(spec, sealed_revision),
+        }
+    }
+
+    fn changed(self, spec: Shared<Spec>, sealed_revision: u32) -> Result<Self, Rejected> {
+        // Where the file goes and whose it is stays: others may have taken another place meanwhile.
+        let stays = (&spec.destination, &spec.app) == (&self.spec.destination, &self.spec.app);
+        if !stays || !self.is_live() || matches!(self.phase, Phase::Publishing(_)) {
+            return Err(self.rejects("changed"));
+        }
+        let phase = match self.phase {
+            // A crash took its worker, and no record tells of that but this one: only what is at rest is changed.
+            Phase::Running => Phase::Ready,
+            phase => phase,
+        };
+        // What failed under another URL or with other headers says nothing of the next attempt.
+        let before = (&self.spec.url, &self.spec.headers, self.sealed_revision);
+        let is_other_request = before != (&spec.url, &spec.headers, sealed_revision);
+        Ok(Self {
+            phase,
+            failures_in_row: if is_other_request { 0 } else { self.failures_in_row },
+            spec,
+            sealed_revision,
+            ..self
+        })
+    }
+
     fn publishing(self, intent: Intent) -> Result<Self, Rejected> {
         if !matches!(self.phase, Phase::Running | Phase::Publishing(_)) || intent.generation != self.generation {
             return Err(self.rejects("published"));
@@ -459,6 +514,7 @@ impl Operation {
             (Phase::Ended(_) | Phase::Ending(_), _) => "has failed",
             (Phase::Publishing(_), _) => "is being published",
             (Phase::Running, _) => "is running",
+            (Phase::Recoverable, _) => "waits for its owner to mend it",
             (_, Wish::Hold) => "is not started",
             (_, Wish::Pause) => "is paused",
             (Phase::Ready, Wish::Run) => "is queued",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::operation::{Collision, Kind, Priority, StoredValidators};
+use crate::operation::{Collision, Kind, Priority, Reason, StoredValidators, TransferStatus};
 
 pub(crate) const NOW: Now = Now {
     boot_ms: 1_000,
@@ -25,6 +25,8 @@ pub(crate) fn spec() -> Spec {
         expected_bytes: None,
         collision: Collision::Fail,
         priority: Priority::Default,
+        expected_type: None,
+        recoverable: Vec::new(),
     }
 }
 
@@ -100,6 +102,22 @@ pub(crate) fn restarted() -> Event {
     }
 }
 
+pub(crate) fn needed() -> Event {
+    Event::Amended(Amendment::Needed(error()))
+}
+
+pub(crate) fn made() -> Event {
+    Event::Amended(Amendment::Made {
+        spec: Shared::new(Spec {
+            url: "http://other/file".into(),
+            expected_type: Some("image/*".into()),
+            recoverable: vec![401, 403],
+            ..spec()
+        }),
+        sealed_revision: 1,
+    })
+}
+
 pub(crate) const CLAIMED: Event = Event::Claimed { attempts: 1 };
 
 /// Every state worth telling apart, with the events that lead to it.
@@ -112,6 +130,11 @@ fn states() -> Vec<(&'static str, Operation)> {
         ("running paused", after(&[Event::Started, CLAIMED, Event::Paused])),
         ("waiting", after(&[Event::Started, CLAIMED, waited()])),
         ("blocked", after(&[Event::Started, CLAIMED, blocked()])),
+        ("recoverable", after(&[Event::Started, CLAIMED, needed()])),
+        (
+            "recoverable paused",
+            after(&[Event::Started, CLAIMED, needed(), Event::Paused]),
+        ),
         ("paused", after(&[Event::Started, Event::Paused])),
         ("publishing", after(&[Event::Started, CLAIMED, intent()])),
         ("ending", after(&[Event::Started, Event::Ending(failed.clone())])),
@@ -139,6 +162,8 @@ fn every_event_is_taken_in_the_listed_states_and_refused_in_all_others() {
         "running paused",
         "waiting",
         "blocked",
+        "recoverable",
+        "recoverable paused",
         "paused",
         "publishing",
     ];
@@ -156,7 +181,7 @@ fn every_event_is_taken_in_the_listed_states_and_refused_in_all_others() {
         (Event::Started, vec!["idle"]),
         (
             Event::Paused,
-            vec!["queued", "running", "waiting", "blocked", "publishing"],
+            vec!["queued", "running", "waiting", "blocked", "recoverable", "publishing"],
         ),
         (
             Event::Resumed,
@@ -190,6 +215,22 @@ fn every_event_is_taken_in_the_listed_states_and_refused_in_all_others() {
         (Event::Removed, ended.to_vec()),
         (Event::Forgotten, ended.to_vec()),
         (Event::Examined { unplaced: false }, vec![]),
+        (needed(), running.to_vec()),
+        (
+            made(),
+            vec![
+                "idle",
+                "queued",
+                // Only where a crash took the worker.
+                "running",
+                "running paused",
+                "waiting",
+                "blocked",
+                "recoverable",
+                "recoverable paused",
+                "paused",
+            ],
+        ),
     ];
     for (event, allowed) in table {
         for (name, state) in states() {
@@ -266,6 +307,83 @@ fn a_pause_keeps_what_the_engine_has_got_to() {
         .apply(Event::Resumed, 0)
         .unwrap_or_else(|rejected| panic!("{rejected}"));
     assert_eq!(pushed.phase, Phase::Ready, "a resume of one that waits tries at once");
+}
+
+#[test]
+fn an_error_that_its_owner_can_mend_keeps_all_bytes_and_one_resume_ends_it_also_after_a_pause() {
+    let stopped = after(&[Event::Started, CLAIMED, claim(10), waited(), CLAIMED, needed()]);
+    assert_eq!(stopped.durable_bytes(), 10);
+    assert_eq!(stopped.failures_in_row, 0, "it begins anew, with all its attempts");
+    assert_eq!(stopped.status(), TransferStatus::PausedRecoverableWebErrorStatus);
+    assert_eq!(stopped.deadline(), None);
+    let paused = after(&[Event::Started, CLAIMED, claim(10), needed(), Event::Paused]);
+    assert_eq!(paused.status(), TransferStatus::PausedByApplication);
+    for state in [stopped, paused] {
+        let Ok(resumed) = state.apply(Event::Resumed, 0) else {
+            panic!("it can be resumed")
+        };
+        assert_eq!(
+            (resumed.status(), resumed.durable_bytes()),
+            (TransferStatus::Queued, 10)
+        );
+    }
+}
+
+#[test]
+fn the_word_for_what_is_missing_follows_from_the_error() {
+    for (status, reason) in [
+        (401, Reason::NeedsCredential),
+        (407, Reason::NeedsCredential),
+        (1007, Reason::NeedsCredential),
+        (403, Reason::NeedsNewUrl),
+        (404, Reason::NeedsNewUrl),
+        (5, Reason::NeedsNewUrl),
+    ] {
+        let error = Shared::new(OperationError {
+            status,
+            ..(*error()).clone()
+        });
+        let needed = Event::Amended(Amendment::Needed(error));
+        let stopped = after(&[Event::Started, CLAIMED, needed]);
+        assert_eq!(stopped.reason(true), Some(reason), "{status}");
+        assert_eq!(stopped.reason(false), Some(reason), "no engine would end it");
+    }
+}
+
+#[test]
+fn a_change_keeps_bytes_phase_and_wish() {
+    let before = after(&[Event::Started, CLAIMED, claim(10), waited(), Event::Paused]);
+    let Ok(changed) = before.clone().apply(made(), 0) else {
+        panic!("it is at rest")
+    };
+    assert_eq!(
+        (&changed.phase, changed.wish, &changed.claim),
+        (&before.phase, before.wish, &before.claim)
+    );
+    assert_eq!(
+        (changed.spec.url.as_str(), changed.sealed_revision),
+        ("http://other/file", 1)
+    );
+    assert_eq!(changed.failures_in_row, 0, "another request has all its attempts");
+    let other = |spec| {
+        let spec = Shared::new(spec);
+        let sealed_revision = 0;
+        before
+            .clone()
+            .apply(Event::Amended(Amendment::Made { spec, sealed_revision }), 0)
+    };
+    let priority = Priority::High;
+    let ranked = other(Spec { priority, ..spec() });
+    assert_eq!(ranked.map(|state| state.failures_in_row), Ok(1), "the same request");
+    for (destination, app) in [("/data/other", "app"), ("/data/file", "other")] {
+        let (destination, app) = (PathBuf::from(destination), app.to_owned());
+        let moved = other(Spec {
+            destination,
+            app,
+            ..spec()
+        });
+        assert!(moved.is_err());
+    }
 }
 
 #[test]
@@ -358,5 +476,7 @@ pub(crate) fn events() -> Vec<Event> {
         Event::Removed,
         Event::Forgotten,
         Event::Examined { unplaced: true },
+        needed(),
+        made(),
     ]
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use backhaul_backends::WebErrorStatus;
+
 use super::event::{Condition, Outcome, WaitReason};
 use super::state::{Operation, Phase, Wish};
 
@@ -91,6 +93,10 @@ pub enum Reason {
     DiskFull,
     /// The application paused it: `resume` ends it.
     PausedByApplication,
+    /// The server wants another credential: one, by `set`, then `resume` end it.
+    NeedsCredential,
+    /// The server refuses this URL: another one, by `set`, then `resume` end it.
+    NeedsNewUrl,
     /// The certificate is not valid yet: the right time on the clock ends it.
     ClockNotSet,
     /// All bytes are there and are being checked and published.
@@ -112,6 +118,14 @@ impl Reason {
             (Self::NoNetwork, "no route leads to the server; a network ends it"),
             (Self::DiskFull, "no room for the file; free space ends it"),
             (Self::PausedByApplication, "the application paused it; 'resume' ends it"),
+            (
+                Self::NeedsCredential,
+                "a credential is missing or refused; 'set' with another one, then 'resume', end it",
+            ),
+            (
+                Self::NeedsNewUrl,
+                "the URL is refused; 'set' with another URL or header, then 'resume', end it",
+            ),
             (
                 Self::ClockNotSet,
                 "the certificate is not valid yet; the right time on the clock ends it",
@@ -136,6 +150,8 @@ impl fmt::Display for Reason {
             Self::NoNetwork => "no-network",
             Self::DiskFull => "disk-full",
             Self::PausedByApplication => "paused-by-application",
+            Self::NeedsCredential => "needs-credential",
+            Self::NeedsNewUrl => "needs-new-url",
             Self::ClockNotSet => "clock-not-set",
             Self::Verifying => "verifying",
             Self::Sweeping => "sweeping",
@@ -151,6 +167,7 @@ impl Operation {
             (Phase::Running | Phase::Publishing(_), _) => TransferStatus::Running,
             (_, Wish::Hold) => TransferStatus::Idle,
             (_, Wish::Pause) => TransferStatus::PausedByApplication,
+            (Phase::Recoverable, Wish::Run) => TransferStatus::PausedRecoverableWebErrorStatus,
             (Phase::Ready, Wish::Run) => TransferStatus::Queued,
             (Phase::Waiting { .. }, Wish::Run) => TransferStatus::Waiting,
             (
@@ -179,10 +196,23 @@ impl Operation {
             (Phase::Publishing(_), _) => Some(Reason::Verifying),
             (_, Wish::Hold) => Some(Reason::NotStarted),
             (_, Wish::Pause) => Some(Reason::PausedByApplication),
+            (Phase::Recoverable, Wish::Run) => Some(self.what_is_missing()),
             (Phase::Ready, Wish::Run) if engine_runs => Some(Reason::WaitingForSlot),
             (Phase::Ready, Wish::Run) => Some(Reason::NoEngine),
             (Phase::Waiting { reason, .. }, Wish::Run) => Some(reason.shown()),
             (Phase::Blocked { condition, .. }, Wish::Run) => Some(condition.shown()),
+        }
+    }
+}
+
+impl Operation {
+    /// What its owner has to give to one that stopped with an error that he can mend.
+    fn what_is_missing(&self) -> Reason {
+        let status = self.error.as_ref().map(|error| WebErrorStatus(error.status));
+        if status.is_some_and(WebErrorStatus::wants_credential) {
+            Reason::NeedsCredential
+        } else {
+            Reason::NeedsNewUrl
         }
     }
 }

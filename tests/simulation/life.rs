@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use backhaul::Collision;
+use backhaul::{Collision, WebErrorStatus};
 use backhaul_backends::FailureKind;
 use backhaul_journal::FileSystem;
 use backhaul_journal::simulation::Choices;
@@ -160,6 +160,7 @@ fn choose_wish(choices: &mut Choices) -> Wish {
         Wish::Cancel,
         Wish::Acknowledge,
         Wish::Remove,
+        Wish::Change,
     ];
     wishes[choices.below(wishes.len())]
 }
@@ -178,5 +179,10 @@ fn choose_new(url: usize, choices: &mut Choices) -> New {
         is_secret: choices.one_in(4),
         is_long: choices.one_in(8),
         hold: choices.one_in(6),
+        recoverable: if choices.one_in(4) {
+            &[WebErrorStatus::FORBIDDEN]
+        } else {
+            &[]
+        },
     }
 }

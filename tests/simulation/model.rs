@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use backhaul::{Catalog, Collision, NewDownload, OperationView, Reason, TransferId, TransferStatus, WebErrorStatus};
+use backhaul::{
+    Catalog, Collision, NewDownload, OperationView, Priority, Reason, TransferId, TransferStatus, WebErrorStatus,
+};
 use backhaul_backends::{MemoryBackend, Resource, Validators};
 use backhaul_journal::simulation::SimDisk;
 
@@ -75,6 +77,7 @@ pub(crate) struct Asked {
     pub(crate) canceled: Known,
     pub(crate) removed: Known,
     pub(crate) acknowledged: Known,
+    pub(crate) changed: Known,
     /// The end that was seen, once it was durable.
     pub(crate) ended: Option<TransferStatus>,
     /// Where its file was seen to be published, once that was durable.
@@ -428,6 +431,7 @@ impl Model {
     /// Nothing is left but what was published and what others put there.
     fn judge_debris(&self, disk: &SimDisk, published: &BTreeMap<&Path, Vec<&Asked>>, views: &[OperationView]) {
         let everything = disk.everything();
+        let mut sealed = BTreeSet::new();
         for (path, bytes) in &everything {
             let name = path.file_name().unwrap().to_str().unwrap();
             if path.starts_with(DATA) {
@@ -437,8 +441,13 @@ impl Model {
                     || self.is_rotten && views.iter().any(|view| view.destination == *path);
                 assert!(is_known, "left behind: '{}', of {views:?}", path.display());
             } else if let Some(id) = name.strip_suffix(".sealed") {
+                let (id, revision) = id.split_once('.').unwrap_or((id, "0"));
                 let is_kept = views.iter().any(|view| view.id.to_string() == id);
                 assert!(is_kept, "secrets of a removed operation are left: {name}");
+                assert!(
+                    sealed.insert(id.to_owned()),
+                    "secrets of two revisions are left: {revision} of {id}"
+                );
             }
             let secret = SECRET.as_bytes();
             let is_shown = bytes.windows(secret.len()).any(|window| window == secret);
@@ -484,6 +493,11 @@ impl Asked {
         match self.acknowledged {
             Known::Yes => assert!(view.acknowledged, "an acknowledgement is lost: {view:?}"),
             Known::No => assert!(!view.acknowledged, "nobody acknowledged {view:?}"),
+            Known::Maybe => {}
+        }
+        match self.changed {
+            Known::Yes => assert_eq!(view.priority, Priority::High, "a change is lost: {view:?}"),
+            Known::No => assert_eq!(view.priority, Priority::Default, "nobody changed {view:?}"),
             Known::Maybe => {}
         }
         if self.held && self.canceled == Known::No {

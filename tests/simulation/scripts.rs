@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backhaul::Collision;
+use backhaul::{Collision, WebErrorStatus};
 use backhaul_backends::FailureKind;
 use backhaul_journal::FileSystem;
 use backhaul_journal::simulation::{Choices, SimDisk};
@@ -43,6 +43,7 @@ pub(crate) const PLAIN: New = New {
     is_secret: false,
     is_long: false,
     hold: false,
+    recoverable: &[],
 };
 
 /// What every script has besides, for an operation that is created only after a crash.
@@ -316,6 +317,27 @@ fn wishes() -> Vec<Script> {
                 new(PLAIN),
                 Op::WishAt(Wish::Pause, 0, 7),
                 Op::Restart,
+                Op::Wish(Wish::Resume, 0),
+                ALL,
+            ],
+        ),
+        script(
+            "refused and mended",
+            strong(3_000),
+            vec![
+                Op::CutAt(0, 2_500),
+                new(New {
+                    is_secret: true,
+                    recoverable: &[WebErrorStatus::FORBIDDEN],
+                    ..PLAIN
+                }),
+                ALL,
+                Op::Fail(0, FailureKind::Permanent),
+                LATER,
+                ALL,
+                Op::Wish(Wish::Change, 0),
+                Op::Restart,
+                Op::Wish(Wish::Change, 0),
                 Op::Wish(Wish::Resume, 0),
                 ALL,
             ],

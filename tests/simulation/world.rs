@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use backhaul::{
-    Catalog, Collision, Config, Connections, Engine, Environment, Error, FixedEnvironment, TransferId, TransferStatus,
-    WebErrorStatus, Window, read_catalog,
+    Catalog, Changes, Collision, Config, Connections, Engine, Environment, Error, FixedEnvironment, Priority,
+    TransferId, TransferStatus, WebErrorStatus, Window, read_catalog,
 };
 use backhaul_backends::{Act, Failure, FailureKind, MemoryBackend};
 use backhaul_journal::FileSystem;
 use backhaul_journal::simulation::{Call, Choices, Fault, SimDisk};
 
 use super::guard::KeyGuard;
-use super::model::{Asked, CLAIM_BYTES, DATA, Known, Model, SHORT_BYTES, STATE, Served, WINDOW_BYTES, has_ended, url};
+use super::model::{
+    Asked, CLAIM_BYTES, DATA, Known, Model, NEEDS_KEY, SECRET, SHORT_BYTES, STATE, Served, WINDOW_BYTES, has_ended, url,
+};
 
 /// How long the first boot has lasted when a life begins.
 const FIRST_BOOT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -38,6 +40,8 @@ pub(crate) struct New {
     /// It has a header so long that few of its kind fit into one frame of the journal.
     pub(crate) is_long: bool,
     pub(crate) hold: bool,
+    /// These stop it and do not end it.
+    pub(crate) recoverable: &'static [WebErrorStatus],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +59,8 @@ pub(crate) enum Wish {
     Cancel,
     Acknowledge,
     Remove,
+    /// Other headers, secret ones among them, and a higher rank.
+    Change,
 }
 
 /// Something that happens.
@@ -134,8 +140,8 @@ impl Break {
 /// Changes to the disk before the call that failed, once it has.
 pub(crate) type FailedAt = Arc<Mutex<Option<u64>>>;
 
-/// An operation, and what had been known of its cancel, its removal and its acknowledgement.
-type About = (TransferId, (Known, Known, Known));
+/// An operation, and what had been known of its cancel, its removal, its acknowledgement and its change.
+type About = (TransferId, [Known; 4]);
 
 pub(crate) struct World {
     pub(crate) disk: SimDisk,
@@ -442,10 +448,12 @@ impl World {
                 canceled: Known::No,
                 removed: Known::No,
                 acknowledged: Known::No,
+                changed: Known::No,
                 ended: None,
                 published: None,
             };
             let mut request = self.model.request(&asked, new.is_secret, new.hold);
+            request.recoverable.extend_from_slice(new.recoverable);
             request
                 .headers
                 .extend(new.is_long.then(|| format!("X-Long: {}", "l".repeat(5_000))));
@@ -498,10 +506,11 @@ impl World {
     fn about_to(&mut self, engine: &Engine, wish: Wish, index: usize) -> Option<About> {
         let asked = self.model.asked.get_mut(index)?;
         let id = asked.id?;
-        let before = (asked.canceled, asked.removed, asked.acknowledged);
+        let before = [asked.canceled, asked.removed, asked.acknowledged, asked.changed];
         match wish {
             Wish::Cancel if asked.canceled == Known::No => asked.canceled = Known::Maybe,
             Wish::Acknowledge if asked.acknowledged == Known::No => asked.acknowledged = Known::Maybe,
+            Wish::Change if asked.changed == Known::No => asked.changed = Known::Maybe,
             Wish::Start => asked.held = false,
             Wish::Remove => {
                 // Where its file is will not be shown any more.
@@ -529,13 +538,17 @@ impl World {
         match wish {
             Wish::Cancel if is_done => asked.canceled = Known::Yes,
             Wish::Acknowledge if is_done => asked.acknowledged = Known::Yes,
+            Wish::Change if is_done => asked.changed = Known::Yes,
             Wish::Remove if is_done => {
                 asked.removed = Known::Yes;
-                let sealed = Path::new(STATE).join(format!("vault/{id}.sealed"));
-                assert_eq!(self.disk.find(&sealed), None, "secrets outlive their operation");
+                let sealed = self.disk.names(&Path::new(STATE).join("vault"));
+                let of_it = sealed.iter().find(|name| name.starts_with(&id.to_string()));
+                assert_eq!(of_it, None, "secrets outlive their operation");
             }
             // A refusal says that nothing has changed.
-            _ if !is_failing && !is_done => (asked.canceled, asked.removed, asked.acknowledged) = before,
+            _ if !is_failing && !is_done => {
+                [asked.canceled, asked.removed, asked.acknowledged, asked.changed] = before;
+            }
             _ => {}
         }
         if let Some(engine) = self.engine.clone() {
@@ -638,7 +651,9 @@ impl World {
             for view in engine.views() {
                 let answer = match view.status {
                     TransferStatus::Idle => engine.start(view.id),
-                    TransferStatus::PausedByApplication => engine.resume(view.id),
+                    TransferStatus::PausedByApplication | TransferStatus::PausedRecoverableWebErrorStatus => {
+                        engine.resume(view.id)
+                    }
                     _ => Ok(()),
                 };
                 answer.unwrap();
@@ -737,6 +752,19 @@ impl Wish {
             Self::Cancel => engine.cancel(id),
             Self::Acknowledge => engine.acknowledge(&[id]),
             Self::Remove => engine.remove(id),
+            Self::Change => engine.view(id).and_then(|view| {
+                let changes = Changes {
+                    headers: vec![NEEDS_KEY.into()],
+                    // Another one at another time, so that the secrets change, too.
+                    secret_headers: vec![
+                        format!("X-Key: {SECRET}"),
+                        format!("X-Turn: {SECRET}-{}", view.attempts),
+                    ],
+                    priority: Some(Priority::High),
+                    ..Changes::default()
+                };
+                engine.set(id, &changes)
+            }),
         }
     }
 }

@@ -177,6 +177,11 @@ impl Nginx {
         fs::rename(&new, &path).unwrap();
     }
 
+    /// Gives a file another name; its validators stay.
+    pub(crate) fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.path("www").join(from), self.path("www").join(to)).unwrap();
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.ports.plain)
     }

@@ -188,6 +188,11 @@ impl Download<'_> {
         // of times, or asks for the whole, which happens once.
         loop {
             let (reply, body) = exchange::get(self.agent, self.attempt, &self.target, &self.fields, &ask)?;
+            let expected_type = self.request.expected_type.as_deref();
+            if let Some(problem) = response::not_the_content(terms.held, expected_type, &reply) {
+                exchange::drain(&reply, body);
+                return Err(problem);
+            }
             match response::decide(&ask, terms, &reply, SystemTime::now()) {
                 Decision::Accept(accepted) => {
                     let mut source = Source::new(self.attempt, body, reply.framing);
@@ -212,7 +217,13 @@ impl Download<'_> {
                 }
                 Decision::Fail(problem) => {
                     exchange::drain(&reply, body);
-                    return Err(problem);
+                    let in_midst = terms.held.is_some_and(|held| held.offset_bytes > 0);
+                    let is_redirected = self.visited.len() > 1;
+                    return Err(if in_midst && is_redirected {
+                        problem.at_redirected()
+                    } else {
+                        problem
+                    });
                 }
             }
         }

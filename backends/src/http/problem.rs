@@ -89,8 +89,30 @@ impl Problem {
         let text = format!("the server answered {code} ({name})");
         let problem = Self::permanent(status, text).with_code(Some(code));
         match code {
-            408 | 425 | 429 | 500 | 502 | 503 | 504 => problem.after(retry_after),
+            // Section 15: a status outside of all classes is as good as a 5xx.
+            408 | 421 | 425 | 429 | 500 | 502 | 503 | 504 | 511 | 600.. => problem.after(retry_after),
+            // Section 15: an unknown status is as good as the first of its class.
+            500..600 if status == WebErrorStatus::UNEXPECTED_SERVER_ERROR => problem.after(retry_after),
             _ => problem,
+        }
+    }
+
+    /// A redirect that names no place.
+    ///
+    /// Source: RFC 9110, sections 15.4 and 10.2.2.
+    pub(super) fn no_location(code: u16) -> Self {
+        let text = format!("the server answered {code} without saying where to (Location)");
+        Self::permanent(WebErrorStatus::REDIRECT_FAILED, text).with_code(Some(code))
+    }
+
+    /// The same, where it came from the place that a redirect led to, in the middle of a transfer.
+    pub(super) fn at_redirected(self) -> Self {
+        match self.code {
+            Some(401 | 403 | 404 | 410) if self.kind == FailureKind::Permanent => Self {
+                kind: FailureKind::StaleTarget,
+                ..self
+            },
+            _ => self,
         }
     }
 }
@@ -238,6 +260,7 @@ fn certificate_problem(error: &CertificateError) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::web_error_status::table;
 
     fn kind_and_status(fault: Fault) -> (FailureKind, WebErrorStatus) {
         let problem = Problem::from(fault);
@@ -245,6 +268,81 @@ mod tests {
     }
 
     const AGAIN: FailureKind = FailureKind::Transient { retry_after: None };
+
+    /// The word of the table of errors for what is made of a problem.
+    fn word(kind: FailureKind) -> &'static str {
+        match kind {
+            FailureKind::Transient { .. } => "retried",
+            FailureKind::Unreachable | FailureKind::ClockNotSet => "waits",
+            FailureKind::Permanent => "fails",
+            other => panic!("{other:?} is not made here"),
+        }
+    }
+
+    #[test]
+    fn every_http_status_is_retried_or_fails_as_the_table_of_errors_says() {
+        for code in 300..1000 {
+            let problem = Problem::http_status(code, None);
+            assert_eq!(problem.code, Some(code));
+            assert_eq!(word(problem.kind), table::then(problem.status), "{code}");
+        }
+    }
+
+    #[test]
+    fn every_fault_of_network_and_tls_is_treated_as_the_table_of_errors_says() {
+        use CertificateError as E;
+        let tls = |error| Fault::Tls(Box::new(rustls::Error::InvalidCertificate(error)));
+        let address = ([127, 0, 0, 1], 1).into();
+        let connect = |kind: io::ErrorKind| Fault::Connect(address, kind.into());
+        let connection = |kind: io::ErrorKind| Fault::Connection(kind.into());
+        let incompatible = rustls::Error::PeerIncompatible(rustls::PeerIncompatible::NoCipherSuitesInCommon);
+        let no_tls = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+        let faults = [
+            Fault::Name("Name or service not known".into()),
+            Fault::Name("Temporary failure in name resolution".into()),
+            connect(io::ErrorKind::NetworkUnreachable),
+            connect(io::ErrorKind::ConnectionRefused),
+            Fault::TimedOut(Phase::Connect),
+            Fault::TimedOut(Phase::Response),
+            Fault::TimedOut(Phase::Body),
+            Fault::Roots("no roots".into()),
+            Fault::Cut,
+            connection(io::ErrorKind::ConnectionReset),
+            connection(io::ErrorKind::TimedOut),
+            connection(io::ErrorKind::HostUnreachable),
+            connection(io::ErrorKind::Other),
+            tls(E::NotValidForName),
+            tls(E::Expired),
+            tls(E::NotValidYet),
+            tls(E::Revoked),
+            tls(E::UnknownIssuer),
+            tls(E::BadEncoding),
+            tls(E::InvalidPurpose),
+            Fault::Tls(Box::new(incompatible)),
+            Fault::Tls(Box::new(no_tls)),
+            Fault::Tls(Box::new(rustls::Error::DecryptError)),
+        ];
+        for fault in faults {
+            let (kind, status) = kind_and_status(fault);
+            let then = table::then(status);
+            assert!(
+                then.split(" or ").any(|one| one == word(kind)),
+                "{status}: {kind:?}, {then}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_place_that_a_redirect_led_to_may_be_asked_for_anew_where_it_refuses() {
+        for code in [401, 403, 404, 410] {
+            let problem = Problem::http_status(code, None).at_redirected();
+            assert_eq!(problem.kind, FailureKind::StaleTarget, "{code}");
+        }
+        for code in [400, 402, 451, 503] {
+            let problem = Problem::http_status(code, None);
+            assert_eq!(problem.clone().at_redirected(), problem);
+        }
+    }
 
     #[test]
     fn a_name_server_without_an_answer_is_no_network_and_a_name_without_an_address_is_one_attempt() {

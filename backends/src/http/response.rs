@@ -16,11 +16,13 @@
 //! | rest | 416 otherwise | ask for the whole: beyond the end, or changed |
 //! | any | 301, 302, 303, 307, 308 with Location (15.4) | redirect |
 //! | any | content-encoding (8.4) or transfer-coding (RFC 9112, 6.1) nobody asked for | fail |
-//! | any | 408, 425, 429, 500, 502, 503, 504 | fail, a later attempt may succeed, after Retry-After (10.2.3) |
+//! | any | 408, 421, 425, 429, 500, 502, 503, 504, 511, unknown 5xx (15) | fail, a later attempt may succeed, after Retry-After (10.2.3) |
 //! | any | other | fail for good |
 //!
 //! Where bytes are held before the asked offset, the last of them are asked for again and compared with the new ones: what
 //! is accepted as a continuation and differs there is asked for whole, as changed.
+//!
+//! Before that, a 200 or 203 whose media type shows that it is not the content ends the attempt (`not_the_content`).
 //!
 //! The rest is asked for at most [`RESTS_MAX`] times in an attempt, and the whole once: it is asked for without Range, and
 //! no answer to that asks again.
@@ -28,6 +30,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::problem::Problem;
+use crate::media;
 use crate::proof::{self, Sameness};
 use crate::{Held, Restart, Start, Validators, WebErrorStatus};
 
@@ -188,12 +191,27 @@ pub(super) fn decide(ask: &Ask, terms: Terms<'_>, reply: &Reply, now: SystemTime
         (206, Ask::Whole { .. }) => invalid(reply, "a part (206) although the whole was asked for"),
         (416, Ask::Rest(rest)) => unsatisfied(rest, terms, reply),
         (301 | 302 | 303 | 307 | 308, _) => match &reply.location {
-            Some(location) => Decision::Redirect(location.clone()),
-            None => Decision::Fail(Problem::http_status(reply.status, None)),
+            Some(location) if !location.trim().is_empty() => Decision::Redirect(location.clone()),
+            _ => Decision::Fail(Problem::no_location(reply.status)),
         },
         (100..=299 | 304, _) => invalid(reply, &format!("{} where content was asked for", reply.status)),
         _ => Decision::Fail(Problem::http_status(reply.status, retry_after(reply, now))),
     }
+}
+
+/// A whole answer whose media type shows that it is not the content; held bytes stay. A part needs no such look: it comes
+/// under proof.
+pub(super) fn not_the_content(held: Option<&Held>, expected_type: Option<&str>, reply: &Reply) -> Option<Problem> {
+    if !matches!(reply.status, 200 | 203) {
+        return None;
+    }
+    let impostor = media::impostor(expected_type, held, reply.content_type.as_deref())?;
+    let make = if impostor.passes {
+        Problem::transient
+    } else {
+        Problem::permanent
+    };
+    Some(make(WebErrorStatus::UNEXPECTED_CONTENT_TYPE, impostor.text))
 }
 
 /// What a response says of the bytes that are held.
@@ -417,10 +435,7 @@ fn wrong_total(total: Option<u64>, expected: Option<u64>, reply: &Reply) -> Opti
         return None;
     }
     let problem = length_mismatch(&format!("the server announces {total} bytes, {expected} are expected"));
-    let page = reply
-        .content_type
-        .as_deref()
-        .is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"));
+    let page = reply.content_type.as_deref().is_some_and(media::is_page);
     Some(if page {
         let text = format!("{}; it sends a web page, perhaps to have somebody log in", problem.text);
         Problem::transient(problem.status, text)

@@ -100,6 +100,8 @@ fn answer(stream: &mut TcpStream, script: &Mutex<(Option<Resource>, VecDeque<Act
     } else {
         ""
     };
+    let kind = resource.content_type.as_ref();
+    let kind = kind.map_or_else(String::new, |kind| format!("Content-Type: {kind}\r\n"));
     let first = from.unwrap_or(0);
     let (status, range) = match from {
         Some(from) => (
@@ -111,7 +113,7 @@ fn answer(stream: &mut TcpStream, script: &Mutex<(Option<Resource>, VecDeque<Act
     let length = total - first;
     write!(
         stream,
-        "HTTP/1.1 {status}\r\nETag: {etag}\r\n{ranges}{range}Content-Length: {length}\r\n\r\n"
+        "HTTP/1.1 {status}\r\nETag: {etag}\r\n{ranges}{range}{kind}Content-Length: {length}\r\n\r\n"
     )
     .ok()?;
     match act {

@@ -2,7 +2,7 @@
 
 use backhaul_backends::{Credential, FailureKind, Request, Start, WebErrorStatus};
 
-use crate::server::{Server, Step, answer, fetch, header, request, response, rest};
+use crate::server::{Server, Step, answer, fetch, header, request, response, rest, transient};
 
 fn redirect(status: &str, location: &str) -> Vec<u8> {
     response(status, &format!("Location: {location}\r\n"), b"moved")
@@ -167,7 +167,75 @@ fn a_location_that_cannot_be_followed_is_a_named_failure() {
         );
         assert!(failure.message.contains(part), "{failure}");
     }
-    let server = Server::once(response("302 Found", "", b""));
-    let failure = fetch(&request(&server.url("/"))).0.unwrap_err();
-    assert_eq!((failure.kind, failure.code), (FailureKind::Permanent, Some(302)));
+    for headers in ["", "Location: \r\n", "Location: /a\r\nLocation: /b\r\n"] {
+        let server = Server::once(response("302 Found", headers, b""));
+        let failure = fetch(&request(&server.url("/"))).0.unwrap_err();
+        assert_eq!(
+            (failure.kind, failure.status, failure.code),
+            (FailureKind::Permanent, WebErrorStatus::REDIRECT_FAILED, Some(302)),
+            "{headers:?}"
+        );
+        assert!(failure.message.contains("Location"), "{failure}");
+    }
+}
+
+#[test]
+fn a_place_that_a_redirect_led_to_and_that_refuses_in_the_middle_is_worth_another_look() {
+    let refusals = ["401 Unauthorized", "403 Forbidden", "404 Not Found", "410 Gone"];
+    for refusal in refusals {
+        let target = || Server::once(response(refusal, "", b"expired"));
+        let redirected = |target: &Server| Server::once(redirect("302 Found", &target.url("/signed")));
+        let stale = target();
+        let failure = fetch(&rest(&redirected(&stale).url("/"), 3, 5)).0.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::StaleTarget, "{refusal}: {failure}");
+        let fresh = target();
+        let failure = fetch(&request(&redirected(&fresh).url("/"))).0.unwrap_err();
+        assert_eq!(
+            failure.kind,
+            FailureKind::Permanent,
+            "{refusal}, nothing held: {failure}"
+        );
+        let failure = fetch(&rest(&target().url("/"), 3, 5)).0.unwrap_err();
+        assert_eq!(
+            failure.kind,
+            FailureKind::Permanent,
+            "{refusal}, not redirected: {failure}"
+        );
+    }
+    let gone = Server::once(response("451 Unavailable For Legal Reasons", "", b""));
+    let server = Server::once(redirect("302 Found", &gone.url("/")));
+    let failure = fetch(&rest(&server.url("/"), 3, 5)).0.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Permanent, "{failure}");
+}
+
+#[test]
+fn a_login_page_behind_a_redirect_gives_up_no_held_byte() {
+    let page = response(
+        "200 OK",
+        "Content-Type: text/html; charset=utf-8\r\n",
+        b"<html>login</html>",
+    );
+    let portal = Server::once(page);
+    let server = Server::once(redirect("302 Found", &portal.url("/login")));
+    let (result, kept) = fetch(&rest(&server.url("/"), 3, 5));
+    let failure = result.unwrap_err();
+    assert!(transient(failure.kind), "{failure}");
+    assert_eq!(failure.status, WebErrorStatus::UNEXPECTED_CONTENT_TYPE);
+    assert!(kept.heads.is_empty(), "nothing was begun, so nothing was given up");
+}
+
+#[test]
+fn another_type_than_expected_is_refused_before_the_first_byte() {
+    for (kind, passes) in [("text/html", true), ("application/json", false)] {
+        let server = Server::once(response("200 OK", &format!("Content-Type: {kind}\r\n"), b"{}"));
+        let (result, kept) = fetch(&Request {
+            expected_type: Some("application/octet-stream".to_owned()),
+            ..request(&server.url("/"))
+        });
+        let failure = result.unwrap_err();
+        assert_eq!(failure.status, WebErrorStatus::UNEXPECTED_CONTENT_TYPE);
+        assert_eq!(transient(failure.kind), passes, "{failure}");
+        assert!(failure.message.contains(kind), "{failure}");
+        assert!(kept.heads.is_empty());
+    }
 }

@@ -169,6 +169,7 @@ pub(crate) fn request(url: &str) -> Request {
         held: None,
         expected_bytes: None,
         digest_expected: false,
+        expected_type: None,
         limits: Limits::default(),
         buffer_bytes: 64 * 1024,
     }
@@ -187,6 +188,7 @@ pub(crate) fn rest(url: &str, offset_bytes: u64, total_bytes: u64) -> Request {
             end_bytes: None,
             tail: Vec::new(),
             validators,
+            content_type: Some("application/octet-stream".to_owned()),
         }),
         ..request(url)
     }

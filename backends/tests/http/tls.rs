@@ -317,6 +317,19 @@ fn a_redirect_from_https_to_http_is_refused() {
 }
 
 #[test]
+fn a_redirect_from_http_to_https_is_followed() {
+    let authority = Authority::new("ours");
+    let secure = response("200 OK", "", b"x");
+    let (address, _) = serve(authority.issue(LOCAL, VALID), BOTH, secure, None);
+    let moved = response("302 Found", &format!("Location: https://{address}/a\r\n"), b"");
+    let plain = Server::once(moved);
+    let (result, kept) = try_get(&trusting(&authority.bundle()), &plain.url("/"));
+    result.unwrap();
+    assert_eq!(kept.bytes, b"x");
+    assert_eq!(kept.head().actual_url, format!("https://{address}/a"));
+}
+
+#[test]
 fn a_bundle_that_cannot_serve_is_refused_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let empty = directory.path().join("empty.pem");

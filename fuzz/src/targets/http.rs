@@ -51,6 +51,7 @@ pub(crate) fn http_headers(bytes: &[u8]) {
             line().or(fields.last_modified),
             line().or(fields.date),
         ),
+        content_type: None,
     };
     for text in [fields.content_range, fields.last_modified, fields.date]
         .into_iter()
@@ -236,6 +237,7 @@ pub(crate) fn http_wire(bytes: &[u8]) {
             total_bytes: Some(10),
             ..Validators::default()
         },
+        content_type: Some("application/octet-stream".to_owned()),
     };
     let request = Request {
         url: format!("{}://{HOST}/a", if flags & 4 == 0 { "http" } else { "https" }),
@@ -251,6 +253,7 @@ pub(crate) fn http_wire(bytes: &[u8]) {
         held: (flags & 1 != 0).then_some(held),
         expected_bytes: (flags & 2 != 0).then_some(10),
         digest_expected: false,
+        expected_type: None,
         limits: Limits::default(),
         buffer_bytes: 4096,
     };

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-use backhaul::fuzzing::{destination, header, list, sha256, shown_url, url};
+use backhaul::fuzzing::{destination, header, list, media_type, sha256, shown_url, url};
 
 /// A secret that stands nowhere else.
 const SECRET: &str = "hush9";
@@ -47,7 +47,7 @@ pub(crate) fn input_list(bytes: &[u8]) {
     assert_eq!(found, expected, "a list that is written again says something else");
 }
 
-/// URLs, headers, digests and destinations.
+/// URLs, headers, digests, media types and destinations.
 pub(crate) fn address(bytes: &[u8]) {
     let Some((kind, rest)) = bytes.split_first() else {
         return;
@@ -70,8 +70,21 @@ pub(crate) fn address(bytes: &[u8]) {
             let shown = shown_url(&format!("http://{text}"));
             assert_eq!(shown_url(&shown), shown, "a shown URL is shown otherwise");
         }
+        6 => {
+            check_media_type(text);
+            check_url(text);
+        }
         _ => check_url(text),
     }
+}
+
+fn check_media_type(text: &str) {
+    let Ok(expected) = media_type(text) else { return };
+    assert_eq!(media_type(&expected).as_ref(), Ok(&expected), "it reads back otherwise");
+    let is_plain = expected
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase());
+    assert!(is_plain && expected.matches('/').count() == 1 && !expected.contains(';'));
 }
 
 fn check_url(text: &str) {

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use backhaul_backends::{Backend, Failure, Head, Interrupt, Request};
+use backhaul_backends::{Backend, Failure, Head, Held, Interrupt, Request};
 
 use super::super::crew::{self, Crew, CrewEnd};
 use super::super::fault::Fault;
@@ -64,10 +64,17 @@ impl Transfer<'_> {
         };
         let bytes_min = self.core.config.connections.bytes_min.max(1);
         ledger.with_pieces(|pieces| pieces.spread(count, bytes_min));
+        let held = Held {
+            offset_bytes: 0,
+            end_bytes: None,
+            tail: Vec::new(),
+            validators: unstored(&response.validators),
+            content_type: response.content_type.clone(),
+        };
         let crew = Crew::new(
             terms.backend,
             terms.request,
-            (unstored(&response.validators), total_bytes, bytes_min),
+            (held, total_bytes, bytes_min),
             part.clone(),
             Arc::clone(ledger),
             (Arc::clone(self.attempt), terms.interrupt),

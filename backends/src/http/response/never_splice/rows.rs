@@ -21,6 +21,7 @@ pub(super) fn held(etag: &str, modified: &str, total_bytes: Option<u64>) -> Held
         end_bytes: None,
         tail: Vec::new(),
         validators,
+        content_type: None,
     }
 }
 
@@ -346,8 +347,12 @@ fn other_statuses_redirect_or_fail_as_their_sections_say() {
         ("15.6.5", 504, "fail, again"),
         ("15.6.6", 505, "fail"),
         ("RFC 4918", 507, "fail"),
-        ("15 unknown", 599, "fail"),
-        ("15 outside", 999, "fail"),
+        ("15.5.20", 421, "fail, again"),
+        ("RFC 6585", 511, "fail, again"),
+        ("15 unknown 3xx", 399, "fail"),
+        ("15 unknown 4xx", 499, "fail"),
+        ("15 unknown 5xx", 599, "fail, again"),
+        ("15 outside", 999, "fail, again"),
     ];
     for (rule, status, expected) in rows {
         let reply = Reply {
@@ -415,4 +420,54 @@ fn a_continued_response_keeps_the_validators_that_it_does_not_repeat() {
         panic!("the tag proves it");
     };
     assert_eq!(accepted.validators, held.validators);
+}
+
+#[test]
+fn a_page_in_place_of_the_rest_ends_the_attempt_and_a_part_under_proof_does_not() {
+    let page = |status| Reply {
+        content_type: Some("text/html".to_owned()),
+        ..reply(status)
+    };
+    let held = strong();
+    for status in [200, 203] {
+        let problem = not_the_content(Some(&held), None, &page(status)).expect("held bytes are no page");
+        assert!(matches!(problem.kind, FailureKind::Transient { .. }));
+        assert_eq!(problem.status, WebErrorStatus::UNEXPECTED_CONTENT_TYPE);
+        assert_eq!(
+            not_the_content(None, None, &page(status)),
+            None,
+            "a page may be the content"
+        );
+        let other = Reply {
+            content_type: Some("image/png".to_owned()),
+            ..reply(status)
+        };
+        let problem = not_the_content(None, Some("application/zip"), &other).expect("another type");
+        assert_eq!(problem.kind, FailureKind::Permanent);
+    }
+    let nothing_held = Held {
+        offset_bytes: 0,
+        ..strong()
+    };
+    assert_eq!(not_the_content(Some(&nothing_held), None, &page(200)), None);
+    for status in [206, 302, 404] {
+        assert_eq!(not_the_content(Some(&held), None, &page(status)), None);
+    }
+}
+
+#[test]
+fn a_redirect_without_a_place_is_named() {
+    for location in [None, Some(""), Some("  ")] {
+        let reply = Reply {
+            location: location.map(str::to_owned),
+            ..reply(302)
+        };
+        let Fail(problem) = answer(None, None, &reply) else {
+            panic!("it leads nowhere")
+        };
+        assert_eq!(
+            (problem.status, problem.code),
+            (WebErrorStatus::REDIRECT_FAILED, Some(302))
+        );
+    }
 }

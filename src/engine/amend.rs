@@ -1,0 +1,214 @@
+//! Changing what is asked for of an operation that nobody works on: its URL, its headers, its rank.
+//!
+//! Steps: check everything; seal changed secrets under the next revision, durably; record the change, durably; remove the
+//! secrets of the revision before. A crash before the record leaves the old ones in force, one after it the new ones; the
+//! sealed file that does not count is swept at the next start.
+
+use std::fmt;
+use std::io;
+use std::sync::PoisonError;
+
+use super::Engine;
+use super::create::{check_header_count, check_headers};
+use crate::address::{Address, has_same_origin};
+use crate::error::Error;
+use crate::operation::{
+    Amendment, Event, Operation, Outcome, Phase, Priority, RequestHeader, Shared, Spec, TransferId,
+};
+use crate::vault::{SealedName, Secrets};
+
+/// What is to change of an operation; what is not named stays. `Debug` shows no value that may be secret.
+#[derive(Clone, Default)]
+pub struct Changes {
+    /// The same resource from elsewhere. User info in it becomes the sealed credential. Within one origin (scheme, host
+    /// and port), credential and secret headers stay where no others are given; to another origin neither follows.
+    pub url: Option<String>,
+    /// All headers so far go, secret ones included, before others are added.
+    pub clear_headers: bool,
+    /// Request headers, each as `Name: value`; they replace those of the same name.
+    pub headers: Vec<String>,
+    /// Request headers whose values are sealed; they replace those of the same name.
+    pub secret_headers: Vec<String>,
+    /// Its rank among those that wait.
+    pub priority: Option<Priority>,
+}
+
+impl fmt::Debug for Changes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Changes")
+            .field("url", &self.url.as_ref().map(|_| "***"))
+            .field("clear_headers", &self.clear_headers)
+            .field("headers", &self.headers.len())
+            .field("secret_headers", &self.secret_headers.len())
+            .field("priority", &self.priority)
+            .finish()
+    }
+}
+
+/// Changes whose texts passed all checks.
+struct Checked {
+    address: Option<Address>,
+    headers: Vec<RequestHeader>,
+    secret_headers: Vec<RequestHeader>,
+}
+
+/// Checks changes as far as it can be done without an engine. `schemes` are those that the backends serve.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the field, or [`Error::LimitReached`].
+pub fn check_changes(changes: &Changes, schemes: &[&str]) -> Result<(), Error> {
+    check(changes, schemes).map(|_| ())
+}
+
+fn check(changes: &Changes, schemes: &[&str]) -> Result<Checked, Error> {
+    let address = changes.url.as_deref().map(|url| Address::parse(url, schemes));
+    let (headers, secret_headers) = check_headers(&changes.headers, &changes.secret_headers)?;
+    Ok(Checked {
+        address: address.transpose()?,
+        headers,
+        secret_headers,
+    })
+}
+
+impl Engine {
+    /// Changes an operation that nobody works on; all its bytes stay, and the next attempt goes on with them only under
+    /// the same proof as always. The change is durable on return. It lets nothing go on: after it, an operation that is
+    /// paused, or that stopped with an error that its owner can mend, still needs [`Engine::resume`].
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`]; [`Error::NotNow`] where it is running or being published, or has ended; [`Error::Conflict`]
+    /// where another live operation has the URL; [`Error::Vault`] where its secrets cannot be opened, unless both a URL
+    /// and `clear_headers` are given; otherwise as [`check_changes`].
+    pub fn set(&self, id: TransferId, changes: &Changes) -> Result<(), Error> {
+        let core = &self.core;
+        let checked = check(changes, &core.backends.schemes())?;
+        // Changes and creations come one after the other, so that no two take the same URL.
+        let _alone = core.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.find(id)?;
+        check_rest(&before)?;
+        let old = self.secrets_to_change(&before, changes)?;
+        let secrets = new_secrets(&before.spec, &old.clone().unwrap_or_default(), changes, &checked);
+        let spec = new_spec(&before.spec, &secrets, changes, &checked);
+        check_header_count(spec.headers.len() + secrets.headers.len())?;
+        if checked.address.is_some() {
+            self.check_url_free(id, &spec, &secrets)?;
+        }
+        let is_resealed = old.as_ref() != Some(&secrets);
+        if spec == *before.spec && !is_resealed {
+            return Ok(());
+        }
+        self.amend(&before, spec, is_resealed.then_some(&secrets))
+    }
+
+    /// The secrets so far. Where all of them are to be replaced, it is no matter that they cannot be opened any more.
+    fn secrets_to_change(&self, operation: &Operation, changes: &Changes) -> Result<Option<Secrets>, Error> {
+        if !operation.spec.has_secrets {
+            return Ok(Some(Secrets::default()));
+        }
+        let replaces_all = changes.url.is_some() && changes.clear_headers;
+        match self.core.vault.open(SealedName::of(operation)) {
+            Err(Error::Vault { .. }) if replaces_all => Ok(None),
+            Err(Error::Io(_, _, error)) if replaces_all && error.kind() == io::ErrorKind::NotFound => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    fn amend(&self, before: &Operation, spec: Spec, secrets: Option<&Secrets>) -> Result<(), Error> {
+        let core = &self.core;
+        let old = SealedName::of(before);
+        let revision = old.revision.checked_add(u32::from(secrets.is_some()));
+        let new = SealedName {
+            id: old.id,
+            revision: revision.ok_or(Error::LimitReached {
+                limit: "changes of the secrets of one operation",
+                max: u64::from(u32::MAX),
+            })?,
+        };
+        if let Some(secrets) = secrets.filter(|_| spec.has_secrets) {
+            core.vault.seal(new, secrets)?;
+        }
+        let made = Event::Amended(Amendment::Made {
+            spec: Shared::new(spec),
+            sealed_revision: new.revision,
+        });
+        match core.record_durably_if(old.id, made, check_rest) {
+            Ok(()) => {}
+            // A worker was faster, and nothing was recorded. After any other error the record may come out of the journal
+            // whatever is answered, and then it needs its secrets; else they are swept.
+            Err(error) => {
+                if matches!(error, Error::NotNow { .. }) && new != old {
+                    let _ = core.vault.remove(new);
+                }
+                return Err(error);
+            }
+        }
+        core.wake_all();
+        if new != old && before.spec.has_secrets {
+            core.vault.remove(old)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn check_rest(operation: &Operation) -> Result<(), Error> {
+    if operation.is_at_rest() {
+        return Ok(());
+    }
+    let problem = match &operation.phase {
+        Phase::Publishing(_) => "is being published, and cannot be changed any more",
+        Phase::Ended(Outcome::Completed) => "is completed, and cannot be changed any more",
+        Phase::Ended(_) | Phase::Ending(_) => "has ended, and cannot be changed any more",
+        _ => "is running, and cannot be changed now; pause it first, and let its attempt end",
+    };
+    Err(Error::NotNow {
+        id: operation.id,
+        problem: problem.into(),
+    })
+}
+
+/// Whether what is asked for stays within the origin that the secrets so far were given for.
+fn stays_in_origin(before: &Spec, checked: &Checked) -> bool {
+    let address = checked.address.as_ref();
+    address.is_none_or(|address| has_same_origin(&address.shown, &before.url))
+}
+
+fn new_secrets(before: &Spec, old: &Secrets, changes: &Changes, checked: &Checked) -> Secrets {
+    let stays = stays_in_origin(before, checked);
+    let mut headers = if stays && !changes.clear_headers {
+        old.headers.clone()
+    } else {
+        Vec::new()
+    };
+    replace(&mut headers, checked, &checked.secret_headers);
+    let own = old.credential().filter(|_| stays);
+    match &checked.address {
+        Some(address) => Secrets::new(address.secret_url.clone(), address.credential.clone().or(own), headers),
+        None => Secrets::new(old.url.clone(), own, headers),
+    }
+}
+
+fn new_spec(before: &Spec, secrets: &Secrets, changes: &Changes, checked: &Checked) -> Spec {
+    let mut headers = if changes.clear_headers {
+        Vec::new()
+    } else {
+        before.headers.clone()
+    };
+    replace(&mut headers, checked, &checked.headers);
+    let url = checked.address.as_ref().map(|address| address.shown.clone());
+    Spec {
+        url: url.unwrap_or_else(|| before.url.clone()),
+        headers,
+        has_secrets: !secrets.is_empty(),
+        priority: changes.priority.unwrap_or(before.priority),
+        ..before.clone()
+    }
+}
+
+/// Puts new headers in the place of those whose name is given anew, as a plain or as a secret one.
+fn replace(headers: &mut Vec<RequestHeader>, checked: &Checked, new: &[RequestHeader]) {
+    let given = || checked.headers.iter().chain(&checked.secret_headers);
+    headers.retain(|header| !given().any(|new| new.name.eq_ignore_ascii_case(&header.name)));
+    headers.extend_from_slice(new);
+}
