@@ -6,8 +6,8 @@ use backhaul_journal::{Lsn, Replay};
 
 use crate::engine::Rebuilding;
 use crate::operation::{
-    self, BatchId, Claim, Collision, Condition, Deadline, Event, Fact, Intent, Kind, Now, OperationError, Outcome,
-    Priority, Response, Shared, Spec, StoredValidators, TransferId, WaitReason,
+    self, BatchId, Claim, Collision, Condition, Deadline, Event, Fact, Intent, Kind, Now, OperationError, Origin,
+    Outcome, Priority, Response, Shared, Spec, StoredValidators, TransferId, WaitReason,
 };
 use crate::table::Retention;
 use crate::{address, cli};
@@ -148,6 +148,8 @@ pub fn creation(number: u8, batch: Option<u8>, draw: Draw<'_>) -> Vec<u8> {
         expected_bytes: [None, Some(9)][draw(2)],
         collision: Collision::Fail,
         priority: [Priority::Default, Priority::Low, Priority::High][draw(3)],
+        digests: Vec::new(),
+        mirrors: Vec::new(),
     };
     let event = Event::Created {
         spec: Shared::new(spec),
@@ -198,12 +200,16 @@ fn event(draw: Draw<'_>) -> Event {
             status_code: 200,
             resumable: true,
             content_type: None,
+            digests: Vec::new(),
+            mirrors: Vec::new(),
+            origin: Origin::default(),
         })),
         6 => Event::Progressed(Shared::new(Claim {
             generation: generation(draw),
             durable_bytes: draw(9) as u64,
             crc32: 0,
             validators: StoredValidators::default(),
+            origin: Origin::default(),
         })),
         7 => Event::Restarted {
             generation: generation(draw),
@@ -217,6 +223,7 @@ fn event(draw: Draw<'_>) -> Event {
             reason: [WaitReason::BackOff, WaitReason::RetryAfter, WaitReason::ClockNotSet][draw(3)],
             failures_in_row: generation(draw),
             error: Shared::new(error()),
+            round: None,
         },
         10 => Event::Blocked {
             condition: [Condition::NoNetwork, Condition::DiskFull][draw(2)],
@@ -316,6 +323,16 @@ pub fn shown_url(url: &str) -> String {
 pub fn header(text: &str) -> Result<(String, String, bool), String> {
     let (header, is_secret) = address::parse_header("header", text).map_err(|error| error.to_string())?;
     Ok((header.name, header.value, is_secret))
+}
+
+/// Reads a digest with its algorithm; gives it as it is shown.
+///
+/// # Errors
+/// As [`url`].
+pub fn digest(text: &str) -> Result<String, String> {
+    address::parse_digest(text)
+        .map(|digest| digest.to_string())
+        .map_err(|error| error.to_string())
 }
 
 /// Reads a digest.

@@ -12,13 +12,14 @@ mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod mirrors;
 mod operation;
 mod retry;
 mod scheduler;
 mod table;
 mod vault;
 
-pub use backhaul_backends::{Backend, Limits, WebErrorStatus};
+pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, WebErrorStatus};
 pub use backhaul_journal::Storage;
 pub use config::{Config, Window};
 pub use engine::{

@@ -30,6 +30,8 @@ fn spec(number: u8, priority: Priority) -> Spec {
         expected_bytes: None,
         collision: Collision::Fail,
         priority,
+        digests: Vec::new(),
+        mirrors: Vec::new(),
     }
 }
 

@@ -155,6 +155,7 @@ impl Backend for Overtaking {
             resumable: true,
             content_type: None,
             modified: None,
+            mirrors: Vec::new(),
         };
         let (first, second) = self.content.split_at(CLAIM_BYTES);
         sink.begin(&head).unwrap();

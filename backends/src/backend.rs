@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::{Failure, Interrupt};
+use crate::{Digest, Failure, Interrupt};
 
 /// One protocol. A backend makes one attempt and reports; it never retries, never touches a file, and never decides
 /// when to try again.
@@ -90,12 +90,18 @@ pub struct Credential {
 }
 
 /// Bytes of an earlier response: `[0, offset_bytes)`, and what can prove that a new response continues them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     /// First missing byte.
     pub offset_bytes: u64,
     /// Validators of the response that the bytes came from.
     pub validators: Validators,
+    /// The bytes came from another source than [`Request::url`]: what only one server can know of its own resource, as a
+    /// time of modification, then proves nothing.
+    pub foreign: bool,
+    /// A strong digest of the whole resource is known from elsewhere, and the bytes count for nothing before the whole
+    /// was compared with it.
+    pub digest_expected: bool,
 }
 
 /// What identifies one representation of a resource (RFC 9110, section 8.8), as the server said it.
@@ -109,6 +115,9 @@ pub struct Validators {
     pub date: Option<String>,
     /// Complete length in bytes, where announced.
     pub total_bytes: Option<u64>,
+    /// Digests of the whole representation, strongest first, one of an algorithm at most (RFC 9530, section 3). Whoever
+    /// joins bytes because two of them are equal compares the whole with it in the end.
+    pub digests: Vec<Digest>,
 }
 
 /// Time limits of one attempt.
@@ -150,6 +159,9 @@ pub struct Head {
     pub content_type: Option<String>,
     /// Time of last modification by the server's clock.
     pub modified: Option<SystemTime>,
+    /// Absolute URLs under which the server says that the same bytes are, best first; at most 8 (RFC 6249). To be trusted
+    /// only under a digest.
+    pub mirrors: Vec<String>,
 }
 
 /// Where the bytes that follow belong.

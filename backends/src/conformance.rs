@@ -109,6 +109,7 @@ fn cut(rig: &dyn Rig, url: &str) -> (Kept, Held) {
     let held = Held {
         offset_bytes: CUT,
         validators: kept.heads[0].validators.clone(),
+        ..Held::default()
     };
     (kept, held)
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::proof::{self, Sameness};
 use crate::{
-    Backend, Capabilities, Failure, FailureKind, Head, Held, Interrupt, Request, Restart, Sink, Start, Validators,
-    WebErrorStatus,
+    Backend, Capabilities, Failure, FailureKind, Head, Header, Held, Interrupt, Request, Restart, Sink, Start,
+    Validators, WebErrorStatus,
 };
 
 /// What one URL serves.
@@ -21,6 +21,8 @@ pub struct Resource {
     pub resumable: bool,
     /// Media type that the head names.
     pub content_type: Option<String>,
+    /// Other URLs that the head names for the same bytes.
+    pub mirrors: Vec<String>,
 }
 
 impl Resource {
@@ -38,6 +40,7 @@ impl Resource {
             validators,
             resumable: true,
             content_type: None,
+            mirrors: Vec::new(),
         }
     }
 }
@@ -64,6 +67,10 @@ pub struct Attempted {
     pub url: String,
     /// First missing byte of what was held; 0 where nothing was.
     pub offset_bytes: u64,
+    /// The request headers it came with.
+    pub headers: Vec<Header>,
+    /// A user name and a password came with it.
+    pub has_credential: bool,
 }
 
 /// A backend for tests. Each URL has a resource and a queue of [`Act`]s, of which every attempt takes one; an empty
@@ -119,6 +126,8 @@ impl MemoryBackend {
         state.attempts.push(Attempted {
             url: request.url.clone(),
             offset_bytes,
+            headers: request.headers.clone(),
+            has_credential: request.credential.is_some(),
         });
         let act = state
             .scripts
@@ -193,7 +202,7 @@ fn start(held: Option<&Held>, resource: &Resource) -> Start {
     let Some(held) = held.filter(|held| held.offset_bytes > 0) else {
         return Start::Beginning;
     };
-    match proof::compare(&held.validators, &resource.validators) {
+    match proof::compare_held(held, &resource.validators) {
         Sameness::Different => Start::Restart(Restart::Changed),
         Sameness::Unproven => Start::Restart(Restart::NoProof),
         Sameness::Same if !resource.resumable => Start::Restart(Restart::RangeIgnored),
@@ -217,6 +226,7 @@ fn head(request: &Request, resource: &Resource, start: Start) -> Head {
         resumable: resource.resumable,
         content_type: resource.content_type.clone(),
         modified: resource.validators.last_modified.as_deref().and_then(proof::date),
+        mirrors: resource.mirrors.clone(),
     }
 }
 

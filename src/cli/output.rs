@@ -165,6 +165,9 @@ struct Json<'a> {
     status_code: Option<u16>,
     content_type: Option<&'a str>,
     resumable: Option<bool>,
+    sources: &'a [String],
+    source: &'a str,
+    digests: &'a [String],
     unverified: bool,
 }
 
@@ -207,6 +210,9 @@ impl<'a> Json<'a> {
             status_code: view.status_code,
             content_type: view.content_type.as_deref(),
             resumable: view.resumable,
+            sources: &view.sources,
+            source: &view.source,
+            digests: &view.digests,
             unverified: view.unverified,
         }
     }
@@ -297,6 +303,15 @@ pub(super) fn details(view: &OperationView) {
         row("next attempt", time(next));
     }
     row("url", view.url.clone());
+    for mirror in view.sources.iter().skip(1) {
+        row("mirror", mirror.clone());
+    }
+    if let Some(actual) = &view.actual_url {
+        row("answered by", actual.clone());
+    }
+    for digest in &view.digests {
+        row("digest", digest.clone());
+    }
     row("destination", shown(view));
     row("bytes", amount(view));
     row("app", view.app.clone());
@@ -334,6 +349,9 @@ pub(super) fn explanation(view: &OperationView) {
     }
     if let Some(next) = view.next_attempt_at_ms {
         let _ = write!(text, "; next attempt at {}", time(next));
+    }
+    if view.sources.len() > 1 && !view.status.is_ended() {
+        let _ = write!(text, "; source: {}", view.source);
     }
     if let Some(error) = &view.error {
         let _ = write!(text, "; last error: {}", error.message);

@@ -115,6 +115,7 @@ impl Ledger {
             durable_bytes: received_bytes,
             crc32,
             validators: self.response.validators.clone(),
+            origin: self.response.origin,
         };
         let progressed = Event::Progressed(Shared::new(claim));
         let lsn = self.core.record(&mut self.core.state(), self.id, progressed)?;

@@ -7,6 +7,7 @@ mod create;
 mod doubt;
 mod fault;
 mod ledger;
+mod origin;
 mod part;
 mod publish;
 mod ready;

@@ -64,6 +64,13 @@ pub struct OperationView {
     pub content_type: Option<String>,
     /// The server can continue from an offset, as far as known.
     pub resumable: Option<bool>,
+    /// Where the content may be fetched from, best first: the URL itself, the mirrors asked for, and those that the server
+    /// named where a digest tells if they lie. Secrets read `***`.
+    pub sources: Vec<String>,
+    /// The one of them that is used now or tried next.
+    pub source: String,
+    /// Digests that the content must have, as `ALGORITHM:` and hexadecimal digits.
+    pub digests: Vec<String>,
     /// After a salvage of the journal: what the disk holds of it is checked again before it is trusted.
     pub unverified: bool,
 }
@@ -109,6 +116,7 @@ impl OperationView {
             _ => operation.error.as_deref(),
         };
         let response = operation.response.as_deref();
+        let (sources, source) = places(operation);
         let spec = &operation.spec;
         let destination = match &operation.published_name {
             Some(name) => spec.directory().join(OsStr::from_bytes(name)),
@@ -143,9 +151,20 @@ impl OperationView {
             status_code: response.map(|response| response.status_code),
             content_type: response.and_then(|response| response.content_type.clone()),
             resumable: response.map(|response| response.resumable),
+            sources,
+            source,
+            digests: spec.expected_digests().iter().map(ToString::to_string).collect(),
             unverified: operation.doubt.is_some(),
         }
     }
+}
+
+/// All sources, and the one that is used now or tried next.
+fn places(operation: &Operation) -> (Vec<String>, String) {
+    let sources: Vec<String> = operation.sources().into_iter().map(str::to_owned).collect();
+    let number = usize::try_from(operation.source()).unwrap_or(0);
+    let source = sources.get(number).unwrap_or(&operation.spec.url).clone();
+    (sources, source)
 }
 
 impl Engine {

@@ -10,6 +10,7 @@ use minicbor::{Decode, Encode};
 use super::deadline::{Deadline, Now};
 use super::event::{BatchId, Claim, Condition, Event, Intent, OperationError, Outcome, Response, WaitReason};
 use super::shared::Shared;
+use super::source::Round;
 use super::spec::{Spec, TransferId};
 
 /// One stored transfer, as its events say.
@@ -70,6 +71,9 @@ pub(crate) struct Operation {
     /// Records that spoke of it may have been lost with a part of the journal.
     #[n(20)]
     pub(crate) doubt: Option<Doubt>,
+    /// How far its sources were gone through since the last back-off.
+    #[cbor(n(24), default, skip_if = "Round::is_default")]
+    pub(crate) round: Round,
 }
 
 /// What is not known of an operation after a salvage of the journal.
@@ -179,6 +183,7 @@ impl Operation {
             best_bytes: 0,
             batch: None,
             doubt: None,
+            round: Round::default(),
         }
     }
 
@@ -340,7 +345,10 @@ impl Operation {
             return Err(self.rejects("continued"));
         }
         let is_progress = claim.durable_bytes > self.best_bytes;
+        // The source that gave them is worth waiting for again.
+        let stays = if is_progress { 0 } else { self.round.stays };
         Ok(Self {
+            round: Round { stays, ..self.round },
             failures_in_row: if is_progress { 0 } else { self.failures_in_row },
             best_bytes: self.best_bytes.max(claim.durable_bytes),
             claim: Some(claim),
@@ -381,8 +389,10 @@ impl Operation {
                 reason,
                 failures_in_row,
                 error,
+                round,
             } => Self {
                 phase: Phase::Waiting { until, reason },
+                round: round.unwrap_or(self.round),
                 failures_in_row,
                 error: Some(error),
                 ..self

@@ -4,10 +4,12 @@ mod attempt;
 mod body;
 mod buffers;
 mod connector;
+mod digests;
 mod exchange;
 mod fields;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod links;
 mod problem;
 mod response;
 mod roots;
@@ -245,6 +247,13 @@ impl Download<'_> {
         )
     }
 
+    /// What the Link field refers to, where it may be gone to from here: as for a redirect, never out of https.
+    fn mirrors(&self, reply: &Reply) -> Vec<String> {
+        let joined = reply.mirrors.iter().filter_map(|link| self.target.join(link).ok());
+        let elsewhere = joined.filter(|mirror| *mirror != self.target);
+        elsewhere.map(|mirror| mirror.as_str().to_owned()).collect()
+    }
+
     fn head(&self, reply: &Reply, accepted: &Accepted) -> Head {
         Head {
             start: accepted.start.clone(),
@@ -254,6 +263,7 @@ impl Download<'_> {
             resumable: accepted.resumable,
             content_type: reply.content_type.clone(),
             modified: accepted.validators.last_modified.as_deref().and_then(proof::date),
+            mirrors: self.mirrors(reply),
         }
     }
 }

@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use super::problem::Problem;
 use crate::proof::{self, Sameness};
-use crate::{Held, Restart, Start, Validators, WebErrorStatus};
+use crate::{Digest, Held, Restart, Start, Validators, WebErrorStatus};
 
 /// What is asked of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,10 @@ pub(super) struct Reply {
     pub(super) accept_ranges: Option<String>,
     pub(super) location: Option<String>,
     pub(super) retry_after: Option<String>,
+    /// Of the whole representation, strongest first.
+    pub(super) digests: Vec<Digest>,
+    /// References of the field Link that name the same bytes elsewhere, best first.
+    pub(super) mirrors: Vec<String>,
 }
 
 /// What to do.
@@ -109,6 +113,13 @@ pub(super) fn ask(held: Option<&Held>) -> Ask {
         return Ask::Whole { given_up: None };
     };
     let offset_bytes = held.offset_bytes;
+    if proven_by_digest(held) {
+        // The condition of another server, or one that is not needed, would only bring the whole.
+        return Ask::Rest {
+            offset_bytes,
+            if_range: None,
+        };
+    }
     if let Some(tag) = proof::strong_etag(&held.validators) {
         return Ask::Rest {
             offset_bytes,
@@ -117,16 +128,26 @@ pub(super) fn ask(held: Option<&Held>) -> Ask {
     }
     match proof::strong_last_modified(&held.validators) {
         // The total is part of the proof by time.
-        Some(time) if held.validators.total_bytes.is_some() => {
+        Some(time) if held.validators.total_bytes.is_some() && !held.foreign => {
             // A date is allowed in If-Range only where no entity tag is known (section 13.1.5); beside a weak tag the
             // range is asked for plainly and the answer compared.
             let if_range = held.validators.etag.is_none().then(|| time.to_owned());
             Ask::Rest { offset_bytes, if_range }
         }
+        // The answer may tell the same digest.
+        _ if !held.validators.digests.is_empty() => Ask::Rest {
+            offset_bytes,
+            if_range: None,
+        },
         _ => Ask::Whole {
             given_up: Some(Restart::NoProof),
         },
     }
+}
+
+/// Bytes of another source that only a digest of the whole can prove.
+fn proven_by_digest(held: &Held) -> bool {
+    held.foreign && (held.digest_expected || !held.validators.digests.is_empty())
 }
 
 /// What to do with a response.
@@ -164,7 +185,7 @@ fn whole(ask: &Ask, held: Option<&Held>, expected_bytes: Option<u64>, reply: &Re
     let start = match (ask, held) {
         (Ask::Whole { given_up: None }, _) | (_, None) => Start::Beginning,
         (Ask::Whole { given_up: Some(reason) }, _) => Start::Restart(*reason),
-        (Ask::Rest { .. }, Some(held)) => Start::Restart(match proof::compare(&held.validators, &validators) {
+        (Ask::Rest { .. }, Some(held)) => Start::Restart(match proof::compare_held(held, &validators) {
             Sameness::Different => Restart::Changed,
             Sameness::Same | Sameness::Unproven => Restart::RangeIgnored,
         }),
@@ -190,12 +211,12 @@ fn part(offset_bytes: u64, held: Option<&Held>, expected_bytes: Option<u64>, rep
         return Decision::AskWhole(Restart::NoProof);
     };
     let new = validators(reply, range.total);
-    match proof::compare(&held.validators, &new) {
+    match proof::compare_held(held, &new) {
         Sameness::Different => return Decision::AskWhole(Restart::Changed),
         Sameness::Unproven => return Decision::AskWhole(Restart::NoProof),
         Sameness::Same => {}
     }
-    let validators = merge(&held.validators, new);
+    let validators = merge(held, new);
     // Where nobody ever said how long the resource is, the end of a part proves nothing.
     let Some(total) = validators.total_bytes else {
         return Decision::AskWhole(Restart::NoProof);
@@ -233,7 +254,7 @@ fn unsatisfied(offset_bytes: u64, held: Option<&Held>, expected_bytes: Option<u6
     let Some(held) = held else {
         return Decision::AskWhole(Restart::BeyondEnd);
     };
-    let sameness = proof::compare(&held.validators, &validators(reply, current));
+    let sameness = proof::compare_held(held, &validators(reply, current));
     match (current, held.validators.total_bytes, sameness) {
         (_, _, Sameness::Different) => Decision::AskWhole(Restart::Changed),
         (Some(current), announced, sameness)
@@ -262,11 +283,21 @@ fn validators(reply: &Reply, total_bytes: Option<u64>) -> Validators {
         last_modified: reply.last_modified.clone(),
         date: reply.date.clone(),
         total_bytes,
+        digests: reply.digests.clone(),
     }
 }
 
-/// A part need not repeat what the whole said (section 15.3.7). A Last-Modified keeps the Date it came with.
-fn merge(held: &Validators, new: Validators) -> Validators {
+/// A part need not repeat what the whole said (section 15.3.7). A Last-Modified keeps the Date it came with. What one
+/// server says on its own account is never taken for the word of another.
+fn merge(held: &Held, new: Validators) -> Validators {
+    let (held, foreign) = (&held.validators, held.foreign);
+    if foreign {
+        return Validators {
+            total_bytes: new.total_bytes.or(held.total_bytes),
+            digests: merged_digests(&held.digests, new.digests),
+            ..new
+        };
+    }
     let date = if new.last_modified.is_some() {
         new.date
     } else {
@@ -277,7 +308,19 @@ fn merge(held: &Validators, new: Validators) -> Validators {
         last_modified: new.last_modified.or_else(|| held.last_modified.clone()),
         date,
         total_bytes: new.total_bytes.or(held.total_bytes),
+        digests: merged_digests(&held.digests, new.digests),
     }
+}
+
+/// What either of two responses of one representation says of it, strongest first.
+fn merged_digests(held: &[Digest], mut new: Vec<Digest>) -> Vec<Digest> {
+    for digest in held {
+        if !new.iter().any(|other| other.algorithm() == digest.algorithm()) {
+            new.push(digest.clone());
+        }
+    }
+    new.sort_by_key(|digest| std::cmp::Reverse(digest.algorithm()));
+    new
 }
 
 /// A page where something of another size is expected is what captive portals send, and passes.

@@ -184,6 +184,7 @@ pub(crate) fn rest(url: &str, offset_bytes: u64, total_bytes: u64) -> Request {
         held: Some(Held {
             offset_bytes,
             validators,
+            ..Held::default()
         }),
         ..request(url)
     }

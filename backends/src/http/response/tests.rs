@@ -15,10 +15,12 @@ pub(super) fn held(etag: &str, modified: &str, total_bytes: Option<u64>) -> Held
         last_modified: text(modified),
         date: text(LATER),
         total_bytes,
+        digests: Vec::new(),
     };
     Held {
         offset_bytes: 4,
         validators,
+        ..Held::default()
     }
 }
 
@@ -39,6 +41,8 @@ pub(super) fn reply(status: u16) -> Reply {
         accept_ranges: None,
         location: None,
         retry_after: None,
+        digests: Vec::new(),
+        mirrors: Vec::new(),
     }
 }
 
