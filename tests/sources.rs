@@ -368,6 +368,31 @@ fn a_mirror_with_other_bytes_is_caught_and_the_right_ones_are_fetched_if_there_a
 }
 
 #[test]
+fn wrong_bytes_of_a_source_that_is_gone_do_not_condemn_the_one_that_went_on_with_them() {
+    let lab = Lab::new();
+    let (bytes, other) = (content(5 * MIB, 0), content(5 * MIB, 1));
+    lab.server.put(URL, Resource::new(other, "a"));
+    lab.server.put(MIRROR, Resource::new(bytes.clone(), "b"));
+    lab.server.script(URL, Act::CutAt(CUT));
+    lab.server.script(MIRROR, Act::CutAt(CUT));
+    let engine = lab.open();
+    let id = lab.add(&engine, sha256(&bytes), &[MIRROR]);
+    step(&engine);
+    lab.server.remove(URL);
+    lab.finish(&engine);
+    let view = engine.view(id).unwrap();
+    lab.expect_file(&view, &bytes);
+    assert_eq!((view.restarts, view.bytes_wasted), (1, 5 * MIB as u64));
+    let mirror_asked: Vec<u64> = lab
+        .asked()
+        .iter()
+        .filter(|(host, _)| host == "mirror")
+        .map(|(_, at)| *at)
+        .collect();
+    assert_eq!(mirror_asked, [CUT, CUT, 0]);
+}
+
+#[test]
 fn a_mirror_that_says_that_it_has_other_bytes_gets_none_in() {
     let lab = Lab::new();
     let (bytes, other) = (content(5 * MIB, 0), content(5 * MIB, 1));
