@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Component, Path, PathBuf};
 
-use backhaul_backends::{Credential, RESERVED_HEADERS};
+use backhaul_backends::{Credential, Digest, DigestAlgorithm, RESERVED_HEADERS};
 use url::Url;
 
 use crate::error::Error;
@@ -210,6 +210,34 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// Whether two URLs have one scheme, host and port. What is no URL has no origin.
+///
+/// Source: RFC 9110, section 4.3.1.
+pub(crate) fn has_same_origin(one: &str, other: &str) -> bool {
+    let (Ok(one), Ok(other)) = (Url::parse(one), Url::parse(other)) else {
+        return false;
+    };
+    one.scheme() == other.scheme()
+        && one.host_str() == other.host_str()
+        && one.port_or_known_default() == other.port_or_known_default()
+}
+
+/// A mirror, checked as the URL is.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the field `mirror`; the value shown holds no secret.
+pub(crate) fn parse_mirror(text: &str, schemes: &[&str]) -> Result<Address, Error> {
+    let address = Address::parse(text, schemes).map_err(|error| match error {
+        Error::Invalid { value, problem, .. } => Error::invalid("mirror", value, problem),
+        other => other,
+    })?;
+    if address.credential.is_some() {
+        let problem = "carries a user name; credentials go to the host of the URL alone";
+        return Err(Error::invalid("mirror", address.shown, problem));
+    }
+    Ok(address)
+}
+
 /// A URL from outside as it may be stored and shown: without user info, with hidden values.
 pub(crate) fn shown_url(url: &str) -> String {
     with_hidden_values(&without_user_info(url))
@@ -349,21 +377,42 @@ pub(crate) fn parse_media_type(text: &str) -> Result<String, Error> {
     Err(Error::invalid("type", text, problem))
 }
 
-/// Whether two checked URLs have the same scheme, host and port.
+/// A digest as `ALGORITHM:VALUE`, with the value in hexadecimal or base64, or as `ALGORITHM=:BASE64:` (RFC 9530).
 ///
-/// Source: RFC 9110, section 4.3.1.
-pub(crate) fn has_same_origin(one: &str, other: &str) -> bool {
-    let (Ok(one), Ok(other)) = (Url::parse(one), Url::parse(other)) else {
-        return false;
+/// # Errors
+/// [`Error::Invalid`] naming the field `digest`.
+pub(crate) fn parse_digest(text: &str) -> Result<Digest, Error> {
+    let refuse = |problem: String| Err(Error::invalid("digest", text, problem));
+    let names: Vec<&str> = DigestAlgorithm::all()
+        .iter()
+        .map(|algorithm| algorithm.name())
+        .collect();
+    let names = names.join(", ");
+    let structured = text
+        .split_once("=:")
+        .and_then(|(name, value)| Some((name, value.strip_suffix(':')?)));
+    let Some((name, value)) = structured.or_else(|| text.split_once(':')) else {
+        return refuse(format!(
+            "names no algorithm; write ALGORITHM:VALUE, with one of {names}"
+        ));
     };
-    let origin = |url: &Url| {
-        (
-            url.scheme().to_owned(),
-            url.host_str().map(str::to_owned),
-            url.port_or_known_default(),
-        )
+    let Some(algorithm) = DigestAlgorithm::by_name(name) else {
+        return refuse(format!("'{name}' is no known algorithm; these are: {names}"));
     };
-    origin(&one) == origin(&other)
+    let hex = || data_encoding::HEXLOWER_PERMISSIVE.decode(value.as_bytes()).ok();
+    let base64 = || data_encoding::BASE64.decode(value.as_bytes()).ok();
+    let read = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| Digest::new(algorithm, bytes));
+    let in_hex = if structured.is_none() { read(hex()) } else { None };
+    in_hex.or_else(|| read(base64())).map_or_else(
+        || {
+            let digits = 2 * algorithm.len_bytes();
+            let letters = data_encoding::BASE64.encode_len(algorithm.len_bytes());
+            refuse(format!(
+                "the value is neither {digits} hexadecimal digits nor {letters} letters of base64"
+            ))
+        },
+        Ok,
+    )
 }
 
 /// An absolute path without `.` and `..`, that ends in a file name.
@@ -568,6 +617,51 @@ mod tests {
                     .contains("64 hexadecimal digits"),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn digests_of_every_algorithm_are_read_in_every_form_and_nothing_else() {
+        for algorithm in DigestAlgorithm::all() {
+            let bytes = vec![0xfb; algorithm.len_bytes()];
+            let digest = Digest::new(*algorithm, bytes.clone()).unwrap();
+            let (hex, base64) = (
+                data_encoding::HEXUPPER.encode(&bytes),
+                data_encoding::BASE64.encode(&bytes),
+            );
+            let name = algorithm.name();
+            for text in [
+                digest.to_string(),
+                format!("{name}:{hex}"),
+                format!("{}:{base64}", name.to_uppercase()),
+                format!("{name}=:{base64}:"),
+            ] {
+                assert_eq!(parse_digest(&text).unwrap(), digest, "{text}");
+            }
+        }
+        let zeros = "00".repeat(32);
+        for (text, word) in [
+            (String::new(), "names no algorithm"),
+            (zeros.clone(), "names no algorithm"),
+            (format!("md5:{zeros}"), "sha-1, sha-256, sha-384, sha-512"),
+            (format!("sha-512:{zeros}"), "128 hexadecimal digits"),
+            (format!("sha-256=:{zeros}:"), "44 letters of base64"),
+            ("sha-256:".into(), "64 hexadecimal digits"),
+        ] {
+            let message = parse_digest(&text).unwrap_err().to_string();
+            assert!(message.starts_with("digest '") && message.contains(word), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_mirror_is_refused_by_its_own_name_and_never_has_credentials() {
+        let refused = |text| parse_mirror(text, &["http"]).unwrap_err().to_string();
+        assert!(refused("nonsense").starts_with("mirror 'nonsense'"));
+        let message = refused("http://ann:secret@host/f?sig=hush");
+        assert!(message.starts_with("mirror 'http://host/f?sig=***'"), "{message}");
+        assert!(has_same_origin("http://h/a", "http://h:80/b?c"));
+        for other in ["http://h:81/a", "http://g/a", "https://h/a", "h"] {
+            assert!(!has_same_origin("http://h/a", other), "{other}");
         }
     }
 

@@ -7,7 +7,7 @@ use backhaul_journal::{Lsn, Replay};
 use crate::engine::Rebuilding;
 use crate::operation::{
     self, Amendment, BatchId, Claim, Collision, Condition, Deadline, Event, Fact, Intent, Kind, Now, OperationError,
-    Outcome, Priority, Response, Shared, Spec, StoredValidators, Stretch, TransferId, WaitReason,
+    Origin, Outcome, Priority, Response, Shared, Spec, StoredValidators, Stretch, TransferId, WaitReason,
 };
 use crate::table::Retention;
 use crate::{address, cli};
@@ -159,6 +159,8 @@ fn spec(draw: Draw<'_>) -> Spec {
         priority: [Priority::Default, Priority::Low, Priority::High][draw(3)],
         expected_type: None,
         recoverable: Vec::new(),
+        digests: Vec::new(),
+        mirrors: Vec::new(),
     }
 }
 
@@ -203,8 +205,11 @@ fn event(draw: Draw<'_>) -> Event {
             status_code: 200,
             resumable: true,
             content_type: None,
+            digests: Vec::new(),
+            mirrors: Vec::new(),
+            origin: Origin::default(),
         })),
-        6 => Event::Progressed(Shared::new(claim(draw, generation(draw)))),
+        6 => Event::Progressed(Shared::new(claim(draw))),
         7 => Event::Restarted {
             generation: generation(draw),
             restarts: generation(draw),
@@ -217,6 +222,7 @@ fn event(draw: Draw<'_>) -> Event {
             reason: [WaitReason::BackOff, WaitReason::RetryAfter, WaitReason::ClockNotSet][draw(3)],
             failures_in_row: generation(draw),
             error: Shared::new(error()),
+            round: None,
         },
         10 => Event::Blocked {
             condition: [Condition::NoNetwork, Condition::DiskFull][draw(2)],
@@ -248,7 +254,8 @@ fn event(draw: Draw<'_>) -> Event {
     }
 }
 
-fn claim(draw: Draw<'_>, generation: u32) -> Claim {
+fn claim(draw: Draw<'_>) -> Claim {
+    let generation = u32::try_from(draw(3)).unwrap_or_default();
     let durable_bytes = draw(9) as u64;
     let first = durable_bytes + 1 + draw(9) as u64;
     let end = first + 1 + draw(9) as u64;
@@ -260,6 +267,7 @@ fn claim(draw: Draw<'_>, generation: u32) -> Claim {
         validators: StoredValidators::default(),
         beyond: (draw(3) == 0).then_some(beyond),
         on_trust: (draw(3) == 0).then_some(true),
+        origin: Origin::default(),
     }
 }
 
@@ -336,6 +344,16 @@ pub fn shown_url(url: &str) -> String {
 pub fn header(text: &str) -> Result<(String, String, bool), String> {
     let (header, is_secret) = address::parse_header("header", text).map_err(|error| error.to_string())?;
     Ok((header.name, header.value, is_secret))
+}
+
+/// Reads a digest with its algorithm; gives it as it is shown.
+///
+/// # Errors
+/// As [`url`].
+pub fn digest(text: &str) -> Result<String, String> {
+    address::parse_digest(text)
+        .map(|digest| digest.to_string())
+        .map_err(|error| error.to_string())
 }
 
 /// Reads a digest.

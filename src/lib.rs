@@ -12,6 +12,7 @@ mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod mirrors;
 mod operation;
 mod pieces;
 mod retry;
@@ -19,7 +20,7 @@ mod scheduler;
 mod table;
 mod vault;
 
-pub use backhaul_backends::{Backend, Limits, WebErrorStatus};
+pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, WebErrorStatus};
 pub use backhaul_journal::Storage;
 pub use config::{Config, Connections, Window};
 pub use engine::{

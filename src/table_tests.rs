@@ -32,6 +32,8 @@ fn spec(number: u8, priority: Priority) -> Spec {
         priority,
         expected_type: None,
         recoverable: Vec::new(),
+        digests: Vec::new(),
+        mirrors: Vec::new(),
     }
 }
 

@@ -82,6 +82,19 @@ pub(crate) struct Secrets {
     password: Option<String>,
     #[n(3)]
     pub(crate) headers: Vec<RequestHeader>,
+    /// The URLs of mirrors whose stored form has hidden values.
+    #[cbor(n(4), default, skip_if = "Vec::is_empty")]
+    pub(crate) mirrors: Vec<SealedMirror>,
+}
+
+/// The URL of a mirror, by its place among those that were asked for.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct SealedMirror {
+    #[n(0)]
+    pub(crate) index: u32,
+    #[n(1)]
+    pub(crate) url: String,
 }
 
 impl fmt::Debug for Secrets {
@@ -100,7 +113,16 @@ impl Secrets {
             user,
             password,
             headers,
+            mirrors: Vec::new(),
         }
+    }
+
+    /// The URL of a mirror, where the stored one has hidden values.
+    pub(crate) fn mirror(&self, index: u32) -> Option<&str> {
+        let mut mirrors = self.mirrors.iter();
+        mirrors
+            .find(|mirror| mirror.index == index)
+            .map(|mirror| mirror.url.as_str())
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -108,6 +108,55 @@ const WRONG: &[Case] = &[
         &[URL, "http://127.0.0.1:9/b", "-o", "downloads/", "--sha256", DIGEST],
         &["sha256"],
     ),
+    wrong(
+        &[URL, "-o", "downloads/a", "--digest", "abc"],
+        &["digest", "abc", "ALGORITHM:VALUE"],
+    ),
+    wrong(
+        &[URL, "-o", "downloads/a", "--digest", "md5:00"],
+        &["digest", "md5", "sha-512"],
+    ),
+    wrong(
+        &[URL, "-o", "downloads/a", "--digest", "sha-512:00"],
+        &["digest", "128 hexadecimal"],
+    ),
+    wrong(
+        &[
+            URL,
+            "-o",
+            "downloads/a",
+            "--sha256",
+            DIGEST,
+            "--digest",
+            "sha-256:0000000000000000000000000000000000000000000000000000000000000000",
+        ],
+        &["digest", "sha-256:0000", "another value"],
+    ),
+    // ---- mirrors
+    wrong(
+        &[URL, "-o", "downloads/a", "--mirror", "nonsense"],
+        &["mirror", "nonsense", "https://"],
+    ),
+    wrong(
+        &[URL, "-o", "downloads/a", "--mirror", "gopher://h/a"],
+        &["mirror", "gopher", "http"],
+    ),
+    wrong(
+        &[URL, "-o", "downloads/a", "--mirror", "http://ann:hush@h/a"],
+        &["mirror", "http://h/a", "user name"],
+    ),
+    wrong(&[URL, "-o", "downloads/a", "--mirror", URL], &["mirror", URL, "twice"]),
+    wrong(
+        &[
+            URL,
+            "http://127.0.0.1:9/b",
+            "-o",
+            "downloads/",
+            "--mirror",
+            "http://h/a",
+        ],
+        &["mirror"],
+    ),
     // ---- words
     wrong(
         &[URL, "-o", "downloads/a", "--priority", "urgent"],

@@ -161,6 +161,30 @@ fn digests_are_checked_in_both_spellings_and_a_wrong_one_publishes_nothing() {
 }
 
 #[test]
+fn a_mirror_brings_what_the_url_refuses_and_every_listing_tells_the_sources() {
+    let nginx = Nginx::start();
+    nginx.put("a.txt", b"hello");
+    let home = Home::new();
+    let (url, mirror) = (nginx.url("/missing"), nginx.url("/a.txt"));
+    let digest = format!("sha-256:{HELLO_HEX}");
+    let options = ["--mirror", &mirror, "--digest", &digest];
+    home.add(&url, &home.download("a.txt"), &options);
+    let explained = home.run(&["explain"]).expect_code(0).stdout;
+    assert!(explained.contains(&format!("source: {url}")), "{explained}");
+    get(&home, &url, "downloads/a.txt", &options).expect_code(0);
+    assert_same(&home.download("a.txt"), b"hello");
+    let shown = home.operation();
+    assert_eq!(shown["sources"], serde_json::json!([url, mirror]), "{shown}");
+    assert_eq!(
+        (&shown["actual_url"], &shown["source"]),
+        (&mirror.as_str().into(), &mirror.as_str().into())
+    );
+    assert_eq!(shown["digests"], serde_json::json!([digest]));
+    let details = home.run(&["show", shown["id"].as_str().unwrap()]).expect_code(0).stdout;
+    assert!(details.contains(&format!("mirror         {mirror}")), "{details}");
+}
+
+#[test]
 fn answers_that_are_no_success_end_in_an_error_with_their_code() {
     let nginx = Nginx::start();
     let home = Home::new();

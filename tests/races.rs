@@ -157,6 +157,7 @@ impl Backend for Overtaking {
             on_trust: false,
             content_type: None,
             modified: None,
+            mirrors: Vec::new(),
         };
         let (first, second) = self.content.split_at(CLAIM_BYTES);
         sink.begin(&head).unwrap();

@@ -46,7 +46,6 @@ fn main() -> Result<(), Box<dyn Error>> {
                 credential: None,
                 held: None,
                 expected_bytes: None,
-                digest_expected: false,
                 expected_type: None,
                 limits: Limits::default(),
                 buffer_bytes: buffer_kib * 1024,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::{Failure, Interrupt};
+use crate::{Digest, Failure, Interrupt};
 
 /// One protocol. A backend makes one attempt and reports; it never retries, never touches a file, and never decides
 /// when to try again.
@@ -42,9 +42,6 @@ pub struct Request {
     pub held: Option<Held>,
     /// Length that the finished resource must have, in bytes.
     pub expected_bytes: Option<u64>,
-    /// The caller checks a digest of the whole content before anybody sees it. Held bytes may then be continued without
-    /// any other proof, and [`Head::on_trust`] says so.
-    pub digest_expected: bool,
     /// Media type that the resource must have where the server names one: `type/subtype` or `type/*`, in lower case and
     /// without parameters.
     pub expected_type: Option<String>,
@@ -97,7 +94,7 @@ pub struct Credential {
 
 /// Bytes of an earlier response, and what can prove that a new response continues them: either `[0, offset_bytes)`, or,
 /// with `end_bytes`, whatever lies around the gap `[offset_bytes, end_bytes)`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Held {
     /// First missing byte.
     pub offset_bytes: u64,
@@ -110,6 +107,12 @@ pub struct Held {
     pub validators: Validators,
     /// Media type of that response, as sent.
     pub content_type: Option<String>,
+    /// The bytes came from another source than [`Request::url`]: what only one server can know of its own resource, as a
+    /// time of modification, then proves nothing.
+    pub foreign: bool,
+    /// A strong digest of the whole resource is known from elsewhere, and the bytes count for nothing before the whole
+    /// was compared with it.
+    pub digest_expected: bool,
 }
 
 /// Most bytes of [`Held::tail`].
@@ -126,6 +129,9 @@ pub struct Validators {
     pub date: Option<String>,
     /// Complete length in bytes, where announced.
     pub total_bytes: Option<u64>,
+    /// Digests of the whole representation, strongest first, one of an algorithm at most (RFC 9530, section 3). Whoever
+    /// joins bytes because two of them are equal compares the whole with it in the end.
+    pub digests: Vec<Digest>,
 }
 
 /// Time limits of one attempt.
@@ -165,12 +171,15 @@ pub struct Head {
     pub resumable: bool,
     /// The validators can prove that a later response continues this one.
     pub provable: bool,
-    /// The bytes continue held ones without proof, because [`Request::digest_expected`] allows it.
+    /// The bytes continue held ones without proof, because [`Held::digest_expected`] allows it.
     pub on_trust: bool,
     /// Media type, as sent.
     pub content_type: Option<String>,
     /// Time of last modification by the server's clock.
     pub modified: Option<SystemTime>,
+    /// Absolute URLs under which the server says that the same bytes are, best first; at most 8 (RFC 6249). To be trusted
+    /// only under a digest.
+    pub mirrors: Vec<String>,
 }
 
 /// Where the bytes that follow belong.
@@ -230,6 +239,8 @@ impl std::fmt::Debug for Held {
             .field("tail_bytes", &self.tail.len())
             .field("validators", &self.validators)
             .field("content_type", &self.content_type)
+            .field("foreign", &self.foreign)
+            .field("digest_expected", &self.digest_expected)
             .finish()
     }
 }

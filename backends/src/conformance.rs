@@ -84,7 +84,6 @@ fn request(url: &str, held: Option<Held>) -> Request {
         credential: None,
         held,
         expected_bytes: None,
-        digest_expected: false,
         expected_type: None,
         limits: Limits::default(),
         buffer_bytes: BUFFER_BYTES,
@@ -116,6 +115,7 @@ fn cut(rig: &dyn Rig, url: &str) -> (Kept, Held) {
         tail: kept.bytes.clone(),
         validators: kept.heads[0].validators.clone(),
         content_type: kept.heads[0].content_type.clone(),
+        ..Held::default()
     };
     (kept, held)
 }

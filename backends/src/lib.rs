@@ -3,6 +3,7 @@
 mod backend;
 #[cfg(feature = "memory")]
 pub mod conformance;
+mod digest;
 mod failure;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -23,6 +24,7 @@ pub use backend::{
     Backend, Capabilities, Credential, Head, Header, Held, Limits, RESERVED_HEADERS, Refused, Request, Restart, Sink,
     Start, TAIL_BYTES_MAX, Validators,
 };
+pub use digest::{Digest, DigestAlgorithm};
 pub use failure::{Failure, FailureKind};
 #[cfg(feature = "http")]
 pub use http::{HttpBackend, HttpConfig, HttpConfigError};

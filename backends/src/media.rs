@@ -90,11 +90,10 @@ mod tests {
         ];
         for (rule, expected, held, actual, verdict) in rows {
             let held = held.map(|content_type: Option<&str>| Held {
-                end_bytes: None,
-                tail: Vec::new(),
                 offset_bytes: 5,
                 validators: Validators::default(),
                 content_type: content_type.map(str::to_owned),
+                ..Held::default()
             });
             let word = match impostor(expected, held.as_ref(), actual) {
                 None => "content",

@@ -22,6 +22,8 @@ pub struct Resource {
     pub resumable: bool,
     /// Media type that the head names.
     pub content_type: Option<String>,
+    /// Other URLs that the head names for the same bytes.
+    pub mirrors: Vec<String>,
 }
 
 impl Resource {
@@ -39,6 +41,7 @@ impl Resource {
             validators,
             resumable: true,
             content_type: None,
+            mirrors: Vec::new(),
         }
     }
 }
@@ -232,13 +235,13 @@ fn start(request: &Request, resource: &Resource) -> (Start, bool) {
         return (Start::Beginning, false);
     };
     let restart = |why| (Start::Restart(why), false);
-    let sameness = proof::compare(&held.validators, &resource.validators);
+    let sameness = proof::compare_held(held, &resource.validators);
     let tail = usize::try_from(held.offset_bytes)
         .ok()
         .and_then(|end| resource.content.get(end.checked_sub(held.tail.len())?..end));
     match sameness {
         Sameness::Different => restart(Restart::Changed),
-        Sameness::Unproven if !request.digest_expected => restart(Restart::NoProof),
+        Sameness::Unproven if !held.digest_expected => restart(Restart::NoProof),
         _ if !resource.resumable => restart(Restart::RangeIgnored),
         _ if held.offset_bytes > resource.content.len() as u64 => restart(Restart::BeyondEnd),
         _ if tail != Some(&held.tail[..]) => restart(Restart::Changed),
@@ -264,6 +267,7 @@ fn head(request: &Request, resource: &Resource, start: Start) -> Head {
         on_trust: false,
         content_type: resource.content_type.clone(),
         modified: resource.validators.last_modified.as_deref().and_then(proof::date),
+        mirrors: resource.mirrors.clone(),
     }
 }
 

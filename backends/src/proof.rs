@@ -1,10 +1,11 @@
 //! What proves that two responses carry one representation of a resource.
 //!
-//! Sources: RFC 9110, section 8.8.3.2 (comparison of entity tags) and section 8.8.2.2 (when Last-Modified is strong).
+//! Sources: RFC 9110, section 8.8.3.2 (comparison of entity tags) and section 8.8.2.2 (when Last-Modified is strong);
+//! RFC 9530, section 3 (Repr-Digest). An equal digest is proof because the whole is compared with it before it is used.
 
 use std::time::{Duration, SystemTime};
 
-use crate::Validators;
+use crate::{Held, Validators};
 
 /// Whether two responses carry the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,42 @@ pub(crate) enum Sameness {
     Unproven,
 }
 
+/// Compares held bytes with what a new response says of itself, by the rules for where they came from.
+pub(crate) fn compare_held(held: &Held, new: &Validators) -> Sameness {
+    if held.foreign {
+        compare_foreign(&held.validators, new, held.digest_expected)
+    } else {
+        compare(&held.validators, new)
+    }
+}
+
+/// Two sources of one resource: a digest of the whole, or the same strong entity tag and total length. Servers make up
+/// entity tags and times on their own, so that those which differ say nothing.
+fn compare_foreign(held: &Validators, new: &Validators, digest_expected: bool) -> Sameness {
+    let totals = held.total_bytes.zip(new.total_bytes);
+    let digests = digests_agree(held, new);
+    if totals.is_some_and(|(held, new)| held != new) || digests == Some(false) {
+        return Sameness::Different;
+    }
+    let tags_agree = held.etag == new.etag && held.etag.as_deref().is_some_and(is_strong);
+    if digest_expected || digests == Some(true) || (tags_agree && totals.is_some()) {
+        Sameness::Same
+    } else {
+        Sameness::Unproven
+    }
+}
+
+/// Whether all digests of the same strong algorithms are equal; `None` where there is no such pair.
+fn digests_agree(held: &Validators, new: &Validators) -> Option<bool> {
+    let strong = held.digests.iter().filter(|digest| digest.algorithm().is_strong());
+    let pairs = strong.filter_map(|held| {
+        let mut new = new.digests.iter();
+        new.find(|new| new.algorithm() == held.algorithm())
+            .map(|new| new == held)
+    });
+    pairs.reduce(|all, one| all && one)
+}
+
 /// Compares what is held with what a new response says of itself. A contradiction outweighs every agreement.
 pub(crate) fn compare(held: &Validators, new: &Validators) -> Sameness {
     let totals_agree = match (held.total_bytes, new.total_bytes) {
@@ -24,6 +61,10 @@ pub(crate) fn compare(held: &Validators, new: &Validators) -> Sameness {
         (Some(_), Some(_)) => true,
         _ => false,
     };
+    let digests = digests_agree(held, new);
+    if digests == Some(false) {
+        return Sameness::Different;
+    }
     if let (Some(held_tag), Some(new_tag)) = (&held.etag, &new.etag) {
         if opaque(held_tag) != opaque(new_tag) {
             return Sameness::Different;
@@ -38,6 +79,7 @@ pub(crate) fn compare(held: &Validators, new: &Validators) -> Sameness {
     }
     match (&held.last_modified, &new.last_modified) {
         (Some(held_time), Some(new_time)) if !same_time(held_time, new_time) => Sameness::Different,
+        _ if digests == Some(true) => Sameness::Same,
         (Some(_), Some(_)) if totals_agree && strong_last_modified(held).is_some() => Sameness::Same,
         _ => Sameness::Unproven,
     }
@@ -109,6 +151,7 @@ fn same_time(left: &str, right: &str) -> bool {
 mod tests {
     use super::Sameness::{Different, Same, Unproven};
     use super::*;
+    use crate::{Digest, DigestAlgorithm};
 
     const TEN: &str = "Sun, 06 Nov 1994 08:49:10 GMT";
     const TEN_OLD_FORM: &str = "Sunday, 06-Nov-94 08:49:10 GMT";
@@ -122,6 +165,16 @@ mod tests {
             last_modified: some(modified),
             date: some(made),
             total_bytes: (total > 0).then_some(total),
+            digests: Vec::new(),
+        }
+    }
+
+    fn with_digests(validators: Validators, digests: &[(DigestAlgorithm, u8)]) -> Validators {
+        let digest =
+            |(algorithm, byte): &(DigestAlgorithm, u8)| Digest::new(*algorithm, vec![*byte; algorithm.len_bytes()]);
+        Validators {
+            digests: digests.iter().filter_map(digest).collect(),
+            ..validators
         }
     }
 
@@ -158,6 +211,60 @@ mod tests {
             let held = validators(held.0, held.1, held.2, held.3);
             let new = validators(new.0, new.1, new.2, new.3);
             assert_eq!(compare(&held, &new), answer, "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_digest_of_the_whole_is_proof_or_contradiction_unless_something_else_contradicts() {
+        use DigestAlgorithm::{Sha1, Sha256, Sha512};
+        type Row<'a> = (
+            &'a str,
+            (&'a str, &'a [(DigestAlgorithm, u8)]),
+            (&'a str, &'a [(DigestAlgorithm, u8)]),
+            Sameness,
+        );
+        #[rustfmt::skip]
+        let rows: [Row<'_>; 7] = [
+            ("equal", ("", &[(Sha256, 1)]), ("", &[(Sha256, 1)]), Same),
+            ("differ", ("\"a\"", &[(Sha256, 1)]), ("\"a\"", &[(Sha256, 2)]), Different),
+            ("one of two differs", ("", &[(Sha512, 1), (Sha256, 1)]), ("", &[(Sha512, 1), (Sha256, 2)]), Different),
+            ("no algorithm in common", ("", &[(Sha512, 1)]), ("", &[(Sha256, 1)]), Unproven),
+            ("equal, and the tags differ", ("\"a\"", &[(Sha256, 1)]), ("\"b\"", &[(Sha256, 1)]), Different),
+            ("weak and equal", ("", &[(Sha1, 1)]), ("", &[(Sha1, 1)]), Unproven),
+            ("weak and different", ("\"a\"", &[(Sha1, 1)]), ("\"a\"", &[(Sha1, 2)]), Same),
+        ];
+        for (rule, held, new, answer) in rows {
+            let of = |(tag, digests): (&str, &[_])| with_digests(validators(tag, "", "", 9), digests);
+            assert_eq!(compare(&of(held), &of(new)), answer, "{rule}");
+        }
+    }
+
+    #[test]
+    fn another_source_is_proven_by_a_digest_or_by_tag_and_length_and_never_by_a_time() {
+        let (one, two): (&[_], &[_]) = (&[(DigestAlgorithm::Sha256, 1)], &[(DigestAlgorithm::Sha256, 2)]);
+        let tagged = |tag: &str, total| validators(tag, "", "", total);
+        let timed = validators("", TEN, ELEVEN, 9);
+        #[rustfmt::skip]
+        let rows = [
+            ("time and length", timed.clone(), timed, false, Unproven),
+            ("tag and length", tagged("\"a\"", 9), tagged("\"a\"", 9), false, Same),
+            ("tag without length", tagged("\"a\"", 9), tagged("\"a\"", 0), false, Unproven),
+            ("weak tag", tagged("W/\"a\"", 9), tagged("W/\"a\"", 9), false, Unproven),
+            ("other tag says nothing", tagged("\"a\"", 9), tagged("\"b\"", 9), false, Unproven),
+            ("other tag under a digest", tagged("\"a\"", 9), tagged("\"b\"", 9), true, Same),
+            ("other length under a digest", tagged("\"a\"", 9), tagged("\"a\"", 8), true, Different),
+            ("told digest", with_digests(tagged("\"a\"", 9), one), with_digests(tagged("\"b\"", 9), one), false, Same),
+            ("other told digest", with_digests(tagged("\"a\"", 9), one), with_digests(tagged("\"a\"", 9), two), true, Different),
+        ];
+        for (rule, validators, new, digest_expected, answer) in rows {
+            let held = Held {
+                offset_bytes: 4,
+                validators,
+                foreign: true,
+                digest_expected,
+                ..Held::default()
+            };
+            assert_eq!(compare_held(&held, &new), answer, "{rule}");
         }
     }
 }

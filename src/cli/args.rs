@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit;
-use crate::address::parse_sha256;
-use crate::{Collision, Priority, TransferId, WebErrorStatus};
+use crate::address::{parse_digest, parse_sha256};
+use crate::{Collision, Digest, Priority, TransferId, WebErrorStatus};
 
 /// Transfers files in the background, across crashes, power cuts, lost networks and changed files.
 #[derive(Debug, Parser)]
@@ -194,6 +194,14 @@ pub(super) struct Download {
     /// SHA-256 that the content must have, in hexadecimal or base64
     #[arg(long, value_name = "DIGEST", value_parser = sha256)]
     pub(super) sha256: Option<[u8; 32]>,
+    /// Digest that the content must have: the algorithm is sha-256, sha-384, sha-512 or, weak, sha-1; the value is in
+    /// hexadecimal or base64; may be given several times, and then all must fit
+    #[arg(long, value_name = "ALGORITHM:VALUE", value_parser = digest)]
+    pub(super) digest: Vec<Digest>,
+    /// Another URL of the same bytes, gone to where the first fails; credentials and secret headers stay with the origin
+    /// of the first; may be given several times, best first
+    #[arg(long, value_name = "URL")]
+    pub(super) mirror: Vec<String>,
     /// Length that the content must have
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub(super) size: Option<u64>,
@@ -289,6 +297,10 @@ impl From<PriorityArg> for Priority {
 
 fn sha256(text: &str) -> Result<[u8; 32], String> {
     parse_sha256(text).map_err(|error| error.to_string())
+}
+
+fn digest(text: &str) -> Result<Digest, String> {
+    parse_digest(text).map_err(|error| error.to_string())
 }
 
 fn rate(text: &str) -> Result<NonZeroU64, String> {

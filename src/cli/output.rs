@@ -168,6 +168,9 @@ struct Json<'a> {
     resumable: Option<bool>,
     expected_type: Option<&'a str>,
     recoverable: Vec<String>,
+    sources: &'a [String],
+    source: &'a str,
+    digests: &'a [String],
     unverified: bool,
 }
 
@@ -213,6 +216,9 @@ impl<'a> Json<'a> {
             resumable: view.resumable,
             expected_type: view.expected_type.as_deref(),
             recoverable: view.recoverable.iter().map(ToString::to_string).collect(),
+            sources: &view.sources,
+            source: &view.source,
+            digests: &view.digests,
             unverified: view.unverified,
         }
     }
@@ -303,6 +309,15 @@ pub(super) fn details(view: &OperationView) {
         row("next attempt", time(next));
     }
     row("url", view.url.clone());
+    for mirror in view.sources.iter().skip(1) {
+        row("mirror", mirror.clone());
+    }
+    if let Some(actual) = &view.actual_url {
+        row("answered by", actual.clone());
+    }
+    for digest in &view.digests {
+        row("digest", digest.clone());
+    }
     row("destination", shown(view));
     row("bytes", amount(view));
     row("app", view.app.clone());
@@ -347,6 +362,9 @@ pub(super) fn explanation(view: &OperationView) {
     }
     if let Some(next) = view.next_attempt_at_ms {
         let _ = write!(text, "; next attempt at {}", time(next));
+    }
+    if view.sources.len() > 1 && !view.status.is_ended() {
+        let _ = write!(text, "; source: {}", view.source);
     }
     if let Some(error) = &view.error {
         let _ = write!(text, "; last error: {}", error.message);

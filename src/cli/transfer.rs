@@ -139,10 +139,15 @@ pub(super) fn new_downloads(
         let problem = "names one file for several URLs; end it with '/' to make it a directory";
         return Err(Error::invalid("output", output.display().to_string(), problem).into());
     }
-    if lines.len() > 1 && download.sha256.is_some() {
+    let for_one = [
+        (download.sha256.is_some(), "sha256: one digest"),
+        (!download.digest.is_empty(), "digest: one digest"),
+        (!download.mirror.is_empty(), "mirror: one mirror"),
+    ];
+    if let Some((_, what)) = for_one.iter().find(|(given, _)| *given && lines.len() > 1) {
         return Err(Failure::new(
             Exit::BadInput,
-            "sha256: one digest is given for several URLs; give one URL at a time",
+            format!("{what} is given for several URLs; give one URL at a time"),
         ));
     }
     let destination = |line: &Line| match &line.destination {
@@ -158,6 +163,8 @@ pub(super) fn new_downloads(
             headers: download.header.clone(),
             secret_headers: download.secret_header.clone(),
             sha256: download.sha256,
+            digests: download.digest.clone(),
+            mirrors: download.mirror.clone(),
             expected_bytes: download.size,
             collision: download.collision.into(),
             priority: download.priority.into(),

@@ -5,13 +5,14 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use backhaul_backends::{Digest, DigestAlgorithm};
 use backhaul_journal::FileKind;
 
 use super::Engine;
 use super::create::CheckedDownload;
-use super::part::file_sha256;
+use super::part::file_has;
 use crate::error::Error;
-use crate::operation::{Collision, Operation, Priority, TransferId};
+use crate::operation::{Collision, Operation, Priority, Spec, TransferId};
 use crate::vault::SealedName;
 
 impl Engine {
@@ -49,8 +50,11 @@ impl Engine {
         let (stored, asked) = (&operation.spec, &checked.spec);
         let secrets_differ =
             || self.core.vault.open(SealedName::of(&operation)).ok().as_ref() != Some(&checked.secrets);
+        let digest = missing_digest(stored, asked);
         let pairs = [
-            ("sha256", asked.sha256.is_some() && stored.sha256 != asked.sha256),
+            ("sha256", digest.as_ref().is_some_and(|(field, _)| *field == "sha256")),
+            ("digest", digest.as_ref().is_some_and(|(field, _)| *field == "digest")),
+            ("mirror", !asked.mirrors.is_empty() && stored.mirrors != asked.mirrors),
             (
                 "size",
                 asked.expected_bytes.is_some() && stored.expected_bytes != asked.expected_bytes,
@@ -89,39 +93,25 @@ impl Engine {
     pub fn check_expectations(&self, id: TransferId, checked: &CheckedDownload) -> Result<(), Error> {
         let operation = self.find(id)?;
         let (stored, asked) = (&operation.spec, &checked.spec);
-        let hex = |digest: &[u8; 32]| data_encoding::HEXLOWER.encode(digest);
-        let differing = [
-            (
-                "sha256",
-                asked.sha256.filter(|_| stored.sha256 != asked.sha256).as_ref().map(hex),
-            ),
-            (
-                "size",
-                asked
-                    .expected_bytes
-                    .filter(|_| stored.expected_bytes != asked.expected_bytes)
-                    .map(|size| size.to_string()),
-            ),
-            (
-                "type",
-                asked
-                    .expected_type
-                    .clone()
-                    .filter(|_| stored.expected_type != asked.expected_type),
-            ),
-        ];
+        let size = asked
+            .expected_bytes
+            .filter(|_| stored.expected_bytes != asked.expected_bytes);
+        let differing = missing_digest(stored, asked)
+            .or(size.map(|size| ("size", size.to_string())))
+            .or_else(|| {
+                let kind = asked.expected_type.clone();
+                kind.filter(|_| stored.expected_type != asked.expected_type)
+                    .map(|kind| ("type", kind))
+            });
         let status = operation.status();
-        for (field, value) in differing {
-            if let Some(value) = value {
-                return Err(Error::Expectation {
-                    field,
-                    value,
-                    id,
-                    status,
-                });
-            }
-        }
-        Ok(())
+        differing.map_or(Ok(()), |(field, value)| {
+            Err(Error::Expectation {
+                field,
+                value,
+                id,
+                status,
+            })
+        })
     }
 
     /// The same app asks for the same URL, hidden values included.
@@ -162,9 +152,22 @@ impl Engine {
         let Some(stat) = stat.filter(|stat| Some(stat.len_bytes) == operation.published_bytes) else {
             return false;
         };
-        match checked.spec.sha256 {
-            Some(expected) => file_sha256(storage, &path, stat.len_bytes).is_ok_and(|actual| actual == Some(expected)),
-            None => true,
-        }
+        let expected = checked.spec.expected_digests();
+        expected.is_empty() || file_has(storage, &path, stat.len_bytes, &expected).unwrap_or(false)
+    }
+}
+
+/// The first digest that is asked for and that the stored operation is not held to: its option, and the digest.
+fn missing_digest(stored: &Spec, asked: &Spec) -> Option<(&'static str, String)> {
+    let held_to = stored.expected_digests();
+    let missing = asked.expected_digests().into_iter();
+    let mut missing = missing.filter(|digest| !held_to.contains(digest));
+    missing.next().map(|digest| (option_of(&digest), digest.to_string()))
+}
+
+fn option_of(digest: &Digest) -> &'static str {
+    match digest.algorithm() {
+        DigestAlgorithm::Sha256 => "sha256",
+        _ => "digest",
     }
 }

@@ -5,21 +5,27 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
-use backhaul_backends::WebErrorStatus;
+use backhaul_backends::{Digest, DigestAlgorithm, WebErrorStatus};
 use backhaul_journal::{FileKind, Urgency, steps};
 
 use super::Engine;
-use crate::address::{Address, HEADERS_MAX, parse_destination, parse_header, parse_media_type};
+use crate::address::{Address, HEADERS_MAX, parse_destination, parse_header, parse_media_type, parse_mirror};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
+use crate::mirrors::MIRRORS_MAX;
 use crate::operation::{
     BatchId, Collision, Event, Kind, Operation, Priority, RequestHeader, Shared, Spec, TransferId, directory_of,
+    stored_digests,
 };
-use crate::vault::{SealedName, Secrets};
+use crate::vault::{SealedMirror, SealedName, Secrets};
 
 /// What the record of a creation takes besides its texts, rounded up.
 const RECORD_BYTES: usize = 160;
+/// What the record of a digest takes, rounded up.
+const DIGEST_BYTES: usize = 80;
+/// Most digests of one operation.
+const DIGESTS_MAX: usize = 4;
 /// What the journal takes besides the records of a list: a segment made in advance, and its reserve.
 const JOURNAL_BYTES: u64 = 768 * 1024;
 
@@ -38,8 +44,13 @@ pub struct NewDownload {
     pub headers: Vec<String>,
     /// Request headers whose values are sealed.
     pub secret_headers: Vec<String>,
-    /// The SHA-256 that the content must have.
+    /// The SHA-256 that the content must have; the same as one of `digests`.
     pub sha256: Option<[u8; 32]>,
+    /// Digests that the content must have, all of them; at most 4, and one of each algorithm.
+    pub digests: Vec<Digest>,
+    /// Other URLs of the same bytes, best first; at most 16. They are gone to where the URL fails, without credentials and
+    /// secret headers unless they are of its origin.
+    pub mirrors: Vec<String>,
     /// The length that the content must have, in bytes.
     pub expected_bytes: Option<u64>,
     /// The media type that the content must have where the server names one: `type/subtype` or `type/*`, without
@@ -195,7 +206,9 @@ impl Engine {
                 .iter()
                 .map(|header| header.name.len() + header.value.len() + 8)
                 .sum();
-            RECORD_BYTES + one.spec.url.len() + one.spec.destination.as_os_str().len() + headers
+            let mirrors: usize = one.spec.mirrors.iter().map(|mirror| mirror.len() + 8).sum();
+            let digests = one.spec.digests.len() * DIGEST_BYTES;
+            RECORD_BYTES + one.spec.url.len() + one.spec.destination.as_os_str().len() + headers + mirrors + digests
         };
         let needed = JOURNAL_BYTES + checked.iter().map(size).sum::<usize>() as u64;
         let directory = &self.core.state_directory;
@@ -254,7 +267,10 @@ impl Checker<'_> {
         check_kind(self.environment, &destination)?;
         let (headers, secret_headers) = check_headers(&download.headers, &download.secret_headers)?;
         let expected_type = download.expected_type.as_deref().map(parse_media_type).transpose()?;
-        let secrets = Secrets::new(address.secret_url, address.credential, secret_headers);
+        let (sha256, digests) = check_digests(download)?;
+        let (mirrors, sealed_mirrors) = check_mirrors(download, self.schemes, &address)?;
+        let mut secrets = Secrets::new(address.secret_url, address.credential, secret_headers);
+        secrets.mirrors = sealed_mirrors;
         let spec = Spec {
             kind: Kind::Download,
             url: address.shown,
@@ -264,12 +280,14 @@ impl Checker<'_> {
             group: None,
             headers,
             has_secrets: !secrets.is_empty(),
-            sha256: download.sha256,
+            sha256,
             expected_bytes: download.expected_bytes,
             collision: download.collision,
             priority: download.priority,
             expected_type,
             recoverable: check_recoverable(&download.recoverable)?,
+            digests: stored_digests(&digests),
+            mirrors,
         };
         let mut id = [0; 16];
         self.environment.random.fill(&mut id);
@@ -380,6 +398,61 @@ fn check_distinct(checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
         }
     }
     Ok(())
+}
+
+/// The SHA-256 where there is one, and the others.
+fn check_digests(download: &NewDownload) -> Result<(Option<[u8; 32]>, Vec<Digest>), Error> {
+    let sha256 = download
+        .sha256
+        .and_then(|value| Digest::new(DigestAlgorithm::Sha256, value));
+    let mut digests: Vec<Digest> = Vec::new();
+    for digest in sha256.iter().chain(&download.digests) {
+        match digests.iter().find(|other| other.algorithm() == digest.algorithm()) {
+            Some(other) if other == digest => {}
+            Some(_) => {
+                let problem = "is given beside another value of the same algorithm; no content has both";
+                return Err(Error::invalid("digest", digest.to_string(), problem));
+            }
+            None => digests.push(digest.clone()),
+        }
+    }
+    if digests.len() > DIGESTS_MAX {
+        return Err(Error::LimitReached {
+            limit: "digests of one operation",
+            max: DIGESTS_MAX as u64,
+        });
+    }
+    // Older versions know only this one, in a place of its own.
+    let is_sha256 = |digest: &Digest| digest.algorithm() == DigestAlgorithm::Sha256;
+    let sha256 = digests.iter().find(|digest| is_sha256(digest));
+    let sha256 = sha256.and_then(|digest| digest.value().try_into().ok());
+    digests.retain(|digest| !is_sha256(digest));
+    Ok((sha256, digests))
+}
+
+/// The mirrors as they may be shown, and what is hidden of them.
+fn check_mirrors(
+    download: &NewDownload,
+    schemes: &[&str],
+    address: &Address,
+) -> Result<(Vec<String>, Vec<SealedMirror>), Error> {
+    if download.mirrors.len() > MIRRORS_MAX {
+        return Err(Error::LimitReached {
+            limit: "mirrors of one operation",
+            max: MIRRORS_MAX as u64,
+        });
+    }
+    let (mut shown, mut sealed) = (Vec::new(), Vec::new());
+    for (index, text) in (0_u32..).zip(&download.mirrors) {
+        let mirror = parse_mirror(text, schemes)?;
+        if mirror.shown == address.shown || shown.contains(&mirror.shown) {
+            let problem = "is given twice; one place is asked once in a round";
+            return Err(Error::invalid("mirror", mirror.shown, problem));
+        }
+        sealed.extend(mirror.secret_url.map(|url| SealedMirror { index, url }));
+        shown.push(mirror.shown);
+    }
+    Ok((shown, sealed))
 }
 
 /// Refuses more headers than an operation may have.

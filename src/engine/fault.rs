@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use backhaul_backends::WebErrorStatus;
+use backhaul_backends::{Failure, WebErrorStatus};
 
 use crate::error::Error;
 use crate::operation::OperationError;
@@ -17,6 +17,8 @@ pub(crate) enum Fault {
     Local(String),
     /// The content is not what was asked for; it never will be.
     Unacceptable(OperationError),
+    /// The source is not what it should be, as if the backend had said so.
+    Source(Failure),
     /// The operation was ended, paused or stopped meanwhile.
     Superseded,
     /// The engine itself cannot go on.

@@ -144,6 +144,7 @@ impl Ledger {
             validators: self.basis.response.validators.clone(),
             beyond: (!beyond.is_empty()).then_some(beyond),
             on_trust: watermark.on_trust.then_some(true),
+            origin: self.basis.response.origin,
         };
         let progressed = Event::Progressed(Shared::new(claim));
         let lsn = self.core.record(&mut self.core.state(), self.basis.id, progressed)?;

@@ -9,6 +9,7 @@ mod crew;
 mod doubt;
 mod fault;
 mod ledger;
+mod origin;
 mod part;
 mod publish;
 mod ready;

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backhaul_backends::{Interrupt, TAIL_BYTES_MAX};
+use backhaul_backends::{Digest, DigestAlgorithm, Interrupt, TAIL_BYTES_MAX};
 use backhaul_journal::{Access, FileKind, LINEAGE_BYTES, Storage, StorageFile, steps};
 use ring::digest;
 
@@ -28,34 +28,68 @@ pub(crate) struct Part {
 #[derive(Clone)]
 pub(crate) struct Sums {
     crc: crc32fast::Hasher,
-    sha256: Option<digest::Context>,
+    digests: Vec<(DigestAlgorithm, digest::Context)>,
 }
 
 impl Sums {
-    pub(crate) fn new(spec: &Spec) -> Self {
-        let sha256 = spec.sha256.map(|_| digest::Context::new(&digest::SHA256));
+    /// Sums for content that will be compared with these digests: with all that were asked for, and where none of those
+    /// is strong with the strongest that the server told. Each costs time for every byte.
+    pub(crate) fn new(spec: &Spec, told: &[Digest]) -> Self {
+        let mut algorithms: Vec<DigestAlgorithm> = spec.expected_digests().iter().map(Digest::algorithm).collect();
+        if !spec.expects_strong_digest() {
+            algorithms.extend(told.iter().map(Digest::algorithm).max());
+        }
+        algorithms.sort_unstable();
+        algorithms.dedup();
+        Self::of(&algorithms)
+    }
+
+    fn of(algorithms: &[DigestAlgorithm]) -> Self {
+        let contexts = algorithms
+            .iter()
+            .filter_map(|algorithm| Some((*algorithm, digest::Context::new(ring_algorithm(*algorithm)?))));
         Self {
             crc: crc32fast::Hasher::new(),
-            sha256,
+            digests: contexts.collect(),
         }
     }
 
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.crc.update(bytes);
-        if let Some(sha256) = &mut self.sha256 {
-            sha256.update(bytes);
+        for (_, context) in &mut self.digests {
+            context.update(bytes);
         }
+    }
+
+    /// Some digest is summed up, and not only the CRC-32.
+    pub(super) fn has_digests(&self) -> bool {
+        !self.digests.is_empty()
     }
 
     pub(crate) fn crc32(&self) -> u32 {
         self.crc.clone().finalize()
     }
 
-    /// The SHA-256, where one is expected.
-    pub(crate) fn sha256(&self) -> Option<[u8; 32]> {
-        let digest = self.sha256.clone()?.finish();
-        digest.as_ref().try_into().ok()
+    /// What the content has instead of the first expected digest that it has not. Digests of algorithms that were not
+    /// summed up are not compared.
+    pub(crate) fn mismatch<'a>(&self, expected: &'a [Digest]) -> Option<(&'a Digest, Digest)> {
+        expected.iter().find_map(|expected| {
+            let mut contexts = self.digests.iter();
+            let (algorithm, context) = contexts.find(|(algorithm, _)| *algorithm == expected.algorithm())?;
+            let actual = Digest::new(*algorithm, context.clone().finish().as_ref())?;
+            (actual != *expected).then_some((expected, actual))
+        })
     }
+}
+
+fn ring_algorithm(algorithm: DigestAlgorithm) -> Option<&'static digest::Algorithm> {
+    Some(match algorithm {
+        DigestAlgorithm::Sha1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
+        DigestAlgorithm::Sha256 => &digest::SHA256,
+        DigestAlgorithm::Sha384 => &digest::SHA384,
+        DigestAlgorithm::Sha512 => &digest::SHA512,
+        _ => return None,
+    })
 }
 
 /// Path of the part file of one generation: `.NAME.JOURNAL-ID-GENERATION.part` in the directory of the destination,
@@ -122,7 +156,7 @@ impl Part {
         path: PathBuf,
         claim: &Claim,
         from_disk: bool,
-        spec: &Spec,
+        mut sums: Sums,
         interrupt: &Interrupt,
     ) -> io::Result<Option<(Self, Sums)>> {
         let file: Arc<dyn StorageFile> = match storage.open(&path, Access::ReadWrite) {
@@ -138,7 +172,6 @@ impl Part {
         if from_disk {
             file.drop_cache();
         }
-        let mut sums = Sums::new(spec);
         let take = |bytes: &[u8]| {
             sums.update(bytes);
             !interrupt.is_raised()
@@ -186,10 +219,9 @@ pub(super) fn tail(file: &dyn StorageFile, first: u64, offset_bytes: u64) -> io:
 pub(super) fn file_sums(
     file: &dyn StorageFile,
     len_bytes: u64,
-    spec: &Spec,
+    mut sums: Sums,
     interrupt: &Interrupt,
 ) -> io::Result<Option<Sums>> {
-    let mut sums = Sums::new(spec);
     let take = |bytes: &[u8]| {
         sums.update(bytes);
         !interrupt.is_raised()
@@ -211,17 +243,22 @@ pub(crate) fn file_crc32(storage: &Arc<dyn Storage>, path: &Path, len_bytes: u64
     Ok(whole.then(|| crc.finalize()))
 }
 
-/// SHA-256 of a whole file of a known length; `None` where it is shorter.
-pub(crate) fn file_sha256(storage: &Arc<dyn Storage>, path: &Path, len_bytes: u64) -> io::Result<Option<[u8; 32]>> {
+/// Whether a whole file of a known length has all of these digests.
+pub(crate) fn file_has(
+    storage: &Arc<dyn Storage>,
+    path: &Path,
+    len_bytes: u64,
+    expected: &[Digest],
+) -> io::Result<bool> {
     let file = storage.open(path, Access::Read)?;
-    let mut sha256 = digest::Context::new(&digest::SHA256);
+    let algorithms: Vec<DigestAlgorithm> = expected.iter().map(Digest::algorithm).collect();
+    let mut sums = Sums::of(&algorithms);
     let take = |bytes: &[u8]| {
-        sha256.update(bytes);
+        sums.update(bytes);
         true
     };
     let whole = read_range(file.as_ref(), 0..len_bytes, take)?;
-    let digest = sha256.finish();
-    Ok(digest.as_ref().try_into().ok().filter(|_| whole))
+    Ok(whole && sums.mismatch(expected).is_none())
 }
 
 /// Feeds the bytes of a range to `take`, which may end it early; `false` where the file is shorter.
@@ -276,5 +313,27 @@ mod tests {
             let part = name(&long);
             assert!(part.len() <= NAME_BYTES_MAX && part.to_str().is_some(), "{part:?}");
         }
+    }
+
+    #[test]
+    fn every_algorithm_is_summed_up_and_what_differs_is_named() {
+        let of = |algorithm| Sums::of(&[algorithm]);
+        for algorithm in DigestAlgorithm::all() {
+            let mut sums = of(*algorithm);
+            sums.update(b"abc");
+            let other = Digest::new(*algorithm, vec![0; algorithm.len_bytes()]);
+            let (expected, actual) = sums.mismatch(other.as_slice()).expect("it is another one");
+            assert_eq!(Some(expected), other.as_ref());
+            assert_eq!(sums.mismatch(&[actual]), None);
+        }
+        let mut sums = of(DigestAlgorithm::Sha1);
+        sums.update(b"abc");
+        let zeros = Digest::new(DigestAlgorithm::Sha1, [0; 20]);
+        let actual = sums.mismatch(zeros.as_slice()).map(|(_, actual)| actual.to_string());
+        // FIPS 180-2, appendix A.1.
+        assert_eq!(
+            actual.as_deref(),
+            Some("sha-1:a9993e364706816aba3e25717850c26c9cd0d89d")
+        );
     }
 }

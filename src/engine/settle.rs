@@ -12,9 +12,10 @@ use super::core::Core;
 use super::fault::Fault;
 use super::part::part_path;
 use crate::error::Error;
+use crate::mirrors::{self, Failed, Turn};
 use crate::operation::{
-    Amendment, Condition, Deadline, Event, Operation, OperationError, Outcome, Phase, Shared, TransferId, WaitReason,
-    directory_of, millis,
+    Amendment, Condition, Deadline, Event, Operation, OperationError, Outcome, Phase, Round, Shared, TransferId,
+    WaitReason, directory_of, millis,
 };
 use crate::retry::{Decision, decide};
 
@@ -52,6 +53,7 @@ pub(crate) fn fault(core: &Arc<Core>, id: TransferId, fault: Fault) -> Result<()
         Fault::Engine(error) => Err(error),
         Fault::Superseded => record_if_held(core, id, Event::Released),
         Fault::Unacceptable(error) => end_failed(core, id, error),
+        Fault::Source(failure) => failed(core, id, failure),
         Fault::DiskFull(message) => await_room(core, id, message),
         Fault::Local(message) => {
             let status = WebErrorStatus::FILE_ACCESS;
@@ -62,7 +64,7 @@ pub(crate) fn fault(core: &Arc<Core>, id: TransferId, fault: Fault) -> Result<()
                 Some(last) if last.status == status.0 => FailureKind::Permanent,
                 _ => FailureKind::Transient { retry_after: None },
             };
-            failed(
+            failed_here(
                 core,
                 id,
                 Failure {
@@ -76,7 +78,54 @@ pub(crate) fn fault(core: &Arc<Core>, id: TransferId, fault: Fault) -> Result<()
     }
 }
 
-fn failed(core: &Arc<Core>, id: TransferId, failure: Failure) -> Result<(), Error> {
+/// A source failed: another one may do better.
+fn failed(core: &Arc<Core>, id: TransferId, mut failure: Failure) -> Result<(), Error> {
+    let offline = failure.kind == FailureKind::Unreachable && !core.environment.network.is_online();
+    let operation = core.state().table.find(id).cloned();
+    let operation = operation.filter(|operation| operation.source_count() > 1 && !offline);
+    let Some(operation) = operation.filter(|_| failure.kind != FailureKind::ClockNotSet) else {
+        return failed_here(core, id, failure);
+    };
+    let claim = operation.claim.as_ref().filter(|_| !operation.knows_strong_digest());
+    let tried = Failed {
+        source: operation.source(),
+        sources: operation.source_count(),
+        for_good: failure.kind == FailureKind::Permanent,
+        bound_to: claim.map(|claim| claim.origin),
+    };
+    match mirrors::after(operation.round, tried) {
+        Turn::Next(round) => {
+            log::info!("{id}: {}; another source is tried", failure.message);
+            let now = Deadline::after(core.now(), 0);
+            let error = stored(failure);
+            let waited = waited(now, WaitReason::BackOff, operation.failures_in_row, error, Some(round));
+            record_if_held(core, id, waited)
+        }
+        Turn::BackOff(round) => {
+            if tried.for_good {
+                // Others of the round may still answer.
+                failure.kind = FailureKind::Transient { retry_after: None };
+            }
+            give_time(core, id, failure, Some(round))
+        }
+        Turn::GiveUp => failed_here(core, id, failure),
+    }
+}
+
+fn stored(failure: Failure) -> OperationError {
+    OperationError {
+        status: failure.status.0,
+        code: failure.code,
+        message: failure.message,
+    }
+}
+
+/// No other source would change anything.
+fn failed_here(core: &Arc<Core>, id: TransferId, failure: Failure) -> Result<(), Error> {
+    give_time(core, id, failure, None)
+}
+
+fn give_time(core: &Arc<Core>, id: TransferId, failure: Failure, round: Option<Round>) -> Result<(), Error> {
     let (failures_in_row, is_repeated) = core.state().table.find(id).map_or((1, false), |operation| {
         let last = operation.error.as_ref().filter(|_| operation.failures_in_row > 0);
         let is_repeated = last.is_some_and(|last| last.status == failure.status.0);
@@ -86,16 +135,12 @@ fn failed(core: &Arc<Core>, id: TransferId, failure: Failure) -> Result<(), Erro
     let online = failure.kind != FailureKind::Unreachable || core.environment.network.is_online();
     let retry = &core.config.retry;
     let decision = decide(&failure, failures_in_row, is_repeated, online, jitter, retry);
-    let error = OperationError {
-        status: failure.status.0,
-        code: failure.code,
-        message: failure.message,
-    };
+    let error = stored(failure);
     log::info!("{id}: {}: {decision:?}", error.message);
     let deadline = |delay: Duration| Deadline::after(core.now(), millis(delay));
     let event = match decision {
         Decision::Fail => return end_failed(core, id, error),
-        Decision::Retry { after, reason } => waited(deadline(after), reason, failures_in_row, error),
+        Decision::Retry { after, reason } => waited(deadline(after), reason, failures_in_row, error, round),
         Decision::AwaitNetwork { probe_after } => Event::Blocked {
             condition: Condition::NoNetwork,
             probe_at: deadline(probe_after),
@@ -107,12 +152,19 @@ fn failed(core: &Arc<Core>, id: TransferId, failure: Failure) -> Result<(), Erro
     record_if_held(core, id, event)
 }
 
-fn waited(until: Deadline, reason: WaitReason, failures_in_row: u32, error: OperationError) -> Event {
+fn waited(
+    until: Deadline,
+    reason: WaitReason,
+    failures_in_row: u32,
+    error: OperationError,
+    round: Option<Round>,
+) -> Event {
     Event::Waited {
         until,
         reason,
         failures_in_row,
         error: Shared::new(error),
+        round,
     }
 }
 

@@ -71,6 +71,13 @@ pub struct OperationView {
     pub expected_type: Option<String>,
     /// Errors that its owner can mend.
     pub recoverable: Vec<WebErrorStatus>,
+    /// Where the content may be fetched from, best first: the URL itself, the mirrors asked for, and those that the server
+    /// named where a digest tells if they lie. Secrets read `***`.
+    pub sources: Vec<String>,
+    /// The one of them that is used now or tried next.
+    pub source: String,
+    /// Digests that the content must have, as `ALGORITHM:` and hexadecimal digits.
+    pub digests: Vec<String>,
     /// After a salvage of the journal: what the disk holds of it is checked again before it is trusted.
     pub unverified: bool,
 }
@@ -116,6 +123,7 @@ impl OperationView {
             _ => operation.error.as_deref(),
         };
         let response = operation.response.as_deref();
+        let (sources, source) = places(operation);
         let spec = &operation.spec;
         let destination = match &operation.published_name {
             Some(name) => spec.directory().join(OsStr::from_bytes(name)),
@@ -153,9 +161,20 @@ impl OperationView {
             resumable: response.map(|response| response.resumable),
             expected_type: spec.expected_type.clone(),
             recoverable: spec.recoverable.iter().copied().map(WebErrorStatus).collect(),
+            sources,
+            source,
+            digests: spec.expected_digests().iter().map(ToString::to_string).collect(),
             unverified: operation.doubt.is_some(),
         }
     }
+}
+
+/// All sources, and the one that is used now or tried next.
+fn places(operation: &Operation) -> (Vec<String>, String) {
+    let sources: Vec<String> = operation.sources().into_iter().map(str::to_owned).collect();
+    let number = usize::try_from(operation.source()).unwrap_or(0);
+    let source = sources.get(number).unwrap_or(&operation.spec.url).clone();
+    (sources, source)
 }
 
 impl Engine {

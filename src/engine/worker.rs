@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::thread::{Builder, JoinHandle};
 
 use backhaul_backends::{
-    Failure, FailureKind, Head, Header, Held, Refused, Request, Restart, Sink, Start, Validators, WebErrorStatus,
+    Digest, Failure, FailureKind, Head, Held, Refused, Request, Restart, Sink, Start, Validators, WebErrorStatus,
 };
 
 use backhaul_journal::steps;
@@ -19,11 +19,12 @@ use super::crew::Crew;
 use super::doubt;
 use super::fault::Fault;
 use super::ledger::{Basis, Ledger};
+use super::origin::{self, Source};
 use super::part::{Part, Sums, part_path, tail};
 use super::ready::Ready;
 use super::settle::{self, End};
 use crate::error::Error;
-use crate::operation::{Doubt, Event, Operation, Response, Shared, StoredValidators, Stretch, millis};
+use crate::operation::{Doubt, Event, Operation, Response, Shared, StoredValidators, Stretch, millis, stored_digests};
 use crate::pieces::Pieces;
 use crate::vault::{SealedName, Secrets};
 
@@ -33,6 +34,8 @@ const CLAIMER_STACK_BYTES: usize = 128 * 1024;
 /// Writeback is asked for in steps of this size, so that the sync of a claim finds most of it done (on ext4, 1 GiB with a
 /// sync every 8 MiB took 0.39 s with such steps and 0.53 to 1.1 s without).
 pub(super) const WRITEBACK_BYTES: u64 = 1 << 20;
+
+const TRANSIENT: FailureKind = FailureKind::Transient { retry_after: None };
 
 /// Makes one attempt of an operation that was just claimed by this thread.
 pub(crate) fn attempt(core: &Arc<Core>, operation: &Operation, attempt: &Arc<Attempt>) {
@@ -68,6 +71,7 @@ struct Transfer<'a> {
     /// Some of the bytes continue others without proof.
     on_trust: bool,
     total_bytes: Option<u64>,
+    source: Source,
     response: Option<Shared<Response>>,
     begun_at_ms: u64,
     /// What a further connection needs; where none may be opened, nothing.
@@ -91,13 +95,14 @@ impl<'a> Transfer<'a> {
             attempt,
             generation: operation.generation,
             part: None,
-            sums: Sums::new(&operation.spec),
+            sums: Sums::new(&operation.spec, &[]),
             received_bytes: 0,
             started_bytes: 0,
             held_bytes: 0,
             beyond: Vec::new(),
             on_trust: false,
             total_bytes: None,
+            source: Source::new(operation),
             response: None,
             begun_at_ms: core.now().boot_ms,
             terms: None,
@@ -127,7 +132,11 @@ impl<'a> Transfer<'a> {
         let scheme = request.url.split(':').next().unwrap_or_default().to_owned();
         let Some(backend) = self.core.backends.by_scheme(&scheme).cloned() else {
             let message = format!("no backend of this build speaks '{scheme}'");
-            return Err(Fault::unacceptable(WebErrorStatus::UNSUPPORTED_SCHEME, message).into());
+            return Err(failure(
+                FailureKind::Permanent,
+                WebErrorStatus::UNSUPPORTED_SCHEME,
+                message,
+            ));
         };
         let interrupt = self.attempt.interrupt.child();
         self.terms = Some(CrewTerms {
@@ -174,7 +183,7 @@ impl<'a> Transfer<'a> {
             path.clone(),
             &claim,
             suspicious,
-            &self.operation.spec,
+            Sums::new(&self.operation.spec, &self.source.told),
             interrupt,
         );
         let reopened = reopened.map_err(|error| match error.kind() {
@@ -204,12 +213,17 @@ impl<'a> Transfer<'a> {
             offset_bytes: claim.durable_bytes,
             end_bytes: self.beyond.first().map(|stretch| stretch.first),
             tail,
-            validators: unstored(&claim.validators),
+            validators: Validators {
+                digests: self.source.told.clone(),
+                ..unstored(&claim.validators)
+            },
             content_type: self
                 .operation
                 .response
                 .as_ref()
                 .and_then(|response| response.content_type.clone()),
+            foreign: self.source.is_foreign(),
+            digest_expected: self.operation.spec.expects_strong_digest(),
         }))
     }
 
@@ -220,20 +234,16 @@ impl<'a> Transfer<'a> {
         } else {
             Secrets::default()
         };
-        let plain = spec.headers.iter().map(|header| (header, false));
-        let headers = plain.chain(secrets.headers.iter().map(|header| (header, true)));
-        let headers = headers.map(|(header, secret)| Header {
-            name: header.name.clone(),
-            value: header.value.clone(),
-            secret,
-        });
+        let url = self.source.url(self.operation, &secrets);
+        let credential = secrets
+            .credential()
+            .filter(|_| origin::is_at_home(&url, self.operation));
         Ok(Request {
-            url: secrets.url.clone().unwrap_or_else(|| spec.url.clone()),
-            headers: headers.collect(),
-            credential: secrets.credential(),
+            headers: origin::headers_for(&url, self.operation, &secrets),
+            url,
+            credential,
             held,
             expected_bytes: spec.expected_bytes,
-            digest_expected: spec.sha256.is_some(),
             expected_type: spec.expected_type.clone(),
             limits: self.core.config.limits,
             buffer_bytes: self.core.config.buffer_bytes,
@@ -264,7 +274,7 @@ impl<'a> Transfer<'a> {
         log::info!("{}: starts again from zero: {cause}", self.operation.id);
         self.generation += 1;
         self.part = None;
-        self.sums = Sums::new(&self.operation.spec);
+        self.sums = Sums::new(&self.operation.spec, &[]);
         self.received_bytes = 0;
         self.started_bytes = 0;
         self.held_bytes = 0;
@@ -274,11 +284,15 @@ impl<'a> Transfer<'a> {
     }
 
     fn accept(&mut self, head: &Head) -> Result<(), Fault> {
+        self.source.accept(head)?;
         match head.start {
             Start::Continue { offset_bytes } if self.part.is_some() && offset_bytes == self.received_bytes => {}
             Start::Beginning if self.part.is_none() => {}
             Start::Restart(cause) => self.restart(cause_text(cause), self.held_bytes)?,
             _ => return Err(Fault::Local("the backend went on at an offset that is not held".into())),
+        }
+        if self.received_bytes == 0 {
+            self.sums = Sums::new(&self.operation.spec, &self.source.told);
         }
         self.total_bytes = head.validators.total_bytes;
         self.on_trust |= head.on_trust;
@@ -287,7 +301,7 @@ impl<'a> Transfer<'a> {
         self.attempt
             .total_bytes
             .store(self.total_bytes.unwrap_or(0), Ordering::Relaxed);
-        let response = Shared::new(stored_response(head));
+        let response = Shared::new(stored_response(head, &self.source));
         // Not synced: bytes count only once they are claimed, and every claim carries the validators again.
         self.core.record(
             &mut self.core.state(),
@@ -418,7 +432,7 @@ impl<'a> Transfer<'a> {
                 return Some(fault);
             }
             if let Some((ledger, _)) = &self.ledger
-                && let Err(fault) = ledger.advance(0, self.received_bytes, self.sums.crc32())
+                && let Err(fault) = ledger.advance(0, self.received_bytes, self.crc32())
             {
                 return Some(fault);
             }
@@ -442,15 +456,15 @@ impl<'a> Transfer<'a> {
         self.read_again()?;
         let received = self.received_bytes;
         if let Some(total) = self.total_bytes.filter(|total| *total != received) {
-            return Err(End::Failure(Failure {
-                kind: FailureKind::Transient { retry_after: None },
-                status: WebErrorStatus::LENGTH_MISMATCH,
-                code: None,
-                message: format!("{received} bytes came, {total} were announced"),
-            }));
+            let message = format!("{received} bytes came, {total} were announced");
+            return Err(failure(TRANSIENT, WebErrorStatus::LENGTH_MISMATCH, message));
         }
         if let Some((status, message)) = self.unexpected() {
             return Err(self.impostor(status, message));
+        }
+        if let Some((told, actual)) = self.sums.mismatch(&self.source.told) {
+            let message = differs(&actual, told, "the server had told");
+            return Err(self.void(TRANSIENT, message));
         }
         let Some(part) = self.part.take() else {
             return Err(Fault::Local("the backend ended without a response".into()).into());
@@ -461,7 +475,7 @@ impl<'a> Transfer<'a> {
             self.generation,
             part,
             received,
-            self.unseen_crc32.unwrap_or_else(|| self.sums.crc32()),
+            self.crc32(),
         ))
     }
 
@@ -473,14 +487,22 @@ impl<'a> Transfer<'a> {
             let message = format!("the resource has {received} bytes, {expected} were expected");
             return Some((WebErrorStatus::LENGTH_MISMATCH, message));
         }
-        let (expected, actual) = (spec.sha256?, self.sums.sha256()?);
-        let hex = |digest: &[u8]| data_encoding::HEXLOWER.encode(digest);
-        let message = format!(
-            "the resource has SHA-256 {}, {} was expected",
-            hex(&actual),
-            hex(&expected)
-        );
-        (expected != actual).then_some((WebErrorStatus::DIGEST_MISMATCH, message))
+        let expected = spec.expected_digests();
+        let (expected, actual) = self.sums.mismatch(&expected)?;
+        let message = differs(&actual, expected, "expected");
+        Some((WebErrorStatus::DIGEST_MISMATCH, message))
+    }
+
+    /// Gives up content that has another digest than it should. It is claimed first: else each time a little more of it
+    /// could count as progress, and it would be fetched for ever.
+    fn void(&mut self, kind: FailureKind, message: String) -> End {
+        if let Some(fault) = self.close_ledger(true) {
+            return fault.into();
+        }
+        match self.restart("the content has another digest than it should", self.received_bytes) {
+            Ok(()) => failure(kind, WebErrorStatus::DIGEST_MISMATCH, message),
+            Err(fault) => fault.into(),
+        }
     }
 
     /// A web page in the place of the content is what a captive portal puts there: it goes away by itself. Anything else
@@ -490,27 +512,28 @@ impl<'a> Transfer<'a> {
             .response
             .as_ref()
             .and_then(|response| response.content_type.as_deref());
-        let is_page = content_type.is_some_and(backhaul_backends::is_page);
-        let (cause, why) = if is_page {
-            let why = "a web page came, as from a network that wants a login";
-            ("a web page came in place of the content", why)
-        } else if self.on_trust {
-            let why = "some of it continued older bytes without proof, so all of it is fetched again";
-            ("what was continued without proof was not the same", why)
-        } else {
-            return Fault::unacceptable(status, message).into();
-        };
-        if let Err(fault) = self.restart(cause, self.received_bytes) {
-            return fault.into();
+        let is_digest = status == WebErrorStatus::DIGEST_MISMATCH;
+        if content_type.is_some_and(backhaul_backends::is_page) {
+            let cause = "a web page came in place of the content";
+            if let Err(fault) = self.restart(cause, self.received_bytes) {
+                return fault.into();
+            }
+            let message = format!("{message}; a web page came, as from a network that wants a login");
+            return failure(TRANSIENT, status, message);
         }
-        let message = format!("{message}; {why}");
-        let kind = FailureKind::Transient { retry_after: None };
-        End::Failure(Failure {
-            kind,
-            status,
-            code: None,
-            message,
-        })
+        // Of several sources one is wrong, and it is not known which; or some bytes continue others without proof.
+        if is_digest && (self.source.origin.mixed || self.on_trust) {
+            return self.void(TRANSIENT, message);
+        }
+        if is_digest && self.operation.source_count() > 1 {
+            return self.void(FailureKind::Permanent, message);
+        }
+        failure(FailureKind::Permanent, status, message)
+    }
+
+    /// Of everything that is there from the first byte on.
+    fn crc32(&self) -> u32 {
+        self.unseen_crc32.unwrap_or_else(|| self.sums.crc32())
     }
 
     fn part_path(&self) -> std::path::PathBuf {
@@ -553,12 +576,28 @@ fn cause_text(cause: Restart) -> &'static str {
     }
 }
 
-fn stored_response(head: &Head) -> Response {
+fn failure(kind: FailureKind, status: WebErrorStatus, message: String) -> End {
+    End::Failure(Failure {
+        kind,
+        status,
+        code: None,
+        message,
+    })
+}
+
+fn differs(actual: &Digest, wanted: &Digest, by: &str) -> String {
+    let name = actual.algorithm().name().to_uppercase();
+    let hex = |digest: &Digest| data_encoding::HEXLOWER.encode(digest.value());
+    format!("the resource has {name} {}, {} was {by}", hex(actual), hex(wanted))
+}
+
+fn stored_response(head: &Head, source: &Source) -> Response {
     let Validators {
         etag,
         last_modified,
         date,
         total_bytes,
+        digests: _,
     } = head.validators.clone();
     Response {
         validators: StoredValidators {
@@ -572,6 +611,9 @@ fn stored_response(head: &Head) -> Response {
         status_code: head.status_code,
         resumable: head.resumable,
         content_type: head.content_type.clone(),
+        digests: stored_digests(&source.told),
+        mirrors: source.mirrors.clone(),
+        origin: source.origin,
     }
 }
 
@@ -587,5 +629,6 @@ fn unstored(stored: &StoredValidators) -> Validators {
         last_modified,
         date,
         total_bytes,
+        digests: Vec::new(),
     }
 }

@@ -141,6 +141,41 @@ mod tests {
     }
 
     #[test]
+    fn what_has_neither_mirrors_nor_digests_is_written_as_before_there_were_any() {
+        // Numbers of fields that these maps always had; each is followed by its first key, 0.
+        let rows = [
+            (
+                events_of(|event| matches!(event, Event::Created { spec, .. } if spec.mirrors.is_empty())),
+                12,
+            ),
+            (
+                events_of(|event| matches!(event, Event::Progressed(claim) if claim.origin.is_default())),
+                4,
+            ),
+        ];
+        for (entries, fields) in rows {
+            assert!(!entries.is_empty());
+            for entry in entries {
+                let Entry::Fact(fact) = &entry else { unreachable!() };
+                let written = match &fact.event {
+                    Event::Created { spec, .. } => minicbor::to_vec(spec).unwrap(),
+                    Event::Progressed(claim) => minicbor::to_vec(claim).unwrap(),
+                    _ => unreachable!(),
+                };
+                let present = minicbor::Decoder::new(&written).map().unwrap().unwrap();
+                assert!(present <= fields, "{present} fields of {entry:?}");
+                assert_eq!(decode(&bytes_of(&entry)).unwrap(), entry);
+            }
+        }
+    }
+
+    fn events_of(is_wanted: impl Fn(&Event) -> bool) -> Vec<Entry> {
+        let mut entries = entries();
+        entries.retain(|entry| matches!(entry, Entry::Fact(fact) if is_wanted(&fact.event)));
+        entries
+    }
+
+    #[test]
     fn every_prefix_of_an_entry_and_every_byte_after_it_is_refused() {
         for entry in entries() {
             let mut bytes = bytes_of(&entry);

@@ -3,7 +3,9 @@
 use minicbor::{Decode, Encode};
 
 use super::deadline::Deadline;
+use super::digest::StoredDigest;
 use super::shared::Shared;
+use super::source::{Origin, Round};
 use super::spec::Spec;
 
 /// Identity of operations that were created together.
@@ -67,6 +69,9 @@ pub(crate) enum Event {
         failures_in_row: u32,
         #[n(3)]
         error: Shared<OperationError>,
+        /// How far the sources were gone through, where that changed.
+        #[n(4)]
+        round: Option<Round>,
     },
     #[n(10)]
     Blocked {
@@ -176,6 +181,15 @@ pub(crate) struct Response {
     pub(crate) resumable: bool,
     #[n(4)]
     pub(crate) content_type: Option<String>,
+    /// Digests of the whole that a server told, strongest first.
+    #[cbor(n(5), default, skip_if = "Vec::is_empty")]
+    pub(crate) digests: Vec<StoredDigest>,
+    /// Mirrors that the server named, best first; the same ones for all bytes of a generation.
+    #[cbor(n(6), default, skip_if = "Vec::is_empty")]
+    pub(crate) mirrors: Vec<String>,
+    /// Where the bytes that follow it come from.
+    #[cbor(n(7), default, skip_if = "Origin::is_default")]
+    pub(crate) origin: Origin,
 }
 
 /// Bytes of a file that lie side by side: `[first, end)`, and their CRC-32.
@@ -215,6 +229,9 @@ pub(crate) struct Claim {
     /// Some of the bytes continue others without proof: only a digest of the whole will tell.
     #[n(6)]
     pub(crate) on_trust: Option<bool>,
+    /// Where they came from.
+    #[cbor(n(5), default, skip_if = "Origin::is_default")]
+    pub(crate) origin: Origin,
 }
 
 impl Claim {

@@ -2,20 +2,24 @@
 
 mod codec;
 mod deadline;
+mod digest;
 mod event;
 mod mend;
 mod shared;
+mod source;
 mod spec;
 mod state;
 mod status;
 
 pub(crate) use codec::{Entry, Fact, decode, encode};
 pub(crate) use deadline::{Deadline, Now, millis};
+pub(crate) use digest::{digests, stored_digests};
 pub(crate) use event::{
     Amendment, BatchId, Claim, Condition, Event, Intent, OperationError, Outcome, Response, StoredValidators, Stretch,
     WaitReason,
 };
 pub(crate) use shared::Shared;
+pub(crate) use source::{Origin, Round};
 pub use spec::{Collision, Kind, Priority, TransferId};
 pub(crate) use spec::{RequestHeader, Spec, directory_of};
 pub(crate) use state::{Doubt, Operation, Phase, Rejected, Wish};

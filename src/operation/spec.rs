@@ -5,7 +5,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use backhaul_backends::{Digest, DigestAlgorithm};
 use minicbor::{Decode, Encode};
+
+use super::digest::{StoredDigest, digests};
 
 /// Identity of an operation: 128 random bits, shown as 32 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -124,12 +127,32 @@ pub(crate) struct Spec {
     #[n(14)]
     #[cbor(default)]
     pub(crate) recoverable: Vec<i32>,
+    /// Digests that the content must have, besides `sha256`.
+    #[cbor(n(12), default, skip_if = "Vec::is_empty")]
+    pub(crate) digests: Vec<StoredDigest>,
+    /// Other URLs of the same bytes, as they may be shown, best first.
+    #[cbor(n(15), default, skip_if = "Vec::is_empty")]
+    pub(crate) mirrors: Vec<String>,
 }
 
 impl Spec {
     /// Directory of the destination; part file and final file both stand in it.
     pub(crate) fn directory(&self) -> &Path {
         directory_of(&self.destination)
+    }
+
+    /// All digests that the content must have.
+    pub(crate) fn expected_digests(&self) -> Vec<Digest> {
+        let sha256 = self
+            .sha256
+            .and_then(|value| Digest::new(DigestAlgorithm::Sha256, value));
+        sha256.into_iter().chain(digests(&self.digests)).collect()
+    }
+
+    /// One of them proves the content whoever sent it.
+    pub(crate) fn expects_strong_digest(&self) -> bool {
+        let mut expected = self.expected_digests().into_iter();
+        expected.any(|digest| digest.algorithm().is_strong())
     }
 }
 

@@ -12,6 +12,7 @@ use super::event::{
     Amendment, BatchId, Claim, Condition, Event, Intent, OperationError, Outcome, Response, WaitReason,
 };
 use super::shared::Shared;
+use super::source::Round;
 use super::spec::{Spec, TransferId};
 
 /// One stored transfer, as its events say.
@@ -76,6 +77,9 @@ pub(crate) struct Operation {
     #[n(21)]
     #[cbor(default)]
     pub(crate) sealed_revision: u32,
+    /// How far its sources were gone through since the last back-off.
+    #[cbor(n(24), default, skip_if = "Round::is_default")]
+    pub(crate) round: Round,
 }
 
 /// What is not known of an operation after a salvage of the journal.
@@ -189,6 +193,7 @@ impl Operation {
             batch: None,
             doubt: None,
             sealed_revision: 0,
+            round: Round::default(),
         }
     }
 
@@ -359,7 +364,10 @@ impl Operation {
             return Err(self.rejects("continued"));
         }
         let is_progress = bytes > self.best_bytes;
+        // The source that gave them is worth waiting for again.
+        let stays = if is_progress { 0 } else { self.round.stays };
         Ok(Self {
+            round: Round { stays, ..self.round },
             failures_in_row: if is_progress { 0 } else { self.failures_in_row },
             best_bytes: self.best_bytes.max(bytes),
             claim: Some(claim),
@@ -400,8 +408,10 @@ impl Operation {
                 reason,
                 failures_in_row,
                 error,
+                round,
             } => Self {
                 phase: Phase::Waiting { until, reason },
+                round: round.unwrap_or(self.round),
                 failures_in_row,
                 error: Some(error),
                 ..self

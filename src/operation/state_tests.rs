@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::operation::{Collision, Kind, Priority, Reason, StoredValidators, TransferStatus};
+use crate::operation::digest::StoredDigest;
+use crate::operation::{Collision, Kind, Origin, Priority, Reason, StoredValidators, TransferStatus, stored_digests};
+use backhaul_backends::{Digest, DigestAlgorithm};
 
 pub(crate) const NOW: Now = Now {
     boot_ms: 1_000,
@@ -27,6 +29,8 @@ pub(crate) fn spec() -> Spec {
         priority: Priority::Default,
         expected_type: None,
         recoverable: Vec::new(),
+        digests: Vec::new(),
+        mirrors: Vec::new(),
     }
 }
 
@@ -57,6 +61,7 @@ pub(crate) fn waited() -> Event {
         reason: WaitReason::BackOff,
         failures_in_row: 1,
         error: error(),
+        round: None,
     }
 }
 
@@ -78,6 +83,7 @@ pub(crate) fn claim(durable_bytes: u64) -> Event {
         on_trust: None,
         crc32: 1,
         validators: StoredValidators::default(),
+        origin: Origin::default(),
     }))
 }
 
@@ -438,6 +444,13 @@ fn a_published_name_is_told_where_it_is_not_the_one_asked_for() {
     assert_eq!(done.published_name.as_deref(), Some(&b"file (2)"[..]));
 }
 
+const ELSEWHERE: Origin = Origin { source: 2, mixed: true };
+
+fn digest() -> Vec<StoredDigest> {
+    let digest = Digest::new(DigestAlgorithm::Sha512, [5; 64]);
+    stored_digests(digest.as_slice())
+}
+
 /// Every shape of event, for the tests of the codec.
 pub(crate) fn events() -> Vec<Event> {
     let failed = Outcome::Failed((*error()).clone());
@@ -451,8 +464,42 @@ pub(crate) fn events() -> Vec<Event> {
         status_code: 206,
         resumable: true,
         content_type: Some("text/plain".into()),
+        digests: digest(),
+        mirrors: vec!["http://mirror/file".into()],
+        origin: ELSEWHERE,
+    };
+    let everywhere = Spec {
+        sha256: Some([9; 32]),
+        digests: digest(),
+        mirrors: vec!["http://a/".into(), "http://b/".into()],
+        ..spec()
+    };
+    let Event::Progressed(plain) = claim(7) else {
+        unreachable!()
+    };
+    let elsewhere = Claim {
+        origin: ELSEWHERE,
+        ..(*plain).clone()
     };
     vec![
+        Event::Created {
+            spec: Shared::new(everywhere),
+            started: true,
+            batch: None,
+        },
+        Event::Progressed(Shared::new(elsewhere)),
+        Event::Waited {
+            until: Deadline::after(NOW, 0),
+            reason: WaitReason::BackOff,
+            failures_in_row: 0,
+            error: error(),
+            round: Some(Round {
+                next: 1,
+                tried: 1,
+                useless: 1,
+                stays: 0,
+            }),
+        },
         Event::Created {
             spec: Shared::new(spec()),
             started: false,

@@ -28,7 +28,7 @@ const LAYERS: &[&[&str]] = &[
     &["daemon"],
     &["service", "download", "upload", "group"],
     &["engine"],
-    &["worker", "table", "scheduler", "retry"],
+    &["worker", "table", "scheduler", "retry", "mirrors"],
     &["operation"],
 ];
 
@@ -38,6 +38,7 @@ const PURE: &[&str] = &[
     "src/operation/",
     "src/scheduler.rs",
     "src/retry.rs",
+    "src/mirrors.rs",
     "src/table.rs",
 ];
 const IMPURE: &[&str] = &[

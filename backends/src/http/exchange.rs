@@ -10,7 +10,8 @@ use super::fields::Fields;
 use super::problem::Problem;
 use super::response::{Ask, Framing, Reply};
 use super::target::Target;
-use crate::WebErrorStatus;
+use super::{digests, links};
+use crate::{Digest, WebErrorStatus};
 
 /// Body of a response that is not wanted: up to here it is read, so that the connection can be used again; beyond, a
 /// new connection is cheaper.
@@ -97,7 +98,40 @@ fn read_head(response: &Response<Body>) -> Result<Reply, Problem> {
         accept_ranges: text(header::ACCEPT_RANGES),
         location: text(header::LOCATION),
         retry_after: text(header::RETRY_AFTER),
+        digests: digests_of(response.status().as_u16(), headers),
+        mirrors: links::duplicates(
+            headers
+                .get_all(header::LINK)
+                .iter()
+                .filter_map(|value| value.to_str().ok()),
+        ),
     })
+}
+
+/// Digests of the whole representation. Only these two statuses speak of the resource as the origin has it: what a proxy
+/// changed (203) is another one. The content of a part is not the representation, so that Content-Digest counts only
+/// with the whole; bytes of a part reach the sink before its digest could be judged, and are proven otherwise.
+fn digests_of(status: u16, headers: &HeaderMap) -> Vec<Digest> {
+    if !matches!(status, 200 | 206) || foreign_coding(headers).is_some() {
+        return Vec::new();
+    }
+    // Several lines of one field are one list (RFC 9110, section 5.3).
+    let list = |name: &str| {
+        let values = headers.get_all(name).iter();
+        values
+            .map(|value| value.to_str().ok())
+            .collect::<Option<Vec<_>>>()
+            .unwrap_or_default()
+            .join(", ")
+    };
+    let mut told = vec![
+        digests::parse_dictionary(&list("repr-digest")),
+        digests::parse_instance_digests(&list("digest")),
+    ];
+    if status == 200 {
+        told.push(digests::parse_dictionary(&list("content-digest")));
+    }
+    digests::together(&told)
 }
 
 /// As ureq frames the body, which follows RFC 9112, section 6.3.

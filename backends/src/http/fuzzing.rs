@@ -12,9 +12,9 @@ use super::buffers::WireBuffers;
 use super::connector::NoResolver;
 use super::response::{self, Accepted, Ask, Body, Decision, Framing, Reply, Terms};
 use super::target::Target;
-use super::{HttpBackend, settings};
+use super::{HttpBackend, digests, links, settings};
 use crate::proof::{self, Sameness};
-use crate::{Backend, Failure, Held, Interrupt, Request, Restart, Sink, Start, Validators};
+use crate::{Backend, Digest, Failure, Held, Interrupt, Request, Restart, Sink, Start, Validators};
 
 /// `bytes FIRST-LAST/TOTAL`: first, last and total, where the total is told.
 #[must_use]
@@ -38,6 +38,24 @@ pub fn date(text: &str) -> Option<SystemTime> {
 #[must_use]
 pub fn shown_date(time: SystemTime) -> String {
     httpdate::fmt_http_date(time)
+}
+
+/// The digests of a field Repr-Digest or Content-Digest.
+#[must_use]
+pub fn repr_digest(text: &str) -> Vec<Digest> {
+    digests::parse_dictionary(text)
+}
+
+/// The digests of the old field Digest.
+#[must_use]
+pub fn instance_digest(text: &str) -> Vec<Digest> {
+    digests::parse_instance_digests(text)
+}
+
+/// The references of mirrors in a field Link, best first.
+#[must_use]
+pub fn duplicates(text: &str) -> Vec<String> {
+    links::duplicates([text])
 }
 
 /// Whether two responses are proven to carry one representation, and whether they are proven not to.
@@ -68,6 +86,7 @@ pub struct Fields<'a> {
     pub accept_ranges: Option<&'a str>,
     pub location: Option<&'a str>,
     pub retry_after: Option<&'a str>,
+    pub repr_digest: Option<&'a str>,
 }
 
 /// What is made of a response.
@@ -102,11 +121,7 @@ pub enum Made {
 /// Whether the rest would be asked for, and what is made of a response to that, or to a request for the whole.
 #[must_use]
 pub fn decide(held: Option<&Held>, expected_bytes: Option<u64>, fields: &Fields<'_>, now: SystemTime) -> (bool, Made) {
-    let terms = Terms {
-        held,
-        expected_bytes,
-        digest_expected: false,
-    };
+    let terms = Terms { held, expected_bytes };
     let ask = response::ask(terms);
     let text = |field: Option<&str>| field.map(str::to_owned);
     let reply = Reply {
@@ -121,6 +136,8 @@ pub fn decide(held: Option<&Held>, expected_bytes: Option<u64>, fields: &Fields<
         accept_ranges: text(fields.accept_ranges),
         location: text(fields.location),
         retry_after: text(fields.retry_after),
+        digests: fields.repr_digest.map(repr_digest).unwrap_or_default(),
+        mirrors: Vec::new(),
     };
     let decision = response::decide(&ask, terms, &reply, now);
     (matches!(ask, Ask::Rest { .. }), Made::from(decision))

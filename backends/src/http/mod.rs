@@ -4,10 +4,12 @@ mod attempt;
 mod body;
 mod buffers;
 mod connector;
+mod digests;
 mod exchange;
 mod fields;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod links;
 mod problem;
 mod response;
 mod roots;
@@ -181,7 +183,6 @@ impl Download<'_> {
         let terms = Terms {
             held: self.request.held.as_ref(),
             expected_bytes: self.request.expected_bytes,
-            digest_expected: self.request.digest_expected,
         };
         let mut ask = response::ask(terms);
         // Ends: every turn follows one of a bounded number of redirects, asks for the rest, which happens a bounded number
@@ -276,6 +277,13 @@ impl Download<'_> {
         transfer.run(&mut source, self.request.buffer_bytes)
     }
 
+    /// What the Link field refers to, where it may be gone to from here: as for a redirect, never out of https.
+    fn mirrors(&self, reply: &Reply) -> Vec<String> {
+        let joined = reply.mirrors.iter().filter_map(|link| self.target.join(link).ok());
+        let elsewhere = joined.filter(|mirror| *mirror != self.target);
+        elsewhere.map(|mirror| mirror.as_str().to_owned()).collect()
+    }
+
     fn head(&self, reply: &Reply, accepted: &Accepted) -> Head {
         Head {
             start: accepted.start.clone(),
@@ -287,6 +295,7 @@ impl Download<'_> {
             on_trust: accepted.on_trust,
             content_type: reply.content_type.clone(),
             modified: accepted.validators.last_modified.as_deref().and_then(proof::date),
+            mirrors: self.mirrors(reply),
         }
     }
 }

@@ -32,7 +32,7 @@ use std::time::{Duration, SystemTime};
 use super::problem::Problem;
 use crate::media;
 use crate::proof::{self, Sameness};
-use crate::{Held, Restart, Start, Validators, WebErrorStatus};
+use crate::{Digest, Held, Restart, Start, Validators, WebErrorStatus};
 
 /// How often the rest is asked for in one attempt: with `If-Range`, without, and once more to tell tags that are
 /// another each time from a new one.
@@ -67,7 +67,6 @@ pub(super) struct Rest {
 pub(super) struct Terms<'a> {
     pub(super) held: Option<&'a Held>,
     pub(super) expected_bytes: Option<u64>,
-    pub(super) digest_expected: bool,
 }
 
 /// How the end of the body is known (RFC 9112, section 6.3).
@@ -96,6 +95,10 @@ pub(super) struct Reply {
     pub(super) accept_ranges: Option<String>,
     pub(super) location: Option<String>,
     pub(super) retry_after: Option<String>,
+    /// Of the whole representation, strongest first.
+    pub(super) digests: Vec<Digest>,
+    /// References of the field Link that name the same bytes elsewhere, best first.
+    pub(super) mirrors: Vec<String>,
 }
 
 /// What to do.
@@ -150,7 +153,10 @@ pub(super) fn ask(terms: Terms<'_>) -> Ask {
     let Some(held) = terms.held.filter(is_gap) else {
         return Ask::Whole { given_up: None };
     };
+    let is_foreign = held.foreign;
     let if_range = match (proof::strong_etag(&held.validators), &held.validators) {
+        // The condition of another server, or one that is not needed, would only bring the whole.
+        _ if proven_by_digest(held) => None,
         (Some(tag), _) => Some(tag.to_owned()),
         // A date is allowed in If-Range only where no entity tag is known (section 13.1.5); beside a weak tag the range is
         // asked for plainly and the answer compared. The total is part of the proof by time.
@@ -161,10 +167,17 @@ pub(super) fn ask(terms: Terms<'_>) -> Ask {
                 total_bytes: Some(_),
                 ..
             },
-        ) => proof::strong_last_modified(&held.validators).map(str::to_owned),
+        ) if !is_foreign => proof::strong_last_modified(&held.validators).map(str::to_owned),
         (None, _) => None,
     };
-    if !proof::is_provable(&held.validators) && !terms.digest_expected {
+    let by_validators = if is_foreign {
+        if_range.is_some()
+    } else {
+        proof::is_provable(&held.validators)
+    };
+    // The answer may tell the same digest.
+    let by_digest = held.digest_expected || !held.validators.digests.is_empty();
+    if !(by_validators || by_digest) {
         return Ask::Whole {
             given_up: Some(Restart::NoProof),
         };
@@ -176,6 +189,11 @@ pub(super) fn ask(terms: Terms<'_>) -> Ask {
         rival: None,
         turn: 1,
     })
+}
+
+/// Bytes of another source that only a digest of the whole can prove.
+fn proven_by_digest(held: &Held) -> bool {
+    held.foreign && (held.digest_expected || !held.validators.digests.is_empty())
 }
 
 /// What to do with a response.
@@ -229,19 +247,17 @@ enum Verdict {
 
 /// Weighs the validators of a response. An entity tag is no witness where every answer has another one; that is known once
 /// two answers in a row had tags that differ from the held one and from each other.
-fn weigh(held: &Validators, new: &Validators, rest: &Rest, terms: Terms<'_>) -> Verdict {
-    let has_tail = terms.held.is_some_and(|held| !held.tail.is_empty());
-    let same_length = held
-        .total_bytes
-        .zip(new.total_bytes)
-        .is_none_or(|(held, new)| held == new);
-    match proof::compare(held, new) {
+fn weigh(held: &Held, new: &Validators, rest: &Rest) -> Verdict {
+    let (old, has_tail) = (&held.validators, !held.tail.is_empty());
+    let same_length = old.total_bytes.zip(new.total_bytes).is_none_or(|(old, new)| old == new);
+    let only_tags_differ = !held.foreign && proof::only_tags_differ(old, new);
+    match proof::compare_held(held, new) {
         Sameness::Same => Verdict::Proven,
-        Sameness::Different if proof::only_tags_differ(held, new) && rest.rival.is_none() => Verdict::Ask,
-        Sameness::Different if proof::only_tags_differ(held, new) && rest.rival != new.etag => Verdict::Proven,
-        Sameness::Unproven if terms.digest_expected => Verdict::OnTrust,
+        Sameness::Different if only_tags_differ && rest.rival.is_none() => Verdict::Ask,
+        Sameness::Different if only_tags_differ && rest.rival != new.etag => Verdict::Proven,
+        Sameness::Unproven if held.digest_expected => Verdict::OnTrust,
         // Against a tag, the comparison of the tail must speak for it; else it would be known only after all came.
-        Sameness::Different if terms.digest_expected && same_length && has_tail => Verdict::OnTrust,
+        Sameness::Different if held.digest_expected && same_length && has_tail => Verdict::OnTrust,
         Sameness::Different => Verdict::Different,
         Sameness::Unproven => Verdict::Unproven,
     }
@@ -274,8 +290,8 @@ fn whole_for_rest(rest: &Rest, terms: Terms<'_>, reply: &Reply) -> Decision {
         return whole(Start::Beginning, terms, reply);
     };
     let new = validators(reply, announced(reply));
-    let verdict = weigh(&held.validators, &new, rest, terms);
-    let says_something = new.etag.is_some() || new.last_modified.is_some() || terms.digest_expected;
+    let verdict = weigh(held, &new, rest);
+    let says_something = new.etag.is_some() || new.last_modified.is_some() || held.digest_expected;
     let may_be_same = match verdict {
         Verdict::Proven | Verdict::OnTrust | Verdict::Ask => true,
         Verdict::Unproven => says_something,
@@ -284,7 +300,7 @@ fn whole_for_rest(rest: &Rest, terms: Terms<'_>, reply: &Reply) -> Decision {
     if may_be_same && rest.if_range.is_some() && !refuses_ranges(reply) && rest.turn < RESTS_MAX {
         return Decision::AskRest(again(rest, verdict, &new));
     }
-    let restart = match proof::compare(&held.validators, &new) {
+    let restart = match proof::compare_held(held, &new) {
         Sameness::Different => Restart::Changed,
         Sameness::Same | Sameness::Unproven => Restart::RangeIgnored,
     };
@@ -314,14 +330,14 @@ fn part(rest: &Rest, terms: Terms<'_>, reply: &Reply) -> Decision {
         return Decision::AskWhole(Restart::NoProof);
     };
     let new = validators(reply, range.total);
-    let on_trust = match weigh(&held.validators, &new, rest, terms) {
+    let on_trust = match weigh(held, &new, rest) {
         Verdict::Ask if rest.turn < RESTS_MAX => return Decision::AskRest(again(rest, Verdict::Ask, &new)),
         Verdict::Different | Verdict::Ask => return Decision::AskWhole(Restart::Changed),
         Verdict::Unproven => return Decision::AskWhole(Restart::NoProof),
         Verdict::OnTrust => true,
         Verdict::Proven => false,
     };
-    let validators = merge(&held.validators, new);
+    let validators = merge(held, new);
     // Where nobody ever said how long the resource is, the end of a part proves nothing.
     let Some(total) = validators.total_bytes else {
         return Decision::AskWhole(Restart::NoProof);
@@ -369,7 +385,7 @@ fn unsatisfied(rest: &Rest, terms: Terms<'_>, reply: &Reply) -> Decision {
         return Decision::AskWhole(Restart::BeyondEnd);
     };
     let offset_bytes = held.offset_bytes;
-    let sameness = proof::compare(&held.validators, &validators(reply, current));
+    let sameness = proof::compare_held(held, &validators(reply, current));
     match (current, held.validators.total_bytes, sameness) {
         (_, _, Sameness::Different) => Decision::AskWhole(Restart::Changed),
         (Some(current), announced, sameness)
@@ -410,11 +426,21 @@ fn validators(reply: &Reply, total_bytes: Option<u64>) -> Validators {
         last_modified: reply.last_modified.clone(),
         date: reply.date.clone(),
         total_bytes,
+        digests: reply.digests.clone(),
     }
 }
 
-/// A part need not repeat what the whole said (section 15.3.7). A Last-Modified keeps the Date it came with.
-fn merge(held: &Validators, new: Validators) -> Validators {
+/// A part need not repeat what the whole said (section 15.3.7). A Last-Modified keeps the Date it came with. What one
+/// server says on its own account is never taken for the word of another.
+fn merge(held: &Held, new: Validators) -> Validators {
+    let (held, foreign) = (&held.validators, held.foreign);
+    if foreign {
+        return Validators {
+            total_bytes: new.total_bytes.or(held.total_bytes),
+            digests: merged_digests(&held.digests, new.digests),
+            ..new
+        };
+    }
     let date = if new.last_modified.is_some() {
         new.date
     } else {
@@ -425,7 +451,19 @@ fn merge(held: &Validators, new: Validators) -> Validators {
         last_modified: new.last_modified.or_else(|| held.last_modified.clone()),
         date,
         total_bytes: new.total_bytes.or(held.total_bytes),
+        digests: merged_digests(&held.digests, new.digests),
     }
+}
+
+/// What either of two responses of one representation says of it, strongest first.
+fn merged_digests(held: &[Digest], mut new: Vec<Digest>) -> Vec<Digest> {
+    for digest in held {
+        if !new.iter().any(|other| other.algorithm() == digest.algorithm()) {
+            new.push(digest.clone());
+        }
+    }
+    new.sort_by_key(|digest| std::cmp::Reverse(digest.algorithm()));
+    new
 }
 
 /// A page where something of another size is expected is what captive portals send, and passes.

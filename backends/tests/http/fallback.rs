@@ -109,9 +109,9 @@ fn without_any_validator_bytes_are_continued_only_on_trust_in_a_digest() {
         };
         let server = Server::new(script);
         let mut request = held(&server.url("/"), b"tail");
-        request.digest_expected = digest_expected;
-        let validators = &mut request.held.as_mut().unwrap().validators;
-        (validators.etag, validators.last_modified) = (None, None);
+        let bytes = request.held.as_mut().unwrap();
+        bytes.digest_expected = digest_expected;
+        (bytes.validators.etag, bytes.validators.last_modified) = (None, None);
         let (result, kept) = fetch(&request);
         result.unwrap();
         let head = kept.head();

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod conformance;
+mod digests;
 mod fallback;
 mod framing;
 mod interrupts;

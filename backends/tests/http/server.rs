@@ -168,7 +168,6 @@ pub(crate) fn request(url: &str) -> Request {
         credential: None,
         held: None,
         expected_bytes: None,
-        digest_expected: false,
         expected_type: None,
         limits: Limits::default(),
         buffer_bytes: 64 * 1024,
@@ -189,6 +188,7 @@ pub(crate) fn rest(url: &str, offset_bytes: u64, total_bytes: u64) -> Request {
             tail: Vec::new(),
             validators,
             content_type: Some("application/octet-stream".to_owned()),
+            ..Held::default()
         }),
         ..request(url)
     }

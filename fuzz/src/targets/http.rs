@@ -4,7 +4,8 @@
 use std::time::{Duration, SystemTime};
 
 use backhaul_backends::fuzzing::{
-    Fields, Made, Sent, compare, content_range, date, decide, download, redirect, shown_date, unsatisfied_range,
+    Fields, Made, Sent, compare, content_range, date, decide, download, duplicates, instance_digest, redirect,
+    repr_digest, shown_date, unsatisfied_range,
 };
 use backhaul_backends::{Credential, Head, Header, Held, Limits, Refused, Request, Sink, Start, Validators};
 
@@ -35,12 +36,14 @@ pub(crate) fn http_headers(bytes: &[u8]) {
         location: line(),
         content_type: line(),
         accept_ranges: line(),
+        repr_digest: None,
     };
     let of = |etag: Option<&str>, last_modified: Option<&str>, date: Option<&str>| Validators {
         etag: etag.map(str::to_owned),
         last_modified: last_modified.map(str::to_owned),
         date: date.map(str::to_owned),
         total_bytes: (flags & 2 != 0).then_some(u64::from(number & 15)),
+        digests: Vec::new(),
     };
     let held = Held {
         offset_bytes: u64::from(flags >> 4),
@@ -51,7 +54,7 @@ pub(crate) fn http_headers(bytes: &[u8]) {
             line().or(fields.last_modified),
             line().or(fields.date),
         ),
-        content_type: None,
+        ..Held::default()
     };
     for text in [fields.content_range, fields.last_modified, fields.date]
         .into_iter()
@@ -65,6 +68,47 @@ pub(crate) fn http_headers(bytes: &[u8]) {
     if let Some(location) = fields.location {
         check_redirect(location);
     }
+    if let Some(text) = line() {
+        check_digests(text, held, &fields);
+        check_mirrors(text);
+    }
+}
+
+/// A field that tells digests, and what follows from them where bytes of the same or of another source are held.
+fn check_digests(text: &str, held: Held, fields: &Fields<'_>) {
+    for told in [repr_digest(text), instance_digest(text)] {
+        assert!(
+            told.len() <= text.len() / 44,
+            "more digests are told than there is room for"
+        );
+        assert!(
+            told.iter().all(|digest| digest.algorithm().is_strong()),
+            "a weak digest is believed"
+        );
+    }
+    let told = Fields {
+        repr_digest: Some(text),
+        ..fields.clone()
+    };
+    let foreign = Held {
+        foreign: true,
+        ..held.clone()
+    };
+    for mut held in [held, foreign] {
+        for _ in 0..2 {
+            check_decision(Some(&held), None, &told);
+            held.validators.digests = repr_digest(text);
+        }
+    }
+}
+
+fn check_mirrors(text: &str) {
+    let mirrors = duplicates(text);
+    assert!(mirrors.len() <= 8, "{} mirrors are kept", mirrors.len());
+    assert!(
+        mirrors.iter().all(|mirror| text.contains(mirror.as_str())),
+        "a mirror is named that nobody named"
+    );
 }
 
 fn check_values(text: &str) {
@@ -123,7 +167,7 @@ fn check_decision(held: Option<&Held>, expected_bytes: Option<u64>, fields: &Fie
             );
             assert_eq!(offset_bytes, held.offset_bytes, "bytes are joined at another place");
             assert!(
-                !compare(&held.validators, &validators).1,
+                held.foreign || !compare(&held.validators, &validators).1,
                 "bytes of two representations are joined"
             );
             let total = validators.total_bytes.expect("what is continued has a known end");
@@ -238,6 +282,7 @@ pub(crate) fn http_wire(bytes: &[u8]) {
             ..Validators::default()
         },
         content_type: Some("application/octet-stream".to_owned()),
+        ..Held::default()
     };
     let request = Request {
         url: format!("{}://{HOST}/a", if flags & 4 == 0 { "http" } else { "https" }),
@@ -252,7 +297,6 @@ pub(crate) fn http_wire(bytes: &[u8]) {
         }),
         held: (flags & 1 != 0).then_some(held),
         expected_bytes: (flags & 2 != 0).then_some(10),
-        digest_expected: false,
         expected_type: None,
         limits: Limits::default(),
         buffer_bytes: 4096,

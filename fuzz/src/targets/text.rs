@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-use backhaul::fuzzing::{destination, header, list, media_type, sha256, shown_url, url};
+use backhaul::fuzzing::{destination, digest, header, list, media_type, sha256, shown_url, url};
 
 /// A secret that stands nowhere else.
 const SECRET: &str = "hush9";
@@ -177,13 +177,16 @@ fn check_header(text: &str) {
 }
 
 fn check_digest(text: &str) {
-    if let Ok(digest) = sha256(text) {
-        let hex = digest.map(|byte| format!("{byte:02x}")).concat();
+    if let Ok(shown) = digest(text) {
         assert_eq!(
-            sha256(&hex),
-            Ok(digest),
+            digest(&shown).as_ref(),
+            Ok(&shown),
             "a digest that is written again is another one"
         );
+    }
+    if let Ok(bytes) = sha256(text) {
+        let hex = bytes.map(|byte| format!("{byte:02x}")).concat();
+        assert_eq!(sha256(&hex), Ok(bytes), "a digest that is written again is another one");
     }
 }
 

@@ -3,12 +3,12 @@
 use std::io;
 use std::sync::Arc;
 
-use backhaul_backends::{Backend, Failure, Head, Held, Interrupt, Request};
+use backhaul_backends::{Backend, Failure, Head, Held, Interrupt, Request, Validators};
 
 use super::super::crew::{self, Crew, CrewEnd};
 use super::super::fault::Fault;
 use super::super::ledger::Ledger;
-use super::super::part::file_sums;
+use super::super::part::{Sums, file_sums};
 use super::{Transfer, unstored};
 use crate::operation::millis;
 
@@ -31,7 +31,7 @@ impl Transfer<'_> {
     /// byte on or gaps are left from before.
     pub(super) fn open_crew(&mut self, head: &Head) {
         let spec = &self.operation.spec;
-        let is_provable = head.provable || spec.sha256.is_some();
+        let is_provable = head.provable || spec.expects_strong_digest();
         // Connections that were told different things the last time are not asked again at the same time.
         let last = self.operation.error.as_ref().map(|error| error.status);
         let may_spread = head.resumable && is_provable && last != Some(crew::changed().status.0);
@@ -65,11 +65,13 @@ impl Transfer<'_> {
         let bytes_min = self.core.config.connections.bytes_min.max(1);
         ledger.with_pieces(|pieces| pieces.spread(count, bytes_min));
         let held = Held {
-            offset_bytes: 0,
-            end_bytes: None,
-            tail: Vec::new(),
-            validators: unstored(&response.validators),
+            validators: Validators {
+                digests: self.source.told.clone(),
+                ..unstored(&response.validators)
+            },
             content_type: response.content_type.clone(),
+            digest_expected: self.operation.spec.expects_strong_digest(),
+            ..Held::default()
         };
         let crew = Crew::new(
             terms.backend,
@@ -135,6 +137,7 @@ impl Transfer<'_> {
         if beyond.is_empty() && received_bytes > self.received_bytes {
             self.unseen_crc32 = Some(crc32);
             self.received_bytes = received_bytes;
+            self.beyond.clear();
         }
     }
 
@@ -143,11 +146,11 @@ impl Transfer<'_> {
         let (Some(crc32), Some(part)) = (self.unseen_crc32, &self.part) else {
             return Ok(());
         };
-        if self.operation.spec.sha256.is_none() {
+        let sums = Sums::new(&self.operation.spec, &self.source.told);
+        if !sums.has_digests() {
             return Ok(());
         }
-        let spec = &self.operation.spec;
-        let sums = file_sums(part.file.as_ref(), self.received_bytes, spec, &self.attempt.interrupt);
+        let sums = file_sums(part.file.as_ref(), self.received_bytes, sums, &self.attempt.interrupt);
         let sums = sums.map_err(|error| match error.kind() {
             io::ErrorKind::Interrupted => Fault::Superseded,
             _ => Fault::io("read", &part.path, &error),

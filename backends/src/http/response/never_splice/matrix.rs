@@ -200,9 +200,12 @@ fn published() -> String {
     for came in came() {
         let _ = write!(text, "| {} | {} |", came.section, came.name);
         for (_, held, digest_expected) in &columns {
+            let held = held.clone().map(|held| Held {
+                digest_expected: *digest_expected,
+                ..held
+            });
             let terms = Terms {
                 held: held.as_ref(),
-                digest_expected: *digest_expected,
                 expected_bytes: None,
             };
             let decision = decide(&ask(terms), terms, &came.reply, SystemTime::UNIX_EPOCH);

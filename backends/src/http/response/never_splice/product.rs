@@ -104,11 +104,14 @@ fn no_answer_of_the_whole_product_joins_bytes_that_are_not_proven_one() {
     let mut count = 0_u64;
     for held in all_held() {
         for digest_expected in [false, true] {
+            let held = held.clone().map(|held| Held {
+                digest_expected,
+                ..held
+            });
             for expected_bytes in [None, Some(10)] {
                 let terms = Terms {
                     held: held.as_ref(),
                     expected_bytes,
-                    digest_expected,
                 };
                 for ask in all_asks(terms) {
                     for reply in &replies {
@@ -172,7 +175,7 @@ fn is_sound(terms: Terms<'_>, ask: &Ask, reply: &Reply, accepted: &Accepted) -> 
             };
             let overlap = held.offset_bytes - rest.first;
             let proven = is_proven(&held.validators, reply, rest);
-            let by_digest = terms.digest_expected && accepted.on_trust;
+            let by_digest = held.digest_expected && accepted.on_trust;
             *offset_bytes == held.offset_bytes
                 && fits
                 && accepted.overlap_bytes as u64 == overlap

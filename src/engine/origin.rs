@@ -1,0 +1,126 @@
+//! What an attempt knows of its source: which one it is, what goes there, and what its answer is measured against.
+
+use backhaul_backends::{Digest, Head, Header, Start};
+
+use super::fault::Fault;
+use crate::address::{has_same_origin, shown_url};
+use crate::mirrors::LINKED_MAX;
+use crate::operation::{Operation, Origin, digests};
+use crate::vault::Secrets;
+use backhaul_backends::{Failure, FailureKind, WebErrorStatus};
+
+/// Longest URL of a mirror that a server named, in bytes (chosen without measurement): it is recorded with every
+/// response.
+const LINKED_BYTES_MAX: usize = 2048;
+
+/// The source of one attempt.
+pub(super) struct Source {
+    pub(super) number: u32,
+    /// Digests that the content was told to have, strongest first.
+    pub(super) told: Vec<Digest>,
+    /// Mirrors that a server named for it.
+    pub(super) mirrors: Vec<String>,
+    /// Where the bytes come from, held ones included.
+    pub(super) origin: Origin,
+}
+
+impl Source {
+    pub(super) fn new(operation: &Operation) -> Self {
+        let number = operation.source();
+        let response = operation.response.as_ref();
+        Self {
+            number,
+            told: response.map(|response| digests(&response.digests)).unwrap_or_default(),
+            mirrors: response.map(|response| response.mirrors.clone()).unwrap_or_default(),
+            origin: operation.claim.as_ref().map(|claim| claim.origin).unwrap_or_default(),
+        }
+    }
+
+    /// The URL to request, hidden values included.
+    pub(super) fn url(&self, operation: &Operation, secrets: &Secrets) -> String {
+        let hidden = match self.number.checked_sub(1) {
+            None => secrets.url.as_deref(),
+            Some(mirror) => secrets.mirror(mirror),
+        };
+        let number = usize::try_from(self.number).unwrap_or(0);
+        let shown = operation.sources().get(number).copied().unwrap_or(&operation.spec.url);
+        hidden.unwrap_or(shown).to_owned()
+    }
+
+    /// The bytes that are held came from another source than this one.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.origin.source != self.number
+    }
+
+    /// Takes in what an accepted response says of the content. A mirror neither takes back what was told before nor names
+    /// mirrors: it was not asked to be believed.
+    ///
+    /// # Errors
+    /// [`Fault::Source`] where a mirror has something else; nothing has changed then.
+    pub(super) fn accept(&mut self, head: &Head) -> Result<(), Fault> {
+        let continues = matches!(head.start, Start::Continue { .. });
+        let news = &head.validators.digests;
+        if self.number > 0 || continues {
+            let same = |digest: &&Digest| news.iter().find(|other| other.algorithm() == digest.algorithm());
+            let other = self.told.iter().find(|told| same(told).is_some_and(|new| new != *told));
+            if let Some(told) = other {
+                return Err(Fault::Source(Failure {
+                    kind: FailureKind::Permanent,
+                    status: WebErrorStatus::DIGEST_MISMATCH,
+                    code: None,
+                    message: format!(
+                        "{} says that it has other bytes than {told}",
+                        shown_url(&head.actual_url)
+                    ),
+                }));
+            }
+            let told = &self.told;
+            let more = news
+                .iter()
+                .filter(|new| !told.iter().any(|told| told.algorithm() == new.algorithm()));
+            let more: Vec<Digest> = more.cloned().collect();
+            self.told.extend(more);
+        } else {
+            self.told.clone_from(news);
+        }
+        self.told.sort_by_key(|digest| std::cmp::Reverse(digest.algorithm()));
+        if self.number == 0 && (!continues || self.mirrors.is_empty()) {
+            self.mirrors = usable(&head.mirrors);
+        }
+        self.origin = Origin {
+            source: self.number,
+            mixed: continues && (self.origin.mixed || self.is_foreign()),
+        };
+        Ok(())
+    }
+}
+
+/// Mirrors that can be kept: they are stored, so nothing in them may have to be hidden.
+fn usable(named: &[String]) -> Vec<String> {
+    let kept = named
+        .iter()
+        .filter(|url| url.len() <= LINKED_BYTES_MAX && shown_url(url) == **url);
+    kept.take(LINKED_MAX).cloned().collect()
+}
+
+/// The request headers for a URL: what is secret, and what names a host, goes only to the origin that it was given for.
+pub(super) fn headers_for(url: &str, operation: &Operation, secrets: &Secrets) -> Vec<Header> {
+    let spec = &operation.spec;
+    let at_home = is_at_home(url, operation);
+    let plain = spec.headers.iter().map(|header| (header, false));
+    let sealed = secrets.headers.iter().map(|header| (header, true));
+    plain
+        .chain(sealed)
+        .filter(|(header, secret)| at_home || !(*secret || header.name.eq_ignore_ascii_case("host")))
+        .map(|(header, secret)| Header {
+            name: header.name.clone(),
+            value: header.value.clone(),
+            secret,
+        })
+        .collect()
+}
+
+/// The URL has the origin that credentials were given for.
+pub(super) fn is_at_home(url: &str, operation: &Operation) -> bool {
+    has_same_origin(url, &operation.spec.url)
+}

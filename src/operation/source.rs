@@ -1,0 +1,96 @@
+//! Sources of one operation: where bytes came from, and which were tried.
+//!
+//! They are numbered: 0 is the URL itself, then the mirrors that were asked for, then those that the server named. The
+//! list of the latter never changes within a generation, so that a number means one URL as long as bytes of it are held.
+
+use minicbor::{Decode, Encode};
+
+use super::digest::digests;
+use super::state::Operation;
+
+/// Which source bytes came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Origin {
+    /// The last one that gave any.
+    #[n(0)]
+    pub(crate) source: u32,
+    /// Bytes of another one stand before them, so that a wrong digest does not tell whose are wrong.
+    #[n(1)]
+    pub(crate) mixed: bool,
+}
+
+impl Origin {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the derive passes a reference")]
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How far the sources of an operation were gone through since the last back-off. A bit stands for each source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Round {
+    /// The source to try next.
+    #[n(0)]
+    pub(crate) next: u32,
+    /// Those that failed.
+    #[n(1)]
+    pub(crate) tried: u32,
+    /// Those that failed for good.
+    #[n(2)]
+    pub(crate) useless: u32,
+    /// How often in a row the source of the held bytes failed and was waited for.
+    #[n(3)]
+    pub(crate) stays: u32,
+}
+
+impl Round {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Operation {
+    /// All sources, as they may be shown. Those that a server named count only under a strong digest: nothing else
+    /// would tell if they lied.
+    pub(crate) fn sources(&self) -> Vec<&str> {
+        let linked = self
+            .response
+            .as_ref()
+            .filter(|_| self.knows_strong_digest())
+            .map(|response| response.mirrors.as_slice())
+            .unwrap_or_default();
+        let mirrors = self.spec.mirrors.iter().chain(linked);
+        std::iter::once(&self.spec.url)
+            .chain(mirrors)
+            .map(String::as_str)
+            .collect()
+    }
+
+    /// How many sources there are; at least 1.
+    pub(crate) fn source_count(&self) -> u32 {
+        u32::try_from(self.sources().len()).unwrap_or(1)
+    }
+
+    /// Number of the source that is tried now or next. One that is gone meanwhile gives way to the URL itself.
+    pub(crate) fn source(&self) -> u32 {
+        if self.round.next < self.source_count() {
+            self.round.next
+        } else {
+            0
+        }
+    }
+
+    /// The finished content will be compared with a strong digest, asked for or told by the server.
+    pub(crate) fn knows_strong_digest(&self) -> bool {
+        let told = || {
+            let response = self.response.as_ref()?;
+            digests(&response.digests)
+                .iter()
+                .any(|digest| digest.algorithm().is_strong())
+                .then_some(())
+        };
+        self.spec.expects_strong_digest() || told().is_some()
+    }
+}
