@@ -118,10 +118,6 @@ impl OperationView {
                 Some(total).filter(|total| *total > 0),
             )
         });
-        let error = match &operation.phase {
-            Phase::Ended(Outcome::Failed(error)) | Phase::Ending(Outcome::Failed(error)) => Some(error),
-            _ => operation.error.as_deref(),
-        };
         let response = operation.response.as_deref();
         let (sources, source) = places(operation);
         let spec = &operation.spec;
@@ -147,11 +143,7 @@ impl OperationView {
             restarts: operation.restarts,
             attempts: operation.attempts,
             bytes_wasted: operation.bytes_wasted,
-            error: error.map(|error| ViewError {
-                status: WebErrorStatus(error.status),
-                code: error.code,
-                message: error.message.clone(),
-            }),
+            error: error(operation),
             created_at_ms: operation.created_at_ms,
             ended_at_ms: operation.ended_at_ms,
             acknowledged: operation.acknowledged_at_ms.is_some(),
@@ -167,6 +159,18 @@ impl OperationView {
             unverified: operation.doubt.is_some(),
         }
     }
+}
+
+fn error(operation: &Operation) -> Option<ViewError> {
+    let error = match &operation.phase {
+        Phase::Ended(Outcome::Failed(error)) | Phase::Ending(Outcome::Failed(error)) => error,
+        _ => operation.error.as_deref()?,
+    };
+    Some(ViewError {
+        status: WebErrorStatus(error.status),
+        code: error.code,
+        message: error.message.clone(),
+    })
 }
 
 /// All sources, and the one that is used now or tried next.
