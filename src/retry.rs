@@ -20,7 +20,7 @@ pub struct RetryPolicy {
     /// Longest delay that a server may ask for by Retry-After.
     pub retry_after_max: Duration,
     /// How often the network or the room that an operation waits for is looked at. Looking is no attempt; one is made
-    /// every `delay_max` whatever the look says.
+    /// every `delay_max` whatever the look says. At least 1 ms.
     pub probe_every: Duration,
     /// How often an operation that waits for the right time on the clock is tried.
     pub clock_probe_every: Duration,

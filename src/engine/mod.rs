@@ -49,6 +49,9 @@ const WORKER_STACK_BYTES: usize = 512 * 1024;
 /// Most connections of one transfer, whatever is asked for: servers take more for an attack.
 const CONNECTIONS_MAX: usize = 16;
 
+/// Shortest pause between two looks at what an operation waits for.
+const PROBE_EVERY_MIN: Duration = Duration::from_millis(1);
+
 /// First segment of an engine that is there for one command only.
 const SHORT_LIVED_SEGMENT_BYTES: u32 = 8 * 1024;
 
@@ -81,6 +84,9 @@ impl Engine {
         environment: Environment,
         backends: Vec<Arc<dyn Backend>>,
     ) -> Result<Self, Error> {
+        let mut config = config;
+        // A look without a pause before the next one would be a loop without end.
+        config.retry.probe_every = config.retry.probe_every.max(PROBE_EVERY_MIN);
         let layout = Layout::new(directory);
         let storage = &environment.storage;
         make_directories(storage, directory)?;
@@ -212,11 +218,14 @@ impl Engine {
         let core = &self.core;
         core.set_threaded(true);
         let mut threads = Vec::new();
-        for (role, name) in self.crew() {
+        for (role, name) in self.roles() {
             let core = Arc::clone(core);
             let builder = Builder::new().name(name.into()).stack_size(WORKER_STACK_BYTES);
-            let thread = builder.spawn(move || work(&core, role));
-            threads.push(thread.map_err(|error| Error::io("start a thread for", "engine", error))?);
+            match builder.spawn(move || work(&core, role)) {
+                Ok(thread) => threads.push(thread),
+                // Those that run already are ended like those of any engine that cannot go on.
+                Err(error) => self.core.fail(Error::io("start a thread for", "engine", error)),
+            }
         }
         let mut state = core.state();
         while !state.stopping && !is_over(&state, until) {
@@ -315,7 +324,7 @@ impl Engine {
     }
 
     /// As many workers as there are slots and, where only some operations count, as those can use.
-    fn crew(&self) -> impl Iterator<Item = (Role, &'static str)> + use<> {
+    fn roles(&self) -> impl Iterator<Item = (Role, &'static str)> + use<> {
         let state = self.core.state();
         let workers = match state.table.restricted_to() {
             Some(count) => self.core.room.jobs_max.min(count).max(1),
