@@ -19,7 +19,7 @@ const DECIDING_CALLS: [&str; 7] = [
     "?ftruncate",
 ];
 /// More calls of one kind by one thread than any of these commands makes.
-const CALLS_MAX: u32 = 400;
+const CALLS_MAX: u32 = 2_000;
 /// Up to here every call counts. Beyond are only writes of a body, one like the other, and a quarter more of them is
 /// skipped each time, unless `BACKHAUL_EVERY_CALL=1`.
 const DENSE_CALLS: u32 = 24;
