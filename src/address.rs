@@ -1,6 +1,7 @@
 //! What comes from outside as text becomes a checked type here, once: URLs, headers, digests, destinations. Pure.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use backhaul_backends::{Credential, Digest, DigestAlgorithm, RESERVED_HEADERS};
@@ -18,14 +19,25 @@ pub(crate) const HEADERS_MAX: usize = 64;
 /// Longest name in a media type, in bytes (RFC 6838, section 4.2).
 const MEDIA_NAME_BYTES_MAX: usize = 127;
 
-/// A checked URL, split into what may be shown and what may not.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A checked URL, split into what may be shown and what may not. `Debug` shows the former.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Address {
     /// Without fragment and user info; secret query values read `***`.
     pub(crate) shown: String,
     /// The URL to request, where `shown` is not it.
     pub(crate) secret_url: Option<String>,
     pub(crate) credential: Option<Credential>,
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Address")
+            .field("shown", &self.shown)
+            .field("secret_url", &self.secret_url.as_ref().map(|_| "***"))
+            .field("credential", &self.credential)
+            .finish()
+    }
 }
 
 impl Address {
@@ -144,13 +156,17 @@ fn take_credential(url: &mut Url, text: &str) -> Result<Option<Credential>, Erro
 }
 
 /// A text that is no URL, as it may be shown: whatever may be user info or a query is hidden.
-fn harmless(text: &str) -> String {
-    let text = text.split(['?', '#']).next().unwrap_or_default();
-    let Some((before, after)) = text.rsplit_once('@') else {
-        return text.to_string();
-    };
-    let scheme = before.find("://").map_or("", |end| &before[..end + 3]);
-    format!("{scheme}***@{after}")
+pub(crate) fn harmless(text: &str) -> String {
+    let (before_query, query) = text.split_at(text.find(['?', '#']).unwrap_or(text.len()));
+    let scheme = text.find("://").map_or("", |end| &text[..end + 3]);
+    if query.contains('@') {
+        // A password may hold what begins a query elsewhere.
+        return format!("{scheme}***");
+    }
+    match before_query.rsplit_once('@') {
+        Some((_, after)) => format!("{scheme}***@{after}"),
+        None => before_query.to_string(),
+    }
 }
 
 /// The URL with its user info hidden.
@@ -258,6 +274,12 @@ fn with_hidden_values(url: &str) -> String {
     format!("{path}?{}", fields.join("&"))
 }
 
+/// Whether something of a URL that is shown is hidden in it.
+pub(crate) fn has_hidden_values(shown: &str) -> bool {
+    let query = shown.split_once('?').map_or("", |(_, query)| query);
+    query.split('&').any(|field| field.ends_with("=***"))
+}
+
 /// Names of query fields that carry secrets, as presigned URLs of object stores and common web services use them.
 fn gives_access(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
@@ -305,9 +327,12 @@ pub(crate) fn parse_header(field: &'static str, text: &str) -> Result<(RequestHe
 fn check_header(field: &'static str, name: &str, value: &str) -> Result<(), Error> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(is_token) {
+        // With the colon at the wrong place, a part of the value stands in it.
+        let end = name.bytes().position(|byte| !is_token(byte)).unwrap_or(name.len());
+        let shown = format!("{}{}", &name[..end], if end < name.len() { "***" } else { "" });
         return Err(Error::invalid(
             field,
-            name,
+            shown,
             "is no header name; letters, digits and !#$%&'*+-.^_`|~ are (RFC 9110, section 5.1)",
         ));
     }

@@ -1,7 +1,8 @@
 //! Which source of an operation is tried next. Pure: what failed and how in, the next turn out.
 //!
 //! Sources are numbered: 0 is the URL itself, then the mirrors that were asked for, then those that the server named.
-//! A round tries each of them once, without a wait in between; then the back-off of the operation counts.
+//! A round tries each of them once, without a wait in between; then the back-off of the operation counts. A source that
+//! asked for time is passed over until it has had it, or waited for where there is no other.
 
 use crate::operation::{Origin, Round};
 
@@ -25,6 +26,8 @@ pub(crate) struct Failed {
     pub(crate) sources: u32,
     /// Asking this source again is useless.
     pub(crate) for_good: bool,
+    /// It asked for time before it is asked again.
+    pub(crate) wants_rest: bool,
     /// Where the bytes that are held came from, if only their own source can continue them.
     pub(crate) bound_to: Option<Origin>,
 }
@@ -34,8 +37,13 @@ pub(crate) struct Failed {
 pub(crate) enum Turn {
     /// Another source is tried at once.
     Next(Round),
-    /// The round is over, or the source of the held bytes is worth a wait.
+    /// The round is over, or the source of the held bytes is worth a wait: that of the failure.
     BackOff(Round),
+    /// The round is over, and what the source of the failure asked for binds no other: the back-off is that of a failure
+    /// that asked for nothing.
+    OtherBackOff(Round),
+    /// All that are worth another attempt asked for time: they are waited for.
+    Rest(Round),
     /// No source is left that is worth another attempt.
     GiveUp,
 }
@@ -58,18 +66,37 @@ pub(crate) fn after(round: Round, failed: Failed) -> Turn {
     } else {
         round.useless
     } & all;
-    if tried != all {
+    let wants_rest = if failed.wants_rest { bit(failed.source) } else { 0 };
+    let resting = (round.resting | wants_rest) & all;
+    let at_once = all & !tried & !resting;
+    if at_once != 0 {
         return Turn::Next(Round {
-            next: (!tried).trailing_zeros(),
+            next: at_once.trailing_zeros(),
             tried,
             useless,
             stays: 0,
+            resting,
+            rest_until: round.rest_until,
         });
     }
     if useless == all {
-        Turn::GiveUp
-    } else {
-        Turn::BackOff(Round::default())
+        return Turn::GiveUp;
+    }
+    let begin = |next, resting| Round {
+        next,
+        tried: resting,
+        useless: 0,
+        stays: 0,
+        resting,
+        rest_until: round.rest_until.filter(|_| resting != 0),
+    };
+    // What refused for good is not worth asking again before those that only want time.
+    match all & !resting & !useless {
+        0 if wants_rest == 0 => Turn::Rest(Round::default()),
+        // The wait that it asked for is that of the operation.
+        0 => Turn::BackOff(begin(failed.source, resting & !bit(failed.source))),
+        _ if wants_rest == 0 => Turn::BackOff(begin((!resting).trailing_zeros(), resting)),
+        _ => Turn::OtherBackOff(begin((!resting).trailing_zeros(), resting)),
     }
 }
 
@@ -82,6 +109,7 @@ mod tests {
             source,
             sources,
             for_good,
+            wants_rest: false,
             bound_to: None,
         }
     }
@@ -98,6 +126,7 @@ mod tests {
                     assert_eq!(next, Round::default(), "the next round begins anew");
                     return (tried, false);
                 }
+                Turn::OtherBackOff(_) | Turn::Rest(_) => panic!("nobody asked for time"),
                 Turn::GiveUp => return (tried, true),
             }
         }
@@ -149,8 +178,7 @@ mod tests {
         let left = Round {
             next: 2,
             tried: 0b11,
-            useless: 0,
-            stays: 0,
+            ..Round::default()
         };
         assert_eq!(after(round, bound(1, false)), Turn::Next(left));
         let elsewhere = Round { stays: 0, ..round };
@@ -165,12 +193,41 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_wants_rest_is_passed_over_and_waited_for_only_where_all_do() {
+        let busy = |source| Failed {
+            wants_rest: true,
+            ..failed(source, 2, false)
+        };
+        let resting = |next, resting| Round {
+            next,
+            tried: resting,
+            resting,
+            ..Round::default()
+        };
+        // The first wants rest: the second is tried at once, and again after every back-off.
+        assert_eq!(after(Round::default(), busy(0)), Turn::Next(resting(1, 1)));
+        assert_eq!(after(resting(1, 1), failed(1, 2, false)), Turn::BackOff(resting(1, 1)));
+        // Then the second wants it too, and is waited for.
+        assert_eq!(after(resting(1, 1), busy(1)), Turn::BackOff(resting(1, 1)));
+        // A refusal of the others ends nothing while one rests.
+        assert_eq!(after(resting(1, 1), failed(1, 2, true)), Turn::Rest(Round::default()));
+        // Only the last one wants rest: the others are not made to wait as long.
+        let tried = Round {
+            next: 1,
+            tried: 1,
+            ..Round::default()
+        };
+        assert_eq!(after(tried, busy(1)), Turn::OtherBackOff(resting(0, 2)));
+    }
+
+    #[test]
     fn a_number_that_is_no_source_any_more_ends_no_round_early_and_goes_on_for_ever_neither() {
         let round = Round {
             next: 20,
             tried: u32::MAX,
             useless: u32::MAX,
             stays: 9,
+            ..Round::default()
         };
         assert_eq!(after(round, failed(20, 2, false)), Turn::GiveUp);
         let fresh = Round {

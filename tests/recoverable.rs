@@ -719,3 +719,145 @@ fn a_link_that_ran_out_in_the_middle_is_looked_up_once_more_and_again_after_prog
     assert_eq!((view.status, view.attempts), (TransferStatus::Error, 7), "{view:?}");
     assert_eq!(view.error.unwrap().code, Some(403));
 }
+
+// ---- changes beside mirrors ----
+
+const MIRROR: &str = "mem://mirror/file?token=hush";
+
+fn asked(lab: &Lab) -> Vec<String> {
+    lab.server.attempts().into_iter().map(|attempt| attempt.url).collect()
+}
+
+#[test]
+fn what_is_hidden_of_a_mirror_outlives_every_change() {
+    let other_headers = Changes {
+        headers: vec!["X-A: b".into()],
+        secret_headers: vec!["X-Key: c".into()],
+        ..Changes::default()
+    };
+    let cleared = Changes {
+        clear_headers: true,
+        ..url(NEW)
+    };
+    let rank = Changes {
+        priority: Some(Priority::High),
+        ..Changes::default()
+    };
+    for changes in [other_headers, url(NEW), url("mem://elsewhere/file"), cleared, rank] {
+        let lab = Lab::new();
+        lab.server.put(MIRROR, resource());
+        let engine = lab.open();
+        let download = NewDownload {
+            mirrors: vec![MIRROR.into()],
+            hold: true,
+            ..lab.download()
+        };
+        let id = add(&engine, &download);
+        engine.set(id, &changes).unwrap();
+        drop(engine);
+        let engine = lab.open();
+        engine.start(id).unwrap();
+        lab.pass(&engine, 5);
+        assert_eq!(lab.last_attempt().url, MIRROR, "{changes:?}");
+        lab.expect_completed(&engine.view(id).unwrap());
+    }
+}
+
+#[test]
+fn secrets_that_are_gone_are_not_given_anew_where_those_of_a_mirror_are_among_them() {
+    let lab = Lab::new();
+    let engine = lab.open();
+    let download = NewDownload {
+        mirrors: vec![MIRROR.into()],
+        hold: true,
+        ..lab.download()
+    };
+    let id = add(&engine, &download);
+    std::fs::remove_file(lab.home.path().join(format!("state/vault/{id}.sealed"))).unwrap();
+    let anew = Changes {
+        clear_headers: true,
+        ..url(NEW)
+    };
+    assert!(engine.set(id, &anew).is_err(), "the mirror would be asked with '***'");
+}
+
+#[test]
+fn a_new_url_is_asked_although_the_one_before_was_refused_in_the_same_round() {
+    let lab = Lab::new();
+    let engine = lab.open();
+    let download = NewDownload {
+        mirrors: vec![MIRROR.into()],
+        recoverable: vec![WebErrorStatus::NOT_FOUND],
+        ..lab.download()
+    };
+    let id = add(&engine, &download);
+    lab.pass(&engine, 5);
+    assert_eq!(asked(&lab), [OLD, MIRROR]);
+    assert_eq!(engine.view(id).unwrap().reason, Some(Reason::NeedsNewUrl));
+    lab.server.put(NEW, resource());
+    engine.set(id, &url(NEW)).unwrap();
+    engine.resume(id).unwrap();
+    lab.pass(&engine, 5);
+    assert_eq!(asked(&lab), [OLD, MIRROR, NEW]);
+    lab.expect_completed(&engine.view(id).unwrap());
+}
+
+#[test]
+fn a_resume_asks_every_source_again() {
+    let lab = Lab::new();
+    let engine = lab.open();
+    let download = NewDownload {
+        mirrors: vec![MIRROR.into()],
+        recoverable: vec![WebErrorStatus::NOT_FOUND],
+        ..lab.download()
+    };
+    let id = add(&engine, &download);
+    lab.pass(&engine, 5);
+    lab.server.put(OLD, resource());
+    engine.resume(id).unwrap();
+    lab.pass(&engine, 5);
+    lab.expect_completed(&engine.view(id).unwrap());
+}
+
+#[test]
+fn a_change_while_another_source_is_tried_begins_with_the_new_url() {
+    let lab = Lab::new();
+    let engine = lab.open();
+    lab.server.put(NEW, resource());
+    for _ in 0..2 {
+        lab.server.script(MIRROR, Act::CutAt(0));
+    }
+    let download = NewDownload {
+        mirrors: vec![MIRROR.into(), "mem://third/file".into()],
+        ..lab.download()
+    };
+    let id = add(&engine, &download);
+    while engine.view(id).unwrap().source == "mem://host/file?token=***" && engine.step() {}
+    engine.pause(id).unwrap();
+    engine.set(id, &url(NEW)).unwrap();
+    engine.resume(id).unwrap();
+    lab.pass(&engine, 5);
+    assert_eq!(lab.last_attempt().url, NEW);
+    lab.expect_completed(&engine.view(id).unwrap());
+}
+
+#[test]
+fn the_header_host_does_not_follow_to_another_origin() {
+    for (new, stays) in [("mem://host/other", true), ("mem://elsewhere/file", false)] {
+        let lab = Lab::new();
+        lab.server.put(new, resource());
+        let engine = lab.open();
+        let download = NewDownload {
+            headers: vec!["Host: inner".into(), "X-A: b".into()],
+            hold: true,
+            ..lab.download()
+        };
+        let id = add(&engine, &download);
+        engine.set(id, &url(new)).unwrap();
+        engine.start(id).unwrap();
+        lab.pass(&engine, 5);
+        let attempt = lab.last_attempt();
+        assert!(headers(&attempt).contains(&("X-A", "b", false)));
+        assert_eq!(headers(&attempt).contains(&("Host", "inner", false)), stays, "{new}");
+    }
+}

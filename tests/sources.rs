@@ -9,7 +9,7 @@ use backhaul::{
     Config, Digest, DigestAlgorithm, Engine, FixedEnvironment, NewDownload, OperationView, TransferId, TransferStatus,
     WebErrorStatus,
 };
-use backhaul_backends::{Act, MemoryBackend, Resource, Validators};
+use backhaul_backends::{Act, Failure, FailureKind, MemoryBackend, Resource, Validators};
 use backhaul_journal::Disk;
 
 const URL: &str = "mem://host/file";
@@ -509,4 +509,146 @@ fn too_many_digests_or_mirrors_are_refused_with_the_limit() {
     ];
     let (_, error) = engine.create(&[lab.download(twice, &[])]).unwrap_err();
     assert!(error.to_string().contains("digest 'sha-512:"), "{error}");
+}
+
+#[test]
+fn a_source_that_asked_for_time_gets_it_whatever_the_others_do() {
+    let lab = Lab::new();
+    let bytes = content(5_000, 0);
+    let busy = Failure {
+        kind: FailureKind::Transient {
+            retry_after: Some(Duration::from_secs(600)),
+        },
+        status: WebErrorStatus::SERVICE_UNAVAILABLE,
+        code: Some(503),
+        message: "busy".into(),
+    };
+    lab.server.put(URL, Resource::new(bytes.clone(), "a"));
+    lab.server.put(MIRROR, Resource::new(bytes.clone(), "a"));
+    lab.server.script(URL, Act::Fail(busy));
+    for _ in 0..3 {
+        lab.server.script(MIRROR, Act::CutAt(0));
+    }
+    let mut engine = lab.open();
+    let id = lab.add(&engine, Vec::new(), &[MIRROR]);
+    for _ in 0..3 {
+        step(&engine);
+        // It is remembered.
+        drop(engine);
+        engine = lab.open();
+        lab.outside.advance(Duration::from_secs(20));
+    }
+    step(&engine);
+    assert_eq!(
+        hosts(&lab.asked()),
+        [("host", 0), ("mirror", 0), ("mirror", 0), ("mirror", 0), ("mirror", 0)]
+    );
+    lab.expect_file(&engine.view(id).unwrap(), &bytes);
+}
+
+#[test]
+fn where_every_source_asks_for_time_the_last_one_is_asked_first_and_each_after_its_own() {
+    let lab = Lab::new();
+    let bytes = content(5_000, 0);
+    let busy = |seconds| {
+        Act::Fail(Failure {
+            kind: FailureKind::Transient {
+                retry_after: Some(Duration::from_secs(seconds)),
+            },
+            status: WebErrorStatus::SERVICE_UNAVAILABLE,
+            code: Some(503),
+            message: "busy".into(),
+        })
+    };
+    lab.server.put(URL, Resource::new(bytes.clone(), "a"));
+    lab.server.script(URL, busy(600));
+    lab.server.script(MIRROR, busy(100));
+    let engine = lab.open();
+    let id = lab.add(&engine, Vec::new(), &[MIRROR]);
+    for _ in 0..18 {
+        step(&engine);
+        lab.outside.advance(Duration::from_secs(30));
+    }
+    assert!(lab.asked().iter().filter(|(host, _)| host == "host").count() == 1);
+    for _ in 0..20 {
+        lab.outside.advance(Duration::from_secs(30));
+        step(&engine);
+    }
+    lab.expect_file(&engine.view(id).unwrap(), &bytes);
+}
+
+#[test]
+fn mirrors_that_differ_only_in_what_is_hidden_are_two_places() {
+    let lab = Lab::new();
+    let engine = lab.open();
+    let place = |token: &str| format!("mem://mirror/file?token={token}");
+    let (one, two) = (place("a"), place("b"));
+    let mut download = lab.download(Vec::new(), &[&two, &place("c")]);
+    download.url = one.clone();
+    engine.create(&[download]).unwrap();
+    step(&engine);
+    let asked: Vec<String> = lab.server.attempts().into_iter().map(|one| one.url).collect();
+    assert_eq!(asked, [one, two, place("c")]);
+}
+
+/// Servers have a say in how long a record gets, and a record that is too long stops the engine.
+#[test]
+fn nothing_that_a_server_says_is_too_long_for_the_journal() {
+    let lab = Lab::new();
+    let bytes = content(3 * MIB, 0);
+    let mut resource = telling(&bytes, &"e".repeat(30_000), sha256(&bytes), &[]);
+    resource.content_type = Some("t".repeat(30_000));
+    resource.mirrors = (0..8)
+        .map(|number| format!("mem://m{number}/{}", "m".repeat(2_000)))
+        .collect();
+    lab.server.put(URL, resource);
+    lab.server.script(
+        URL,
+        Act::Fail(Failure {
+            kind: FailureKind::Transient { retry_after: None },
+            status: WebErrorStatus::UNKNOWN,
+            code: None,
+            message: "\u{fc}".repeat(20_000),
+        }),
+    );
+    lab.server.script(URL, Act::CutAt(CUT));
+    let engine = lab.open();
+    let id = lab.add(&engine, Vec::new(), &[]);
+    lab.finish(&engine);
+    lab.expect_file(&engine.view(id).unwrap(), &bytes);
+    engine.close().unwrap();
+}
+
+#[test]
+fn what_would_not_fit_a_record_is_refused_by_name_and_changes_nothing() {
+    let lab = Lab::new();
+    let engine = lab.open();
+    let long = |host: &str| format!("mem://{host}/{}", "x".repeat(15_000));
+    let mut download = lab.download(Vec::new(), &[&long("mirror")]);
+    download.url = long("host");
+    let (_, error) = engine.create(&[download]).unwrap_err();
+    assert!(error.to_string().contains("mirrors, headers"), "{error}");
+    let id = lab.add(&engine, Vec::new(), &[]);
+    let changes = backhaul::Changes {
+        headers: (0..3)
+            .map(|number| format!("X-{number}: {}", "a".repeat(8_000)))
+            .collect(),
+        ..backhaul::Changes::default()
+    };
+    let error = engine.set(id, &changes).unwrap_err();
+    assert!(error.to_string().contains("mirrors, headers"), "{error}");
+}
+
+#[test]
+fn the_debug_form_of_a_download_shows_no_secret() {
+    let download = NewDownload {
+        url: "https://ann:hush@host/a?sig=hush".into(),
+        headers: vec!["Authorization: hush".into()],
+        secret_headers: vec!["X-Key: hush".into()],
+        mirrors: vec!["https://mirror/a?token=hush".into()],
+        ..NewDownload::default()
+    };
+    let shown = format!("{download:?}");
+    assert!(!shown.contains("hush"), "{shown}");
+    assert!(shown.contains("https://***@host/a"), "{shown}");
 }

@@ -1,4 +1,4 @@
-//! The arguments as they are typed.
+//! The arguments as they are typed. Those that may hold secrets have no `Debug`.
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::address::{parse_digest, parse_sha256};
 use crate::{Collision, Digest, Priority, TransferId, WebErrorStatus};
 
 /// Transfers files in the background, across crashes, power cuts, lost networks and changed files.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "backhaul", version, after_help = exit::HELP, max_term_width = 110)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -42,7 +42,7 @@ pub(super) struct Global {
     pub(super) verbose: u8,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 pub(super) enum Command {
     /// Create downloads, run them and wait for their end; the same command again goes on where it was
     Get {
@@ -160,7 +160,7 @@ pub(super) struct Ids {
     pub(super) ids: Vec<TransferId>,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(ClapArgs)]
 #[group(required = true, multiple = true)]
 pub(super) struct ChangeArgs {
     /// The same resource from elsewhere. To another scheme, host or port neither password nor secret headers follow
@@ -180,7 +180,7 @@ pub(super) struct ChangeArgs {
     pub(super) priority: Option<PriorityArg>,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(ClapArgs)]
 pub(super) struct Download {
     /// What to fetch; '-' reads the list from standard input
     #[arg(value_name = "URL")]

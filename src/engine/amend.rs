@@ -9,8 +9,8 @@ use std::io;
 use std::sync::PoisonError;
 
 use super::Engine;
-use super::create::{check_header_count, check_headers};
-use crate::address::{Address, has_same_origin};
+use super::create::{check_header_count, check_headers, check_spec_bytes};
+use crate::address::{Address, has_hidden_values, has_same_origin};
 use crate::error::Error;
 use crate::operation::{
     Amendment, Event, Operation, Outcome, Phase, Priority, RequestHeader, Shared, Spec, TransferId,
@@ -21,7 +21,7 @@ use crate::vault::{SealedName, Secrets};
 #[derive(Clone, Default)]
 pub struct Changes {
     /// The same resource from elsewhere. User info in it becomes the sealed credential. Within one origin (scheme, host
-    /// and port), credential and secret headers stay where no others are given; to another origin neither follows.
+    /// and port), credential and secret headers stay where no others are given; to another origin neither follows, nor does the header Host.
     pub url: Option<String>,
     /// All headers so far go, secret ones included, before others are added.
     pub clear_headers: bool,
@@ -79,7 +79,7 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownId`]; [`Error::NotNow`] where it is running or being published, or has ended; [`Error::Conflict`]
     /// where another live operation has the URL; [`Error::Vault`] where its secrets cannot be opened, unless both a URL
-    /// and `clear_headers` are given; otherwise as [`check_changes`].
+    /// and `clear_headers` are given and nothing is hidden of its mirrors; otherwise as [`check_changes`].
     pub fn set(&self, id: TransferId, changes: &Changes) -> Result<(), Error> {
         let core = &self.core;
         let checked = check(changes, &core.backends.schemes())?;
@@ -91,6 +91,7 @@ impl Engine {
         let secrets = new_secrets(&before.spec, &old.clone().unwrap_or_default(), changes, &checked);
         let spec = new_spec(&before.spec, &secrets, changes, &checked);
         check_header_count(spec.headers.len() + secrets.headers.len())?;
+        check_spec_bytes(&spec)?;
         if checked.address.is_some() {
             self.check_url_free(id, &spec, &secrets)?;
         }
@@ -106,7 +107,9 @@ impl Engine {
         if !operation.spec.has_secrets {
             return Ok(Some(Secrets::default()));
         }
-        let replaces_all = changes.url.is_some() && changes.clear_headers;
+        // What is hidden of a mirror cannot be given anew.
+        let hides_mirror = operation.spec.mirrors.iter().any(|mirror| has_hidden_values(mirror));
+        let replaces_all = changes.url.is_some() && changes.clear_headers && !hides_mirror;
         match self.core.vault.open(SealedName::of(operation)) {
             Err(Error::Vault { .. }) if replaces_all => Ok(None),
             Err(Error::Io(_, _, error)) if replaces_all && error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -183,10 +186,13 @@ fn new_secrets(before: &Spec, old: &Secrets, changes: &Changes, checked: &Checke
     };
     replace(&mut headers, checked, &checked.secret_headers);
     let own = old.credential().filter(|_| stays);
-    match &checked.address {
+    let mut secrets = match &checked.address {
         Some(address) => Secrets::new(address.secret_url.clone(), address.credential.clone().or(own), headers),
         None => Secrets::new(old.url.clone(), own, headers),
-    }
+    };
+    // Mirrors stay, and with them what is hidden of them.
+    secrets.mirrors.clone_from(&old.mirrors);
+    secrets
 }
 
 fn new_spec(before: &Spec, secrets: &Secrets, changes: &Changes, checked: &Checked) -> Spec {
@@ -195,6 +201,10 @@ fn new_spec(before: &Spec, secrets: &Secrets, changes: &Changes, checked: &Check
     } else {
         before.headers.clone()
     };
+    if !stays_in_origin(before, checked) {
+        // It names the host of the origin that is left.
+        headers.retain(|header| !header.name.eq_ignore_ascii_case("host"));
+    }
     replace(&mut headers, checked, &checked.headers);
     let url = checked.address.as_ref().map(|address| address.shown.clone());
     Spec {

@@ -1,6 +1,7 @@
 //! Creation: everything is checked first, then everything is durable before the first id is given out.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -9,14 +10,14 @@ use backhaul_backends::{Digest, DigestAlgorithm, WebErrorStatus};
 use backhaul_journal::{FileKind, Urgency, steps};
 
 use super::Engine;
-use crate::address::{Address, HEADERS_MAX, parse_destination, parse_header, parse_media_type, parse_mirror};
+use crate::address::{Address, HEADERS_MAX, harmless, parse_destination, parse_header, parse_media_type, parse_mirror};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::mirrors::MIRRORS_MAX;
 use crate::operation::{
-    BatchId, Collision, Event, Kind, Operation, Priority, RequestHeader, Shared, Spec, TransferId, directory_of,
-    stored_digests,
+    BatchId, Collision, Event, Kind, Operation, Priority, RequestHeader, SPEC_BYTES_MAX, Shared, Spec, TransferId,
+    directory_of, stored_digests,
 };
 use crate::vault::{SealedMirror, SealedName, Secrets};
 
@@ -32,8 +33,8 @@ const JOURNAL_BYTES: u64 = 768 * 1024;
 /// Errors that one operation names as such that its owner can mend.
 const RECOVERABLE_MAX: usize = 64;
 
-/// A download to be created.
-#[derive(Clone, Debug, Default)]
+/// A download to be created. `Debug` shows no value that may be secret.
+#[derive(Clone, Default)]
 pub struct NewDownload {
     /// What to fetch. User info becomes a sealed credential.
     pub url: String,
@@ -69,6 +70,29 @@ pub struct NewDownload {
     pub app: String,
     /// It stays idle until [`Engine::start`].
     pub hold: bool,
+}
+
+impl fmt::Debug for NewDownload {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mirrors: Vec<_> = self.mirrors.iter().map(|mirror| harmless(mirror)).collect();
+        formatter
+            .debug_struct("NewDownload")
+            .field("url", &harmless(&self.url))
+            .field("destination", &self.destination)
+            .field("headers", &self.headers.len())
+            .field("secret_headers", &self.secret_headers.len())
+            .field("sha256", &self.sha256)
+            .field("digests", &self.digests)
+            .field("mirrors", &mirrors)
+            .field("expected_bytes", &self.expected_bytes)
+            .field("expected_type", &self.expected_type)
+            .field("recoverable", &self.recoverable)
+            .field("collision", &self.collision)
+            .field("priority", &self.priority)
+            .field("app", &self.app)
+            .field("hold", &self.hold)
+            .finish()
+    }
 }
 
 /// A download that passed all checks that need no engine, with the id it will have.
@@ -289,6 +313,7 @@ impl Checker<'_> {
             digests: stored_digests(&digests),
             mirrors,
         };
+        check_spec_bytes(&spec)?;
         let mut id = [0; 16];
         self.environment.random.fill(&mut id);
         Ok(CheckedDownload {
@@ -443,16 +468,31 @@ fn check_mirrors(
         });
     }
     let (mut shown, mut sealed) = (Vec::new(), Vec::new());
+    // What is shown alike may differ in what is hidden.
+    let mut places = vec![(address.shown.clone(), address.secret_url.clone())];
     for (index, text) in (0_u32..).zip(&download.mirrors) {
         let mirror = parse_mirror(text, schemes)?;
-        if mirror.shown == address.shown || shown.contains(&mirror.shown) {
+        let place = (mirror.shown.clone(), mirror.secret_url.clone());
+        if places.contains(&place) {
             let problem = "is given twice; one place is asked once in a round";
             return Err(Error::invalid("mirror", mirror.shown, problem));
         }
+        places.push(place);
         sealed.extend(mirror.secret_url.map(|url| SealedMirror { index, url }));
         shown.push(mirror.shown);
     }
     Ok((shown, sealed))
+}
+
+/// Refuses what would not fit a record of the journal, together with all that comes to be known of the operation.
+pub(super) fn check_spec_bytes(spec: &Spec) -> Result<(), Error> {
+    if spec.encoded_bytes() > SPEC_BYTES_MAX {
+        return Err(Error::LimitReached {
+            limit: "bytes of the url, mirrors, headers and destination of one operation, all together",
+            max: SPEC_BYTES_MAX as u64,
+        });
+    }
+    Ok(())
 }
 
 /// Refuses more headers than an operation may have.

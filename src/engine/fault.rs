@@ -35,22 +35,14 @@ impl Fault {
             | io::ErrorKind::PermissionDenied
             | io::ErrorKind::FileTooLarge
             | io::ErrorKind::IsADirectory
-            | io::ErrorKind::NotADirectory => Self::Unacceptable(OperationError {
-                status: WebErrorStatus::FILE_ACCESS.0,
-                code: None,
-                message,
-            }),
+            | io::ErrorKind::NotADirectory => Self::unacceptable(WebErrorStatus::FILE_ACCESS, message),
             _ => Self::Local(message),
         }
     }
 
     /// A content that is not what was asked for.
     pub(crate) fn unacceptable(status: WebErrorStatus, message: String) -> Self {
-        Self::Unacceptable(OperationError {
-            status: status.0,
-            code: None,
-            message,
-        })
+        Self::Unacceptable(OperationError::new(status.0, None, message))
     }
 }
 

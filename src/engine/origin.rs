@@ -9,8 +9,8 @@ use crate::operation::{Operation, Origin, digests};
 use crate::vault::Secrets;
 use backhaul_backends::{Failure, FailureKind, WebErrorStatus};
 
-/// Longest URL of a mirror that a server named, in bytes (chosen without measurement): it is recorded with every
-/// response.
+/// Longest URLs of the mirrors that a server named, all together, in bytes (chosen without measurement): they are recorded
+/// with every response.
 const LINKED_BYTES_MAX: usize = 2048;
 
 /// The source of one attempt.
@@ -97,9 +97,12 @@ impl Source {
 
 /// Mirrors that can be kept: they are stored, so nothing in them may have to be hidden.
 fn usable(named: &[String]) -> Vec<String> {
-    let kept = named
-        .iter()
-        .filter(|url| url.len() <= LINKED_BYTES_MAX && shown_url(url) == **url);
+    let mut left = LINKED_BYTES_MAX;
+    let kept = named.iter().filter(|url| {
+        let is_kept = url.len() <= left && shown_url(url) == **url;
+        left -= if is_kept { url.len() } else { 0 };
+        is_kept
+    });
     kept.take(LINKED_MAX).cloned().collect()
 }
 

@@ -91,9 +91,18 @@ fn failed(core: &Arc<Core>, id: TransferId, mut failure: Failure) -> Result<(), 
         source: operation.source(),
         sources: operation.source_count(),
         for_good: failure.kind == FailureKind::Permanent,
+        wants_rest: wanted_rest(&failure).is_some(),
         bound_to: claim.map(|claim| claim.origin),
     };
-    match mirrors::after(operation.round, tried) {
+    let mut round = operation.round.at(core.now());
+    if let Some(asked) = wanted_rest(&failure) {
+        let policy = &core.config.retry;
+        let rest = millis(asked.clamp(policy.retry_after_min, policy.retry_after_max));
+        let until = Deadline::after(core.now(), rest);
+        let longest = round.rest_until.filter(|other| other.boot_ms() > until.boot_ms());
+        round.rest_until = longest.or(Some(until));
+    }
+    match mirrors::after(round, tried) {
         Turn::Next(round) => {
             log::info!("{id}: {}; another source is tried", failure.message);
             let now = Deadline::after(core.now(), 0);
@@ -108,16 +117,32 @@ fn failed(core: &Arc<Core>, id: TransferId, mut failure: Failure) -> Result<(), 
             }
             give_time(core, id, failure, Some(round))
         }
+        Turn::Rest(next) => {
+            let now = core.now().boot_ms;
+            let rest_ms = round.rest_until.map_or(0, |until| until.boot_ms().saturating_sub(now));
+            failure.kind = FailureKind::Transient {
+                retry_after: Some(Duration::from_millis(rest_ms)),
+            };
+            give_time(core, id, failure, Some(next))
+        }
+        Turn::OtherBackOff(round) => {
+            failure.kind = FailureKind::Transient { retry_after: None };
+            give_time(core, id, failure, Some(round))
+        }
         Turn::GiveUp => failed_here(core, id, failure),
     }
 }
 
-fn stored(failure: Failure) -> OperationError {
-    OperationError {
-        status: failure.status.0,
-        code: failure.code,
-        message: failure.message,
+/// How long the server wants to be left alone.
+fn wanted_rest(failure: &Failure) -> Option<Duration> {
+    match failure.kind {
+        FailureKind::Transient { retry_after } => retry_after,
+        _ => None,
     }
+}
+
+fn stored(failure: Failure) -> OperationError {
+    OperationError::new(failure.status.0, failure.code, failure.message)
 }
 
 /// No other source would change anything.
@@ -197,11 +222,7 @@ fn await_room(core: &Arc<Core>, id: TransferId, message: String) -> Result<(), E
     let event = Event::Blocked {
         condition: Condition::DiskFull,
         probe_at: Deadline::after(core.now(), millis(core.config.retry.probe_every)),
-        error: Shared::new(OperationError {
-            status: WebErrorStatus::DISK_FULL.0,
-            code: None,
-            message,
-        }),
+        error: Shared::new(OperationError::new(WebErrorStatus::DISK_FULL.0, None, message)),
         room_bytes: core
             .environment
             .storage

@@ -36,6 +36,13 @@ const CLAIMER_STACK_BYTES: usize = 128 * 1024;
 /// sync every 8 MiB took 0.39 s with such steps and 0.53 to 1.1 s without).
 pub(super) const WRITEBACK_BYTES: u64 = 1 << 20;
 
+/// Longest entity tag, date, media type and URL that are kept of a response, in bytes (chosen without measurement; tags of
+/// common servers have less than 100).
+const TAG_BYTES_MAX: usize = 512;
+const DATE_BYTES_MAX: usize = 64;
+const TYPE_BYTES_MAX: usize = 255;
+const ACTUAL_URL_BYTES_MAX: usize = 1024;
+
 const TRANSIENT: FailureKind = FailureKind::Transient { retry_after: None };
 
 /// Makes one attempt of an operation that was just claimed by this thread.
@@ -501,6 +508,8 @@ fn failure(kind: FailureKind, status: WebErrorStatus, message: String) -> End {
     })
 }
 
+/// What is kept of a response. What a server says at more length than anybody needs counts as not said: it is recorded
+/// with every claim, and a record has its limit.
 fn stored_response(head: &Head, source: &Source) -> Response {
     let Validators {
         etag,
@@ -509,18 +518,24 @@ fn stored_response(head: &Head, source: &Source) -> Response {
         total_bytes,
         digests: _,
     } = head.validators.clone();
+    let short = |text: Option<String>, bytes_max: usize| text.filter(|text| text.len() <= bytes_max);
+    // A redirect often leads to a signed URL.
+    let mut actual_url = crate::address::shown_url(&head.actual_url);
+    if actual_url.len() > ACTUAL_URL_BYTES_MAX {
+        // URLs are ASCII.
+        actual_url = format!("{}...", actual_url.get(..ACTUAL_URL_BYTES_MAX - 3).unwrap_or_default());
+    }
     Response {
         validators: StoredValidators {
-            etag,
-            last_modified,
-            date,
+            etag: short(etag, TAG_BYTES_MAX),
+            last_modified: short(last_modified, DATE_BYTES_MAX),
+            date: short(date, DATE_BYTES_MAX),
             total_bytes,
         },
-        // A redirect often leads to a signed URL.
-        actual_url: crate::address::shown_url(&head.actual_url),
+        actual_url,
         status_code: head.status_code,
         resumable: head.resumable,
-        content_type: head.content_type.clone(),
+        content_type: short(head.content_type.clone(), TYPE_BYTES_MAX),
         digests: stored_digests(&source.told),
         mirrors: source.mirrors.clone(),
         origin: source.origin,

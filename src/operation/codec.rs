@@ -176,6 +176,78 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_operation_fits_one_record_of_the_journal() {
+        use crate::operation::{
+            Claim, Deadline, Now, OperationError, Origin, Outcome, Phase, Response, Round, SPEC_BYTES_MAX,
+            StoredValidators, Stretch, stored_digests,
+        };
+        use backhaul_backends::{Digest, DigestAlgorithm};
+        let text = |bytes: usize| "x".repeat(bytes);
+        let mut large = spec();
+        large.url = text(SPEC_BYTES_MAX - large.encoded_bytes());
+        assert!(large.encoded_bytes() >= SPEC_BYTES_MAX - 32);
+        let validators = StoredValidators {
+            etag: Some(text(512)),
+            last_modified: Some(text(64)),
+            date: Some(text(64)),
+            total_bytes: Some(u64::MAX),
+        };
+        let origin = Origin {
+            source: 24,
+            mixed: true,
+        };
+        let digests = [DigestAlgorithm::Sha512, DigestAlgorithm::Sha256]
+            .map(|algorithm| Digest::new(algorithm, vec![1; algorithm.len_bytes()]).unwrap());
+        let stretch = Stretch {
+            first: u64::MAX - 1,
+            end: u64::MAX,
+            crc32: u32::MAX,
+        };
+        let error = OperationError::new(-1, Some(u16::MAX), text(9_000));
+        let now = Now {
+            boot_ms: u64::MAX,
+            wall_ms: u64::MAX,
+            boot_id: [255; 16],
+        };
+        let operation = Operation {
+            claim: Some(Shared::new(Claim {
+                generation: u32::MAX,
+                durable_bytes: u64::MAX,
+                crc32: u32::MAX,
+                validators: validators.clone(),
+                beyond: Some(vec![stretch; 256]),
+                on_trust: Some(true),
+                origin,
+            })),
+            response: Some(Shared::new(Response {
+                validators,
+                actual_url: text(1024),
+                status_code: 203,
+                resumable: true,
+                content_type: Some(text(255)),
+                digests: stored_digests(&digests),
+                mirrors: vec![text(256); 8],
+                origin,
+            })),
+            error: Some(Shared::new(error.clone())),
+            phase: Phase::Ending(Outcome::Failed(error)),
+            round: Round {
+                resting: u32::MAX,
+                rest_until: Some(Deadline::after(now, u64::MAX)),
+                ..Round::default()
+            },
+            published_name: Some(vec![b'x'; 255]),
+            ..Operation::created(TransferId([255; 16]), Shared::new(large), u64::MAX, u64::MAX)
+        };
+        let entry = Entry::Operation {
+            as_of: u64::MAX,
+            operation: Box::new(operation),
+        };
+        let len = bytes_of(&entry).len();
+        assert!(len <= backhaul_journal::RECORD_BYTES_MAX, "{len}");
+    }
+
+    #[test]
     fn every_prefix_of_an_entry_and_every_byte_after_it_is_refused() {
         for entry in entries() {
             let mut bytes = bytes_of(&entry);

@@ -153,6 +153,23 @@ pub(crate) struct OperationError {
     pub(crate) message: String,
 }
 
+/// Longest message of an error that is stored, in bytes (chosen without measurement): servers have a say in it.
+const MESSAGE_BYTES_MAX: usize = 1024;
+
+impl OperationError {
+    /// A message that is too long is cut.
+    pub(crate) fn new(status: i32, code: Option<u16>, mut message: String) -> Self {
+        if message.len() > MESSAGE_BYTES_MAX {
+            const MARK: &str = "\u{2026}";
+            let mut ends = (0..=MESSAGE_BYTES_MAX - MARK.len()).rev();
+            let end = ends.find(|end| message.is_char_boundary(*end));
+            message.truncate(end.unwrap_or(0));
+            message.push_str(MARK);
+        }
+        Self { status, code, message }
+    }
+}
+
 /// What identifies one representation, as stored (see `backhaul_backends::Validators`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]

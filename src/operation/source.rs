@@ -5,6 +5,7 @@
 
 use minicbor::{Decode, Encode};
 
+use super::deadline::{Deadline, Now};
 use super::digest::digests;
 use super::state::Operation;
 
@@ -43,9 +44,33 @@ pub(crate) struct Round {
     /// How often in a row the source of the held bytes failed and was waited for.
     #[n(3)]
     pub(crate) stays: u32,
+    /// Those that asked for time, and are left alone until all of it has passed.
+    #[cbor(n(4), default, skip_if = "is_none_of_them")]
+    pub(crate) resting: u32,
+    /// When it has.
+    #[n(5)]
+    pub(crate) rest_until: Option<Deadline>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the derive passes a reference")]
+fn is_none_of_them(bits: &u32) -> bool {
+    *bits == 0
 }
 
 impl Round {
+    /// Without the rests that are over.
+    pub(crate) fn at(self, now: Now) -> Self {
+        let rest_until = self.rest_until.map(|until| until.rebased(now));
+        match rest_until.filter(|until| until.boot_ms() > now.boot_ms) {
+            Some(_) => Self { rest_until, ..self },
+            None => Self {
+                resting: 0,
+                rest_until: None,
+                ..self
+            },
+        }
+    }
+
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -135,7 +135,18 @@ pub(crate) struct Spec {
     pub(crate) mirrors: Vec<String>,
 }
 
+/// Most bytes of a [`Spec`] in the journal: with everything that comes to be known of an operation it must fit one record.
+pub(crate) const SPEC_BYTES_MAX: usize = 18 * 1024;
+
 impl Spec {
+    /// How many bytes it takes in the journal.
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        match minicbor::to_vec(self) {
+            Ok(bytes) => bytes.len(),
+            Err(error) => unreachable!("writing to memory cannot fail: {error}"),
+        }
+    }
+
     /// Directory of the destination; part file and final file both stand in it.
     pub(crate) fn directory(&self) -> &Path {
         directory_of(&self.destination)

@@ -257,6 +257,7 @@ impl Operation {
             }
             _ => {}
         }
+        self.round = self.round.at(now);
         self
     }
 
@@ -443,8 +444,9 @@ impl Operation {
         match amendment {
             Amendment::Needed(error) if self.is_running() => Ok(Self {
                 phase: Phase::Recoverable,
-                // What comes after it is a new beginning, with all its attempts.
+                // What comes after it is a new beginning, with all its attempts and sources.
                 failures_in_row: 0,
+                round: Round::default(),
                 error: Some(error),
                 ..self
             }),
@@ -470,6 +472,7 @@ impl Operation {
         Ok(Self {
             phase,
             failures_in_row: if is_other_request { 0 } else { self.failures_in_row },
+            round: if is_other_request { Round::default() } else { self.round },
             spec,
             sealed_revision,
             ..self

@@ -498,6 +498,7 @@ pub(crate) fn events() -> Vec<Event> {
                 tried: 1,
                 useless: 1,
                 stays: 0,
+                ..Round::default()
             }),
         },
         Event::Created {
