@@ -9,6 +9,7 @@ use crate::server::{Kill, Moment};
 
 const SCRIPT_MAX: usize = 16;
 const KILLS_MAX: usize = 2;
+const CONNECTIONS_MAX: usize = 4;
 const LENGTH_MAX: usize = 3 << 20;
 
 /// What the client knows of what it will get.
@@ -29,6 +30,8 @@ pub(crate) struct Plan {
     /// Counted from the start of the life that it ends.
     pub(crate) kills: Vec<Kill>,
     pub(crate) expects: Expects,
+    /// Most connections of each life: one for each kill, and the last.
+    pub(crate) connections: Vec<usize>,
 }
 
 /// Which lies nobody could believe in this run.
@@ -124,10 +127,22 @@ impl Plan {
         {
             script.push(Answer::right().of(version));
         }
-        let kills = (0..choices.below(KILLS_MAX + 1))
+        let kills: Vec<Kill> = (0..choices.below(KILLS_MAX + 1))
             .map(|_| kill(choices, &lengths))
             .collect();
+        // Drawn last, so that seeds of before keep what they had.
+        let is_spread = choices.one_in(2);
+        let connections = (0..=KILLS_MAX)
+            .map(|_| {
+                if is_spread {
+                    1 + choices.below(CONNECTIONS_MAX)
+                } else {
+                    1
+                }
+            })
+            .collect();
         Self {
+            connections,
             page: page(&lengths),
             versions,
             script,
