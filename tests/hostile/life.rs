@@ -205,9 +205,15 @@ fn a_client_completes_what_an_honest_server_gives() {
         page: Vec::new(),
         script: Vec::new(),
     });
-    let home = tempfile::tempdir().unwrap();
-    let task = Task::new(home.path(), &server).expecting_digest_of(&versions[0]);
-    let view = task.live();
-    assert_eq!(view.status, backhaul::TransferStatus::Completed, "{view:?}");
-    assert_eq!(std::fs::read(task.file()).unwrap(), *versions[0].bytes);
+    for connections in [1, 4] {
+        let home = tempfile::tempdir().unwrap();
+        let task = Task::new(home.path(), &server).expecting_digest_of(&versions[0]);
+        let view = task.over(connections).live();
+        assert_eq!(view.status, backhaul::TransferStatus::Completed, "{view:?}");
+        assert_eq!(
+            std::fs::read(home.path().join("files/file")).unwrap(),
+            *versions[0].bytes
+        );
+        assert_eq!(server.record().pieces() > 0, connections > 1);
+    }
 }

@@ -18,6 +18,8 @@ pub(crate) struct Totals {
     pub(crate) requests: u64,
     /// Parts with which a download was continued, right or not.
     pub(crate) parts: u64,
+    /// Of those, parts that end where another connection's begins.
+    pub(crate) pieces: u64,
     pub(crate) completed: u64,
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) restarts: u64,
@@ -29,6 +31,7 @@ impl Totals {
         self.kills += u64::from(record.kills);
         self.requests += record.asked.len() as u64;
         self.parts += record.asked.iter().filter(|asked| asked.status == 206).count() as u64;
+        self.pieces += record.pieces();
         self.restarts += u64::from(view.restarts);
         match &view.error {
             Some(error) => *self.errors.entry(error.status.to_string()).or_default() += 1,
