@@ -127,6 +127,27 @@ impl Pieces {
         granted
     }
 
+    /// As [`Pieces::grant`], for a response that goes on behind the piece: what nobody has begun or taken there becomes
+    /// part of it first.
+    pub(crate) fn grant_onward(&mut self, index: usize, wanted: usize) -> usize {
+        while self.pieces[index].end - self.pieces[index].next < wanted as u64 && self.extend(index) {}
+        self.grant(index, wanted)
+    }
+
+    /// Joins the piece behind one to it, where nothing of it is there and nobody took it. Numbers of pieces stay what
+    /// they are.
+    pub(crate) fn extend(&mut self, index: usize) -> bool {
+        let at = self.pieces[index].end;
+        let is_open =
+            |piece: &&mut Piece| (piece.first, piece.next) == (at, at) && !piece.is_complete() && !piece.is_taken;
+        let Some(behind) = self.pieces.iter_mut().find(is_open) else {
+            return false;
+        };
+        let end = std::mem::replace(&mut behind.end, at);
+        self.pieces[index].end = end;
+        true
+    }
+
     /// Up to `next` a piece is there now, with this CRC-32.
     pub(crate) fn advance(&mut self, index: usize, next: u64, crc32: u32) {
         let piece = &mut self.pieces[index];
@@ -210,6 +231,7 @@ mod tests {
 
     fn assert_sound(pieces: &Pieces) {
         let mut all = pieces.pieces.clone();
+        all.retain(|piece| piece.first < piece.end);
         all.sort_unstable_by_key(|piece| piece.first);
         assert_eq!((all[0].first, all[all.len() - 1].end), (0, TOTAL));
         assert!(all.windows(2).all(|pair| pair[0].end == pair[1].first), "{all:?}");
@@ -277,6 +299,28 @@ mod tests {
         assert_eq!(other.map(|index| pieces.get(index).first), Some(950));
         pieces.advance(0, 900, crc(0..900));
         assert_eq!(pieces.grant(0, 900), 50);
+    }
+
+    #[test]
+    fn a_response_that_goes_on_takes_what_is_free_behind_it_and_nothing_else() {
+        let mut pieces = Pieces::new(0, 0, &[], Some(TOTAL));
+        pieces.take_first();
+        pieces.spread(4, 10);
+        assert_eq!(pieces.grant_onward(0, 900), 900);
+        assert_sound(&pieces);
+        pieces.advance(0, 900, crc(0..900));
+        let last = pieces.take(10).unwrap_or_default();
+        let others = pieces.get(last).first;
+        // It ends where somebody else has begun, whatever is wanted.
+        assert_eq!(900 + pieces.grant_onward(0, 5_000) as u64, others);
+        assert!(others < TOTAL);
+        assert_sound(&pieces);
+        pieces.advance(0, others, crc(0..others));
+        assert!(!pieces.extend(0));
+        receive(&mut pieces, last, 20);
+        pieces.release(last);
+        assert!(!pieces.extend(0), "some of it is there");
+        assert_sound(&pieces);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! and trusts nothing on the disk that it has not looked at again.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
+#[expect(dead_code, reason = "each test program uses its own part of this module")]
 mod crashing;
 
 use std::collections::BTreeMap;

@@ -112,8 +112,9 @@ impl Crew {
     pub(super) fn retire(&self, failure: Failure) {
         log::debug!("a connection of several ends: {failure}");
         let mut kept = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        // The one that says most: a refusal of the server before the mere end of a connection that followed from it.
-        if kept.as_ref().is_none_or(|kept| kept.kind == FailureKind::Interrupted) {
+        // The one that says most. What one connection is refused for good another one is given: where any of them ended
+        // by an accident, the next attempt finds out over one.
+        if kept.as_ref().is_none_or(|kept| weight(kept) <= weight(&failure)) {
             *kept = Some(failure);
         }
     }
@@ -154,10 +155,7 @@ impl Crew {
 
     /// A fault of this side ends all connections.
     fn stop(&self, fault: Fault) -> Failure {
-        self.fault
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(fault);
+        Fault::keep(&mut self.fault.lock().unwrap_or_else(PoisonError::into_inner), fault);
         self.interrupt.raise();
         interrupted()
     }
@@ -199,6 +197,15 @@ impl Crew {
 pub(super) enum CrewEnd {
     Fault(Fault),
     Failure(Failure),
+}
+
+/// How much a failure of one connection says of all.
+fn weight(failure: &Failure) -> u8 {
+    match failure.kind {
+        FailureKind::Interrupted => 0,
+        FailureKind::Permanent | FailureKind::StaleTarget => 1,
+        _ => 2,
+    }
 }
 
 /// Nothing that the server said, and so no reason not to ask again at once.

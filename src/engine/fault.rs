@@ -40,6 +40,13 @@ impl Fault {
         }
     }
 
+    /// Keeps one of several faults: the first that says something of its own.
+    pub(crate) fn keep(kept: &mut Option<Self>, new: Self) {
+        if matches!(kept, None | Some(Self::Superseded)) {
+            *kept = Some(new);
+        }
+    }
+
     /// A content that is not what was asked for.
     pub(crate) fn unacceptable(status: WebErrorStatus, message: String) -> Self {
         Self::Unacceptable(OperationError::new(status.0, None, message))

@@ -42,8 +42,18 @@ struct State {
     /// When the first unclaimed byte was written, on the boot-time clock.
     unclaimed_since_ms: Option<u64>,
     name_is_durable: bool,
-    closed: bool,
+    claims: Claims,
+    /// Why they failed; until somebody took it.
     fault: Option<Fault>,
+}
+
+/// Whether claims are made.
+#[derive(Clone, Copy, PartialEq)]
+enum Claims {
+    Open,
+    /// None could be made any more.
+    Failed,
+    Closed,
 }
 
 /// What is written to the part file at a moment.
@@ -79,7 +89,7 @@ impl Ledger {
             on_trust,
             unclaimed_since_ms: None,
             name_is_durable: claimed_bytes > 0,
-            closed: false,
+            claims: Claims::Open,
             fault: None,
         };
         let state = Mutex::new(state);
@@ -96,12 +106,18 @@ impl Ledger {
         act(&mut self.state().pieces)
     }
 
+    /// Whether some bytes rest on a digest alone.
+    pub(crate) fn is_on_trust(&self) -> bool {
+        self.state().on_trust
+    }
+
     /// From now on some bytes rest on a digest alone.
     pub(crate) fn note_trust(&self) {
         self.state().on_trust = true;
     }
 
-    /// Tells that a piece is there up to `next`, with this CRC-32. Returns when the window has room again.
+    /// Tells that a piece is there up to `next`, with this CRC-32. Returns when the window has room again, or never will
+    /// have: then one connection gets the fault, and the others hear that they are superseded.
     pub(crate) fn advance(&self, piece: usize, next: u64, crc32: u32) -> Result<(), Fault> {
         let mut state = self.state();
         state.pieces.advance(piece, next, crc32);
@@ -116,10 +132,13 @@ impl Ledger {
         if is_first || self.claim_is_due(&state) {
             self.changed.notify_all();
         }
-        while state.fault.is_none() && !state.closed && self.window_is_full(&state) {
+        while state.claims == Claims::Open && self.window_is_full(&state) {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.fault.take().map_or(Ok(()), Err)
+        if state.claims == Claims::Failed {
+            return Err(state.fault.take().unwrap_or(Fault::Superseded));
+        }
+        Ok(())
     }
 
     /// Claims everything that was written: syncs the data, then records it, durably.
@@ -183,7 +202,7 @@ impl Ledger {
     pub(crate) fn claim_until_closed(&self) {
         loop {
             let mut state = self.state();
-            while !state.closed && !self.claim_is_due(&state) {
+            while state.claims != Claims::Closed && !self.claim_is_due(&state) {
                 state = match self.until_due(&state) {
                     Some(wait) => {
                         self.changed
@@ -194,12 +213,15 @@ impl Ledger {
                     None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 };
             }
-            if state.closed {
+            if state.claims == Claims::Closed {
                 return;
             }
             drop(state);
             if let Err(fault) = self.claim() {
-                self.state().fault = Some(fault);
+                let mut state = self.state();
+                state.claims = Claims::Failed;
+                state.fault = Some(fault);
+                drop(state);
                 self.core.interrupt(self.basis.id);
                 self.changed.notify_all();
                 return;
@@ -210,7 +232,7 @@ impl Ledger {
     /// Ends [`Ledger::claim_until_closed`]; gives back the fault that ended it before, if one did.
     pub(crate) fn close(&self) -> Option<Fault> {
         let mut state = self.state();
-        state.closed = true;
+        state.claims = Claims::Closed;
         self.changed.notify_all();
         state.fault.take()
     }

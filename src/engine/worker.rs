@@ -322,6 +322,9 @@ impl<'a> Transfer<'a> {
         if self.total_bytes.is_some_and(is_large) || !self.beyond.is_empty() {
             self.open_ledger()?;
             self.open_crew(head);
+        } else {
+            // Whoever is not asked whether it can be spread is not spread.
+            self.terms = None;
         }
         Ok(())
     }
@@ -393,9 +396,11 @@ impl<'a> Transfer<'a> {
             return Err(Fault::Local("bytes came before a response".into()));
         };
         let granted = match &self.ledger {
-            Some((ledger, _)) => ledger.with_pieces(|pieces| pieces.grant(0, bytes.len())),
+            Some((ledger, _)) => ledger.with_pieces(|pieces| pieces.grant_onward(0, bytes.len())),
             None => bytes.len(),
         };
+        // What was left out of them is another's: after it nothing may be written.
+        let is_cut = granted < bytes.len();
         let bytes = &bytes[..granted];
         part.file
             .write_all_at(bytes, self.received_bytes)
@@ -414,7 +419,8 @@ impl<'a> Transfer<'a> {
             Some((ledger, _)) => {
                 ledger.advance(0, self.received_bytes, self.sums.crc32())?;
                 ledger.with_pieces(|pieces| {
-                    self.is_done = self.crew.is_some() && self.received_bytes >= pieces.get(0).end;
+                    let is_at_end = self.received_bytes >= pieces.get(0).end;
+                    self.is_done = self.crew.is_some() && (is_cut || is_at_end && !pieces.extend(0));
                     pieces.received_bytes()
                 })
             }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use backhaul_journal::{Access, Disk, FileSystem, Stat, Storage, StorageFile, StorageLock};
 
@@ -40,6 +40,8 @@ enum Counted {
     Room,
     /// Only renames that replace nothing count; then all fail.
     Publications,
+    /// No sync of a part file succeeds, and each takes its time.
+    PartSyncs,
 }
 
 impl CrashingDisk {
@@ -68,6 +70,13 @@ impl CrashingDisk {
         disk
     }
 
+    /// One on which every sync of a part file fails, after a while.
+    pub(crate) fn without_syncs_of_parts() -> Self {
+        let mut disk = Self::after(1);
+        disk.left.counted = Counted::PartSyncs;
+        disk
+    }
+
     /// Whether the last call that it does is over.
     pub(crate) fn has_crashed(&self) -> bool {
         self.left.calls.load(Ordering::SeqCst) == 0
@@ -92,6 +101,11 @@ fn tick(left: &Left, call: &'static str, path: &Path) -> io::Result<()> {
     let dead = || Err(io::Error::other("the process is dead"));
     match left.counted {
         Counted::Room if !["create", "create_directory", "write_at"].contains(&call) => return Ok(()),
+        Counted::PartSyncs if call.starts_with("sync_") && path.extension().is_some_and(|name| name == "part") => {
+            std::thread::sleep(Duration::from_millis(300));
+            return Err(io::Error::other("the disk fails"));
+        }
+        Counted::PartSyncs => return Ok(()),
         Counted::Publications if call != "rename_noreplace" => {
             return if left.calls.load(Ordering::SeqCst) > 1 {
                 Ok(())

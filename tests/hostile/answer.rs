@@ -11,7 +11,8 @@ pub(crate) struct Answer {
     pub(crate) end: End,
     /// The connection may be used again.
     pub(crate) keep: bool,
-    /// A part, or that there is none, is answered also where the whole was asked for; else that is answered rightly.
+    /// A part, or that there is none, is answered also where the whole was asked for; else that is answered rightly. And a
+    /// part goes on beyond the last byte that was asked for.
     pub(crate) unasked: bool,
     /// Only a part, which says its length twice, is framed so; anything else by a right Content-Length.
     pub(crate) only_parts: bool,
@@ -178,12 +179,19 @@ pub(crate) struct Asked {
     pub(crate) path: String,
     /// First byte of the asked range.
     pub(crate) offset: Option<usize>,
+    /// Last byte of it, where one was named.
+    pub(crate) last: Option<usize>,
     pub(crate) if_range: Option<String>,
     /// Status of the answer; 0 where none was given.
     pub(crate) status: u16,
 }
 
 impl Asked {
+    /// Where the asked range ends in a resource of so many bytes.
+    pub(crate) fn end(&self, len: usize) -> usize {
+        self.last.map_or(len, |last| len.min(last.saturating_add(1)))
+    }
+
     /// Reads a request head; `None` where it is none.
     pub(crate) fn parse(head: &str) -> Option<Self> {
         let mut lines = head.split("\r\n");
@@ -196,8 +204,12 @@ impl Asked {
             let (name, value) = line.split_once(':')?;
             match name.to_ascii_lowercase().as_str() {
                 "range" => {
-                    let first = value.trim().strip_prefix("bytes=")?.split('-').next()?;
+                    let (first, last) = value.trim().strip_prefix("bytes=")?.split_once('-')?;
                     asked.offset = Some(first.parse().ok()?);
+                    asked.last = match last {
+                        "" => None,
+                        last => Some(last.parse().ok()?),
+                    };
                 }
                 "if-range" => asked.if_range = Some(value.trim().to_owned()),
                 _ => {}

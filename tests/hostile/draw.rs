@@ -9,6 +9,8 @@ use crate::server::{Kill, Moment};
 
 const SCRIPT_MAX: usize = 16;
 const KILLS_MAX: usize = 2;
+const CONNECTIONS_MAX: usize = 4;
+const PIECES_MAX: usize = 40;
 const LENGTH_MAX: usize = 3 << 20;
 
 /// What the client knows of what it will get.
@@ -29,6 +31,8 @@ pub(crate) struct Plan {
     /// Counted from the start of the life that it ends.
     pub(crate) kills: Vec<Kill>,
     pub(crate) expects: Expects,
+    /// Most connections of each life: one for each kill, and the last.
+    pub(crate) connections: Vec<usize>,
 }
 
 /// Which lies nobody could believe in this run.
@@ -120,14 +124,32 @@ impl Plan {
         }
         if let Expects::Length(version) | Expects::Digest(version) = expects
             && drawing.lies.rollback
-            && !choices.one_in(4)
+            && !drawing.choices.one_in(4)
         {
             script.push(Answer::right().of(version));
         }
-        let kills = (0..choices.below(KILLS_MAX + 1))
-            .map(|_| kill(choices, &lengths))
+        let kills: Vec<Kill> = (0..drawing.choices.below(KILLS_MAX + 1))
+            .map(|_| kill(drawing.choices, &lengths))
             .collect();
+        // Drawn last, so that seeds of before keep what they had.
+        let is_spread = drawing.choices.one_in(2);
+        let connections = (0..=KILLS_MAX)
+            .map(|_| {
+                if is_spread {
+                    1 + drawing.choices.below(CONNECTIONS_MAX)
+                } else {
+                    1
+                }
+            })
+            .collect();
+        if is_spread && drawing.choices.one_in(2) {
+            let others = std::mem::replace(&mut script, drawing.lure_of_pieces());
+            if drawing.lies.rollback {
+                script.extend(others);
+            }
+        }
         Self {
+            connections,
             page: page(&lengths),
             versions,
             script,
@@ -294,6 +316,22 @@ impl Drawing<'_> {
             ..Answer::right()
         };
         [first, second]
+    }
+
+    /// A response of one version, and pieces of another that say little of themselves.
+    fn lure_of_pieces(&mut self) -> Vec<Answer> {
+        self.current = 0;
+        let first = Answer::right().of(self.next_version());
+        let other = self.next_version();
+        let marks = match self.choices.below(4) {
+            0 => Marks::Neither,
+            1 => Marks::NoTag,
+            2 => Marks::NoTime,
+            _ => Marks::Weak,
+        };
+        let part = Answer::part(Part::default()).of(other).marked(marks);
+        let pieces = std::iter::repeat_n(part, 1 + self.choices.below(PIECES_MAX));
+        std::iter::once(first).chain(pieces).collect()
     }
 
     fn next_version(&mut self) -> usize {

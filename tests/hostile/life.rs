@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use backhaul::{Config, Engine, Environment, Limits, NewDownload, OperationView, RetryPolicy, Until, Window, backends};
+use backhaul::{
+    Config, Connections, Engine, Environment, Limits, NewDownload, OperationView, RetryPolicy, Until, Window, backends,
+};
 use rustix::process::Pid;
 
 use crate::resource::Version;
@@ -24,6 +26,8 @@ pub(crate) struct Task {
     pub(crate) url: String,
     pub(crate) sha256: Option<[u8; 32]>,
     pub(crate) expected_bytes: Option<u64>,
+    /// Most connections; 0 is as good as 1.
+    pub(crate) connections: usize,
 }
 
 impl Task {
@@ -48,6 +52,10 @@ impl Task {
         Self { expected_bytes, ..self }
     }
 
+    pub(crate) fn over(self, connections: usize) -> Self {
+        Self { connections, ..self }
+    }
+
     pub(crate) fn files(&self) -> PathBuf {
         self.home.join("files")
     }
@@ -62,7 +70,7 @@ impl Task {
 
     /// Goes on with the download, or begins it, until it has ended.
     pub(crate) fn live(&self) -> OperationView {
-        let config = config();
+        let config = config(self.connections);
         let backends = backends(&config, |_| None).unwrap();
         let engine = Engine::open(&self.state(), config, Environment::system(), backends).unwrap();
         if engine.views().is_empty() {
@@ -123,23 +131,32 @@ impl Task {
         let digest = self.sha256.map(|digest| data_encoding::HEXLOWER.encode(&digest));
         let bytes = self.expected_bytes.map(|bytes| bytes.to_string());
         let home = self.home.to_str().unwrap();
-        [home, &self.url, &digest.unwrap_or_default(), &bytes.unwrap_or_default()].join("\n")
+        let connections = self.connections.to_string();
+        [
+            home,
+            &self.url,
+            &digest.unwrap_or_default(),
+            &bytes.unwrap_or_default(),
+            &connections,
+        ]
+        .join("\n")
     }
 
     fn from_text(text: &str) -> Self {
-        let [home, url, digest, bytes] = text.split('\n').collect::<Vec<_>>().try_into().unwrap();
+        let [home, url, digest, bytes, connections] = text.split('\n').collect::<Vec<_>>().try_into().unwrap();
         let digest = data_encoding::HEXLOWER.decode(digest.as_bytes()).unwrap();
         Self {
             home: home.into(),
             url: url.into(),
             sha256: digest.try_into().ok(),
             expected_bytes: bytes.parse().ok(),
+            connections: connections.parse().unwrap(),
         }
     }
 }
 
-/// Claims come early and often, and nothing is waited for long.
-fn config() -> Config {
+/// Claims come early and often, nothing is waited for long, and little is worth a connection.
+fn config(connections: usize) -> Config {
     let ms = Duration::from_millis;
     Config {
         jobs_max: 1,
@@ -165,6 +182,12 @@ fn config() -> Config {
             short_path_bytes_max: 16 << 10,
         },
         buffer_bytes: 16 << 10,
+        connections: Connections {
+            max: connections.max(1),
+            at_once: true,
+            bytes_min: 2 << 10,
+            ..Connections::default()
+        },
         ..Config::default()
     }
 }
@@ -182,9 +205,15 @@ fn a_client_completes_what_an_honest_server_gives() {
         page: Vec::new(),
         script: Vec::new(),
     });
-    let home = tempfile::tempdir().unwrap();
-    let task = Task::new(home.path(), &server).expecting_digest_of(&versions[0]);
-    let view = task.live();
-    assert_eq!(view.status, backhaul::TransferStatus::Completed, "{view:?}");
-    assert_eq!(std::fs::read(task.file()).unwrap(), *versions[0].bytes);
+    for connections in [1, 4] {
+        let home = tempfile::tempdir().unwrap();
+        let task = Task::new(home.path(), &server).expecting_digest_of(&versions[0]);
+        let view = task.over(connections).live();
+        assert_eq!(view.status, backhaul::TransferStatus::Completed, "{view:?}");
+        assert_eq!(
+            std::fs::read(home.path().join("files/file")).unwrap(),
+            *versions[0].bytes
+        );
+        assert_eq!(server.record().pieces() > 0, connections > 1);
+    }
 }

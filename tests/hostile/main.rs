@@ -58,8 +58,8 @@ fn a_hostile_server_and_kills_at_random_never_make_a_file_of_two_versions() {
         .collect();
     figure(&format!(
         "{} runs against a hostile server from seed {first} on, none spliced: {} kills, {} requests, {} parts, {} \
-         restarts; {} completed",
-        totals.runs, totals.kills, totals.requests, totals.parts, totals.restarts, totals.completed,
+         of them between others, {} restarts; {} completed",
+        totals.runs, totals.kills, totals.requests, totals.parts, totals.pieces, totals.restarts, totals.completed,
     ));
     figure(&format!("their errors: {}", errors.join(", ")));
 }

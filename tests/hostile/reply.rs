@@ -92,7 +92,7 @@ fn draft(answer: &Answer, asked: &Asked, world: &World) -> Draft {
         }
         Form::Right | Form::Hangup(_) => right(asked, version),
         Form::Whole(status) => whole(*status, version),
-        Form::Part(part) => self::part(part, asked, world),
+        Form::Part(part) => self::part(part, answer.unasked, asked, world),
         Form::Multipart => multipart(asked, version),
         Form::Status(204 | 304, _) => other(answer, ""),
         Form::Status(status, _) => other(answer, &format!("<p>This is the page of the error {status}.</p>\n")),
@@ -121,8 +121,9 @@ fn right(asked: &Asked, version: &Version) -> Draft {
     if offset >= version.len() {
         return unsatisfied(Total::Right, offset, version);
     }
-    let fields = content_range(offset, version.len(), &version.len().to_string());
-    let body = version.bytes[offset..].to_vec();
+    let end = asked.end(version.len()).max(offset + 1);
+    let fields = content_range(offset, end, &version.len().to_string());
+    let body = version.bytes[offset..end].to_vec();
     of_version(206, fields, body)
 }
 
@@ -140,7 +141,7 @@ fn whole(status: u16, version: &Version) -> Draft {
     of_version(status, "Accept-Ranges: bytes\r\n".into(), version.bytes.to_vec())
 }
 
-fn part(part: &Part, asked: &Asked, world: &World) -> Draft {
+fn part(part: &Part, goes_on: bool, asked: &Asked, world: &World) -> Draft {
     let version = &world.versions[world.current];
     let offset = asked.offset.unwrap_or(0);
     if offset >= version.len() {
@@ -149,8 +150,13 @@ fn part(part: &Part, asked: &Asked, world: &World) -> Draft {
     let last = i64::try_from(version.len() - 1).unwrap();
     let first = (i64::try_from(offset).unwrap() + part.shift).clamp(0, last);
     let first = usize::try_from(first).unwrap();
-    let end = version
-        .len()
+    let asked_end = if goes_on {
+        version.len()
+    } else {
+        asked.end(version.len())
+    };
+    let end = asked_end
+        .max(first + 1)
         .min(first + part.bytes_max.unwrap_or(usize::MAX - first).max(1));
     let total = said(part.total, asked.offset.unwrap_or(0), version).unwrap_or("*".into());
     let mut body = version.bytes[first..end].to_vec();

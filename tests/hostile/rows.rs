@@ -490,3 +490,24 @@ fn a_killed_client_continues_the_version_it_holds_and_no_other() {
         );
     }
 }
+
+#[test]
+fn pieces_without_proof_are_not_put_beside_those_of_another_version() {
+    for marks in [Marks::Neither, Marks::NoTag, Marks::Weak, Marks::Right] {
+        let versions: Vec<Version> = (0..2)
+            .map(|number| Version::new(5, number, 300_000).tagged(&format!("\"{number}\"")))
+            .collect();
+        let pieces = std::iter::repeat_n(Answer::part(Part::default()).of(1).marked(marks), 100);
+        let server = Server::start(Scene {
+            versions: versions.clone(),
+            page: Vec::new(),
+            script: std::iter::once(Answer::right().of(0)).chain(pieces).collect(),
+        });
+        let home = tempfile::tempdir().unwrap();
+        let task = Task::new(home.path(), &server).over(4);
+        let view = task.live();
+        assert_eq!(view.status, TransferStatus::Completed, "{marks:?}: {view:?}");
+        let file = std::fs::read(task.file()).unwrap();
+        assert!(versions.iter().any(|version| *version.bytes == file), "{marks:?}");
+    }
+}

@@ -67,6 +67,17 @@ pub(crate) struct Record {
     pub(crate) kills: u32,
 }
 
+impl Record {
+    /// Parts that were asked for up to a byte before the last, and given.
+    pub(crate) fn pieces(&self) -> u64 {
+        let pieces = self
+            .asked
+            .iter()
+            .filter(|asked| asked.status == 206 && asked.last.is_some());
+        pieces.count() as u64
+    }
+}
+
 pub(crate) struct Server {
     shared: Arc<Shared>,
     ports: [u16; 2],

@@ -18,6 +18,8 @@ pub(crate) struct Totals {
     pub(crate) requests: u64,
     /// Parts with which a download was continued, right or not.
     pub(crate) parts: u64,
+    /// Of those, parts that end where another connection's begins.
+    pub(crate) pieces: u64,
     pub(crate) completed: u64,
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) restarts: u64,
@@ -29,6 +31,7 @@ impl Totals {
         self.kills += u64::from(record.kills);
         self.requests += record.asked.len() as u64;
         self.parts += record.asked.iter().filter(|asked| asked.status == 206).count() as u64;
+        self.pieces += record.pieces();
         self.restarts += u64::from(view.restarts);
         match &view.error {
             Some(error) => *self.errors.entry(error.status.to_string()).or_default() += 1,
@@ -55,11 +58,13 @@ pub(crate) fn run(seed: u64) -> (Record, OperationView) {
         Expects::Length(version) => task.expecting_length_of(&plan.versions[version]),
         Expects::Digest(version) => task.expecting_digest_of(&plan.versions[version]),
     };
+    let mut over = plan.connections.iter().copied();
+    let mut next_life = || task.clone().over(over.next().unwrap_or(1));
     for kill in &plan.kills {
-        task.live_until_killed(&server, counted_from_now(kill, &server.record()));
+        next_life().live_until_killed(&server, counted_from_now(kill, &server.record()));
         judge_file(seed, &plan, &server.record(), &task.file());
     }
-    let view = task.live();
+    let view = next_life().live();
     let record = server.record();
     judge(seed, &plan, &record, &view, &task);
     (record, view)
@@ -119,7 +124,13 @@ fn judge_file(seed: u64, plan: &Plan, record: &Record, path: &Path) -> Option<u6
         record.served,
         origin(&bytes, seed, plan.versions.len()),
         record.asked,
-        (&plan.versions, &plan.script, &plan.kills, plan.expects),
+        (
+            &plan.versions,
+            &plan.script,
+            &plan.kills,
+            plan.expects,
+            &plan.connections
+        ),
     );
     Some(bytes.len() as u64)
 }

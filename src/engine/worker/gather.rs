@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use backhaul_backends::{Backend, Failure, Head, Held, Interrupt, Request, Validators};
+use backhaul_backends::{Backend, Failure, Head, Held, Interrupt, Request, Validators, WebErrorStatus};
 
 use super::super::crew::{self, Crew, CrewEnd};
 use super::super::fault::Fault;
@@ -32,9 +32,11 @@ impl Transfer<'_> {
     pub(super) fn open_crew(&mut self, head: &Head) {
         let spec = &self.operation.spec;
         let is_provable = head.provable || spec.expects_strong_digest();
-        // Connections that were told different things the last time are not asked again at the same time.
+        // Connections that were told different things the last time, or brought them, are not asked again at the same time.
         let last = self.operation.error.as_ref().map(|error| error.status);
-        let may_spread = head.resumable && is_provable && last != Some(crew::changed().status.0);
+        let contradicted = [crew::changed().status, WebErrorStatus::DIGEST_MISMATCH];
+        let has_contradicted = contradicted.iter().any(|status| last == Some(status.0));
+        let may_spread = head.resumable && is_provable && !has_contradicted;
         if self.beyond.is_empty() && !(may_spread && self.core.room.connections_max > 1) {
             self.terms = None;
             return;
@@ -125,7 +127,7 @@ impl Transfer<'_> {
             Err(CrewEnd::Failure(failure)) => Err(failure),
             Err(CrewEnd::Fault(fault)) => {
                 let failure = crew::changed();
-                self.fault.get_or_insert(fault);
+                Fault::keep(&mut self.fault, fault);
                 Err(failure)
             }
         }
@@ -134,6 +136,7 @@ impl Transfer<'_> {
     /// Takes over what all connections together have brought, where this one has not seen it all.
     pub(super) fn account_for(&mut self, ledger: &Ledger) {
         let (received_bytes, crc32, beyond) = ledger.with_pieces(|pieces| pieces.held());
+        self.on_trust |= ledger.is_on_trust();
         if beyond.is_empty() && received_bytes > self.received_bytes {
             self.unseen_crc32 = Some(crc32);
             self.received_bytes = received_bytes;
