@@ -299,7 +299,8 @@ impl Sink for Segment<'_> {
             .crew
             .ledger
             .with_pieces(|pieces| (pieces.get(self.index).end, pieces.received_bytes()));
-        self.crew.attempt.received_bytes.store(received, Ordering::Relaxed);
+        // Several threads tell; the largest is the latest.
+        self.crew.attempt.received_bytes.fetch_max(received, Ordering::Relaxed);
         if self.next >= end && end < self.asked_end {
             self.end = Some(End::Complete);
             return Err(Refused);

@@ -426,7 +426,7 @@ impl<'a> Transfer<'a> {
             }
             None => self.received_bytes,
         };
-        self.attempt.received_bytes.store(there_bytes, Ordering::Relaxed);
+        self.attempt.received_bytes.fetch_max(there_bytes, Ordering::Relaxed);
         if self.crew.is_none() {
             self.watch_pace();
         }

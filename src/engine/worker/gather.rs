@@ -115,11 +115,10 @@ impl Transfer<'_> {
     pub(super) fn end_crew(&mut self, result: Result<(), Failure>) -> Result<(), Failure> {
         let Some(crew) = self.crew.take() else { return result };
         crew.ledger.with_pieces(|pieces| pieces.release(0));
+        let has_served = self.received_bytes > self.watch.from_bytes;
         match result {
             _ if self.fault.is_some() => crew.interrupt.raise(),
-            Err(failure) if !(self.is_done || crew::is_accident(&failure) && self.received_bytes > self.held_bytes) => {
-                crew.retire(failure);
-            }
+            Err(failure) if !(self.is_done || crew::is_accident(&failure) && has_served) => crew.retire(failure),
             _ => crew.work(),
         }
         match crew.join() {
