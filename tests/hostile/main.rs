@@ -28,7 +28,7 @@ const RUNS: u64 = 1_000;
 const THREADS: usize = 8;
 
 #[test]
-fn a_hostile_server_and_kills_at_random_never_make_a_file_of_two_versions() {
+fn never_splice_whatever_a_hostile_server_does_and_whenever_its_client_is_killed() {
     let first = trials::seed();
     let end = first + number_from("BACKHAUL_SPLICES").unwrap_or(RUNS);
     let (next, totals) = (AtomicU64::new(first), Mutex::new(splices::Totals::default()));
