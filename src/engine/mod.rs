@@ -33,7 +33,7 @@ use self::core::{Core, Role, Room, Stored, Work};
 use crate::config::{Config, Layout};
 use crate::environment::Environment;
 use crate::error::Error;
-use crate::operation::{Entry, Event, Operation, Outcome, TransferId, decode};
+use crate::operation::{Entry, Event, Lack, Operation, Outcome, TransferId, decode};
 use crate::table::Table;
 use crate::vault::{SealedName, Vault, make_directory};
 
@@ -123,6 +123,7 @@ impl Engine {
         }
         let mut table = rebuilding.table;
         table.reopened(environment.clock.now());
+        table.limit_hosts(config.jobs_per_host_max);
         let vault = Vault::new(layout.vault(), environment.clone());
         // After a salvage, the secrets of operations whose creation was lost belong to what may be found again by hand.
         if !table.is_salvaged() && steps::is_taken("removal of secrets that nobody needs") {
@@ -484,7 +485,9 @@ pub fn read_catalog(directory: &Path, environment: &Environment) -> Result<Catal
         table.reopened(environment.clock.now());
     }
     let now = environment.clock.now();
-    let view = |operation| OperationView::new(operation, now, engine_runs, None);
+    // What limits that engine has, its journal does not say.
+    let lack = if engine_runs { Lack::Slot } else { Lack::Engine };
+    let view = |operation| OperationView::new(operation, now, lack, None);
     let unacknowledged_lost = table.unacknowledged_lost();
     Ok(Catalog {
         operations: table.in_order().into_iter().map(view).collect(),
