@@ -475,7 +475,7 @@ impl Core {
             Condition::NoNetwork => !self.environment.network.is_online(),
             Condition::DiskFull => {
                 let available = self.environment.storage.available_bytes(operation.spec.directory());
-                available.is_ok_and(|available| available < room_needed(operation, room_bytes))
+                available.is_ok_and(|available| available < operation.room_needed(room_bytes))
             }
         }
     }
@@ -590,16 +590,6 @@ impl Core {
     /// Nothing is left that could go on by itself.
     pub(crate) fn is_idle(state: &State) -> bool {
         state.table.is_idle() && state.attempts.is_empty() && state.ready.is_empty() && state.publishing == 0
-    }
-}
-
-/// Room that an operation blocked by a full disk needs before another attempt is worth its cost: the whole file where
-/// nothing is held and its length is known; else some more than there was, as its part file may have its room already.
-fn room_needed(operation: &Operation, room_bytes: Option<u64>) -> u64 {
-    const SOME: u64 = 1 << 20;
-    match (operation.total_bytes(), &operation.claim) {
-        (Some(total), None) => total,
-        _ => room_bytes.unwrap_or(0).saturating_add(SOME),
     }
 }
 
