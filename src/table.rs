@@ -350,6 +350,14 @@ impl Table {
         }
     }
 
+    /// For a table that was replayed beside its engine: the attempts that run there are those that the journal knows of.
+    pub(crate) fn assume_running(&mut self, per_host_max: Option<NonZeroUsize>) {
+        self.limit_hosts(per_host_max);
+        for row in self.rows.values().filter(|row| row.operation.phase == Phase::Running) {
+            self.queue.start(row.operation.id, place(&row.operation));
+        }
+    }
+
     /// What an operation lacks that may start.
     pub(crate) fn lack(&self, operation: &Operation) -> Lack {
         if self.queue.is_full(place(operation).host) {
