@@ -1,6 +1,6 @@
 //! What can be set for an engine, and where its state is.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +12,10 @@ use crate::table::Retention;
 pub struct Config {
     /// Attempts that may run at the same time; 1 to 256, 4 by default.
     pub jobs_max: usize,
+    /// Attempts of them that may run at one host (scheme, host and port of the URL that is asked, before redirects); no
+    /// other limit than `jobs_max` by default, as one that is too low would slow down lists that worked without. Several
+    /// connections of one attempt count once.
+    pub jobs_per_host_max: Option<NonZeroUsize>,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
     /// How long ended operations are kept.
@@ -108,6 +112,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             jobs_max: 4,
+            jobs_per_host_max: None,
             retry: RetryPolicy::default(),
             retention: Retention::default(),
             limits: backhaul_backends::Limits::default(),

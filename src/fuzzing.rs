@@ -107,7 +107,7 @@ impl Replayed {
             ..Retention::default()
         };
         Offers {
-            ready: table.ready().collect(),
+            ready: table.ranked(),
             timers: table.timers().collect(),
             sweepable: table.sweepable().collect(),
             finishable: table.finishable().collect(),

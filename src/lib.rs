@@ -15,6 +15,7 @@ pub mod fuzzing;
 mod mirrors;
 mod operation;
 mod pieces;
+mod queue;
 mod retry;
 mod scheduler;
 mod table;

@@ -1,9 +1,9 @@
-//! What runs next. Pure: `plan(table, now, limits) -> plan`; a decision costs what it returns, not what is queued.
+//! What runs next. Pure: `plan(table, now, slots) -> plan`; a decision costs what it returns, not what is queued.
 
 use crate::operation::{Now, TransferId};
 use crate::table::Table;
 
-/// Limits of one engine.
+/// Limits of one engine. That of one host is the table's, whose indexes keep it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slots {
     /// Attempts that may run at the same time.
@@ -36,28 +36,20 @@ pub(crate) struct Plan {
 
 /// Decides what to do now.
 ///
-/// Sweeps and finishes need no slot. Free slots go first to operations whose moment has come, in the order of their moments: they
-/// were started before those that never ran. Then by priority, then by age.
-pub(crate) fn plan(table: &Table, now: Now, slots: Slots) -> Plan {
-    let free = slots.jobs_max.saturating_sub(slots.running);
-    let due = table
-        .timers()
-        .take_while(|(due_ms, _)| *due_ms <= now.boot_ms)
-        .map(|(_, id)| id);
-    let starts = due.chain(table.ready()).filter(|id| !table.is_busy(*id)).take(free);
+/// Sweeps and finishes need no slot. Of starts a plan names one at most, as each changes who is next; who that is says
+/// `queue`. The table changes in nothing but which of its waits are known to be over.
+pub(crate) fn plan(table: &mut Table, now: Now, slots: Slots) -> Plan {
+    let start = table.next_start(now).filter(|_| slots.running < slots.jobs_max);
     let is_due = |due_ms: u64| due_ms <= now.boot_ms;
     let sweeps = table.sweepable().take_while(|(due_ms, _)| is_due(*due_ms));
     let sweeps = sweeps.take(SWEEPS_MAX).map(|(_, id)| Action::Sweep(id));
     let finishes = table.finishable().take_while(|(due_ms, _)| is_due(*due_ms));
     let finishes = finishes.take(SWEEPS_MAX).map(|(_, id)| Action::Finish(id));
-    let actions = sweeps.chain(finishes).chain(starts.map(Action::Start)).collect();
-    let later = |(due_ms, _): (u64, TransferId)| (!is_due(due_ms)).then_some(due_ms);
-    let wake_at_ms = table
-        .timers()
-        .find_map(later)
-        .into_iter()
-        .chain(table.finishable().find_map(later))
-        .chain(table.sweepable().find_map(later))
-        .min();
+    let actions = sweeps.chain(finishes).chain(start.map(Action::Start)).collect();
+    let wake_at_ms = table.next_moment(now);
     Plan { actions, wake_at_ms }
 }
+
+#[cfg(test)]
+#[path = "scheduler_tests.rs"]
+mod tests;

@@ -2,22 +2,22 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::operation::{
-    BatchId, Deadline, Doubt, Event, Fact, Now, Operation, Outcome, Phase, Priority, Rejected, TransferId, Wish, millis,
+    BatchId, Deadline, Doubt, Event, Fact, Lack, Now, Operation, Outcome, Phase, Rejected, TransferId, Wish, millis,
 };
+use crate::queue::{Entry, Place, Queue, Wait};
 
 /// All operations of one state directory.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     /// Boxed: the map keeps room to grow, and a row is large.
     rows: HashMap<TransferId, Box<Row>>,
-    /// Started and ready, best first.
-    ready: BTreeSet<(std::cmp::Reverse<Priority>, u64, TransferId)>,
-    /// Waiting for a moment on the boot-time clock, earliest first.
-    timers: BTreeSet<(u64, u64, TransferId)>,
+    /// Those that may start now or at a moment, but for those in the hands of a worker; and those that run.
+    queue: Queue,
     /// Begun to end, with a part file that may still be there.
     ending: BTreeSet<(u64, TransferId)>,
     /// Being published, by when it may be looked at again.
@@ -223,6 +223,8 @@ impl Table {
     /// Makes the state of a table that was just replayed the state at the start of an engine.
     pub(crate) fn reopened(&mut self, now: Now) {
         self.drop_uncommitted();
+        let attempts = self.rows.values().map(|row| u64::from(row.operation.attempts));
+        self.queue.count_on_from(attempts.sum());
         for id in self.ids() {
             if let Some(row) = self.take(id) {
                 self.insert(row.operation.reopened(now), row.as_of);
@@ -310,14 +312,59 @@ impl Table {
         index.range(range).filter_map(|(_, id)| self.find(*id))
     }
 
-    /// Started operations that need no moment, best first.
-    pub(crate) fn ready(&self) -> impl Iterator<Item = TransferId> {
-        self.ready.iter().map(|(_, _, id)| *id)
+    /// How many attempts may run at one host; only while none runs.
+    pub(crate) fn limit_hosts(&mut self, per_host_max: Option<NonZeroUsize>) {
+        self.queue.limit_hosts(per_host_max);
     }
 
-    /// Operations that wait for a moment (milliseconds of the boot-time clock), earliest first.
+    /// The operation that starts next, if a slot is free.
+    pub(crate) fn next_start(&mut self, now: Now) -> Option<TransferId> {
+        self.queue.mature(now.boot_ms);
+        self.queue.next()
+    }
+
+    /// The next moment after now at which anything may be done, in milliseconds of the boot-time clock.
+    pub(crate) fn next_moment(&self, now: Now) -> Option<u64> {
+        let later = (now.boot_ms.saturating_add(1), TransferId([0; 16]));
+        let free = |(_, id): &&(u64, TransferId)| !self.busy.contains(id);
+        let timer = self.timers().next().map(|(due_ms, _)| due_ms);
+        let others = [&self.finishing, &self.ending];
+        let others = others
+            .into_iter()
+            .filter_map(|waiting| waiting.range(later..).find(free));
+        timer.into_iter().chain(others.map(|(due_ms, _)| *due_ms)).min()
+    }
+
+    /// Operations that wait for a moment (milliseconds of the boot-time clock) that had not come at the last decision,
+    /// earliest first.
     pub(crate) fn timers(&self) -> impl Iterator<Item = (u64, TransferId)> {
-        self.timers.iter().map(|(due_ms, _, id)| (*due_ms, *id))
+        self.queue.timers()
+    }
+
+    /// Notes that an attempt begins, or that it is over: that gives its slot to others.
+    pub(crate) fn set_running(&mut self, id: TransferId, runs: bool) {
+        if !runs {
+            self.queue.end(id);
+        } else if let Some(row) = self.rows.get(&id) {
+            self.queue.start(id, place(&row.operation));
+        }
+    }
+
+    /// For a table that was replayed beside its engine: the attempts that run there are those that the journal knows of.
+    pub(crate) fn assume_running(&mut self, per_host_max: Option<NonZeroUsize>) {
+        self.limit_hosts(per_host_max);
+        for row in self.rows.values().filter(|row| row.operation.phase == Phase::Running) {
+            self.queue.start(row.operation.id, place(&row.operation));
+        }
+    }
+
+    /// What an operation lacks that may start.
+    pub(crate) fn lack(&self, operation: &Operation) -> Lack {
+        if self.queue.is_full(place(operation).host) {
+            Lack::HostSlot
+        } else {
+            Lack::Slot
+        }
     }
 
     /// Operations that have begun to end and that no worker holds.
@@ -353,8 +400,7 @@ impl Table {
     /// Nothing is left that an engine could do now or later by itself, as far as it is about those it works on.
     pub(crate) fn is_idle(&self) -> bool {
         let counts = |id: &TransferId| self.only.as_ref().is_none_or(|only| only.contains(id));
-        self.ready.is_empty()
-            && self.timers.is_empty()
+        self.queue.is_empty()
             && !self.ending.iter().any(|(_, id)| counts(id))
             && self.finishing.is_empty()
             && self.busy.is_empty()
@@ -372,10 +418,16 @@ impl Table {
 
     /// A worker takes an operation into its hands, or lets it go.
     pub(crate) fn set_busy(&mut self, id: TransferId, busy: bool) {
+        if busy == self.busy.contains(&id) {
+            return;
+        }
+        // Its entry is known only while it is free.
+        self.busy.remove(&id);
+        if let Some(entry) = self.rows.get(&id).and_then(|row| self.entry(&row.operation)) {
+            self.queue.put(&entry, !busy);
+        }
         if busy {
             self.busy.insert(id);
-        } else {
-            self.busy.remove(&id);
         }
     }
 
@@ -455,16 +507,54 @@ impl Table {
         if matches!(operation.phase, Phase::Publishing(_)) && add {
             self.finishing.insert((0, id));
         }
-        if operation.phase == Phase::Ready && operation.wish == Wish::Run {
-            put(
-                &mut self.ready,
-                (std::cmp::Reverse(operation.spec.priority), operation.order, id),
-                add,
-            );
+        if let Some(entry) = self.entry(operation) {
+            self.queue.put(&entry, add);
         }
-        if let Some(deadline) = operation.deadline() {
-            put(&mut self.timers, (deadline.boot_ms(), operation.order, id), add);
+    }
+
+    /// What the queue holds of an operation, if it is to start now or at a moment and no worker holds it.
+    fn entry(&self, operation: &Operation) -> Option<Entry> {
+        let id = operation.id;
+        let is_out = operation.batch.is_some() || self.busy.contains(&id);
+        if is_out || self.only.as_ref().is_some_and(|only| !only.contains(&id)) {
+            return None;
         }
+        let wait = match operation.deadline() {
+            Some(deadline) => Wait::Until(deadline.boot_ms()),
+            None if operation.phase == Phase::Ready && operation.wish == Wish::Run => {
+                Wait::Turn(operation.spec.priority)
+            }
+            None => return None,
+        };
+        Some(Entry {
+            id,
+            order: operation.order,
+            place: place(operation),
+            wait,
+        })
+    }
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl Table {
+    /// Those that wait for their turn, best first as if no other ran.
+    pub(crate) fn ranked(&self) -> Vec<TransferId> {
+        self.queue.ranked()
+    }
+}
+
+#[cfg(test)]
+impl Table {
+    /// What all changes and decisions have cost so far, in entries of indexes.
+    pub(crate) fn looks(&self) -> u64 {
+        self.queue.looks()
+    }
+}
+
+fn place(operation: &Operation) -> Place {
+    Place {
+        app: hash(operation.spec.app.as_str()),
+        host: hash(operation.host()),
     }
 }
 

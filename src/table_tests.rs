@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::operation::{Amendment, Collision, Condition, Kind, OperationError, Outcome, Shared, Spec};
+use crate::operation::{Amendment, Collision, Condition, Kind, OperationError, Outcome, Priority, Shared, Spec};
 use crate::scheduler::{Action, Slots, plan};
 
 const NOW: Now = Now {
@@ -173,9 +173,27 @@ fn the_history_drops_the_oldest_acknowledged_ends_and_counts_the_others_that_go(
     assert_eq!(log.table.unacknowledged_lost(), 1);
 }
 
-fn starts(table: &Table, jobs_max: usize, running: usize, now: Now) -> Vec<u8> {
-    let actions = plan(table, now, Slots { jobs_max, running }).actions;
-    let numbers = actions.into_iter().map(|action| match action {
+/// What is done one after the other while every attempt goes on; afterwards none has begun.
+fn starts(table: &mut Table, jobs_max: usize, running: usize, now: Now) -> Vec<u8> {
+    let mut ids = Vec::new();
+    let mut started = Vec::new();
+    loop {
+        let running = running + started.len();
+        let actions = plan(table, now, Slots { jobs_max, running }).actions;
+        let Some(Action::Start(next)) = actions.last().copied() else {
+            ids.extend(actions);
+            break;
+        };
+        ids.push(Action::Start(next));
+        table.set_busy(next, true);
+        table.set_running(next, true);
+        started.push(next);
+    }
+    for id in started {
+        table.set_running(id, false);
+        table.set_busy(id, false);
+    }
+    let numbers = ids.into_iter().map(|action| match action {
         Action::Start(id) | Action::Sweep(id) | Action::Finish(id) => id.0[0],
     });
     numbers.collect()
@@ -183,15 +201,15 @@ fn starts(table: &Table, jobs_max: usize, running: usize, now: Now) -> Vec<u8> {
 
 #[test]
 fn free_slots_go_by_priority_and_then_by_age() {
-    let log = Log::queued(&[
+    let mut log = Log::queued(&[
         (1, Priority::Low),
         (2, Priority::Default),
         (3, Priority::High),
         (4, Priority::Default),
     ]);
-    assert_eq!(starts(&log.table, 10, 0, NOW), [3, 2, 4, 1]);
-    assert_eq!(starts(&log.table, 3, 1, NOW), [3, 2]);
-    assert_eq!(starts(&log.table, 3, 3, NOW), Vec::<u8>::new());
+    assert_eq!(starts(&mut log.table, 10, 0, NOW), [3, 2, 4, 1]);
+    assert_eq!(starts(&mut log.table, 3, 1, NOW), [3, 2]);
+    assert_eq!(starts(&mut log.table, 3, 3, NOW), Vec::<u8>::new());
 }
 
 #[test]
@@ -216,7 +234,7 @@ fn a_wait_ends_at_its_moment_and_the_plan_says_when_to_look() {
         },
     );
     let first = plan(
-        &log.table,
+        &mut log.table,
         NOW,
         Slots {
             jobs_max: 4,
@@ -229,23 +247,23 @@ fn a_wait_ends_at_its_moment_and_the_plan_says_when_to_look() {
     );
     let later = Now { boot_ms: 1_500, ..NOW };
     assert_eq!(
-        starts(&log.table, 4, 0, later),
+        starts(&mut log.table, 4, 0, later),
         [1, 2],
         "it was started before the one that never ran"
     );
     log.table.postpone(id(1), later, Duration::from_secs(5));
-    assert_eq!(starts(&log.table, 4, 0, later), [2]);
+    assert_eq!(starts(&mut log.table, 4, 0, later), [2]);
 }
 
 #[test]
 fn what_is_busy_or_not_among_the_chosen_is_left_alone() {
     let mut log = Log::queued(&[(1, Priority::Default), (2, Priority::Default), (3, Priority::Default)]);
     log.table.set_busy(id(1), true);
-    assert_eq!(starts(&log.table, 4, 1, NOW), [2, 3]);
+    assert_eq!(starts(&mut log.table, 4, 1, NOW), [2, 3]);
     log.table.restrict_to(Some([id(1), id(3)].into()));
-    assert_eq!(starts(&log.table, 4, 1, NOW), [3]);
+    assert_eq!(starts(&mut log.table, 4, 1, NOW), [3]);
     log.table.restrict_to(None);
-    assert_eq!(starts(&log.table, 4, 1, NOW), [2, 3]);
+    assert_eq!(starts(&mut log.table, 4, 1, NOW), [2, 3]);
 }
 
 #[test]
@@ -253,9 +271,9 @@ fn an_end_is_swept_without_a_slot_once_no_worker_holds_it() {
     let mut log = Log::queued(&[(1, Priority::Default)]);
     log.table.set_busy(id(1), true);
     log.add(1, 0, Event::Ending(Outcome::Canceled));
-    assert!(starts(&log.table, 0, 0, NOW).is_empty());
+    assert!(starts(&mut log.table, 0, 0, NOW).is_empty());
     log.table.set_busy(id(1), false);
-    assert_eq!(starts(&log.table, 0, 0, NOW), [1]);
+    assert_eq!(starts(&mut log.table, 0, 0, NOW), [1]);
     assert!(!log.table.is_idle());
 }
 
@@ -276,9 +294,9 @@ fn a_batch_counts_from_its_commit_on_and_never_without() {
         };
         table.apply(fact, lsn).unwrap_or_else(|rejected| panic!("{rejected}"));
     }
-    assert!(starts(&table, 9, 0, NOW).is_empty());
+    assert!(starts(&mut table, 9, 0, NOW).is_empty());
     table.commit(one, 4);
-    assert_eq!(starts(&table, 9, 0, NOW), [1, 2]);
+    assert_eq!(starts(&mut table, 9, 0, NOW), [1, 2]);
     table.reopened(NOW);
     assert_eq!((table.len(), table.find(id(3)).is_some()), (2, false));
 }
@@ -397,7 +415,7 @@ fn a_change_moves_an_operation_to_its_new_url_and_rank() {
     }
     apply(&mut table, 2, 4, created(spec(2, Priority::Default)));
     apply(&mut table, 2, 5, Event::Started);
-    assert_eq!(table.ready().collect::<Vec<_>>(), [id(2), id(1)]);
+    assert_eq!(table.ranked(), [id(2), id(1)]);
     assert_eq!(table.live_for_url("app", "http://host/1").count(), 0);
     assert_eq!(table.live_for_url("app", "http://host/moved").count(), 1);
     let error = Shared::new(OperationError {
@@ -417,7 +435,7 @@ fn a_change_moves_an_operation_to_its_new_url_and_rank() {
     assert!(table.is_idle(), "nobody waits for an owner");
     assert_eq!(
         plan(
-            &table,
+            &mut table,
             NOW,
             Slots {
                 jobs_max: 9,

@@ -195,6 +195,8 @@ const WRONG: &[Case] = &[
 const WRONG_RUNNING: &[Case] = &[
     wrong(&["--jobs", "0"], &["jobs", "0"]),
     wrong(&["--jobs", "many"], &["jobs", "many"]),
+    wrong(&["--jobs-per-host", "0"], &["jobs-per-host", "0"]),
+    wrong(&["--jobs-per-host", "257"], &["jobs-per-host", "257"]),
     wrong(&["--limit-rate", "fast"], &["limit-rate", "fast", "M"]),
     wrong(&["--limit-rate", "0"], &["limit-rate", "0"]),
     wrong(&["--limit-rate", "1T"], &["limit-rate", "1T"]),

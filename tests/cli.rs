@@ -675,6 +675,33 @@ fn explain_says_of_everything_that_stands_still_why() {
 }
 
 #[test]
+fn explain_tells_beside_a_running_engine_what_waits_for_its_host() {
+    for (limits, reason) in [
+        (["--jobs", "4", "--jobs-per-host", "1"], "waiting-for-host-slot"),
+        (["--jobs", "1", "--jobs-per-host", "2"], "waiting-for-slot"),
+    ] {
+        let nginx = Nginx::start();
+        let home = Home::new();
+        for name in ["a", "b"] {
+            nginx.put_seeded(name, 4 << 20);
+            home.add(&nginx.url(&format!("/rate/200k/{name}")), &home.download(name), &[]);
+        }
+        let running = home.spawn(&[&["run"][..], &limits].concat());
+        let waiting = until("one that runs and one that waits", || {
+            let listing = home.listing();
+            let runs = listing.iter().any(|shown| shown["status"] == "Running");
+            let waiting = listing.into_iter().find(|shown| shown["status"] == "Queued");
+            waiting.filter(|_| runs)
+        });
+        assert_eq!(waiting["reason"], reason);
+        let told = home.run(&["explain"]).expect_code(0).stdout;
+        assert!(told.contains(reason), "{told}");
+        running.signal(Signal::TERM);
+        running.finish().expect_code(0);
+    }
+}
+
+#[test]
 fn help_version_completions_and_the_manual_are_there() {
     let home = Home::new();
     let help = home.run(&["--help"]).expect_code(0).stdout;

@@ -4,6 +4,7 @@
 #[expect(dead_code, reason = "each test program uses its own part of this module")]
 mod crashing;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -602,6 +603,42 @@ fn pause_cancel_and_stop_end_a_transfer_that_hangs() {
             assert_eq!(lab.asked(), [0, 2_000_000], "{what}: what was received is claimed");
         }
     }
+}
+
+#[test]
+fn one_host_gets_no_more_than_its_slots_and_whoever_waits_for_one_says_so() {
+    let mut lab = Lab::new();
+    lab.config.jobs_per_host_max = NonZeroUsize::new(1);
+    let urls = ["mem://host/hangs", "mem://host/waits", "mem://other/goes-on"];
+    let engine = Arc::new(lab.open_on(Environment::system()).unwrap());
+    let downloads: Vec<NewDownload> = (0..)
+        .zip(urls)
+        .map(|(number, url)| {
+            lab.server.put(url, Resource::new(content(3 * MIB, number), "a"));
+            NewDownload {
+                url: url.into(),
+                destination: lab.data.join(number.to_string()),
+                ..lab.download()
+            }
+        })
+        .collect();
+    lab.server.script(urls[0], Act::HangAt(2_000_000));
+    let ids = engine.create(&downloads).unwrap();
+    let mut reason = None;
+    let acting = Arc::clone(&engine);
+    engine
+        .run(Until::Idle, Some(Duration::from_millis(5)), |engine| {
+            let [hanging, waiting, other] = [0, 1, 2].map(|index| engine.view(ids[index]).unwrap());
+            if reason.is_none() && hanging.bytes_done == 2_000_000 && other.status == TransferStatus::Completed {
+                reason = waiting.reason;
+                acting.cancel(hanging.id).unwrap();
+            }
+        })
+        .unwrap();
+    assert_eq!(reason, Some(Reason::WaitingForHostSlot));
+    let ends = [0, 1, 2].map(|index| engine.view(ids[index]).unwrap().status);
+    let done = TransferStatus::Completed;
+    assert_eq!(ends, [TransferStatus::Canceled, done, done]);
 }
 
 #[test]

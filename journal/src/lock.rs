@@ -14,7 +14,7 @@ const HOLDER_BYTES_MAX: usize = 256;
 /// A held lock. It is let go when the last clone is dropped, or when the process ends in whatever way.
 #[derive(Clone)]
 pub struct Lock {
-    _held: Option<Arc<dyn StorageLock>>,
+    held: Option<Arc<dyn StorageLock>>,
 }
 
 impl std::fmt::Debug for Lock {
@@ -42,7 +42,7 @@ impl Lock {
             return Err(Error::NetworkFileSystem(directory.to_owned()));
         }
         if !steps::is_taken("lock") {
-            return Ok(Lock { _held: None });
+            return Ok(Lock { held: None });
         }
         let held = match storage.lock(path) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -56,8 +56,16 @@ impl Lock {
         // The lock holds with or without the text, for which a full disk may have no room.
         let _ = held.describe(&description());
         Ok(Lock {
-            _held: Some(Arc::from(held)),
+            held: Some(Arc::from(held)),
         })
+    }
+
+    /// Adds lines to what the lock file says of its holder, for those who only look. Whether that succeeds changes
+    /// nothing of the lock.
+    pub fn add_lines(&self, lines: &str) {
+        if let Some(held) = &self.held {
+            let _ = held.describe(&(description() + lines));
+        }
     }
 }
 

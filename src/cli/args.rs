@@ -232,6 +232,9 @@ pub(super) struct Running {
     /// Transfers at the same time
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) jobs: u16,
+    /// Transfers at the same time from one scheme, host and port (default: as many as --jobs)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(super) jobs_per_host: Option<u16>,
     /// Bytes per second for all transfers together, with k, M or G for powers of 1024
     #[arg(long, value_name = "BYTES", value_parser = rate)]
     pub(super) limit_rate: Option<NonZeroU64>,
@@ -276,7 +279,7 @@ impl From<CollisionArg> for Collision {
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub(super) enum PriorityArg {
-    /// After all others
+    /// After all others; but every 8th transfer to start is the oldest, whatever its rank
     Low,
     /// In the order of creation
     #[default]

@@ -1,5 +1,6 @@
 //! What all commands share, checked: where the state is, whose operations, under which settings.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -88,6 +89,7 @@ impl Context {
     pub(super) fn config_for(&self, running: &Running) -> Config {
         let mut config = self.config();
         config.jobs_max = usize::from(running.jobs);
+        config.jobs_per_host_max = running.jobs_per_host.map(usize::from).and_then(NonZeroUsize::new);
         config.rate_max = running.limit_rate;
         if let Some(connections) = running.connections {
             config.connections.max = usize::from(connections);

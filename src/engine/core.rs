@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::operation::{BatchId, Condition, Entry, Event, Fact, Now, Operation, Phase, TransferId, encode};
-use crate::scheduler::{self, Action, Slots};
+use crate::scheduler::{self, Action, Plan, Slots};
 use crate::table::Table;
 use crate::vault::{SealedName, Vault};
 
@@ -390,7 +390,7 @@ impl Core {
                 jobs_max,
                 running: state.attempts.len(),
             };
-            let plan = scheduler::plan(&state.table, now, slots);
+            let plan = scheduler::plan(&mut state.table, now, slots);
             let action = match plan.actions.first() {
                 Some(Action::Start(id)) if self.stays_blocked(&state.table, *id, now) => {
                     state.table.postpone(*id, now, self.config.retry.probe_every);
@@ -399,12 +399,16 @@ impl Core {
                 Some(action) => *action,
                 None => return Err(plan.wake_at_ms),
             };
-            // Another worker may sleep without knowing of the other actions, or of a moment set since it fell asleep.
-            if plan.actions.len() > 1 || plan.wake_at_ms.is_some() {
-                self.work.notify_one();
-            }
             match self.take(state, action) {
-                Ok(work) => return Ok(work),
+                Ok(work) => {
+                    let running = state.attempts.len();
+                    let rest = scheduler::plan(&mut state.table, now, Slots { running, ..slots });
+                    // Another worker may sleep without knowing of what is left, or of a moment set since it fell asleep.
+                    if rest != Plan::default() {
+                        self.work.notify_one();
+                    }
+                    return Ok(work);
+                }
                 Err(error) => {
                     state.fault.get_or_insert(error);
                     state.stopping = true;
@@ -443,6 +447,7 @@ impl Core {
                     .total_bytes
                     .store(operation.total_bytes().unwrap_or(0), Ordering::Relaxed);
                 state.attempts.insert(id, Arc::clone(&attempt));
+                state.table.set_running(id, true);
                 Work::Attempt(Box::new(operation), attempt)
             }
             Action::Finish(_) => Work::Finish(Box::new(operation)),
@@ -470,7 +475,7 @@ impl Core {
             Condition::NoNetwork => !self.environment.network.is_online(),
             Condition::DiskFull => {
                 let available = self.environment.storage.available_bytes(operation.spec.directory());
-                available.is_ok_and(|available| available < room_needed(operation, room_bytes))
+                available.is_ok_and(|available| available < operation.room_needed(room_bytes))
             }
         }
     }
@@ -479,6 +484,7 @@ impl Core {
     pub(crate) fn attempt_is_over(&self, id: TransferId, ready: Option<Ready>) {
         let mut state = self.state();
         state.attempts.remove(&id);
+        state.table.set_running(id, false);
         match ready {
             Some(ready) => state.ready.push_back(ready),
             None => state.table.set_busy(id, false),
@@ -584,16 +590,6 @@ impl Core {
     /// Nothing is left that could go on by itself.
     pub(crate) fn is_idle(state: &State) -> bool {
         state.table.is_idle() && state.attempts.is_empty() && state.ready.is_empty() && state.publishing == 0
-    }
-}
-
-/// Room that an operation blocked by a full disk needs before another attempt is worth its cost: the whole file where
-/// nothing is held and its length is known; else some more than there was, as its part file may have its room already.
-fn room_needed(operation: &Operation, room_bytes: Option<u64>) -> u64 {
-    const SOME: u64 = 1 << 20;
-    match (operation.total_bytes(), &operation.claim) {
-        (Some(total), None) => total,
-        _ => room_bytes.unwrap_or(0).saturating_add(SOME),
     }
 }
 

@@ -20,7 +20,7 @@ mod worker;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::thread::Builder;
@@ -33,7 +33,7 @@ use self::core::{Core, Role, Room, Stored, Work};
 use crate::config::{Config, Layout};
 use crate::environment::Environment;
 use crate::error::Error;
-use crate::operation::{Entry, Event, Operation, Outcome, TransferId, decode};
+use crate::operation::{Entry, Event, Lack, Operation, Outcome, TransferId, decode};
 use crate::table::Table;
 use crate::vault::{SealedName, Vault, make_directory};
 
@@ -54,6 +54,9 @@ const PROBE_EVERY_MIN: Duration = Duration::from_millis(1);
 
 /// First segment of an engine that is there for one command only.
 const SHORT_LIVED_SEGMENT_BYTES: u32 = 8 * 1024;
+
+/// Before the limit of one host in the text of the lock file, by which others can tell what waits for it.
+const PER_HOST: &str = "jobs-per-host ";
 
 /// One engine on one state directory: everything that is stored there, and the threads that transfer it.
 ///
@@ -91,6 +94,9 @@ impl Engine {
         let storage = &environment.storage;
         make_directories(storage, directory)?;
         let lock = Lock::acquire(storage, &layout.lock(), config.allow_network_file_system)?;
+        if let Some(per_host_max) = config.jobs_per_host_max {
+            lock.add_lines(&format!("{PER_HOST}{per_host_max}\n"));
+        }
         let connections_max = config.connections.max.clamp(1, CONNECTIONS_MAX);
         let room =
             Room::fit(config.jobs_max, connections_max, environment.open_files_max).ok_or(Error::LimitReached {
@@ -123,6 +129,7 @@ impl Engine {
         }
         let mut table = rebuilding.table;
         table.reopened(environment.clock.now());
+        table.limit_hosts(config.jobs_per_host_max);
         let vault = Vault::new(layout.vault(), environment.clone());
         // After a salvage, the secrets of operations whose creation was lost belong to what may be found again by hand.
         if !table.is_salvaged() && steps::is_taken("removal of secrets that nobody needs") {
@@ -477,18 +484,29 @@ pub fn read_catalog(directory: &Path, environment: &Environment) -> Result<Catal
         Err(backhaul_journal::Error::NoJournal(_)) => return Ok(Catalog::default()),
         result => result?,
     };
-    let engine_runs = crate::environment::engine_holder(&layout.lock()).is_some();
+    let holder = crate::environment::engine_holder(&layout.lock());
     let mut table = rebuilding.table;
     table.drop_uncommitted();
-    if !engine_runs {
-        table.reopened(environment.clock.now());
-    }
     let now = environment.clock.now();
-    let view = |operation| OperationView::new(operation, now, engine_runs, None);
+    match &holder {
+        Some(holder) => table.assume_running(per_host_max(holder)),
+        None => table.reopened(now),
+    }
+    let lack = |operation| match holder {
+        Some(_) => table.lack(operation),
+        None => Lack::Engine,
+    };
+    let view = |operation| OperationView::new(operation, now, lack(operation), None);
     let unacknowledged_lost = table.unacknowledged_lost();
     Ok(Catalog {
         operations: table.in_order().into_iter().map(view).collect(),
         unacknowledged_lost,
         damaged_journals: salvage::evidence(&environment.storage, &layout)?,
     })
+}
+
+/// The limit of one host in what a lock file says of its holder.
+fn per_host_max(holder: &str) -> Option<NonZeroUsize> {
+    let mut lines = holder.lines();
+    lines.find_map(|line| line.strip_prefix(PER_HOST)?.parse().ok())
 }

@@ -10,7 +10,9 @@ use backhaul_backends::WebErrorStatus;
 use super::Engine;
 use super::core::Attempt;
 use crate::error::Error;
-use crate::operation::{Deadline, Kind, Now, Operation, Outcome, Phase, Priority, Reason, TransferId, TransferStatus};
+use crate::operation::{
+    Deadline, Kind, Lack, Now, Operation, Outcome, Phase, Priority, Reason, TransferId, TransferStatus,
+};
 
 /// One consistent look at an operation. Times are wall-clock milliseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +97,7 @@ pub struct ViewError {
 }
 
 impl OperationView {
-    pub(crate) fn new(operation: &Operation, now: Now, engine_runs: bool, attempt: Option<&Attempt>) -> Self {
+    pub(crate) fn new(operation: &Operation, now: Now, lack: Lack, attempt: Option<&Attempt>) -> Self {
         let due;
         // A wait that is over waits for a slot, or for an engine.
         let operation = if operation.wait_is_over(now) {
@@ -135,7 +137,7 @@ impl OperationView {
             destination,
             priority: spec.priority,
             status: operation.status(),
-            reason: operation.reason(engine_runs),
+            reason: operation.reason(lack),
             next_attempt_at_ms,
             bytes_done: live.map_or_else(|| operation.durable_bytes(), |(received, _)| received),
             ranges: operation.claim.as_ref().map_or_else(Vec::new, |claim| claim.ranges()),
@@ -193,7 +195,7 @@ impl Engine {
         Ok(OperationView::new(
             operation,
             now,
-            true,
+            state.table.lack(operation),
             state.attempts.get(&id).map(AsRef::as_ref),
         ))
     }
@@ -203,9 +205,9 @@ impl Engine {
     pub fn views(&self) -> Vec<OperationView> {
         let now = self.core.now();
         let state = self.core.state();
-        let attempts = &state.attempts;
         let view = |operation: &Operation| {
-            OperationView::new(operation, now, true, attempts.get(&operation.id).map(AsRef::as_ref))
+            let attempt = state.attempts.get(&operation.id).map(AsRef::as_ref);
+            OperationView::new(operation, now, state.table.lack(operation), attempt)
         };
         state.table.in_order().into_iter().map(view).collect()
     }
@@ -220,7 +222,14 @@ impl Engine {
         let attempts = &state.attempts;
         let views = running.into_iter();
         views
-            .map(|operation| OperationView::new(operation, now, true, attempts.get(&operation.id).map(AsRef::as_ref)))
+            .map(|operation| {
+                OperationView::new(
+                    operation,
+                    now,
+                    Lack::Slot,
+                    attempts.get(&operation.id).map(AsRef::as_ref),
+                )
+            })
             .collect()
     }
 
@@ -232,7 +241,7 @@ impl Engine {
         let state = self.core.state();
         let ids = state.ends.iter().skip(from);
         let ended = ids.filter_map(|id| state.table.find(*id));
-        let views = ended.map(|operation| OperationView::new(operation, now, true, None));
+        let views = ended.map(|operation| OperationView::new(operation, now, Lack::Slot, None));
         (views.collect(), state.ends.len())
     }
 

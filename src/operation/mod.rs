@@ -23,4 +23,5 @@ pub(crate) use source::{Origin, Round};
 pub use spec::{Collision, Kind, Priority, TransferId};
 pub(crate) use spec::{RequestHeader, SPEC_BYTES_MAX, Spec, directory_of};
 pub(crate) use state::{Doubt, Operation, Phase, Rejected, Wish};
+pub(crate) use status::Lack;
 pub use status::{Reason, TransferStatus};

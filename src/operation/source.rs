@@ -107,6 +107,22 @@ impl Operation {
         }
     }
 
+    /// Scheme, host and port of the source that is tried now or next, in the normal form of its URL: what comes before
+    /// the path, without a port that is the scheme's own.
+    pub(crate) fn host(&self) -> &str {
+        let url = match self.round.next {
+            0 => self.spec.url.as_str(),
+            _ => self
+                .sources()
+                .get(self.source() as usize)
+                .copied()
+                .unwrap_or(&self.spec.url),
+        };
+        let host = url.find("://").map_or(0, |colon| colon + 3);
+        let path = url[host..].find(['/', '?', '#']);
+        path.map_or(url, |path| &url[..host + path])
+    }
+
     /// The finished content will be compared with a strong digest, asked for or told by the server.
     pub(crate) fn knows_strong_digest(&self) -> bool {
         let told = || {

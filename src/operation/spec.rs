@@ -65,7 +65,7 @@ pub enum Collision {
     Unique,
 }
 
-/// Rank of an operation among those that wait.
+/// Rank of an operation among those that wait. One start of eight goes to the oldest, whatever its rank.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 #[non_exhaustive]
 pub enum Priority {

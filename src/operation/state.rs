@@ -322,6 +322,17 @@ impl Operation {
             .or(self.spec.expected_bytes)
     }
 
+    /// Bytes of room that one blocked by a full disk needs before another attempt is worth its cost: the whole file where
+    /// nothing is held and its length is known; else some more than the `room_bytes` that there were, as its part file
+    /// may have its room already.
+    pub(crate) fn room_needed(&self, room_bytes: Option<u64>) -> u64 {
+        const SOME: u64 = 1 << 20;
+        match (self.total_bytes(), &self.claim) {
+            (Some(total), None) => total,
+            _ => room_bytes.unwrap_or(0).saturating_add(SOME),
+        }
+    }
+
     fn wish(self, event: &Event) -> Result<Self, Rejected> {
         let (word, wish) = match (event, self.wish) {
             (Event::Started, Wish::Hold) => ("started", Some(Wish::Run)),

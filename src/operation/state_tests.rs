@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::operation::digest::StoredDigest;
-use crate::operation::{Collision, Kind, Origin, Priority, Reason, StoredValidators, TransferStatus, stored_digests};
+use crate::operation::{
+    Collision, Kind, Lack, Origin, Priority, Reason, StoredValidators, TransferStatus, stored_digests,
+};
 use backhaul_backends::{Digest, DigestAlgorithm};
 
 pub(crate) const NOW: Now = Now {
@@ -351,8 +353,8 @@ fn the_word_for_what_is_missing_follows_from_the_error() {
         });
         let needed = Event::Amended(Amendment::Needed(error));
         let stopped = after(&[Event::Started, CLAIMED, needed]);
-        assert_eq!(stopped.reason(true), Some(reason), "{status}");
-        assert_eq!(stopped.reason(false), Some(reason), "no engine would end it");
+        assert_eq!(stopped.reason(Lack::Slot), Some(reason), "{status}");
+        assert_eq!(stopped.reason(Lack::Engine), Some(reason), "no engine would end it");
     }
 }
 
@@ -422,7 +424,7 @@ fn after_a_reboot_the_earlier_of_wall_time_and_delay_counts() {
 fn every_state_has_a_status_and_one_that_does_not_move_has_a_reason() {
     for (name, state) in states() {
         let moves = name.starts_with("running") || state.has_ended();
-        assert_eq!(state.reason(true).is_none(), moves, "{name}");
+        assert_eq!(state.reason(Lack::Slot).is_none(), moves, "{name}");
         assert_eq!(
             state.status().is_ended(),
             state.has_ended() || name == "ending",

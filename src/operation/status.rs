@@ -83,6 +83,8 @@ pub enum Reason {
     NoEngine,
     /// Every slot is taken: the next free one ends it.
     WaitingForSlot,
+    /// As many transfers as may run at its host do: the end of one of them ends it.
+    WaitingForHostSlot,
     /// An attempt failed; the time of the next one ends it.
     BackOff,
     /// The server named a time; that time ends it.
@@ -113,6 +115,10 @@ impl Reason {
             (Self::NotStarted, "created and not started; 'start' ends it"),
             (Self::NoEngine, "no engine is running; 'run' ends it"),
             (Self::WaitingForSlot, "every slot is taken; the next free one ends it"),
+            (
+                Self::WaitingForHostSlot,
+                "as many transfers as may run at its host do; the end of one of them ends it",
+            ),
             (Self::BackOff, "an attempt failed; the time of the next one ends it"),
             (Self::RetryAfter, "the server named a time; that time ends it"),
             (Self::NoNetwork, "no route leads to the server; a network ends it"),
@@ -145,6 +151,7 @@ impl fmt::Display for Reason {
             Self::NotStarted => "not-started",
             Self::NoEngine => "no-engine",
             Self::WaitingForSlot => "waiting-for-slot",
+            Self::WaitingForHostSlot => "waiting-for-host-slot",
             Self::BackOff => "back-off",
             Self::RetryAfter => "retry-after",
             Self::NoNetwork => "no-network",
@@ -157,6 +164,17 @@ impl fmt::Display for Reason {
             Self::Sweeping => "sweeping",
         })
     }
+}
+
+/// What an operation lacks that is ready to be tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// An engine that works on its state directory.
+    Engine,
+    /// A slot.
+    Slot,
+    /// A slot of its host.
+    HostSlot,
 }
 
 impl Operation {
@@ -187,9 +205,9 @@ impl Operation {
         }
     }
 
-    /// The one reason why it does not move; `None` for one that runs or has ended. `engine_runs` says whether an
-    /// engine works on this state directory.
-    pub(crate) fn reason(&self, engine_runs: bool) -> Option<Reason> {
+    /// The one reason why it does not move; `None` for one that runs or has ended. `lack` is what it lacks if it
+    /// is ready.
+    pub(crate) fn reason(&self, lack: Lack) -> Option<Reason> {
         match (&self.phase, self.wish) {
             (Phase::Ended(_) | Phase::Running, _) => None,
             (Phase::Ending(_), _) => Some(Reason::Sweeping),
@@ -197,8 +215,11 @@ impl Operation {
             (_, Wish::Hold) => Some(Reason::NotStarted),
             (_, Wish::Pause) => Some(Reason::PausedByApplication),
             (Phase::Recoverable, Wish::Run) => Some(self.what_is_missing()),
-            (Phase::Ready, Wish::Run) if engine_runs => Some(Reason::WaitingForSlot),
-            (Phase::Ready, Wish::Run) => Some(Reason::NoEngine),
+            (Phase::Ready, Wish::Run) => Some(match lack {
+                Lack::Engine => Reason::NoEngine,
+                Lack::Slot => Reason::WaitingForSlot,
+                Lack::HostSlot => Reason::WaitingForHostSlot,
+            }),
             (Phase::Waiting { reason, .. }, Wish::Run) => Some(reason.shown()),
             (Phase::Blocked { condition, .. }, Wish::Run) => Some(condition.shown()),
         }

@@ -28,7 +28,7 @@ const LAYERS: &[&[&str]] = &[
     &["daemon"],
     &["service", "download", "upload", "group"],
     &["engine"],
-    &["worker", "table", "scheduler", "retry", "mirrors"],
+    &["worker", "table", "queue", "scheduler", "retry", "mirrors"],
     &["operation"],
 ];
 
@@ -37,6 +37,7 @@ const PURE: &[&str] = &[
     "src/operation.rs",
     "src/operation/",
     "src/scheduler.rs",
+    "src/queue.rs",
     "src/retry.rs",
     "src/mirrors.rs",
     "src/table.rs",

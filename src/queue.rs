@@ -1,0 +1,360 @@
+//! Who is next among those that may start. Pure; every question and every change costs the logarithm of what is queued.
+//!
+//! Operations stand in lanes, one for each app and host. A lane whose host has no slot left is taken off the list of its
+//! app as a whole, so that nobody walks past it, however long it is; the end of an attempt there puts it back.
+//!
+//! Order: first those whose moment has come, then by priority. Within one class the app goes first that has the fewest
+//! attempts running, then the one whose last start is longest ago; within an app, the moment or the age decides. Every
+//! [`TURN`]th start goes to the oldest of an app instead, whatever its priority. Age is counted in starts and not in time
+//! on purpose: a backlog of a day must not make `High` mean nothing, and a wrong clock neither promotes nor starves.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZeroUsize;
+
+use crate::operation::{Priority, TransferId};
+
+/// One start of so many goes to the oldest (chosen without measurement: rank decides seven of eight, and what has the
+/// lowest rank still moves at an eighth of the speed).
+pub(crate) const TURN: u64 = 8;
+
+/// Apps that are remembered at most while they have nothing queued and nothing running.
+const APPS_IDLE_MAX: usize = 4_096;
+
+/// Those whose moment has come, then `High`, `Default`, `Low`.
+const CLASSES: usize = 4;
+const DUE: usize = 0;
+
+/// Whose operation it is, and where it goes next: hashes of the app and of scheme, host and port. Two that collide share
+/// their limits, and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    pub(crate) app: u64,
+    pub(crate) host: u64,
+}
+
+/// What a queued operation waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Its turn.
+    Turn(Priority),
+    /// A moment on the boot-time clock in milliseconds, and then its turn.
+    Until(u64),
+}
+
+/// One operation that may start, now or later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) id: TransferId,
+    /// Position among all operations ever created.
+    pub(crate) order: u64,
+    pub(crate) place: Place,
+    pub(crate) wait: Wait,
+}
+
+/// Moment (0 where there is none), order, id.
+type Key = (u64, u64, TransferId);
+
+/// How an app stands in a class: attempts that run, its last start, its first operation there, itself. The least is next.
+type Standing = (usize, u64, Key, u64);
+
+/// All that wait and all that run.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    /// Moments that had not come when [`Queue::mature`] looked.
+    timers: BTreeMap<Key, Place>,
+    lanes: HashMap<Place, Lane>,
+    apps: HashMap<u64, App>,
+    hosts: HashMap<u64, Host>,
+    best: [BTreeSet<Standing>; CLASSES],
+    running: HashMap<TransferId, Place>,
+    /// Attempts ever started, as far as known.
+    starts: u64,
+    per_host_max: Option<NonZeroUsize>,
+    /// Entries of indexes that were read, put in or taken out so far: what all of this costs, exactly.
+    looks: u64,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    classes: [BTreeSet<Key>; CLASSES],
+}
+
+#[derive(Debug, Default)]
+struct App {
+    running: usize,
+    /// Number of its last start. Whoever comes new joins at the end of the round.
+    last: u64,
+    lanes: usize,
+    /// First of each lane whose host has a slot, with that host.
+    heads: [BTreeSet<(Key, u64)>; CLASSES],
+}
+
+#[derive(Debug, Default)]
+struct Host {
+    running: usize,
+    /// Those that have a lane there.
+    apps: BTreeSet<u64>,
+}
+
+impl Entry {
+    fn key(&self) -> Key {
+        match self.wait {
+            Wait::Turn(_) => (0, self.order, self.id),
+            Wait::Until(due_ms) => (due_ms, self.order, self.id),
+        }
+    }
+}
+
+fn class_of(priority: Priority) -> usize {
+    match priority {
+        Priority::High => 1,
+        Priority::Default => 2,
+        Priority::Low => 3,
+    }
+}
+
+impl Queue {
+    /// Sets how many attempts may run at one host. Only while none runs.
+    pub(crate) fn limit_hosts(&mut self, per_host_max: Option<NonZeroUsize>) {
+        debug_assert!(
+            self.running.is_empty(),
+            "lanes are taken off their lists as attempts start"
+        );
+        self.per_host_max = per_host_max;
+    }
+
+    /// The count of starts goes on from here: an engine that is often restarted must not begin each round anew.
+    pub(crate) fn count_on_from(&mut self, starts: u64) {
+        self.starts = starts;
+    }
+
+    /// Adds an operation, or takes it out.
+    pub(crate) fn put(&mut self, entry: &Entry, add: bool) {
+        let (place, key) = (entry.place, entry.key());
+        self.looks += 1;
+        match entry.wait {
+            Wait::Until(_) if add => {
+                self.timers.insert(key, place);
+            }
+            Wait::Until(_) => {
+                if self.timers.remove(&key).is_none() {
+                    self.put_in_lane(place, DUE, key, false);
+                }
+            }
+            Wait::Turn(priority) => self.put_in_lane(place, class_of(priority), key, add),
+        }
+    }
+
+    /// Those whose moment has come wait for their turn from now on: once for each wait, so that no decision walks past
+    /// them again.
+    pub(crate) fn mature(&mut self, boot_ms: u64) {
+        while let Some(first) = self.timers.first_entry().filter(|first| first.key().0 <= boot_ms) {
+            let (key, place) = first.remove_entry();
+            self.looks += 1;
+            self.put_in_lane(place, DUE, key, true);
+        }
+    }
+
+    /// Who starts next, if a slot is free.
+    pub(crate) fn next(&mut self) -> Option<TransferId> {
+        let oldest = if (self.starts + 1).is_multiple_of(TURN) {
+            self.oldest()
+        } else {
+            None
+        };
+        oldest.or_else(|| self.best_in_rank())
+    }
+
+    fn best_in_rank(&mut self) -> Option<TransferId> {
+        self.looks += CLASSES as u64 + 1;
+        let (class, best) = self.best.iter().enumerate().find(|(_, best)| !best.is_empty())?;
+        let (_, _, _, app) = best.first()?;
+        let ((_, _, id), _) = self.apps.get(app)?.heads[class].first()?;
+        Some(*id)
+    }
+
+    /// Those whose moment has come are no part of it: they go first anyway.
+    fn oldest(&mut self) -> Option<TransferId> {
+        self.looks += 2 * CLASSES as u64;
+        let bests = self.best[DUE + 1..].iter();
+        let (_, _, _, app) = bests.filter_map(BTreeSet::first).min()?;
+        let heads = self.apps.get(app)?.heads[DUE + 1..].iter();
+        let ((_, _, id), _) = heads.filter_map(BTreeSet::first).min()?;
+        Some(*id)
+    }
+
+    /// An attempt begins; the operation is not among those that wait.
+    pub(crate) fn start(&mut self, id: TransferId, place: Place) {
+        self.starts += 1;
+        self.running.insert(id, place);
+        let running = self.hosts.entry(place.host).or_default().running + 1;
+        if self.per_host_max.is_some_and(|max| running == max.get()) {
+            self.list_host(place.host, false);
+        }
+        self.hosts.entry(place.host).or_default().running = running;
+        self.remember(place.app);
+        self.stand(place.app, false);
+        let starts = self.starts;
+        if let Some(app) = self.apps.get_mut(&place.app) {
+            app.running += 1;
+            app.last = starts;
+        }
+        self.stand(place.app, true);
+    }
+
+    /// An attempt is over.
+    pub(crate) fn end(&mut self, id: TransferId) {
+        let Some(place) = self.running.remove(&id) else { return };
+        self.stand(place.app, false);
+        if let Some(app) = self.apps.get_mut(&place.app) {
+            app.running -= 1;
+        }
+        self.stand(place.app, true);
+        let was_full = self.is_full(place.host);
+        if let Some(host) = self.hosts.get_mut(&place.host) {
+            host.running -= 1;
+        }
+        if was_full {
+            self.list_host(place.host, true);
+        }
+        self.forget_host_if_empty(place.host);
+    }
+
+    /// Whether a host has no slot left.
+    pub(crate) fn is_full(&self, host: u64) -> bool {
+        let running = self.hosts.get(&host).map_or(0, |host| host.running);
+        self.per_host_max.is_some_and(|max| running >= max.get())
+    }
+
+    /// Nobody waits for a turn or for a moment.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lanes.is_empty() && self.timers.is_empty()
+    }
+
+    /// Those that wait for a moment that has not come, earliest first.
+    pub(crate) fn timers(&self) -> impl Iterator<Item = (u64, TransferId)> {
+        self.timers.keys().map(|(due_ms, _, id)| (*due_ms, *id))
+    }
+
+    fn put_in_lane(&mut self, place: Place, class: usize, key: Key, add: bool) {
+        self.looks += 1;
+        self.remember(place.app);
+        self.stand(place.app, false);
+        self.list(place, false);
+        let is_new = !self.lanes.contains_key(&place);
+        let lane = self.lanes.entry(place).or_default();
+        if add {
+            lane.classes[class].insert(key);
+        } else {
+            lane.classes[class].remove(&key);
+        }
+        let is_empty = lane.classes.iter().all(BTreeSet::is_empty);
+        if is_empty {
+            self.lanes.remove(&place);
+        }
+        let host = self.hosts.entry(place.host).or_default();
+        if is_empty {
+            host.apps.remove(&place.app);
+        } else {
+            host.apps.insert(place.app);
+        }
+        if let Some(app) = self.apps.get_mut(&place.app) {
+            app.lanes += usize::from(is_new);
+            app.lanes -= usize::from(is_empty);
+        }
+        self.forget_host_if_empty(place.host);
+        self.list(place, true);
+        self.stand(place.app, true);
+    }
+
+    /// Puts the firsts of all lanes at a host on the lists of their apps, or takes them off.
+    fn list_host(&mut self, host: u64, add: bool) {
+        let apps: Vec<u64> = self
+            .hosts
+            .get(&host)
+            .map(|host| host.apps.iter().copied().collect())
+            .unwrap_or_default();
+        for app in apps {
+            self.stand(app, false);
+            self.list(Place { app, host }, add);
+            self.stand(app, true);
+        }
+    }
+
+    /// Puts the firsts of one lane on the list of its app, or takes them off. One at a full host is on none.
+    fn list(&mut self, place: Place, add: bool) {
+        if self.is_full(place.host) {
+            return;
+        }
+        let (Some(lane), Some(app)) = (self.lanes.get(&place), self.apps.get_mut(&place.app)) else {
+            return;
+        };
+        for (lane, heads) in lane.classes.iter().zip(&mut app.heads) {
+            self.looks += 1;
+            if let Some(first) = lane.first() {
+                put(heads, (*first, place.host), add);
+            }
+        }
+    }
+
+    /// Gives an app its place among the others, or takes it out, for a change of what decides on that.
+    fn stand(&mut self, number: u64, add: bool) {
+        let Some(app) = self.apps.get(&number) else { return };
+        for (heads, best) in app.heads.iter().zip(&mut self.best) {
+            self.looks += 1;
+            if let Some((first, _)) = heads.first() {
+                put(best, (app.running, app.last, *first, number), add);
+            }
+        }
+    }
+
+    fn remember(&mut self, app: u64) {
+        if self.apps.contains_key(&app) {
+            return;
+        }
+        if self.apps.len() >= APPS_IDLE_MAX + self.lanes.len() + self.running.len() {
+            self.apps.retain(|_, app| app.lanes + app.running > 0);
+        }
+        let last = self.starts;
+        self.apps.insert(app, App { last, ..App::default() });
+    }
+
+    fn forget_host_if_empty(&mut self, host: u64) {
+        if self
+            .hosts
+            .get(&host)
+            .is_some_and(|host| host.running == 0 && host.apps.is_empty())
+        {
+            self.hosts.remove(&host);
+        }
+    }
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl Queue {
+    /// Those that wait for their turn, best first as if no other ran and no turn came.
+    pub(crate) fn ranked(&self) -> Vec<TransferId> {
+        let lanes = self.lanes.values();
+        let classes = lanes.flat_map(|lane| lane.classes.iter().enumerate());
+        let mut all: Vec<(usize, Key)> = classes
+            .flat_map(|(class, keys)| keys.iter().map(move |key| (class, *key)))
+            .collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, (_, _, id))| id).collect()
+    }
+}
+
+#[cfg(test)]
+impl Queue {
+    pub(crate) fn looks(&self) -> u64 {
+        self.looks
+    }
+}
+
+fn put<T: Ord>(set: &mut BTreeSet<T>, value: T, add: bool) {
+    if add {
+        set.insert(value);
+    } else {
+        set.remove(&value);
+    }
+}
