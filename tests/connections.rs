@@ -217,7 +217,12 @@ impl Sink for Watched<'_> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), backhaul_backends::Refused> {
+        let end = Instant::now() + Duration::from_secs(30);
         while self.server.refused.load(Ordering::SeqCst) < 3 {
+            assert!(
+                Instant::now() < end,
+                "the other connections should have been refused by now"
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
         self.sink.write(bytes)
