@@ -20,6 +20,7 @@ mod retry;
 mod scheduler;
 mod table;
 mod vault;
+mod wire;
 
 pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, WebErrorStatus};
 pub use backhaul_journal::Storage;
