@@ -246,6 +246,11 @@ impl Table {
         self.only.as_ref().is_some_and(|only| only.contains(&id))
     }
 
+    /// Those that scheduling was restricted to, where it was.
+    pub(crate) fn chosen(&self) -> Option<&BTreeSet<TransferId>> {
+        self.only.as_ref()
+    }
+
     /// How many operations may be scheduled, where they were restricted.
     pub(crate) fn restricted_to(&self) -> Option<usize> {
         self.only.as_ref().map(BTreeSet::len)

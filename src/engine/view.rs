@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use super::core::Attempt;
+use super::filter::Filter;
 use crate::error::Error;
 use crate::operation::{
     Deadline, Kind, Lack, Now, Operation, Outcome, Phase, Priority, Reason, TransferId, TransferStatus,
@@ -105,6 +106,15 @@ pub struct ViewError {
     pub code: Option<u16>,
     /// One line.
     pub message: String,
+}
+
+/// A part of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// In the order of their creation.
+    pub(crate) views: Vec<OperationView>,
+    /// Where the next part begins, if there may be one.
+    pub(crate) next: Option<u64>,
 }
 
 impl OperationView {
@@ -221,6 +231,53 @@ impl Engine {
             OperationView::new(operation, now, state.table.lack(operation), attempt)
         };
         state.table.in_order().into_iter().map(view).collect()
+    }
+
+    /// Operations in the order of their creation: at most `max` after the one at `after`, and where the next page begins.
+    pub(crate) fn list(&self, filter: &Filter, after: Option<u64>, max: usize) -> Page {
+        let mut page = Page::default();
+        let now = self.core.now();
+        let state = self.core.state();
+        for operation in state.table.in_order() {
+            if after.is_some_and(|after| operation.order <= after) {
+                continue;
+            }
+            let attempt = state.attempts.get(&operation.id).map(AsRef::as_ref);
+            let view = OperationView::new(operation, now, state.table.lack(operation), attempt);
+            if !filter.matches(&view) {
+                continue;
+            }
+            page.views.push(view);
+            if page.views.len() >= max {
+                page.next = Some(operation.order);
+                break;
+            }
+        }
+        page
+    }
+
+    /// Operations that have changed since a cursor, at most `max`, and the cursor behind them; the same one where there are
+    /// none.
+    pub(crate) fn changed_since(&self, filter: &Filter, cursor: u64, max: usize) -> (Vec<OperationView>, u64) {
+        let now = self.core.now();
+        let state = self.core.state();
+        let rows = state.table.ids().into_iter().filter_map(|id| state.table.row(id));
+        let mut rows: Vec<(u64, &Operation)> = rows.filter(|(as_of, _)| *as_of > cursor).collect();
+        rows.sort_unstable_by_key(|(as_of, _)| *as_of);
+        let mut views = Vec::new();
+        let mut next = cursor;
+        for (as_of, operation) in rows {
+            let attempt = state.attempts.get(&operation.id).map(AsRef::as_ref);
+            let view = OperationView::new(operation, now, state.table.lack(operation), attempt);
+            if views.len() >= max {
+                break;
+            }
+            next = as_of;
+            if filter.matches(&view) {
+                views.push(view);
+            }
+        }
+        (views, next)
     }
 
     /// The operations that a worker is on, in the order of their creation.
