@@ -12,11 +12,13 @@ mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod history;
 mod mirrors;
 mod operation;
 mod pieces;
 mod queue;
 mod retry;
+mod rows;
 mod scheduler;
 mod table;
 mod vault;
@@ -30,6 +32,6 @@ pub use engine::{
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;
+pub use history::Retention;
 pub use operation::{Collision, Kind, Priority, Reason, TransferId, TransferStatus};
 pub use retry::RetryPolicy;
-pub use table::Retention;

@@ -3,6 +3,7 @@
 //! Invariants: an event is in the table only if the journal took it, in the same order; whoever promises something
 //! waits for the journal's sync first; no file of a transfer is touched under the lock.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -209,6 +210,11 @@ impl Core {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// An operation as it is now.
+    pub(crate) fn find(&self, id: TransferId) -> Option<Operation> {
+        self.state().table.find(id).map(Cow::into_owned)
+    }
+
     /// Records an event; durable only after [`Core::sync`] of what it returns.
     pub(crate) fn record(&self, state: &mut State, id: TransferId, event: Event) -> Result<Lsn, Error> {
         self.record_as(state, id, event, Urgency::Critical)
@@ -282,7 +288,7 @@ impl Core {
     ) -> Result<(), Error> {
         let lsn = {
             let mut state = self.state();
-            state.table.find(id).map_or(Ok(()), check)?;
+            state.table.find(id).map_or(Ok(()), |operation| check(&operation))?;
             self.record(&mut state, id, event)?
         };
         if steps::is_taken("sync of a wish or of a failure") {
@@ -436,7 +442,7 @@ impl Core {
             let attempts = state.table.find(id).map_or(0, |operation| operation.attempts) + 1;
             self.record(state, id, Event::Claimed { attempts })?;
         }
-        let operation = state.table.find(id).cloned().ok_or(Error::UnknownId(id))?;
+        let operation = state.table.find(id).map(Cow::into_owned).ok_or(Error::UnknownId(id))?;
         Ok(match action {
             Action::Start(_) => {
                 let attempt = Arc::new(Attempt::default());
@@ -519,7 +525,7 @@ impl Core {
         let expired = state.table.expired(self.now().wall_ms, &self.config.retention);
         for id in expired {
             let operation = state.table.find(id).filter(|operation| operation.spec.has_secrets);
-            let sealed = operation.map(SealedName::of);
+            let sealed = operation.map(|operation| SealedName::of(&operation));
             self.record(&mut state, id, Event::Forgotten)?;
             if let Some(sealed) = sealed {
                 self.vault.remove(sealed)?;
@@ -572,19 +578,13 @@ impl Core {
 
     fn encoded(&self, ids: &[TransferId]) -> Vec<Vec<u8>> {
         let state = self.state();
-        let rows = ids.iter().filter_map(|id| state.table.row(*id));
-        rows.map(|(as_of, operation)| {
+        let entries = ids.iter().map(|id| {
             let mut bytes = Vec::new();
-            encode(
-                &Entry::Operation {
-                    as_of,
-                    operation: Box::new(operation.clone()),
-                },
-                &mut bytes,
-            );
+            state.table.encode(*id, &mut bytes);
             bytes
-        })
-        .collect()
+        });
+        // One that left meanwhile has none.
+        entries.filter(|bytes| !bytes.is_empty()).collect()
     }
 
     /// Nothing is left that could go on by itself.

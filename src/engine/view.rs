@@ -1,5 +1,6 @@
 //! What is shown of an operation.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -193,9 +194,9 @@ impl Engine {
         let state = self.core.state();
         let operation = state.table.find(id).ok_or(Error::UnknownId(id))?;
         Ok(OperationView::new(
-            operation,
+            &operation,
             now,
-            state.table.lack(operation),
+            state.table.lack(&operation),
             state.attempts.get(&id).map(AsRef::as_ref),
         ))
     }
@@ -205,11 +206,11 @@ impl Engine {
     pub fn views(&self) -> Vec<OperationView> {
         let now = self.core.now();
         let state = self.core.state();
-        let view = |operation: &Operation| {
+        let view = |operation: Cow<'_, Operation>| {
             let attempt = state.attempts.get(&operation.id).map(AsRef::as_ref);
-            OperationView::new(operation, now, state.table.lack(operation), attempt)
+            OperationView::new(&operation, now, state.table.lack(&operation), attempt)
         };
-        state.table.in_order().into_iter().map(view).collect()
+        state.table.in_order().map(view).collect()
     }
 
     /// The operations that a worker is on, in the order of their creation.
@@ -217,14 +218,15 @@ impl Engine {
     pub fn running(&self) -> Vec<OperationView> {
         let now = self.core.now();
         let state = self.core.state();
-        let mut running: Vec<&Operation> = state.attempts.keys().filter_map(|id| state.table.find(*id)).collect();
+        let mut running: Vec<Cow<'_, Operation>> =
+            state.attempts.keys().filter_map(|id| state.table.find(*id)).collect();
         running.sort_unstable_by_key(|operation| operation.order);
         let attempts = &state.attempts;
         let views = running.into_iter();
         views
             .map(|operation| {
                 OperationView::new(
-                    operation,
+                    &operation,
                     now,
                     Lack::Slot,
                     attempts.get(&operation.id).map(AsRef::as_ref),
@@ -241,7 +243,7 @@ impl Engine {
         let state = self.core.state();
         let ids = state.ends.iter().skip(from);
         let ended = ids.filter_map(|id| state.table.find(*id));
-        let views = ended.map(|operation| OperationView::new(operation, now, Lack::Slot, None));
+        let views = ended.map(|operation| OperationView::new(&operation, now, Lack::Slot, None));
         (views.collect(), state.ends.len())
     }
 

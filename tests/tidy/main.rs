@@ -28,7 +28,16 @@ const LAYERS: &[&[&str]] = &[
     &["daemon"],
     &["service", "download", "upload", "group"],
     &["engine"],
-    &["worker", "table", "queue", "scheduler", "retry", "mirrors"],
+    &[
+        "worker",
+        "table",
+        "queue",
+        "scheduler",
+        "retry",
+        "mirrors",
+        "rows",
+        "history",
+    ],
     &["operation"],
 ];
 
@@ -41,6 +50,8 @@ const PURE: &[&str] = &[
     "src/retry.rs",
     "src/mirrors.rs",
     "src/table.rs",
+    "src/rows.rs",
+    "src/history.rs",
 ];
 const IMPURE: &[&str] = &[
     "std::fs",
