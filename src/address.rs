@@ -622,7 +622,7 @@ mod tests {
             assert!(
                 matches!(
                     parse_header("header", text),
-                    Err(Error::Invalid { field: "header", .. })
+                    Err(Error::Invalid { ref field, .. }) if field == "header"
                 ),
                 "{text:?}"
             );

@@ -1,5 +1,6 @@
 //! What can go wrong outside a single transfer: one enum, each with what was tried, on what, and what to do.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ pub enum Error {
     /// An argument is not acceptable.
     Invalid {
         /// Which one.
-        field: &'static str,
+        field: Cow<'static, str>,
         /// What was given; secrets are not shown.
         value: String,
         /// What is wrong with it, and what would be right.
@@ -32,7 +33,7 @@ pub enum Error {
     /// A live operation has this destination or URL already.
     Conflict {
         /// Which of the two.
-        field: &'static str,
+        field: Cow<'static, str>,
         /// What was given.
         value: String,
         /// The operation that has it.
@@ -43,7 +44,7 @@ pub enum Error {
     /// A live operation for this URL and destination is not held to what is asked for.
     Expectation {
         /// Which expectation.
-        field: &'static str,
+        field: Cow<'static, str>,
         /// What was given.
         value: String,
         /// The operation.
@@ -63,7 +64,7 @@ pub enum Error {
     /// A limit of this service is reached.
     LimitReached {
         /// Which limit.
-        limit: &'static str,
+        limit: Cow<'static, str>,
         /// Its value.
         max: u64,
     },
@@ -72,7 +73,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What is wrong, and what to do.
-        problem: &'static str,
+        problem: Cow<'static, str>,
     },
     /// The journal is damaged, and could not be salvaged.
     NotSalvaged {
@@ -84,20 +85,27 @@ pub enum Error {
     /// The journal refuses.
     Journal(Arc<backhaul_journal::Error>),
     /// The operating system refused: what was tried, on which file, and its answer.
-    Io(&'static str, PathBuf, Arc<io::Error>),
+    Io(Cow<'static, str>, PathBuf, Arc<io::Error>),
 }
 
 impl Error {
     pub(crate) fn invalid(field: &'static str, value: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Invalid {
-            field,
+            field: Cow::Borrowed(field),
             value: value.into(),
             problem: problem.into(),
         }
     }
 
+    pub(crate) fn limit(limit: &'static str, max: u64) -> Self {
+        Self::LimitReached {
+            limit: Cow::Borrowed(limit),
+            max,
+        }
+    }
+
     pub(crate) fn io(tried: &'static str, path: impl Into<PathBuf>, error: io::Error) -> Self {
-        Self::Io(tried, path.into(), Arc::new(error))
+        Self::Io(Cow::Borrowed(tried), path.into(), Arc::new(error))
     }
 }
 

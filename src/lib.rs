@@ -22,6 +22,7 @@ mod rows;
 mod scheduler;
 mod table;
 mod vault;
+mod wire;
 
 pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, WebErrorStatus};
 pub use backhaul_journal::Storage;

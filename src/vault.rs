@@ -159,7 +159,7 @@ impl Vault {
         key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad(name), &mut bytes)
             .map_err(|_| Error::Vault {
                 path: path.clone(),
-                problem: "cannot be sealed: the secrets are too long",
+                problem: "cannot be sealed: the secrets are too long".into(),
             })?;
         let sealed = [&[VERSION][..], &nonce, &bytes].concat();
         self.write_durably(&path, &sealed)
@@ -168,9 +168,9 @@ impl Vault {
     /// Opens the secrets of an operation.
     pub(crate) fn open(&self, name: SealedName) -> Result<Secrets, Error> {
         let path = self.path(name);
-        let broken = |problem| Error::Vault {
+        let broken = |problem: &'static str| Error::Vault {
             path: path.clone(),
-            problem,
+            problem: problem.into(),
         };
         let mut sealed = self.read(&path)?;
         let key = self
@@ -251,7 +251,7 @@ impl Vault {
                 .map(|key| Some(LessSafeKey::new(key)))
                 .map_err(|_| Error::Vault {
                     path,
-                    problem: "must be 32 bytes long; restore it from a backup",
+                    problem: "must be 32 bytes long; restore it from a backup".into(),
                 }),
             Err(Error::Io(_, _, error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

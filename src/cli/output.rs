@@ -5,7 +5,6 @@ use std::io::{IsTerminal, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
 
 use backhaul_journal::{Report, Salvaged, Tail, Verdict};
 use clap::CommandFactory;
@@ -13,6 +12,7 @@ use serde::Serialize;
 
 use super::args::Args;
 use super::exit::Exit;
+use crate::wire::moment;
 use crate::{OperationView, Reason, TransferId, TransferStatus};
 
 /// Standard error is a terminal that bars can be drawn on.
@@ -138,106 +138,13 @@ pub(super) fn manual() -> Exit {
     Exit::Success
 }
 
-/// An operation as JSON shows it. Times are RFC 3339, in UTC.
-#[derive(Serialize)]
-struct Json<'a> {
-    id: String,
-    kind: String,
-    owner_uid: u32,
-    app: &'a str,
-    group: Option<&'a str>,
-    url: &'a str,
-    destination: std::borrow::Cow<'a, str>,
-    priority: String,
-    status: String,
-    reason: Option<String>,
-    next_attempt_at: Option<String>,
-    bytes_done: u64,
-    ranges: &'a [(u64, u64)],
-    bytes_total: Option<u64>,
-    restarts: u32,
-    attempts: u32,
-    bytes_wasted: u64,
-    error: Option<JsonError<'a>>,
-    created_at: String,
-    ended_at: Option<String>,
-    acknowledged: bool,
-    actual_url: Option<&'a str>,
-    status_code: Option<u16>,
-    content_type: Option<&'a str>,
-    resumable: Option<bool>,
-    expected_type: Option<&'a str>,
-    recoverable: Vec<String>,
-    sources: &'a [String],
-    source: &'a str,
-    digests: &'a [String],
-    unverified: bool,
-}
-
-#[derive(Serialize)]
-struct JsonError<'a> {
-    status: String,
-    code: Option<u16>,
-    message: &'a str,
-}
-
-impl<'a> Json<'a> {
-    fn new(view: &'a OperationView) -> Self {
-        let error = view.error.as_ref();
-        Self {
-            id: view.id.to_string(),
-            kind: format!("{:?}", view.kind).to_lowercase(),
-            owner_uid: view.owner_uid,
-            app: &view.app,
-            group: view.group.as_deref(),
-            url: &view.url,
-            destination: view.destination.to_string_lossy(),
-            priority: format!("{:?}", view.priority).to_lowercase(),
-            status: view.status.to_string(),
-            reason: view.reason.map(|reason| reason.to_string()),
-            next_attempt_at: view.next_attempt_at_ms.map(time),
-            bytes_done: view.bytes_done,
-            ranges: &view.ranges,
-            bytes_total: view.bytes_total,
-            restarts: view.restarts,
-            attempts: view.attempts,
-            bytes_wasted: view.bytes_wasted,
-            error: error.map(|error| JsonError {
-                status: error.status.to_string(),
-                code: error.code,
-                message: &error.message,
-            }),
-            created_at: time(view.created_at_ms),
-            ended_at: view.ended_at_ms.map(time),
-            acknowledged: view.acknowledged,
-            actual_url: view.actual_url.as_deref(),
-            status_code: view.status_code,
-            content_type: view.content_type.as_deref(),
-            resumable: view.resumable,
-            expected_type: view.expected_type.as_deref(),
-            recoverable: view.recoverable.iter().map(ToString::to_string).collect(),
-            sources: &view.sources,
-            source: &view.source,
-            digests: &view.digests,
-            unverified: view.unverified,
-        }
-    }
-}
-
-fn time(wall_ms: u64) -> String {
-    let time = UNIX_EPOCH
-        .checked_add(Duration::from_millis(wall_ms))
-        .unwrap_or(UNIX_EPOCH);
-    humantime::format_rfc3339_millis(time).to_string()
-}
-
 /// `false` where nobody got it.
 pub(super) fn json_list(views: &[OperationView]) -> bool {
-    json(&views.iter().map(Json::new).collect::<Vec<_>>())
+    json(&views)
 }
 
 pub(super) fn json_object(view: &OperationView) {
-    json(&Json::new(view));
+    json(view);
 }
 
 fn json(value: &impl Serialize) -> bool {
@@ -306,7 +213,7 @@ pub(super) fn details(view: &OperationView) {
         row("reason", format!("{reason}: {}", meaning(reason)));
     }
     if let Some(next) = view.next_attempt_at_ms {
-        row("next attempt", time(next));
+        row("next attempt", moment(next));
     }
     row("url", view.url.clone());
     for mirror in view.sources.iter().skip(1) {
@@ -340,9 +247,9 @@ pub(super) fn details(view: &OperationView) {
     if view.unverified {
         row("unverified", UNVERIFIED.into());
     }
-    row("created", time(view.created_at_ms));
+    row("created", moment(view.created_at_ms));
     if let Some(ended) = view.ended_at_ms {
-        row("ended", time(ended));
+        row("ended", moment(ended));
     }
     print(&text);
 }
@@ -361,7 +268,7 @@ pub(super) fn explanation(view: &OperationView) {
         let _ = write!(text, ": {reason}: {}", meaning(reason));
     }
     if let Some(next) = view.next_attempt_at_ms {
-        let _ = write!(text, "; next attempt at {}", time(next));
+        let _ = write!(text, "; next attempt at {}", moment(next));
     }
     if view.sources.len() > 1 && !view.status.is_ended() {
         let _ = write!(text, "; source: {}", view.source);

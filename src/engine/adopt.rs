@@ -114,7 +114,7 @@ impl Engine {
         let status = operation.status();
         differing.map_or(Ok(()), |(field, value)| {
             Err(Error::Expectation {
-                field,
+                field: field.into(),
                 value,
                 id,
                 status,

@@ -123,10 +123,10 @@ impl Engine {
         let revision = old.revision.checked_add(u32::from(secrets.is_some()));
         let new = SealedName {
             id: old.id,
-            revision: revision.ok_or(Error::LimitReached {
-                limit: "changes of the secrets of one operation",
-                max: u64::from(u32::MAX),
-            })?,
+            revision: revision.ok_or(Error::limit(
+                "changes of the secrets of one operation",
+                u64::from(u32::MAX),
+            ))?,
         };
         if let Some(secrets) = secrets.filter(|_| spec.has_secrets) {
             core.vault.seal(new, secrets)?;

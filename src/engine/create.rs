@@ -214,10 +214,7 @@ impl Engine {
     fn check_limit(&self, more: usize) -> Result<(), Error> {
         let max = self.core.config.operations_max;
         if self.core.state().table.len().saturating_add(more) > max {
-            return Err(Error::LimitReached {
-                limit: "operations (remove those that have ended)",
-                max: max as u64,
-            });
+            return Err(Error::limit("operations (remove those that have ended)", max as u64));
         }
         Ok(())
     }
@@ -372,7 +369,7 @@ impl Checker<'_> {
 
 fn conflict(field: &'static str, value: String, operation: &Operation) -> Error {
     Error::Conflict {
-        field,
+        field: field.into(),
         value,
         id: operation.id,
         status: operation.status(),
@@ -446,10 +443,7 @@ fn check_digests(download: &NewDownload) -> Result<(Option<[u8; 32]>, Vec<Digest
         }
     }
     if digests.len() > DIGESTS_MAX {
-        return Err(Error::LimitReached {
-            limit: "digests of one operation",
-            max: DIGESTS_MAX as u64,
-        });
+        return Err(Error::limit("digests of one operation", DIGESTS_MAX as u64));
     }
     // Older versions know only this one, in a place of its own.
     let is_sha256 = |digest: &Digest| digest.algorithm() == DigestAlgorithm::Sha256;
@@ -466,10 +460,7 @@ fn check_mirrors(
     address: &Address,
 ) -> Result<(Vec<String>, Vec<SealedMirror>), Error> {
     if download.mirrors.len() > MIRRORS_MAX {
-        return Err(Error::LimitReached {
-            limit: "mirrors of one operation",
-            max: MIRRORS_MAX as u64,
-        });
+        return Err(Error::limit("mirrors of one operation", MIRRORS_MAX as u64));
     }
     let (mut shown, mut sealed) = (Vec::new(), Vec::new());
     // What is shown alike may differ in what is hidden.
@@ -491,10 +482,10 @@ fn check_mirrors(
 /// Refuses what would not fit a record of the journal, together with all that comes to be known of the operation.
 pub(super) fn check_spec_bytes(spec: &Spec) -> Result<(), Error> {
     if spec.encoded_bytes() > SPEC_BYTES_MAX {
-        return Err(Error::LimitReached {
-            limit: "bytes of the url, mirrors, headers and destination of one operation, all together",
-            max: SPEC_BYTES_MAX as u64,
-        });
+        return Err(Error::limit(
+            "bytes of the url, mirrors, headers and destination of one operation, all together",
+            SPEC_BYTES_MAX as u64,
+        ));
     }
     Ok(())
 }
@@ -502,10 +493,7 @@ pub(super) fn check_spec_bytes(spec: &Spec) -> Result<(), Error> {
 /// Refuses more headers than an operation may have.
 pub(super) fn check_header_count(count: usize) -> Result<(), Error> {
     if count > HEADERS_MAX {
-        return Err(Error::LimitReached {
-            limit: "headers of one operation",
-            max: HEADERS_MAX as u64,
-        });
+        return Err(Error::limit("headers of one operation", HEADERS_MAX as u64));
     }
     Ok(())
 }
@@ -513,10 +501,10 @@ pub(super) fn check_header_count(count: usize) -> Result<(), Error> {
 /// Errors that the owner of an operation can mend, each one once.
 fn check_recoverable(asked: &[WebErrorStatus]) -> Result<Vec<i32>, Error> {
     if asked.len() > RECOVERABLE_MAX {
-        return Err(Error::LimitReached {
-            limit: "recoverable errors of one operation",
-            max: RECOVERABLE_MAX as u64,
-        });
+        return Err(Error::limit(
+            "recoverable errors of one operation",
+            RECOVERABLE_MAX as u64,
+        ));
     }
     if let Some(status) = asked.iter().find(|status| !status.is_mendable()) {
         let problem = if status.name().is_some() {

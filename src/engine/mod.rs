@@ -99,11 +99,10 @@ impl Engine {
             lock.add_lines(&format!("{PER_HOST}{per_host_max}\n"));
         }
         let connections_max = config.connections.max.clamp(1, CONNECTIONS_MAX);
-        let room =
-            Room::fit(config.jobs_max, connections_max, environment.open_files_max).ok_or(Error::LimitReached {
-                limit: "open files (raise RLIMIT_NOFILE)",
-                max: environment.open_files_max as u64,
-            })?;
+        let room = Room::fit(config.jobs_max, connections_max, environment.open_files_max).ok_or(Error::limit(
+            "open files (raise RLIMIT_NOFILE)",
+            environment.open_files_max as u64,
+        ))?;
         let mut id = [0; 16];
         environment.random.fill(&mut id);
         let mut options = backhaul_journal::Options {

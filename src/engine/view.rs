@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use backhaul_backends::WebErrorStatus;
+use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use super::core::Attempt;
@@ -14,9 +15,13 @@ use crate::error::Error;
 use crate::operation::{
     Deadline, Kind, Lack, Now, Operation, Outcome, Phase, Priority, Reason, TransferId, TransferStatus,
 };
+use crate::wire;
 
 /// One consistent look at an operation. Times are wall-clock milliseconds since 1970.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Its JSON form is that of `list --json` and of the local interface: the same names, but for times, which lose their `_ms`
+/// and are RFC 3339 in UTC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct OperationView {
     /// Its identity.
@@ -32,6 +37,7 @@ pub struct OperationView {
     /// What it fetches; secrets read `***`.
     pub url: String,
     /// Where the file goes, or went.
+    #[serde(with = "wire::path")]
     pub destination: PathBuf,
     /// Its rank among those that wait.
     pub priority: Priority,
@@ -40,6 +46,7 @@ pub struct OperationView {
     /// The one reason why it does not move.
     pub reason: Option<Reason>,
     /// When it will be tried again, where known.
+    #[serde(rename = "next_attempt_at", with = "wire::maybe_time")]
     pub next_attempt_at_ms: Option<u64>,
     /// Bytes that are there; not all of them need be durable while it runs.
     pub bytes_done: u64,
@@ -57,8 +64,10 @@ pub struct OperationView {
     /// The last error; of an attempt that is retried, too.
     pub error: Option<ViewError>,
     /// When it was created.
+    #[serde(rename = "created_at", with = "wire::time")]
     pub created_at_ms: u64,
     /// When it ended.
+    #[serde(rename = "ended_at", with = "wire::maybe_time")]
     pub ended_at_ms: Option<u64>,
     /// Its end was acknowledged.
     pub acknowledged: bool,
@@ -73,6 +82,7 @@ pub struct OperationView {
     /// The media type that the content must have.
     pub expected_type: Option<String>,
     /// Errors that its owner can mend.
+    #[serde(with = "wire::texts")]
     pub recoverable: Vec<WebErrorStatus>,
     /// Where the content may be fetched from, best first: the URL itself, the mirrors asked for, and those that the server
     /// named where a digest tells if they lie. Secrets read `***`.
@@ -86,10 +96,11 @@ pub struct OperationView {
 }
 
 /// An error as it is shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ViewError {
     /// The error as the API names it.
+    #[serde(with = "wire::status")]
     pub status: WebErrorStatus,
     /// HTTP status or FTP reply.
     pub code: Option<u16>,

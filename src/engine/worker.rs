@@ -262,7 +262,9 @@ impl<'a> Transfer<'a> {
         let opened = self.core.vault.open(SealedName::of(self.operation));
         opened.map_err(|error| match error {
             // What the disk refuses now it may give later; what is not there, or was damaged, stays so.
-            Error::Io(tried, path, cause) if cause.kind() != io::ErrorKind::NotFound => Fault::io(tried, &path, &cause),
+            Error::Io(tried, path, cause) if cause.kind() != io::ErrorKind::NotFound => {
+                Fault::io(&tried, &path, &cause)
+            }
             error => Fault::unacceptable(WebErrorStatus::CREDENTIAL_UNAVAILABLE, error.to_string()),
         })
     }

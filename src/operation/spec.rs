@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use backhaul_backends::{Digest, DigestAlgorithm};
 use minicbor::{Decode, Encode};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::digest::{StoredDigest, digests};
 
@@ -27,6 +28,19 @@ impl fmt::Debug for TransferId {
     }
 }
 
+impl Serialize for TransferId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TransferId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl FromStr for TransferId {
     type Err = String;
 
@@ -41,7 +55,8 @@ impl FromStr for TransferId {
 }
 
 /// What an operation does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Kind {
     /// Fetches a resource into a file.
@@ -50,7 +65,8 @@ pub enum Kind {
 }
 
 /// What happens where the destination exists when a download is published.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Collision {
     /// The operation ends in an error; the existing file stays as it is.
@@ -66,7 +82,8 @@ pub enum Collision {
 }
 
 /// Rank of an operation among those that wait. One start of eight goes to the oldest, whatever its rank.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Priority {
     /// After all others.

@@ -3,12 +3,13 @@
 use std::fmt;
 
 use backhaul_backends::WebErrorStatus;
+use serde::{Deserialize, Serialize};
 
 use super::event::{Condition, Outcome, WaitReason};
 use super::state::{Operation, Phase, Wish};
 
 /// Status of an operation. The first ten names are those of `BackgroundTransferStatus`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum TransferStatus {
     /// Created, not started.
@@ -74,7 +75,8 @@ impl fmt::Display for TransferStatus {
 }
 
 /// Why an operation does not move: one word of a closed list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Reason {
     /// Created and not started: `start` ends it.
