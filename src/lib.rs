@@ -12,11 +12,13 @@ mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod history;
 mod mirrors;
 mod operation;
 mod pieces;
 mod queue;
 mod retry;
+mod rows;
 mod scheduler;
 mod service;
 mod table;
@@ -32,7 +34,7 @@ pub use engine::{
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;
+pub use history::Retention;
 pub use operation::{Collision, Kind, Priority, Reason, TransferId, TransferStatus};
 pub use retry::RetryPolicy;
 pub use service::{Listing, Monitor, Service, Update};
-pub use table::Retention;

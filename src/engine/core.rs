@@ -3,6 +3,7 @@
 //! Invariants: an event is in the table only if the journal took it, in the same order; whoever promises something
 //! waits for the journal's sync first; no file of a transfer is touched under the lock.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -220,6 +221,11 @@ impl Core {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// An operation as it is now.
+    pub(crate) fn find(&self, id: TransferId) -> Option<Operation> {
+        self.state().table.find(id).map(Cow::into_owned)
+    }
+
     /// Records an event; durable only after [`Core::sync`] of what it returns.
     pub(crate) fn record(&self, state: &mut State, id: TransferId, event: Event) -> Result<Lsn, Error> {
         self.record_as(state, id, event, Urgency::Critical)
@@ -294,7 +300,7 @@ impl Core {
     ) -> Result<(), Error> {
         let lsn = {
             let mut state = self.state();
-            state.table.find(id).map_or(Ok(()), check)?;
+            state.table.find(id).map_or(Ok(()), |operation| check(&operation))?;
             self.record(&mut state, id, event)?
         };
         if steps::is_taken("sync of a wish or of a failure") {
@@ -449,7 +455,7 @@ impl Core {
             let attempts = state.table.find(id).map_or(0, |operation| operation.attempts) + 1;
             self.record(state, id, Event::Claimed { attempts })?;
         }
-        let operation = state.table.find(id).cloned().ok_or(Error::UnknownId(id))?;
+        let operation = state.table.find(id).map(Cow::into_owned).ok_or(Error::UnknownId(id))?;
         Ok(match action {
             Action::Start(_) => {
                 let attempt = Arc::new(Attempt::default());
@@ -534,7 +540,7 @@ impl Core {
         let expired = state.table.expired(self.now().wall_ms, &self.config.retention);
         for id in expired {
             let operation = state.table.find(id).filter(|operation| operation.spec.has_secrets);
-            let sealed = operation.map(SealedName::of);
+            let sealed = operation.map(|operation| SealedName::of(&operation));
             self.record(&mut state, id, Event::Forgotten)?;
             if let Some(sealed) = sealed {
                 self.vault.remove(sealed)?;

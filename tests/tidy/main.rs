@@ -29,7 +29,16 @@ const LAYERS: &[&[&str]] = &[
     &["download", "upload", "group"],
     &["service"],
     &["engine"],
-    &["worker", "table", "queue", "scheduler", "retry", "mirrors"],
+    &[
+        "worker",
+        "table",
+        "queue",
+        "scheduler",
+        "retry",
+        "mirrors",
+        "rows",
+        "history",
+    ],
     &["operation"],
 ];
 
@@ -42,6 +51,8 @@ const PURE: &[&str] = &[
     "src/retry.rs",
     "src/mirrors.rs",
     "src/table.rs",
+    "src/rows.rs",
+    "src/history.rs",
 ];
 const IMPURE: &[&str] = &[
     "std::fs",
