@@ -20,6 +20,11 @@ mod retry;
 mod scheduler;
 mod service;
 mod settings;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the daemon, which is to come, is its one user")
+)]
+mod sys;
 mod table;
 mod vault;
 mod wire;
