@@ -6,11 +6,13 @@
 mod support;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use support::{left_out, until};
+use support::{STEP_MAX, left_out, until};
 use tempfile::TempDir;
 
 /// Keys that systemd 252 knows, by section; those of `Service` and `Socket` include systemd.exec(5), systemd.kill(5) and
@@ -305,5 +307,122 @@ fn the_init_script_signals_the_daemon_and_nobody_else() {
         device.expect("stop", 0, said);
         assert_eq!(reaper.join().unwrap(), Some(ended_by));
         assert!(!device.path("pid").exists());
+    }
+}
+
+// ---- the daemon ----
+
+/// The program that was built.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_backhaul");
+
+/// A device on which no daemon outlives the test.
+struct Attended(Device);
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        self.0.script("stop");
+    }
+}
+
+impl Attended {
+    fn new(settings: &str) -> Self {
+        Self(Device::new(Path::new(PROGRAM), &format!("STOP_SECONDS=5\n{settings}")))
+    }
+
+    fn pid(&self) -> String {
+        fs::read_to_string(self.0.path("pid")).unwrap().trim().to_owned()
+    }
+
+    /// What the daemon answers to the question that every Varlink service knows.
+    fn answer(&self) -> String {
+        let mut stream = UnixStream::connect(self.0.path("run/socket")).unwrap();
+        stream.set_read_timeout(Some(STEP_MAX)).unwrap();
+        stream
+            .write_all(b"{\"method\":\"org.varlink.service.GetInfo\"}\0")
+            .unwrap();
+        let bytes = stream.bytes().map(Result::unwrap).take_while(|byte| *byte != 0);
+        String::from_utf8(bytes.collect()).unwrap()
+    }
+}
+
+fn is_there(pid: &str) -> bool {
+    // One that has ended, and that nobody has waited for yet, has no command line.
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+}
+
+#[test]
+fn the_init_script_starts_reloads_and_stops_the_daemon() {
+    for log in ["LOG=none", "LOG=syslog"] {
+        let device = Attended::new(log);
+        let config = device.0.path("backhaul.toml");
+        fs::write(&config, "jobs = 2\n").unwrap();
+        device.0.expect("start", 0, "started");
+        let pid = device.pid();
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        assert!(
+            arguments.contains(&config.as_os_str().as_encoded_bytes()),
+            "{arguments:?}"
+        );
+        assert!(!device.0.path("run/log.fifo").exists());
+        device.0.expect("status", 0, &format!("is running, PID {pid}"));
+        device.0.expect("start", 0, "is running already");
+        device.0.expect("reload", 0, "told to read its configuration again");
+        assert!(device.answer().contains("parameters"));
+        device.0.expect("status", 0, &format!("is running, PID {pid}"));
+        device.0.expect("restart", 0, "started");
+        assert!(device.pid() != pid && !is_there(&pid));
+        let pid = device.pid();
+        device.0.expect("stop", 0, "stopped");
+        assert!(!is_there(&pid));
+        device.0.expect("status", 3, "is not running");
+    }
+}
+
+#[test]
+fn a_daemon_that_was_killed_is_started_anew_over_what_it_left() {
+    let device = Attended::new("");
+    device.0.expect("start", 0, "started");
+    let pid = device.pid();
+    assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+    until("the end of the daemon", || (!is_there(&pid)).then_some(()));
+    device.0.expect("status", 1, "is dead, and ");
+    device.0.expect("start", 0, "started");
+    assert!(device.answer().contains("parameters"));
+    device.0.expect("stop", 0, "stopped");
+}
+
+#[test]
+fn a_wrong_configuration_file_is_told_at_the_start() {
+    let device = Attended::new("");
+    fs::write(device.0.path("backhaul.toml"), "jobs = 0\n").unwrap();
+    device.0.expect("start", 1, "ended at its start");
+    let file = device.0.path("backhaul.toml");
+    let mut command = Command::new(PROGRAM);
+    command.args(["daemon", "--config"]).arg(&file);
+    command.arg("--state-dir").arg(device.0.path("state"));
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let expected = format!("{} line 1: jobs: 0 is out of range: 1 to 256", file.display());
+    assert!(said.contains(&expected), "{said}");
+    // The units take this code for one that another try does not change.
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn the_daemon_knows_every_option_that_units_and_script_give_it() {
+    let help = Command::new(PROGRAM).args(["daemon", "--help"]).output().unwrap();
+    assert!(help.status.success(), "{help:?}");
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    let mut lines = vec![fs::read_to_string(packaging().join("S90backhaul")).unwrap()];
+    for unit in UNITS {
+        let starts = settings(unit).into_iter().filter(|(_, key, _)| key == "ExecStart");
+        lines.extend(starts.map(|(_, _, value)| value));
+    }
+    let words = lines.iter().flat_map(|text| text.split_whitespace());
+    let options: Vec<&str> = words.filter(|word| word.len() > 2 && word.starts_with("--")).collect();
+    assert!(options.len() >= 3, "{options:?}");
+    for option in options {
+        assert!(help.contains(option), "{option} is none of {help}");
     }
 }
