@@ -8,6 +8,8 @@ mod fault;
 mod message;
 mod methods;
 mod monitor;
+#[expect(dead_code, reason = "the daemon, which is to come, is its one user")]
+pub(crate) mod notify;
 pub(crate) mod socket;
 
 use std::path::{Path, PathBuf};
