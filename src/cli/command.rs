@@ -3,7 +3,7 @@
 use super::args::{App, Args, Command, Ids};
 use super::context::Context;
 use super::exit::Exit;
-use super::{Failure, get, journal, output, reading, transfer, watch};
+use super::{Failure, daemon, get, journal, output, reading, transfer, watch};
 use crate::{Error, Service, TransferId};
 
 pub(super) fn run(args: Args) -> Result<Exit, Failure> {
@@ -11,6 +11,9 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Completions { shell } => return Ok(output::completions(shell)),
         Command::Man => return Ok(output::manual()),
         _ => {}
+    }
+    if let Command::Daemon(daemon) = &args.command {
+        return daemon::run(args.global, daemon);
     }
     let context = Context::new(args.global)?;
     match args.command {
@@ -40,7 +43,7 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Show { id, json } => reading::show(&context, id, json),
         Command::Explain { id } => reading::explain(&context, id),
         Command::Journal(command) => journal::run(&context, &command),
-        Command::Completions { .. } | Command::Man => Ok(Exit::Success),
+        Command::Completions { .. } | Command::Man | Command::Daemon(_) => Ok(Exit::Success),
     }
 }
 

@@ -1,6 +1,5 @@
 //! What all commands share, checked: where the state is, whose operations, under which settings.
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use super::Failure;
 use super::args::{Global, Running};
 use super::exit::Exit;
 use crate::config::default_state_directory;
-use crate::{Config, Environment, Error};
+use crate::{Config, Environment, Error, Settings};
 
 /// Longest name of an app, in bytes.
 const APP_BYTES_MAX: usize = 64;
@@ -89,19 +88,15 @@ impl Context {
     }
 
     pub(super) fn config_for(&self, running: &Running) -> Config {
-        let mut config = self.config();
-        config.jobs_max = usize::from(running.jobs);
-        config.jobs_per_host_max = running.jobs_per_host.map(usize::from).and_then(NonZeroUsize::new);
-        config.rate_max = running.limit_rate;
-        if let Some(connections) = running.connections {
-            config.connections.max = usize::from(connections);
-            config.connections.at_once = true;
+        let mut settings = Settings::default();
+        running.set(&mut settings);
+        Config {
+            roots: self.roots.clone(),
+            ca_bundle: self.ca_bundle.clone(),
+            allow_network_file_system: self.allow_network_file_system,
+            salvage: false,
+            ..settings.config()
         }
-        config.retry.failures_max = running.retries.saturating_add(1);
-        config.limits.connect = running.connect_timeout;
-        config.limits.response = running.response_timeout;
-        config.limits.stall = running.stall_timeout;
-        config
     }
 }
 
@@ -109,7 +104,7 @@ fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
     std::path::absolute(&path).map_err(|error| Error::io("find", path, error).into())
 }
 
-fn resolved_root(root: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn resolved_root(root: &Path) -> Result<PathBuf, Failure> {
     let resolved = std::fs::canonicalize(root);
     let is_directory = resolved.as_deref().is_ok_and(Path::is_dir);
     match resolved {

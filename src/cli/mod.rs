@@ -3,6 +3,7 @@
 mod args;
 mod command;
 mod context;
+mod daemon;
 mod exit;
 mod get;
 pub(crate) mod input;

@@ -99,13 +99,19 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
 /// Logs to standard error, with the time of day in UTC.
 pub(super) fn start_log(verbose: u8) {
     let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        2 => "debug",
-        _ => "trace",
+        0 => log::LevelFilter::Warn,
+        1 => log::LevelFilter::Info,
+        2 => log::LevelFilter::Debug,
+        _ => log::LevelFilter::Trace,
     };
-    let environment = env_logger::Env::new().filter_or("BACKHAUL_LOG", level);
-    let mut builder = env_logger::Builder::from_env(environment);
+    let mut builder = env_logger::Builder::new();
+    let is_given = std::env::var_os("BACKHAUL_LOG").is_some();
+    if is_given {
+        builder.parse_env("BACKHAUL_LOG");
+    } else {
+        // The level is set beside it, so that it can change.
+        builder.filter_level(log::LevelFilter::Trace);
+    }
     builder.format(|out, record| {
         // Protocol libraries log whole requests, secrets included.
         if !record.target().starts_with("backhaul") {
@@ -115,7 +121,18 @@ pub(super) fn start_log(verbose: u8) {
         writeln!(out, "{now} {} {}", record.level(), record.args())
     });
     // Somebody who embeds the command has a logger already; theirs counts.
-    let _ = builder.try_init();
+    if builder.try_init().is_ok() && !is_given {
+        log::set_max_level(level);
+    }
+}
+
+/// Says more or less from now on, unless the environment has said how much.
+pub(super) fn set_log_level(level: crate::LogLevel) {
+    if std::env::var_os("BACKHAUL_LOG").is_none()
+        && let Ok(level) = level.name().parse()
+    {
+        log::set_max_level(level);
+    }
 }
 
 pub(super) fn ids(ids: &[TransferId]) {

@@ -80,6 +80,8 @@ pub(crate) struct State {
     /// Which ones, where the engine works on a bounded set only.
     pub(crate) ends: Vec<TransferId>,
     pub(crate) observers: Observers,
+    /// An attempt was made since memory was given back.
+    pub(crate) has_worked: bool,
     /// Operations that an engine for chosen ones works on for others.
     pub(crate) besides: BTreeSet<TransferId>,
 }
@@ -184,6 +186,7 @@ impl Core {
             ended: 0,
             ends: Vec::new(),
             observers: Observers::default(),
+            has_worked: false,
             besides: BTreeSet::new(),
         };
         Self {
@@ -471,6 +474,7 @@ impl Core {
                 state.attempts.insert(id, Arc::clone(&attempt));
                 state.table.set_running(id, true);
                 state.observers.attempts_changed();
+                state.has_worked = true;
                 Work::Attempt(Box::new(operation), attempt)
             }
             Action::Finish(_) => Work::Finish(Box::new(operation)),

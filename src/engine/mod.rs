@@ -59,6 +59,9 @@ const WORKER_STACK_BYTES: usize = 512 * 1024;
 /// Most connections of one transfer, whatever is asked for: servers take more for an attack.
 const CONNECTIONS_MAX: usize = 16;
 
+/// How long nothing happens before memory that was needed for work is given back.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// Shortest pause between two looks at what an operation waits for.
 const PROBE_EVERY_MIN: Duration = Duration::from_millis(1);
 
@@ -253,18 +256,23 @@ impl Engine {
         }
         let mut state = core.state();
         while !state.stopping && !is_over(&state, until) {
-            state = match tick {
-                Some(tick) => {
-                    let waited = core
-                        .watchers
-                        .wait_timeout(state, tick)
-                        .unwrap_or_else(PoisonError::into_inner);
-                    drop(waited);
-                    observe(self);
-                    core.state()
-                }
-                None => core.watchers.wait(state).unwrap_or_else(PoisonError::into_inner),
+            let has_quietened = state.has_worked && Core::is_idle(&state);
+            let Some(time) = tick.or_else(|| has_quietened.then_some(QUIET)) else {
+                state = core.watchers.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
             };
+            let waited = core.watchers.wait_timeout(state, time);
+            let (mut after, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            // Not at every pause: what is given back has to be asked for again.
+            if has_quietened && timeout.timed_out() && Core::is_idle(&after) {
+                after.has_worked = false;
+                crate::sys::give_back_memory();
+            }
+            drop(after);
+            if tick.is_some() {
+                observe(self);
+            }
+            state = core.state();
         }
         drop(state);
         core.stop();
@@ -300,6 +308,12 @@ impl Engine {
     pub fn restrict_to(&self, only: Option<BTreeSet<TransferId>>) {
         self.core.state().table.restrict_to(only);
         self.core.wake_all();
+    }
+
+    /// Nothing is left that could go on by itself.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        Core::is_idle(&self.core.state())
     }
 
     /// Operations that ended, and how many of them in an error, since the engine was opened.
