@@ -34,5 +34,5 @@ pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;
 pub use operation::{Collision, Kind, Priority, Reason, TransferId, TransferStatus};
 pub use retry::RetryPolicy;
-pub use service::{Listing, Monitor, Service, Update};
+pub use service::{Listing, Monitor, Service, Serving, Update};
 pub use table::Retention;
