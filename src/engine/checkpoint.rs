@@ -54,18 +54,12 @@ impl Core {
 
     fn encoded(&self, ids: &[TransferId]) -> Vec<Vec<u8>> {
         let state = self.state();
-        let rows = ids.iter().filter_map(|id| state.table.row(*id));
-        rows.map(|(as_of, operation)| {
+        let entries = ids.iter().map(|id| {
             let mut bytes = Vec::new();
-            encode(
-                &Entry::Operation {
-                    as_of,
-                    operation: Box::new(operation.clone()),
-                },
-                &mut bytes,
-            );
+            state.table.encode(*id, &mut bytes);
             bytes
-        })
-        .collect()
+        });
+        // One that left meanwhile has none.
+        entries.filter(|bytes| !bytes.is_empty()).collect()
     }
 }

@@ -3,6 +3,7 @@
 //! Invariants: an event is in the table only if the journal took it, in the same order; whoever promises something
 //! waits for the journal's sync first; no file of a transfer is touched under the lock.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -79,6 +80,8 @@ pub(crate) struct State {
     /// Which ones, where the engine works on a bounded set only.
     pub(crate) ends: Vec<TransferId>,
     pub(crate) observers: Observers,
+    /// Operations that an engine for chosen ones works on for others.
+    pub(crate) besides: BTreeSet<TransferId>,
 }
 
 /// How much may be in flight at once, so that the limit of open files holds.
@@ -187,6 +190,7 @@ impl Core {
             ended: 0,
             ends: Vec::new(),
             observers: Observers::default(),
+            besides: BTreeSet::new(),
         };
         Self {
             environment,
@@ -224,6 +228,11 @@ impl Core {
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         // A panic under the lock is a bug that has been printed; the others go on with what the journal holds.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An operation as it is now.
+    pub(crate) fn find(&self, id: TransferId) -> Option<Operation> {
+        self.state().table.find(id).map(Cow::into_owned)
     }
 
     /// Records an event; durable only after [`Core::sync`] of what it returns.
@@ -300,7 +309,7 @@ impl Core {
     ) -> Result<(), Error> {
         let lsn = {
             let mut state = self.state();
-            state.table.find(id).map_or(Ok(()), check)?;
+            state.table.find(id).map_or(Ok(()), |operation| check(&operation))?;
             self.record(&mut state, id, event)?
         };
         if steps::is_taken("sync of a wish or of a failure") {
@@ -455,7 +464,7 @@ impl Core {
             let attempts = state.table.find(id).map_or(0, |operation| operation.attempts) + 1;
             self.record(state, id, Event::Claimed { attempts })?;
         }
-        let operation = state.table.find(id).cloned().ok_or(Error::UnknownId(id))?;
+        let operation = state.table.find(id).map(Cow::into_owned).ok_or(Error::UnknownId(id))?;
         Ok(match action {
             Action::Start(_) => {
                 let attempt = Arc::new(Attempt::default());
@@ -540,7 +549,7 @@ impl Core {
         let expired = state.table.expired(self.now().wall_ms, &self.config.retention);
         for id in expired {
             let operation = state.table.find(id).filter(|operation| operation.spec.has_secrets);
-            let sealed = operation.map(SealedName::of);
+            let sealed = operation.map(|operation| SealedName::of(&operation));
             self.record(&mut state, id, Event::Forgotten)?;
             if let Some(sealed) = sealed {
                 self.vault.remove(sealed)?;
@@ -555,9 +564,12 @@ impl Core {
         last.map_or(self.first_lsn, |lsn| lsn.0 + 1)
     }
 
-    /// Nothing is left that could go on by itself.
+    /// Nothing is left that could go on by itself, of what this engine is there for.
     pub(crate) fn is_idle(state: &State) -> bool {
-        state.table.is_idle() && state.attempts.is_empty() && state.ready.is_empty() && state.publishing == 0
+        let is_idle =
+            state.table.is_idle() && state.attempts.is_empty() && state.ready.is_empty() && state.publishing == 0;
+        // What it works on for others besides does not keep it.
+        is_idle || (!state.besides.is_empty() && state.table.is_at_rest_without(&state.besides))
     }
 }
 

@@ -10,6 +10,7 @@ mod crew;
 mod doubt;
 mod fault;
 mod filter;
+mod forget;
 mod ledger;
 mod origin;
 mod part;
@@ -22,6 +23,7 @@ mod view;
 mod watch;
 mod worker;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io;
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -46,7 +48,8 @@ pub use self::backends::backends;
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};
 pub use self::filter::{Filter, GroupFilter};
 pub(crate) use self::salvage::journal_directory;
-pub(crate) use self::serve::{Description, holder};
+pub use self::serve::Description;
+pub(crate) use self::serve::holder;
 pub use self::view::{OperationView, ViewError};
 pub(crate) use self::watch::{Noted, Observer};
 
@@ -79,6 +82,14 @@ pub enum Until {
     Stopped,
     /// Until nothing can go on by itself.
     Idle,
+}
+
+/// The damaged journals that a salvage has kept in a state directory.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn damaged_journals(directory: &Path, environment: &Environment) -> Result<Vec<PathBuf>, Error> {
+    salvage::evidence(&environment.storage, &Layout::new(directory))
 }
 
 impl Engine {
@@ -136,7 +147,7 @@ impl Engine {
         let vault = Vault::new(layout.vault(), environment.clone());
         // After a salvage, the secrets of operations whose creation was lost belong to what may be found again by hand.
         if !table.is_salvaged() && steps::is_taken("removal of secrets that nobody needs") {
-            vault.sweep(|sealed| table.find(sealed.id).is_some_and(|one| SealedName::of(one) == sealed))?;
+            vault.sweep(|sealed| table.find(sealed.id).is_some_and(|one| SealedName::of(&one) == sealed))?;
         }
         let backends = throttled(backends, config.rate_max);
         let stored = Stored {
@@ -318,7 +329,7 @@ impl Engine {
     }
 
     fn find(&self, id: TransferId) -> Result<Operation, Error> {
-        self.core.state().table.find(id).cloned().ok_or(Error::UnknownId(id))
+        self.core.find(id).ok_or(Error::UnknownId(id))
     }
 
     /// Sweeps at once where no worker holds the operation; else the worker's end makes it due.
@@ -329,7 +340,7 @@ impl Engine {
                 return Ok(());
             }
             state.table.set_busy(id, true);
-            state.table.find(id).cloned()
+            state.table.find(id).map(Cow::into_owned)
         };
         let result = operation.map_or(Ok(()), |operation| publish::sweep(&self.core, &operation));
         self.core.let_go(&[id], 0);
@@ -498,14 +509,14 @@ pub fn read_catalog(directory: &Path, environment: &Environment) -> Result<Catal
         Some(holder) => table.assume_running(per_host_max(holder)),
         None => table.reopened(now),
     }
-    let lack = |operation| match holder {
+    let lack = |operation: &Operation| match holder {
         Some(_) => table.lack(operation),
         None => Lack::Engine,
     };
-    let view = |operation| OperationView::new(operation, now, lack(operation), None);
+    let view = |operation: Cow<'_, Operation>| OperationView::new(&operation, now, lack(&operation), None);
     let unacknowledged_lost = table.unacknowledged_lost();
     Ok(Catalog {
-        operations: table.in_order().into_iter().map(view).collect(),
+        operations: table.in_order().map(view).collect(),
         unacknowledged_lost,
         damaged_journals: salvage::evidence(&environment.storage, &layout)?,
     })
