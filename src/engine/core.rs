@@ -106,6 +106,12 @@ impl Room {
     /// A part file, and at times two more.
     const FILES_PER_JOB: usize = 3;
 
+    /// Files that are open at most.
+    pub(crate) fn files_max(self) -> usize {
+        let per_job = Self::FILES_PER_JOB + self.connections_max;
+        Self::FILES_BESIDES + self.jobs_max * per_job + self.ready_max
+    }
+
     /// Fits what was asked for into a number of open files; `None` where not even one job fits.
     pub(crate) fn fit(jobs_asked: usize, connections_max: usize, open_files_max: usize) -> Option<Self> {
         // Where files are scarce, each job has one connection less.
@@ -592,10 +598,8 @@ mod tests {
         );
         for open_files_max in 29..2_000 {
             let room = Room::fit(256, 16, open_files_max).expect("one job fits");
-            let per_job = Room::FILES_PER_JOB + room.connections_max;
-            let files = Room::FILES_BESIDES + room.jobs_max * per_job + room.ready_max;
             assert!(
-                files <= open_files_max && room.jobs_max > 0 && room.ready_max > 0,
+                room.files_max() <= open_files_max && room.jobs_max > 0 && room.ready_max > 0,
                 "{room:?} of {open_files_max}"
             );
         }

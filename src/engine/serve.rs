@@ -70,6 +70,11 @@ impl Engine {
         }
     }
 
+    /// Most files that this engine has open at once.
+    pub(crate) fn files_max(&self) -> usize {
+        self.core.room.files_max()
+    }
+
     /// Writes into the lock file where this engine can be spoken to.
     pub(crate) fn note_socket(&self, socket: &Path) {
         let hex = data_encoding::HEXLOWER.encode(socket.as_os_str().as_bytes());

@@ -10,6 +10,8 @@ mod methods;
 mod monitor;
 #[expect(dead_code, reason = "the daemon, which is to come, is its one user")]
 pub(crate) mod notify;
+mod server;
+mod serving;
 pub(crate) mod socket;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +32,8 @@ use crate::error::Error;
 use crate::operation::TransferId;
 
 pub use self::monitor::{Monitor, Update};
+pub(crate) use self::server::{Server, ServerLimits};
+pub use self::serving::Serving;
 
 /// Operations of one listing that come with one call.
 const PAGE: usize = 256;
@@ -109,6 +113,22 @@ impl Service {
     /// A service on an engine that this process runs already.
     pub(crate) fn on(engine: &Arc<Engine>) -> Self {
         Self::new(Link::Embedded(Arc::new(Embedded::on(engine))))
+    }
+
+    /// Lets other processes speak to the engine of this one, until what is returned is dropped: on a socket at this path,
+    /// which only root and the user of this process can use. [`Service::find`] finds it by the state directory.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `socket`: the path is too long or taken, or the engine is in another process.
+    pub fn serve(&self, socket: impl AsRef<Path>) -> Result<Serving, Error> {
+        let socket = socket.as_ref();
+        match &self.link {
+            Link::Embedded(embedded) => Serving::start(&embedded.engine, socket),
+            Link::Remote(_) => {
+                let problem = "cannot be served from here: the engine is in another process";
+                Err(Error::invalid("socket", socket.display().to_string(), problem))
+            }
+        }
     }
 
     fn new(link: Link) -> Self {
