@@ -436,11 +436,3 @@ fn default_app() -> String {
 pub(crate) fn left(end: Option<Instant>) -> Option<Duration> {
     end.map(|end| end.saturating_duration_since(Instant::now()))
 }
-/// STUB
-pub struct Serving;
-impl Service {
-    /// STUB
-    pub fn serve(&self, _socket: &Path) -> Result<Serving, Error> {
-        Ok(Serving)
-    }
-}
