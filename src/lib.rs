@@ -20,6 +20,7 @@ mod queue;
 mod retry;
 mod rows;
 mod scheduler;
+mod sorted;
 mod table;
 mod vault;
 mod wire;

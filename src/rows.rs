@@ -2,16 +2,17 @@
 //! take a fraction of the room. Pure.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use crate::operation::{Operation, Packed, TransferId};
+use crate::sorted::SortedSet;
 
 /// Operations by id and by the order of their creation.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     by_id: HashMap<TransferId, Row>,
     /// No two have one position: it is the LSN of the creation, and a snapshot that says otherwise is set right.
-    by_order: BTreeMap<u64, TransferId>,
+    by_order: SortedSet<(u64, TransferId)>,
 }
 
 #[derive(Debug)]
@@ -55,13 +56,19 @@ impl Rows {
         self.by_id.get(&id).map(|row| row.as_of)
     }
 
+    /// The operation at a position.
+    pub(crate) fn at(&self, order: u64) -> Option<TransferId> {
+        let first = self.by_order.from((order, TransferId([0; 16]))).next();
+        first.filter(|(at, _)| *at == order).map(|(_, id)| id)
+    }
+
     pub(crate) fn contains(&self, id: TransferId) -> bool {
         self.by_id.contains_key(&id)
     }
 
     /// Gives an operation that is new here a position of its own.
     pub(crate) fn place(&self, operation: &mut Operation) {
-        let is_taken = |order| self.by_order.get(&order).is_some_and(|id| *id != operation.id);
+        let is_taken = |order| self.at(order).is_some_and(|id| id != operation.id);
         let free = (operation.order..=u64::MAX).find(|order| !is_taken(*order));
         operation.order = free.unwrap_or(operation.order);
     }
@@ -69,7 +76,7 @@ impl Rows {
     /// Puts in an operation that [`Rows::place`] has seen, in place of an older state of it.
     pub(crate) fn put(&mut self, operation: Operation, as_of: u64, open: bool) {
         let id = operation.id;
-        self.by_order.insert(operation.order, id);
+        self.by_order.insert((operation.order, id));
         let form = Form::new(operation, open);
         self.by_id.insert(id, Row { as_of, form });
     }
@@ -77,7 +84,7 @@ impl Rows {
     /// Takes out the state that [`Rows::find`] gave.
     pub(crate) fn remove(&mut self, operation: &Operation) {
         self.by_id.remove(&operation.id);
-        self.by_order.remove(&operation.order);
+        self.by_order.remove((operation.order, operation.id));
     }
 
     /// Unpacks an operation for as long as somebody works on it, or packs it again.
@@ -105,7 +112,7 @@ impl Rows {
 
     /// All in the order of their creation, one unpacked after the other.
     pub(crate) fn in_order(&self) -> impl Iterator<Item = Cow<'_, Operation>> {
-        self.by_order.values().filter_map(|id| self.find(*id))
+        self.by_order.iter().filter_map(|(_, id)| self.find(id))
     }
 
     pub(crate) fn len(&self) -> usize {

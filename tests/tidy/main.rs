@@ -39,6 +39,7 @@ const LAYERS: &[&[&str]] = &[
         "history",
     ],
     &["operation"],
+    &["sorted"],
 ];
 
 /// They decide and do nothing else: time, bytes and randomness come in as arguments.
@@ -51,6 +52,7 @@ const PURE: &[&str] = &[
     "src/mirrors.rs",
     "src/table.rs",
     "src/rows.rs",
+    "src/sorted.rs",
     "src/history.rs",
 ];
 const IMPURE: &[&str] = &[
