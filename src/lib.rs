@@ -20,6 +20,7 @@ mod queue;
 mod retry;
 mod rows;
 mod scheduler;
+mod service;
 mod sorted;
 mod table;
 mod vault;
@@ -29,11 +30,12 @@ pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, WebErrorSt
 pub use backhaul_journal::Storage;
 pub use config::{Config, Connections, Window};
 pub use engine::{
-    Catalog, Changes, CheckedDownload, Engine, NewDownload, OperationView, Until, ViewError, backends, check_changes,
-    check_downloads, check_free, read_catalog,
+    Catalog, Changes, CheckedDownload, Engine, Filter, GroupFilter, NewDownload, OperationView, Until, ViewError,
+    backends, check_changes, check_downloads, check_free, read_catalog,
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;
 pub use history::Retention;
 pub use operation::{Collision, Kind, Priority, Reason, TransferId, TransferStatus};
 pub use retry::RetryPolicy;
+pub use service::{Listing, Monitor, Service, Update};

@@ -248,6 +248,11 @@ impl Table {
         self.only.as_ref().is_some_and(|only| only.contains(&id))
     }
 
+    /// Those that scheduling was restricted to, where it was.
+    pub(crate) fn chosen(&self) -> Option<&BTreeSet<TransferId>> {
+        self.only.as_ref()
+    }
+
     /// How many operations may be scheduled, where they were restricted.
     pub(crate) fn restricted_to(&self) -> Option<usize> {
         self.only.as_ref().map(BTreeSet::len)
@@ -274,6 +279,11 @@ impl Table {
 
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// First LSN that is not contained in an operation.
+    pub(crate) fn as_of(&self, id: TransferId) -> Option<u64> {
+        self.rows.as_of(id)
     }
 
     pub(crate) fn totals_as_of(&self) -> u64 {

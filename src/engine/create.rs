@@ -138,13 +138,16 @@ impl Engine {
     /// # Errors
     /// The position of the first one that is refused, and why: as [`check_downloads`] and [`Engine::accept`].
     pub fn create(&self, downloads: &[NewDownload]) -> Result<Vec<TransferId>, (usize, Error)> {
+        self.accept(self.check(downloads)?)
+    }
+
+    /// Checks downloads against the settings of this engine; changes nothing.
+    ///
+    /// # Errors
+    /// As [`check_downloads`].
+    pub(crate) fn check(&self, downloads: &[NewDownload]) -> Result<Vec<CheckedDownload>, (usize, Error)> {
         let core = &self.core;
-        self.accept(check_downloads(
-            downloads,
-            &core.config,
-            &core.environment,
-            &core.backends.schemes(),
-        )?)
+        check_downloads(downloads, &core.config, &core.environment, &core.backends.schemes())
     }
 
     /// Creates downloads that were checked; all of them or none. They are durable on return.

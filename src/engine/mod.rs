@@ -3,19 +3,23 @@
 mod adopt;
 mod amend;
 mod backends;
+mod checkpoint;
 mod core;
 mod create;
 mod crew;
 mod doubt;
 mod fault;
+mod filter;
 mod ledger;
 mod origin;
 mod part;
 mod publish;
 mod ready;
 mod salvage;
+mod serve;
 mod settle;
 mod view;
+mod watch;
 mod worker;
 
 use std::borrow::Cow;
@@ -41,8 +45,11 @@ use crate::vault::{SealedName, Vault, make_directory};
 pub use self::amend::{Changes, check_changes};
 pub use self::backends::backends;
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};
+pub use self::filter::{Filter, GroupFilter};
 pub(crate) use self::salvage::journal_directory;
+pub(crate) use self::serve::{Description, holder};
 pub use self::view::{OperationView, ViewError};
+pub(crate) use self::watch::{Noted, Observer};
 
 /// Stack of a worker thread; the deepest calls are those of TLS.
 const WORKER_STACK_BYTES: usize = 512 * 1024;
@@ -95,9 +102,6 @@ impl Engine {
         let storage = &environment.storage;
         make_directories(storage, directory)?;
         let lock = Lock::acquire(storage, &layout.lock(), config.allow_network_file_system)?;
-        if let Some(per_host_max) = config.jobs_per_host_max {
-            lock.add_lines(&format!("{PER_HOST}{per_host_max}\n"));
-        }
         let connections_max = config.connections.max.clamp(1, CONNECTIONS_MAX);
         let room = Room::fit(config.jobs_max, connections_max, environment.open_files_max).ok_or(Error::limit(
             "open files (raise RLIMIT_NOFILE)",
@@ -141,8 +145,11 @@ impl Engine {
             journal,
             vault,
             table,
+            lock,
+            next_lsn: report.next.0,
         };
         let core = Arc::new(Core::new(environment, config, room, Registry::new(backends), stored));
+        core.note_in_lock("");
         doubt::sweep(&core);
         core.sweep_history()?;
         Ok(Self { core })

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use super::core::Attempt;
+use super::filter::Filter;
 use crate::error::Error;
 use crate::operation::{
     Deadline, Kind, Lack, Now, Operation, Outcome, Phase, Priority, Reason, TransferId, TransferStatus,
@@ -106,6 +107,15 @@ pub struct ViewError {
     pub code: Option<u16>,
     /// One line.
     pub message: String,
+}
+
+/// A part of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// In the order of their creation.
+    pub(crate) views: Vec<OperationView>,
+    /// Where the next part begins, if there may be one.
+    pub(crate) next: Option<u64>,
 }
 
 impl OperationView {
@@ -222,6 +232,57 @@ impl Engine {
             OperationView::new(&operation, now, state.table.lack(&operation), attempt)
         };
         state.table.in_order().map(view).collect()
+    }
+
+    /// Operations in the order of their creation: at most `max` after the one at `after`, and where the next page begins.
+    pub(crate) fn list(&self, filter: &Filter, after: Option<u64>, max: usize) -> Page {
+        let mut page = Page::default();
+        let now = self.core.now();
+        let state = self.core.state();
+        for operation in state.table.in_order() {
+            if after.is_some_and(|after| operation.order <= after) {
+                continue;
+            }
+            let attempt = state.attempts.get(&operation.id).map(AsRef::as_ref);
+            let view = OperationView::new(&operation, now, state.table.lack(&operation), attempt);
+            if !filter.matches(&view) {
+                continue;
+            }
+            page.views.push(view);
+            if page.views.len() >= max {
+                page.next = Some(operation.order);
+                break;
+            }
+        }
+        page
+    }
+
+    /// Operations that have changed since a cursor, at most `max`, and the cursor behind them; the same one where there are
+    /// none.
+    pub(crate) fn changed_since(&self, filter: &Filter, cursor: u64, max: usize) -> (Vec<OperationView>, u64) {
+        let now = self.core.now();
+        let state = self.core.state();
+        let rows = state.table.ids().into_iter();
+        let rows = rows.filter_map(|id| Some((state.table.as_of(id)?, id)));
+        let mut rows: Vec<(u64, TransferId)> = rows.filter(|(as_of, _)| *as_of > cursor).collect();
+        rows.sort_unstable();
+        let rows = rows
+            .into_iter()
+            .filter_map(|(as_of, id)| Some((as_of, state.table.find(id)?)));
+        let mut views = Vec::new();
+        let mut next = cursor;
+        for (as_of, operation) in rows {
+            let attempt = state.attempts.get(&operation.id).map(AsRef::as_ref);
+            let view = OperationView::new(&operation, now, state.table.lack(&operation), attempt);
+            if views.len() >= max {
+                break;
+            }
+            next = as_of;
+            if filter.matches(&view) {
+                views.push(view);
+            }
+        }
+        (views, next)
     }
 
     /// The operations that a worker is on, in the order of their creation.

@@ -26,7 +26,8 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["daemon"],
-    &["service", "download", "upload", "group"],
+    &["download", "upload", "group"],
+    &["service"],
     &["engine"],
     &[
         "worker",
