@@ -13,6 +13,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod history;
+mod listing;
 mod mirrors;
 mod operation;
 mod pieces;

@@ -84,7 +84,7 @@ impl Table {
         }
         // Only what was committed is ever worked on: a later fact proves a commit whose own record was lost.
         if let Some(batch) = self.find(id).and_then(|operation| operation.batch) {
-            self.commit(batch, lsn.saturating_sub(1));
+            self.commit(batch);
         }
         let Some(operation) = self.find(id).map(Cow::into_owned) else {
             return Ok(());
@@ -105,12 +105,13 @@ impl Table {
         Ok(())
     }
 
-    /// From `lsn` on the operations of a batch count.
-    pub(crate) fn commit(&mut self, batch: BatchId, lsn: u64) {
+    /// From now on the operations of a batch count. Their `as_of` stays that of their creation, so that no two have one:
+    /// nothing but their commit can have happened since.
+    pub(crate) fn commit(&mut self, batch: BatchId) {
         for id in self.uncommitted.remove(&batch.0).unwrap_or_default() {
-            if let Some((mut operation, _)) = self.take(id) {
+            if let Some((mut operation, as_of)) = self.take(id) {
                 operation.batch = None;
-                self.insert(operation, lsn + 1);
+                self.insert(operation, as_of);
             }
         }
     }
@@ -281,9 +282,9 @@ impl Table {
         self.rows.len()
     }
 
-    /// First LSN that is not contained in an operation.
-    pub(crate) fn as_of(&self, id: TransferId) -> Option<u64> {
-        self.rows.as_of(id)
+    /// All operations, for listings.
+    pub(crate) fn rows(&self) -> &Rows {
+        &self.rows
     }
 
     pub(crate) fn totals_as_of(&self) -> u64 {

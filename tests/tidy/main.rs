@@ -38,6 +38,7 @@ const LAYERS: &[&[&str]] = &[
         "mirrors",
         "rows",
         "history",
+        "listing",
     ],
     &["operation"],
     &["sorted"],
@@ -53,6 +54,7 @@ const PURE: &[&str] = &[
     "src/mirrors.rs",
     "src/table.rs",
     "src/rows.rs",
+    "src/listing.rs",
     "src/sorted.rs",
     "src/history.rs",
 ];
