@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use backhaul_backends::{Digest, DigestAlgorithm, WebErrorStatus};
-use backhaul_journal::{FileKind, Urgency, steps};
+use backhaul_journal::{FileKind, Lsn, Urgency, steps};
 
 use super::Engine;
 use crate::address::{Address, HEADERS_MAX, harmless, parse_destination, parse_header, parse_media_type, parse_mirror};
@@ -156,29 +156,39 @@ impl Engine {
     /// The position of the first one that is refused, and why: [`Error::Conflict`],
     /// [`Error::DestinationExists`], [`Error::LimitReached`], or what vault or journal answered.
     pub fn accept(&self, checked: Vec<CheckedDownload>) -> Result<Vec<TransferId>, (usize, Error)> {
+        let recorded = self.admit(&checked)?;
+        // From here on they may come out of the journal whatever is answered, and then they need their secrets. No lock is
+        // held: they stand in the table, where whoever asks for the same destination finds them, and all that wait here
+        // share the journal's syncs.
+        if let Some(last) = recorded
+            && steps::is_taken("sync of a creation")
+        {
+            self.core.sync(last).map_err(|error| (0, error))?;
+        }
+        // A worker that takes some of it wakes the next one for the rest.
+        self.core.work.notify_one();
+        Ok(checked.into_iter().map(|one| one.id).collect())
+    }
+
+    /// Records them where nothing stands against it; the last record, if there is one, is not durable yet.
+    fn admit(&self, checked: &[CheckedDownload]) -> Result<Option<Lsn>, (usize, Error)> {
         let _alone = self.core.creating.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_limit(checked.len()).map_err(|error| (0, error))?;
-        self.check_room(&checked).map_err(|error| (0, error))?;
+        self.check_room(checked).map_err(|error| (0, error))?;
         for (index, one) in checked.iter().enumerate() {
             self.check_exclusive(one).map_err(|error| (index, error))?;
         }
-        check_free(&checked, &self.core.environment)?;
+        check_free(checked, &self.core.environment)?;
         let recorded = self
-            .seal(&checked)
-            .and_then(|()| self.record_creation(&checked).map_err(|error| (0, error)));
-        if let Err(refused) = recorded {
+            .seal(checked)
+            .and_then(|()| self.record_creation(checked).map_err(|error| (0, error)));
+        if recorded.is_err() {
             for one in checked.iter().filter(|one| one.spec.has_secrets) {
                 // What stays is swept at the next start.
                 let _ = self.core.vault.remove(SealedName::first(one.id));
             }
-            return Err(refused);
         }
-        // From here on they may come out of the journal whatever is answered, and then they need their secrets.
-        if steps::is_taken("sync of a creation") {
-            self.core.sync_all().map_err(|error| (0, error))?;
-        }
-        self.core.wake_all();
-        Ok(checked.into_iter().map(|one| one.id).collect())
+        recorded
     }
 
     fn seal(&self, checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
@@ -254,8 +264,9 @@ impl Engine {
         }
     }
 
-    /// Records a creation, or all of a list under one commit: a crash in the middle leaves none of them. Not durable yet.
-    fn record_creation(&self, checked: &[CheckedDownload]) -> Result<(), Error> {
+    /// Records a creation, or all of a list under one commit: a crash in the middle leaves none of them. The last record is
+    /// not durable yet.
+    fn record_creation(&self, checked: &[CheckedDownload]) -> Result<Option<Lsn>, Error> {
         let is_list = checked.len() > 1 && steps::is_taken("commit of a list");
         let batch = is_list.then(|| {
             let mut id = [0; 16];
@@ -263,15 +274,17 @@ impl Engine {
             BatchId(id)
         });
         let mut state = self.core.state();
-        let recorded = checked.iter().try_for_each(|one| {
+        let recorded = checked.iter().try_fold(None, |_, one| {
             let (spec, started) = (one.spec.clone(), !one.hold);
             let created = Event::Created { spec, started, batch };
             self.core
                 .record_as(&mut state, one.id, created, Urgency::Normal)
-                .map(|_| ())
+                .map(Some)
         });
-        let committed =
-            recorded.and_then(|()| batch.map_or(Ok(()), |batch| self.core.commit(&mut state, batch).map(|_| ())));
+        let committed = recorded.and_then(|last| match batch {
+            Some(batch) => self.core.commit(&mut state, batch).map(Some),
+            None => Ok(last),
+        });
         if committed.is_err() {
             state.table.drop_uncommitted();
         }
