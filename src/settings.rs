@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::{Config, Connections};
-use crate::retry::RetryPolicy;
 use crate::history::Retention;
+use crate::retry::RetryPolicy;
 
 pub use self::keys::SettingsKey;
 

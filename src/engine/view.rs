@@ -274,7 +274,8 @@ impl Engine {
         for (as_of, operation) in rows {
             let attempt = state.attempts.get(&operation.id).map(AsRef::as_ref);
             let view = OperationView::new(&operation, now, state.table.lack(&operation), attempt);
-            if views.len() >= max {
+            // Those of one batch have one number, behind which none of them may be left.
+            if views.len() >= max && as_of != next {
                 break;
             }
             next = as_of;
