@@ -27,7 +27,10 @@ fn holds_table(path: &str, mark: &str, rows: &str) {
     if std::env::var_os("BACKHAUL_WRITE").is_some() {
         fs::write(root().join(path), &expected).unwrap();
     } else {
-        assert_eq!(page, expected, "{path}: run this test with BACKHAUL_WRITE=1 and look at the change");
+        assert_eq!(
+            page, expected,
+            "{path}: run this test with BACKHAUL_WRITE=1 and look at the change"
+        );
     }
 }
 
@@ -64,13 +67,19 @@ fn the_diagram_of_states_knows_every_status_and_no_other() {
 #[test]
 fn every_command_and_option_that_the_pages_name_exists() {
     let help = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_backhaul")).args(arguments).arg("--help").output();
+        let output = Command::new(env!("CARGO_BIN_EXE_backhaul"))
+            .args(arguments)
+            .arg("--help")
+            .output();
         String::from_utf8(output.unwrap().stdout).unwrap()
     };
     let all = help(&[]);
     let commands = all.lines().skip_while(|line| *line != "Commands:").skip(1);
     let commands = commands.take_while(|line| !line.is_empty());
-    let commands: Vec<String> = commands.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+    let commands: Vec<String> = commands
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect();
     let mut options = all;
     for command in commands.iter().filter(|command| *command != "help") {
         options += &help(&[command]);
@@ -79,7 +88,12 @@ fn every_command_and_option_that_the_pages_name_exists() {
         }
     }
     let mut missing = String::new();
-    for page in ["README.md", "docs/STATES.md", "docs/INTERFACE.md", "packaging/README.md"] {
+    for page in [
+        "README.md",
+        "docs/STATES.md",
+        "docs/INTERFACE.md",
+        "packaging/README.md",
+    ] {
         let text = read(page);
         for (number, line) in text.lines().enumerate() {
             let mut words = line.split([' ', '`', '\'', '|', ';', '(', ')']).peekable();
@@ -112,7 +126,10 @@ fn members(definition: &str, keyword: &str) -> String {
             continue;
         }
         if let Some(rest) = line.strip_prefix(keyword) {
-            let name = rest.split(|letter: char| !letter.is_ascii_alphanumeric()).next().unwrap();
+            let name = rest
+                .split(|letter: char| !letter.is_ascii_alphanumeric())
+                .next()
+                .unwrap();
             assert!(!comment.is_empty(), "{keyword}{name} says nothing of itself");
             writeln!(rows, "| `{name}` | {} |", comment.trim()).unwrap();
         }
@@ -124,7 +141,11 @@ fn members(definition: &str, keyword: &str) -> String {
 #[test]
 fn the_page_of_the_interface_says_of_every_member_what_its_definition_says() {
     let definition = read("src/service/io.backhaul.Transfer.varlink");
-    for (mark, keyword) in [("<!-- methods -->", "method "), ("<!-- types -->", "type "), ("<!-- errors -->", "error ")] {
+    for (mark, keyword) in [
+        ("<!-- methods -->", "method "),
+        ("<!-- types -->", "type "),
+        ("<!-- errors -->", "error "),
+    ] {
         let rows = members(&definition, keyword);
         assert!(rows.lines().count() > 5, "{keyword}: {rows}");
         holds_table("docs/INTERFACE.md", mark, &rows);
@@ -134,7 +155,13 @@ fn the_page_of_the_interface_says_of_every_member_what_its_definition_says() {
 #[test]
 fn links_between_the_pages_lead_somewhere() {
     let mut dead = String::new();
-    for page in ["README.md", "ARCHITECTURE.md", "docs/STATES.md", "docs/INTERFACE.md", "packaging/README.md"] {
+    for page in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "docs/STATES.md",
+        "docs/INTERFACE.md",
+        "packaging/README.md",
+    ] {
         let text = read(page);
         let folder = Path::new(page).parent().unwrap();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

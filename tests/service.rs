@@ -148,7 +148,10 @@ fn sequence(service: &Service, lab: &Lab) -> Vec<String> {
     say("no ids", shown(&service.wait(&[], None)));
     say("pause", format!("{:?}", service.pause(&made[1..])));
     say("unknown", format!("{:?}", service.start(&[made[0], unknown])));
-    say("start what has ended", format!("{:?}", service.start(&[made[1], made[0]])));
+    say(
+        "start what has ended",
+        format!("{:?}", service.start(&[made[1], made[0]])),
+    );
     say("remove", format!("{:?}", service.remove(&made[2..])));
     say("acknowledge", format!("{:?}", service.acknowledge(&made[1..2])));
     say("acknowledge c", format!("{:?}", service.acknowledge(&made[2..])));

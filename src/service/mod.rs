@@ -32,7 +32,6 @@ use crate::error::Error;
 use crate::operation::TransferId;
 
 pub use self::monitor::{Monitor, Update};
-pub(crate) use self::server::{Server, ServerLimits};
 pub use self::serving::Serving;
 
 /// Operations of one listing that come with one call.
