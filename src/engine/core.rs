@@ -80,6 +80,10 @@ pub(crate) struct State {
     /// Which ones, where the engine works on a bounded set only.
     pub(crate) ends: Vec<TransferId>,
     pub(crate) observers: Observers,
+    /// An attempt was made since memory was given back.
+    pub(crate) has_worked: bool,
+    /// Operations that an engine for chosen ones works on for others.
+    pub(crate) besides: BTreeSet<TransferId>,
 }
 
 /// How much may be in flight at once, so that the limit of open files holds.
@@ -101,6 +105,12 @@ impl Room {
     const FILES_BESIDES: usize = 24;
     /// A part file, and at times two more.
     const FILES_PER_JOB: usize = 3;
+
+    /// Files that are open at most.
+    pub(crate) fn files_max(self) -> usize {
+        let per_job = Self::FILES_PER_JOB + self.connections_max;
+        Self::FILES_BESIDES + self.jobs_max * per_job + self.ready_max
+    }
 
     /// Fits what was asked for into a number of open files; `None` where not even one job fits.
     pub(crate) fn fit(jobs_asked: usize, connections_max: usize, open_files_max: usize) -> Option<Self> {
@@ -182,6 +192,8 @@ impl Core {
             ended: 0,
             ends: Vec::new(),
             observers: Observers::default(),
+            has_worked: false,
+            besides: BTreeSet::new(),
         };
         Self {
             environment,
@@ -468,6 +480,7 @@ impl Core {
                 state.attempts.insert(id, Arc::clone(&attempt));
                 state.table.set_running(id, true);
                 state.observers.attempts_changed();
+                state.has_worked = true;
                 Work::Attempt(Box::new(operation), attempt)
             }
             Action::Finish(_) => Work::Finish(Box::new(operation)),
@@ -555,9 +568,12 @@ impl Core {
         last.map_or(self.first_lsn, |lsn| lsn.0 + 1)
     }
 
-    /// Nothing is left that could go on by itself.
+    /// Nothing is left that could go on by itself, of what this engine is there for.
     pub(crate) fn is_idle(state: &State) -> bool {
-        state.table.is_idle() && state.attempts.is_empty() && state.ready.is_empty() && state.publishing == 0
+        let is_idle =
+            state.table.is_idle() && state.attempts.is_empty() && state.ready.is_empty() && state.publishing == 0;
+        // What it works on for others besides does not keep it.
+        is_idle || (!state.besides.is_empty() && state.table.is_at_rest_without(&state.besides))
     }
 }
 
@@ -582,10 +598,8 @@ mod tests {
         );
         for open_files_max in 29..2_000 {
             let room = Room::fit(256, 16, open_files_max).expect("one job fits");
-            let per_job = Room::FILES_PER_JOB + room.connections_max;
-            let files = Room::FILES_BESIDES + room.jobs_max * per_job + room.ready_max;
             assert!(
-                files <= open_files_max && room.jobs_max > 0 && room.ready_max > 0,
+                room.files_max() <= open_files_max && room.jobs_max > 0 && room.ready_max > 0,
                 "{room:?} of {open_files_max}"
             );
         }

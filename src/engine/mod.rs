@@ -10,6 +10,7 @@ mod crew;
 mod doubt;
 mod fault;
 mod filter;
+mod forget;
 mod ledger;
 mod origin;
 mod part;
@@ -46,7 +47,8 @@ pub use self::amend::{Changes, check_changes};
 pub use self::backends::backends;
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};
 pub(crate) use self::salvage::journal_directory;
-pub(crate) use self::serve::{Description, holder};
+pub use self::serve::Description;
+pub(crate) use self::serve::holder;
 pub use self::view::{OperationView, ViewError};
 pub(crate) use self::watch::{Noted, Observer};
 pub use crate::listing::{Filter, GroupFilter};
@@ -56,6 +58,9 @@ const WORKER_STACK_BYTES: usize = 512 * 1024;
 
 /// Most connections of one transfer, whatever is asked for: servers take more for an attack.
 const CONNECTIONS_MAX: usize = 16;
+
+/// How long nothing happens before memory that was needed for work is given back.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Shortest pause between two looks at what an operation waits for.
 const PROBE_EVERY_MIN: Duration = Duration::from_millis(1);
@@ -80,6 +85,14 @@ pub enum Until {
     Stopped,
     /// Until nothing can go on by itself.
     Idle,
+}
+
+/// The damaged journals that a salvage has kept in a state directory.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn damaged_journals(directory: &Path, environment: &Environment) -> Result<Vec<PathBuf>, Error> {
+    salvage::evidence(&environment.storage, &Layout::new(directory))
 }
 
 impl Engine {
@@ -243,18 +256,23 @@ impl Engine {
         }
         let mut state = core.state();
         while !state.stopping && !is_over(&state, until) {
-            state = match tick {
-                Some(tick) => {
-                    let waited = core
-                        .watchers
-                        .wait_timeout(state, tick)
-                        .unwrap_or_else(PoisonError::into_inner);
-                    drop(waited);
-                    observe(self);
-                    core.state()
-                }
-                None => core.watchers.wait(state).unwrap_or_else(PoisonError::into_inner),
+            let has_quietened = state.has_worked && Core::is_idle(&state);
+            let Some(time) = tick.or_else(|| has_quietened.then_some(QUIET)) else {
+                state = core.watchers.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
             };
+            let waited = core.watchers.wait_timeout(state, time);
+            let (mut after, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            // Not at every pause: what is given back has to be asked for again.
+            if has_quietened && timeout.timed_out() && Core::is_idle(&after) {
+                after.has_worked = false;
+                crate::sys::give_back_memory();
+            }
+            drop(after);
+            if tick.is_some() {
+                observe(self);
+            }
+            state = core.state();
         }
         drop(state);
         core.stop();
@@ -290,6 +308,12 @@ impl Engine {
     pub fn restrict_to(&self, only: Option<BTreeSet<TransferId>>) {
         self.core.state().table.restrict_to(only);
         self.core.wake_all();
+    }
+
+    /// Nothing is left that could go on by itself.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        Core::is_idle(&self.core.state())
     }
 
     /// Operations that ended, and how many of them in an error, since the engine was opened.

@@ -101,7 +101,9 @@ impl Connection {
         })?;
         // What it has answered before it hung up says more than the broken pipe.
         match self.stream.write_all(&bytes) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ended(&error.to_string())),
+            Err(error) if !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                Err(ended(&error.to_string()))
+            }
             _ => Ok(()),
         }
     }

@@ -87,6 +87,17 @@ impl Fault {
         Self::new("org.varlink.service.MethodNotImplemented", json!({ "method": method }))
     }
 
+    /// The method answers several times, which has to be asked for.
+    pub(crate) fn expected_more() -> Self {
+        Self::new("org.varlink.service.ExpectedMore", json!({}))
+    }
+
+    /// Only root and the user of the service may come in.
+    pub(crate) fn permission_denied() -> Self {
+        let problem = "only root and the user of this service may speak to it";
+        Self::new(format!("{INTERFACE}.PermissionDenied"), json!({ "message": problem }))
+    }
+
     /// What ends a connection: a message that is none, or one too many of something.
     pub(crate) fn disconnected(problem: &str) -> Self {
         Self::new(format!("{INTERFACE}.Disconnected"), json!({ "message": problem }))

@@ -8,6 +8,10 @@ mod fault;
 mod message;
 mod methods;
 mod monitor;
+#[expect(dead_code, reason = "the daemon, which is to come, is its one user")]
+pub(crate) mod notify;
+pub(crate) mod server;
+mod serving;
 pub(crate) mod socket;
 
 use std::path::{Path, PathBuf};
@@ -17,14 +21,19 @@ use std::time::{Duration, Instant};
 use self::client::Client;
 use self::embedded::Embedded;
 use self::fault::Refused;
-use self::methods::{Acknowledge, Cancel, Create, Created, List, Method, Pause, Remove, Resume, Set, Show, Start};
+use self::methods::{
+    Acknowledge, Attend, Cancel, Create, Created, Describe, ForgetApp, List, Method, Pause, Remove, Resume, Set, Show,
+    Start,
+};
 use self::monitor::{Monitoring, Selection, Stand, Waited, Waiting};
 use crate::config::Config;
-use crate::engine::{Changes, Engine, Filter, NewDownload, OperationView};
+use crate::engine::{Changes, Description, Engine, Filter, NewDownload, OperationView};
 use crate::error::Error;
 use crate::operation::TransferId;
 
 pub use self::monitor::{Monitor, Update};
+pub(crate) use self::server::{Server, ServerLimits};
+pub use self::serving::Serving;
 
 /// Operations of one listing that come with one call.
 const PAGE: usize = 256;
@@ -104,6 +113,22 @@ impl Service {
     /// A service on an engine that this process runs already.
     pub(crate) fn on(engine: &Arc<Engine>) -> Self {
         Self::new(Link::Embedded(Arc::new(Embedded::on(engine))))
+    }
+
+    /// Lets other processes speak to the engine of this one, until what is returned is dropped: on a socket at this path,
+    /// which only root and the user of this process can use. [`Service::find`] finds it by the state directory.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `socket`: the path is too long or taken, or the engine is in another process.
+    pub fn serve(&self, socket: impl AsRef<Path>) -> Result<Serving, Error> {
+        let socket = socket.as_ref();
+        match &self.link {
+            Link::Embedded(embedded) => Serving::start(&embedded.engine, socket),
+            Link::Remote(_) => {
+                let problem = "cannot be served from here: the engine is in another process";
+                Err(Error::invalid("socket", socket.display().to_string(), problem))
+            }
+        }
     }
 
     fn new(link: Link) -> Self {
@@ -228,6 +253,37 @@ impl Service {
     pub fn set(&self, id: TransferId, changes: &Changes) -> Result<(), Error> {
         let changes = changes.into();
         self.done(Set { id, changes })
+    }
+
+    /// An engine that works on chosen operations only, like that of a `get`, works on these, too, from now on.
+    pub(crate) fn attend(&self, ids: &[TransferId]) -> Result<(), Error> {
+        self.done(Attend { ids: ids.into() })
+    }
+
+    /// Cleans up after an app, as when it is uninstalled: cancels its operations, removes their part files, records and
+    /// secrets, and its groups. Files that are complete stay. Gives how many operations are gone.
+    ///
+    /// # Errors
+    /// [`Error::NotNow`] where an attempt did not end in time; what is gone is gone, and the rest goes with the next call.
+    pub fn forget_app(&self, app: &str) -> Result<u64, Error> {
+        let app = app.to_owned();
+        Ok(self.call(ForgetApp { app })?.operations)
+    }
+
+    /// What the engine is, and on what it works.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where its state directory cannot be looked at.
+    pub fn describe(&self) -> Result<Description, Error> {
+        Ok(self.call(Describe {})?)
+    }
+
+    /// Whether it works on this state directory.
+    pub(crate) fn works_on(&self, directory: &Path) -> bool {
+        match &self.link {
+            Link::Embedded(_) => true,
+            Link::Remote(client) => client.works_on(directory),
+        }
     }
 
     fn done<M: Method>(&self, method: M) -> Result<(), Error> {
