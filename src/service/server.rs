@@ -93,12 +93,6 @@ impl Server {
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections()
     }
-
-    /// Calls `told` with the number of connections whenever the last one has ended or a first one has come, on the
-    /// server's thread: it must not block. Called at once, too, so that nothing is missed.
-    pub(crate) fn watch_connections(&self, told: impl Fn(usize) + Send + 'static) {
-        self.shared.watch_connections(Box::new(told));
-    }
 }
 
 impl Drop for Server {

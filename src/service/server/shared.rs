@@ -33,8 +33,6 @@ pub(crate) enum Outcome {
     Open(BTreeSet<TransferId>),
 }
 
-type Watching = Box<dyn Fn(usize) + Send>;
-
 pub(crate) struct Shared {
     /// Wakes the event loop.
     bell: OwnedFd,
@@ -43,7 +41,6 @@ pub(crate) struct Shared {
     /// The engine has changed.
     noted: AtomicBool,
     connections: AtomicUsize,
-    told: Mutex<Option<Watching>>,
     /// How often the event loop woke up.
     #[cfg(test)]
     pub(crate) turns: std::sync::atomic::AtomicU64,
@@ -57,7 +54,6 @@ impl Shared {
             stopping: AtomicBool::new(false),
             noted: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
-            told: Mutex::default(),
             #[cfg(test)]
             turns: std::sync::atomic::AtomicU64::new(0),
         })
@@ -115,19 +111,7 @@ impl Shared {
         self.connections.load(Ordering::Acquire)
     }
 
-    pub(crate) fn watch_connections(&self, told: Watching) {
-        let mut watching = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told(self.connections());
-        *watching = Some(told);
-    }
-
     pub(crate) fn set_connections(&self, count: usize) {
-        let watching = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.connections.swap(count, Ordering::AcqRel);
-        if (before == 0) != (count == 0)
-            && let Some(told) = watching.as_ref()
-        {
-            told(count);
-        }
+        self.connections.store(count, Ordering::Release);
     }
 }
