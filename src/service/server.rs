@@ -87,6 +87,11 @@ impl Server {
         drop(self);
     }
 
+    /// Other limits from now on. Connections that there are already stay, and keep their limit of messages.
+    pub(crate) fn set_limits(&self, limits: ServerLimits) {
+        self.shared.set_limits(limits);
+    }
+
     /// Connections that there are now.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections()
