@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::thread::{Builder, JoinHandle};
 
 use backhaul_backends::{
-    Failure, FailureKind, Head, Held, Refused, Request, Restart, Sink, Start, Validators, WebErrorStatus,
+    Failure, FailureKind, Head, Held, Method, Refused, Request, Restart, Sink, Start, Validators, WebErrorStatus,
 };
 
 use backhaul_journal::steps;
@@ -249,6 +249,8 @@ impl<'a> Transfer<'a> {
         Ok(Request {
             headers: origin::headers_for(&url, self.operation, &secrets),
             url,
+            method: Method::GET,
+            body: None,
             credential,
             held,
             expected_bytes: spec.expected_bytes,
@@ -503,6 +505,7 @@ fn cause_text(cause: Restart) -> &'static str {
         Restart::RangeIgnored => "the server sent the whole resource",
         Restart::NoProof => "nothing proves that new bytes continue the old ones",
         Restart::BeyondEnd => "the server says that the held bytes reach beyond the resource",
+        Restart::Method => "the answer to another method than GET always comes whole",
         _ => "the server could not continue",
     }
 }
