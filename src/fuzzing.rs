@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use backhaul_backends::Method;
 use backhaul_journal::{Lsn, Replay};
 
 use crate::engine::Rebuilding;
 use crate::operation::{
     self, Amendment, BatchId, Claim, Collision, Condition, Deadline, Event, Fact, Intent, Kind, Now, OperationError,
-    Origin, Outcome, Priority, Response, Shared, Spec, StoredValidators, Stretch, TransferId, WaitReason,
+    Origin, Outcome, Priority, Response, Shared, Spec, StoredHeaders, StoredValidators, Stretch, TransferId,
+    WaitReason,
 };
 use crate::table::Retention;
 use crate::{address, cli};
@@ -161,6 +163,8 @@ fn spec(draw: Draw<'_>) -> Spec {
         recoverable: Vec::new(),
         digests: Vec::new(),
         mirrors: Vec::new(),
+        method: [Method::GET, Method::POST][draw(2)].clone(),
+        body: None,
     }
 }
 
@@ -208,6 +212,7 @@ fn event(draw: Draw<'_>) -> Event {
             digests: Vec::new(),
             mirrors: Vec::new(),
             origin: Origin::default(),
+            headers: StoredHeaders::default(),
         })),
         6 => Event::Progressed(Shared::new(claim(draw))),
         7 => Event::Restarted {

@@ -22,12 +22,12 @@ mod table;
 mod vault;
 mod wire;
 
-pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, WebErrorStatus};
+pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, Method, WebErrorStatus};
 pub use backhaul_journal::Storage;
 pub use config::{Config, Connections, Window};
 pub use engine::{
-    Catalog, Changes, CheckedDownload, Engine, NewDownload, OperationView, Until, ViewError, backends, check_changes,
-    check_downloads, check_free, read_catalog,
+    Body, Catalog, Changes, CheckedDownload, Engine, NewDownload, OperationView, SpooledBody, Until, ViewError,
+    backends, check_changes, check_downloads, check_free, read_catalog,
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;

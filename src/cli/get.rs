@@ -10,7 +10,7 @@ use super::context::{Context, backends};
 use super::exit::Exit;
 use super::input::Line;
 use super::progress::Progress;
-use super::transfer::{SignalWatch, at_line, checked, close, lines, new_downloads};
+use super::transfer::{SignalWatch, at_line, checked, close, lines, new_downloads, spool_standard_input};
 use super::{Failure, output};
 use crate::{CheckedDownload, Engine, Error, OperationView, TransferId, TransferStatus, Until, check_free};
 
@@ -31,12 +31,16 @@ pub(super) fn run(
     let lines = lines(download)?;
     let config = context.config_for(running);
     let backends = backends(&config)?;
-    let downloads = new_downloads(context, download, &lines, false)?;
-    let downloads = checked(context, &config, &backends, &downloads, &lines)?;
+    let mut asked = new_downloads(context, download, &lines, false)?;
+    let mut downloads = checked(context, &config, &backends, &asked, &lines)?;
     if !context.state_directory.exists() {
         check_free(&downloads, &context.environment).map_err(|(index, error)| at_line(&lines, index, error))?;
     }
     let engine = Arc::new(context.open(&config, &backends)?);
+    if spool_standard_input(&engine, download, &mut asked)? {
+        downloads = checked(context, &config, &backends, &asked, &lines)?;
+    }
+    drop(asked);
     let (ids, done) = adopt_or_create(&engine, downloads, &lines)?;
     let from_list = lines.len() > 1 || download.input.is_some();
     drop(lines);

@@ -1,6 +1,6 @@
 //! Commands that create and run operations: `add`, `run`, and what `get` shares with them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -14,18 +14,21 @@ use super::exit::Exit;
 use super::input::{self, Line};
 use super::{Failure, output};
 use crate::{
-    Changes, CheckedDownload, Config, Engine, Error, NewDownload, TransferId, Until, check_changes, check_downloads,
-    check_free,
+    Body, Changes, CheckedDownload, Config, Engine, Error, NewDownload, TransferId, Until, check_changes,
+    check_downloads, check_free,
 };
 
 pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<Exit, Failure> {
     let lines = lines(download)?;
     let config = context.config_for_one_command();
     let backends = backends(&config)?;
-    let downloads = new_downloads(context, download, &lines, hold)?;
-    let downloads = checked(context, &config, &backends, &downloads, &lines)?;
+    let mut asked = new_downloads(context, download, &lines, hold)?;
+    let mut downloads = checked(context, &config, &backends, &asked, &lines)?;
     check_free(&downloads, &context.environment).map_err(|(index, error)| at_line(&lines, index, error))?;
     let engine = context.open(&config, &backends)?;
+    if spool_standard_input(&engine, download, &mut asked)? {
+        downloads = checked(context, &config, &backends, &asked, &lines)?;
+    }
     let ids = engine
         .accept(downloads)
         .map_err(|(index, error)| at_line(&lines, index, error))?;
@@ -86,6 +89,44 @@ pub(super) fn checked(
     checked.map_err(|(index, error)| at_line(lines, index, error))
 }
 
+/// Takes the body from standard input, where it is to come from there.
+pub(super) fn spool_standard_input(
+    engine: &Engine,
+    download: &Download,
+    asked: &mut [NewDownload],
+) -> Result<bool, Failure> {
+    if !is_standard(download.body.as_deref()) {
+        return Ok(false);
+    }
+    let spooled = engine.spool(&mut std::io::stdin().lock(), u64::MAX)?;
+    for one in asked {
+        one.body = Some(Body::Spooled(spooled.clone()));
+    }
+    Ok(true)
+}
+
+fn is_standard(path: Option<&Path>) -> bool {
+    path == Some(Path::new("-"))
+}
+
+/// Standard input gives one body for one operation, and nothing else besides.
+fn check_standard_body(download: &Download, lines: &[Line]) -> Result<(), Failure> {
+    let refuse = |problem: &str| Err(Error::invalid("body", "-", problem).into());
+    if !is_standard(download.body.as_deref()) {
+        return Ok(());
+    }
+    if download.method.is_get() {
+        return refuse("GET takes no body; give the method that it is for, like --method POST");
+    }
+    if is_standard(download.input.as_deref()) || download.urls.iter().any(|url| url == "-") {
+        return refuse("the list of URLs comes from standard input already; give one of the two as a file");
+    }
+    if lines.len() > 1 {
+        return refuse("is one body for one operation; for several URLs give a file");
+    }
+    Ok(())
+}
+
 pub(super) fn close(engine: Arc<Engine>) -> Result<(), Failure> {
     match Arc::into_inner(engine) {
         Some(engine) => Ok(engine.close()?),
@@ -133,6 +174,7 @@ pub(super) fn new_downloads(
     lines: &[Line],
     hold: bool,
 ) -> Result<Vec<NewDownload>, Failure> {
+    check_standard_body(download, lines)?;
     let output = download.output.clone().unwrap_or_else(|| PathBuf::from("./"));
     let is_directory = output.as_os_str().as_encoded_bytes().ends_with(b"/");
     if lines.len() > 1 && !is_directory {
@@ -159,6 +201,13 @@ pub(super) fn new_downloads(
         .iter()
         .map(|line| NewDownload {
             url: line.url.clone(),
+            method: download.method.clone(),
+            // What comes from standard input is read once everything else was checked.
+            body: download
+                .body
+                .clone()
+                .filter(|path| !is_standard(Some(path.as_path())))
+                .map(Body::File),
             destination: destination(line),
             headers: download.header.clone(),
             secret_headers: download.secret_header.clone(),

@@ -3,6 +3,7 @@
 mod adopt;
 mod amend;
 mod backends;
+mod body;
 mod core;
 mod create;
 mod crew;
@@ -15,6 +16,7 @@ mod publish;
 mod ready;
 mod salvage;
 mod settle;
+mod spool;
 mod view;
 mod worker;
 
@@ -39,8 +41,10 @@ use crate::vault::{SealedName, Vault, make_directory};
 
 pub use self::amend::{Changes, check_changes};
 pub use self::backends::backends;
+pub use self::body::Body;
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};
 pub(crate) use self::salvage::journal_directory;
+pub use self::spool::SpooledBody;
 pub use self::view::{OperationView, ViewError};
 
 /// Stack of a worker thread; the deepest calls are those of TLS.
@@ -133,6 +137,9 @@ impl Engine {
         // After a salvage, the secrets of operations whose creation was lost belong to what may be found again by hand.
         if !table.is_salvaged() && steps::is_taken("removal of secrets that nobody needs") {
             vault.sweep(|sealed| table.find(sealed.id).is_some_and(|one| SealedName::of(one) == sealed))?;
+        }
+        if !table.is_salvaged() {
+            spool::sweep(storage, &layout.spool(), &table)?;
         }
         let backends = throttled(backends, config.rate_max);
         let stored = Stored {

@@ -1,9 +1,11 @@
 //! An operation: one stored transfer. Everything here is pure: facts in, state out.
 
+mod body;
 mod codec;
 mod deadline;
 mod digest;
 mod event;
+mod headers;
 mod mend;
 mod shared;
 mod source;
@@ -11,6 +13,7 @@ mod spec;
 mod state;
 mod status;
 
+pub(crate) use body::{SpoolId, StoredBody};
 pub(crate) use codec::{Entry, Fact, decode, encode};
 pub(crate) use deadline::{Deadline, Now, millis};
 pub(crate) use digest::{digests, stored_digests};
@@ -18,6 +21,7 @@ pub(crate) use event::{
     Amendment, BatchId, Claim, Condition, Event, Intent, OperationError, Outcome, Response, StoredValidators, Stretch,
     WaitReason,
 };
+pub(crate) use headers::{Beside, StoredHeaders};
 pub(crate) use shared::Shared;
 pub(crate) use source::{Origin, Round};
 pub use spec::{Collision, Kind, Priority, TransferId};
