@@ -27,6 +27,9 @@ use support::{Home, Seeded, assert_same, names_in, until};
 
 const URL: &str = "mem://host/endpoint";
 
+/// What somebody does to a file.
+type Change = fn(&Path);
+
 /// A state directory, a directory for files, and a server that answers every POST with the same content.
 struct Lab {
     home: tempfile::TempDir,
@@ -142,7 +145,7 @@ fn a_body_is_sent_whole_again_after_a_cut_and_a_restart_and_its_copy_goes_with_t
             .iter()
             .all(|attempt| attempt.method == Method::POST)
     );
-    assert_same(&lab.path("data/a"), &[b'a'; 40_000]);
+    assert_same(&lab.path("data/a"), &vec![b'a'; 40_000]);
     assert!(lab.spooled().is_empty(), "the copy outlived its operation");
 }
 
@@ -173,7 +176,6 @@ fn a_body_file_that_is_changed_or_gone_ends_the_operation_and_is_named() {
     let lab = Lab::new();
     let engine = lab.open();
     let body = lab.path("body");
-    type Change = fn(&Path);
     let changes: [(&str, Change); 4] = [
         ("gone", |path| fs::remove_file(path).unwrap()),
         ("shorter", |path| fs::write(path, b"short").unwrap()),

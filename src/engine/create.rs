@@ -48,7 +48,7 @@ pub struct NewDownload {
     ///
     /// Source: `BackgroundDownloader.Method`.
     pub method: Method,
-    /// What is sent along, whole in each attempt and after a redirect by 307 or 308, whereever that leads; not with GET. Its
+    /// What is sent along, whole in each attempt and after a redirect by 307 or 308, wherever that leads; not with GET. Its
     /// media type is a header like any other.
     pub body: Option<Body>,
     /// Where the file goes: a path with a file name, or a directory with a `/` at its end, which takes the file name

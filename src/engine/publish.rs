@@ -80,9 +80,9 @@ fn publish_all(core: &Arc<Core>, batch: Vec<Ready>) -> Result<(), Error> {
         }
     }
     sync_ends(core)?;
-    renamed
-        .iter()
-        .for_each(|ready| spool::release(core, ready.id, &ready.spec));
+    for ready in &renamed {
+        spool::release(core, ready.id, &ready.spec);
+    }
     Ok(())
 }
 

@@ -691,8 +691,11 @@ impl World {
         if self.model.is_faulty || self.model.is_rotten {
             return;
         }
-        let attempts = self.server.attempts();
-        for view in before.operations.iter().filter(|view| !view.status.is_ended()) {
+        // The answer to another method is never continued, and several operations may ask one URL with it.
+        let mut attempts = self.server.attempts();
+        attempts.retain(|attempt| attempt.method.is_get());
+        let open = before.operations.iter().filter(|view| !view.status.is_ended());
+        for view in open.filter(|view| view.method.is_get()) {
             let first = attempts.iter().find(|attempt| attempt.url == view.url);
             let is_publishing = view.reason == Some(backhaul::Reason::Verifying);
             let Some(first) = first.filter(|_| !is_publishing) else {
