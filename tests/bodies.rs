@@ -23,7 +23,7 @@ use backhaul_journal::Disk;
 use rustix::process::Signal;
 use serde_json::json;
 
-use support::{Home, Seeded, assert_same, names_in, until};
+use support::{Home, Seeded, assert_same, names_in};
 
 const URL: &str = "mem://host/endpoint";
 
@@ -334,12 +334,13 @@ fn a_start_sweeps_the_copies_that_a_crash_left_and_no_others() {
 struct Origin {
     address: std::net::SocketAddr,
     requests: mpsc::Receiver<(String, Vec<u8>)>,
+    _stalled: mpsc::Receiver<TcpStream>,
 }
 
 enum Play {
     /// Takes all of the request, and answers so.
     Answer(&'static str),
-    /// Takes a part of the body, and then nothing until the other side is gone.
+    /// Takes a part of the body, and then nothing as long as the test lasts.
     Stall,
 }
 
@@ -348,6 +349,7 @@ impl Origin {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, requests) = mpsc::channel();
+        let (stalled, held) = mpsc::channel();
         thread::spawn(move || {
             for play in plays {
                 let (mut stream, _) = listener.accept().unwrap();
@@ -358,12 +360,16 @@ impl Origin {
                 sender.send((head, body)).unwrap();
                 match play {
                     Play::Answer(answer) => stream.write_all(answer.as_bytes()).unwrap(),
-                    // Reading on would let the sender come to its end.
-                    Play::Stall => wait_for_end(&stream),
+                    // Reading on, or closing, would let the sender come to its end.
+                    Play::Stall => stalled.send(stream).unwrap(),
                 }
             }
         });
-        Self { address, requests }
+        Self {
+            address,
+            requests,
+            _stalled: held,
+        }
     }
 
     fn url(&self) -> String {
@@ -373,20 +379,6 @@ impl Origin {
     fn request(&self) -> (String, Vec<u8>) {
         self.requests.recv_timeout(support::STEP_MAX).unwrap()
     }
-}
-
-/// Waits until the other side has closed or was killed, without reading what it has sent.
-fn wait_for_end(stream: &TcpStream) {
-    use rustix::event::{PollFd, PollFlags};
-    until("the end of the other side", || {
-        let mut polled = [PollFd::new(stream, PollFlags::RDHUP)];
-        let now = rustix::event::Timespec::default();
-        rustix::event::poll(&mut polled, Some(&now)).unwrap();
-        polled[0]
-            .revents()
-            .intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
-            .then_some(())
-    });
 }
 
 fn take_head(stream: &mut TcpStream) -> (String, usize) {
