@@ -84,6 +84,10 @@ pub enum Error {
     },
     /// The journal refuses.
     Journal(Arc<backhaul_journal::Error>),
+    /// What an engine in another process answered, where it has no closer name here.
+    Service(Arc<str>),
+    /// The connection to the engine in another process has ended, and why. What was asked for last may have been done or not.
+    Disconnected(Arc<str>),
     /// The operating system refused: what was tried, on which file, and its answer.
     Io(Cow<'static, str>, PathBuf, Arc<io::Error>),
 }
@@ -172,6 +176,8 @@ impl fmt::Display for Error {
                 ),
                 other => fmt::Display::fmt(other, formatter),
             },
+            Self::Service(message) => formatter.write_str(message),
+            Self::Disconnected(message) => write!(formatter, "the engine has closed the connection: {message}"),
             Self::Io(tried, path, error) => write!(formatter, "cannot {tried} '{}': {error}", path.display()),
         }
     }

@@ -12,12 +12,19 @@ mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod history;
+mod listing;
 mod mirrors;
 mod operation;
 mod pieces;
 mod queue;
 mod retry;
+mod rows;
 mod scheduler;
+mod service;
+mod settings;
+mod sorted;
+mod sys;
 mod table;
 mod vault;
 mod wire;
@@ -26,11 +33,14 @@ pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, Method, We
 pub use backhaul_journal::Storage;
 pub use config::{Config, Connections, Window};
 pub use engine::{
-    Body, Catalog, Changes, CheckedDownload, Engine, NewDownload, OperationView, SpooledBody, Until, ViewError,
-    backends, check_changes, check_downloads, check_free, read_catalog,
+    Body, Catalog, Changes, CheckedDownload, Description, Engine, Filter, GroupFilter, NewDownload, OperationView,
+    SpooledBody, Until, ViewError, backends, check_changes, check_downloads, check_free, damaged_journals,
+    read_catalog,
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;
+pub use history::Retention;
 pub use operation::{Collision, Kind, Priority, Reason, TransferId, TransferStatus};
 pub use retry::RetryPolicy;
-pub use table::Retention;
+pub use service::{Listing, Monitor, Service, Serving, Update};
+pub use settings::{LogLevel, SETTINGS_FILE_BYTES_MAX, Settings, SettingsError, SettingsFile, SettingsKey};

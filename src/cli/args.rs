@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit;
 use crate::address::{parse_digest, parse_sha256};
-use crate::{Collision, Digest, Method, Priority, TransferId, WebErrorStatus};
+use crate::{Collision, Digest, Method, Priority, Settings, TransferId, WebErrorStatus};
 
 /// Transfers files in the background, across crashes, power cuts, lost networks and changed files.
 #[derive(Parser)]
@@ -25,6 +25,10 @@ pub(super) struct Global {
     /// Directory that holds the journal and the vault
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) state_dir: Option<PathBuf>,
+    /// Socket that the engine listens on (default: $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/backhaul or, for root, /run/backhaul,
+    /// and there io.backhaul.Transfer)
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
     /// Name under which operations are created and listed
     #[arg(long, global = true, value_name = "NAME", default_value = "backhaul")]
     pub(super) app: String,
@@ -97,6 +101,8 @@ pub(super) enum Command {
         #[command(flatten)]
         running: Running,
     },
+    /// Serve other programs: transfer what they hand over, until SIGTERM; SIGHUP reads the configuration anew
+    Daemon(DaemonArgs),
     /// Wait until operations have ended in the engine that runs
     Wait {
         #[command(flatten)]
@@ -122,11 +128,26 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show what all operations do, live, until interrupted
+    Watch {
+        /// Print each change as one line of JSON
+        #[arg(long)]
+        json: bool,
+        /// Also those of other apps
+        #[arg(long)]
+        all_apps: bool,
+        /// Only what has changed since an earlier watch: the cursor that it printed last
+        #[arg(long, value_name = "CURSOR")]
+        since: Option<u64>,
+    },
     /// Say why operations do not move, and what will move them
     Explain {
         /// Which one; all that have not ended where none is given
         id: Option<TransferId>,
     },
+    /// Clean up after an application
+    #[command(subcommand)]
+    App(App),
     /// Check, print or repair the journal
     #[command(subcommand)]
     Journal(Journal),
@@ -137,6 +158,16 @@ pub(super) enum Command {
     },
     /// Print the manual page
     Man,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum App {
+    /// Cancel all operations of an app, and remove its partial files, records, groups and secrets, as when it is uninstalled;
+    /// files that are complete stay
+    Forget {
+        /// Which app
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -237,9 +268,9 @@ pub(super) struct Download {
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Running {
-    /// Transfers at the same time
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub(super) jobs: u16,
+    /// Transfers at the same time (default: 4)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(super) jobs: Option<u16>,
     /// Transfers at the same time from one scheme, host and port (default: as many as --jobs)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) jobs_per_host: Option<u16>,
@@ -250,18 +281,53 @@ pub(super) struct Running {
     /// Without this a second one is opened only for a file that one connection takes long for, up to 4
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(super) connections: Option<u16>,
-    /// Failed attempts in a row, without progress between them, that are followed by another
-    #[arg(long, value_name = "N", default_value_t = 19)]
-    pub(super) retries: u32,
-    /// Longest time to connect
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
-    pub(super) connect_timeout: Duration,
-    /// Longest time from the request to the response
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
-    pub(super) response_timeout: Duration,
-    /// Longest silence within a response
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
-    pub(super) stall_timeout: Duration,
+    /// Failed attempts in a row, without progress between them, that are followed by another (default: 19)
+    #[arg(long, value_name = "N")]
+    pub(super) retries: Option<u32>,
+    /// Longest time to connect (default: 30)
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(super) connect_timeout: Option<Duration>,
+    /// Longest time from the request to the response (default: 60)
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(super) response_timeout: Option<Duration>,
+    /// Longest silence within a response (default: 60)
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(super) stall_timeout: Option<Duration>,
+}
+
+impl Running {
+    /// Puts what was given in the place of what a configuration file says.
+    pub(super) fn set(&self, settings: &mut Settings) {
+        fn put<T>(value: &mut T, given: Option<T>) {
+            if let Some(given) = given {
+                *value = given;
+            }
+        }
+        put(&mut settings.jobs, self.jobs.map(usize::from));
+        settings.jobs_per_host = self.jobs_per_host.map(usize::from).or(settings.jobs_per_host);
+        settings.limit_rate = self.limit_rate.or(settings.limit_rate);
+        settings.connections = self.connections.map(usize::from).or(settings.connections);
+        put(
+            &mut settings.retries,
+            self.retries.and_then(|retries| usize::try_from(retries).ok()),
+        );
+        put(&mut settings.connect_timeout, self.connect_timeout);
+        put(&mut settings.response_timeout, self.response_timeout);
+        put(&mut settings.stall_timeout, self.stall_timeout);
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct DaemonArgs {
+    /// Configuration file (default: backhaul.toml in $CONFIGURATION_DIRECTORY, in /etc/backhaul for root, or in
+    /// $XDG_CONFIG_HOME/backhaul or ~/.config/backhaul)
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// End after this time without work and without clients
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(super) exit_idle: Option<Duration>,
+    #[command(flatten)]
+    pub(super) running: Running,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]

@@ -3,14 +3,18 @@
 mod args;
 mod command;
 mod context;
+mod daemon;
 mod exit;
 mod get;
 pub(crate) mod input;
 mod journal;
 mod output;
 mod progress;
+mod reach;
 mod reading;
+mod signals;
 mod transfer;
+mod watch;
 
 use std::process::ExitCode;
 use std::sync::Arc;

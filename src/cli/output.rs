@@ -29,6 +29,12 @@ pub(super) fn failure() -> Option<std::io::Error> {
     FAILED.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
+/// Standard output is a terminal that a screen can be drawn on.
+pub(super) fn stdout_is_terminal() -> bool {
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    std::io::stdout().is_terminal() && !is_dumb
+}
+
 fn print(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -93,13 +99,19 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
 /// Logs to standard error, with the time of day in UTC.
 pub(super) fn start_log(verbose: u8) {
     let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        2 => "debug",
-        _ => "trace",
+        0 => log::LevelFilter::Warn,
+        1 => log::LevelFilter::Info,
+        2 => log::LevelFilter::Debug,
+        _ => log::LevelFilter::Trace,
     };
-    let environment = env_logger::Env::new().filter_or("BACKHAUL_LOG", level);
-    let mut builder = env_logger::Builder::from_env(environment);
+    let mut builder = env_logger::Builder::new();
+    let is_given = std::env::var_os("BACKHAUL_LOG").is_some();
+    if is_given {
+        builder.parse_env("BACKHAUL_LOG");
+    } else {
+        // The level is set beside it, so that it can change.
+        builder.filter_level(log::LevelFilter::Trace);
+    }
     builder.format(|out, record| {
         // Protocol libraries log whole requests, secrets included.
         if !record.target().starts_with("backhaul") {
@@ -109,7 +121,18 @@ pub(super) fn start_log(verbose: u8) {
         writeln!(out, "{now} {} {}", record.level(), record.args())
     });
     // Somebody who embeds the command has a logger already; theirs counts.
-    let _ = builder.try_init();
+    if builder.try_init().is_ok() && !is_given {
+        log::set_max_level(level);
+    }
+}
+
+/// Says more or less from now on, unless the environment has said how much.
+pub(super) fn set_log_level(level: crate::LogLevel) {
+    if std::env::var_os("BACKHAUL_LOG").is_none()
+        && let Ok(level) = level.name().parse()
+    {
+        log::set_max_level(level);
+    }
 }
 
 pub(super) fn ids(ids: &[TransferId]) {
@@ -145,6 +168,14 @@ pub(super) fn json_list(views: &[OperationView]) -> bool {
 
 pub(super) fn json_object(view: &OperationView) {
     json(view);
+}
+
+/// One line of JSON; `false` where nobody got it.
+pub(super) fn json_line(value: &impl Serialize) -> bool {
+    match serde_json::to_string(value) {
+        Ok(text) => print(&(text + "\n")),
+        Err(error) => unreachable!("strings and numbers always have a JSON form: {error}"),
+    }
 }
 
 fn json(value: &impl Serialize) -> bool {
@@ -350,6 +381,36 @@ pub(super) fn salvaged(to: &Path, salvaged: &Salvaged) {
         salvaged.records,
         salvaged.missing
     ));
+}
+
+/// What an operation does, on one line.
+pub(super) fn state_line(view: &OperationView) -> String {
+    let status = view.status.to_string();
+    let reason = view.reason.map(|reason| reason.to_string()).unwrap_or_default();
+    let line = format!(
+        "{}  {status:<19}  {:>21}  {reason:<21}  {}",
+        view.id,
+        amount(view),
+        shown(view)
+    );
+    line.trim_end().to_owned()
+}
+
+/// Draws a whole screen anew: `lines` stay above it. `false` where nobody reads any more.
+pub(super) fn screen(lines: &[String], views: &[&OperationView], more: usize) -> bool {
+    // Home, then each line cleared to its end, then what is below (ECMA-48, section 8.3).
+    let mut text = String::from("\x1b[H");
+    for line in lines {
+        let _ = write!(text, "{line}\x1b[K\n");
+    }
+    for view in views {
+        let _ = write!(text, "{}\x1b[K\n", state_line(view));
+    }
+    if more > 0 {
+        let _ = write!(text, "and {more} more\x1b[K\n");
+    }
+    text.push_str("\x1b[J");
+    print(&text)
 }
 
 /// How an operation ended, on one line.

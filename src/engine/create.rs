@@ -1,5 +1,6 @@
 //! Creation: everything is checked first, then everything is durable before the first id is given out.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use backhaul_backends::{Digest, DigestAlgorithm, Method, WebErrorStatus};
-use backhaul_journal::{FileKind, Urgency, steps};
+use backhaul_journal::{FileKind, Lsn, Urgency, steps};
 
 use super::Engine;
 use super::body::{Body, check_body};
@@ -154,13 +155,16 @@ impl Engine {
     /// # Errors
     /// The position of the first one that is refused, and why: as [`check_downloads`] and [`Engine::accept`].
     pub fn create(&self, downloads: &[NewDownload]) -> Result<Vec<TransferId>, (usize, Error)> {
+        self.accept(self.check(downloads)?)
+    }
+
+    /// Checks downloads against the settings of this engine; changes nothing.
+    ///
+    /// # Errors
+    /// As [`check_downloads`].
+    pub(crate) fn check(&self, downloads: &[NewDownload]) -> Result<Vec<CheckedDownload>, (usize, Error)> {
         let core = &self.core;
-        self.accept(check_downloads(
-            downloads,
-            &core.config,
-            &core.environment,
-            &core.backends.schemes(),
-        )?)
+        check_downloads(downloads, &core.config, &core.environment, &core.backends.schemes())
     }
 
     /// Creates downloads that were checked; all of them or none. They are durable on return.
@@ -169,31 +173,41 @@ impl Engine {
     /// The position of the first one that is refused, and why: [`Error::Conflict`],
     /// [`Error::DestinationExists`], [`Error::LimitReached`], or what vault or journal answered.
     pub fn accept(&self, checked: Vec<CheckedDownload>) -> Result<Vec<TransferId>, (usize, Error)> {
+        let recorded = self.admit(&checked)?;
+        // From here on they may come out of the journal whatever is answered, and then they need their secrets. No lock is
+        // held: they stand in the table, where whoever asks for the same destination finds them, and all that wait here
+        // share the journal's syncs.
+        if let Some(last) = recorded
+            && steps::is_taken("sync of a creation")
+        {
+            self.core.sync(last).map_err(|error| (0, error))?;
+        }
+        // A worker that takes some of it wakes the next one for the rest.
+        self.core.work.notify_one();
+        Ok(checked.into_iter().map(|one| one.id).collect())
+    }
+
+    /// Records them where nothing stands against it; the last record, if there is one, is not durable yet.
+    fn admit(&self, checked: &[CheckedDownload]) -> Result<Option<Lsn>, (usize, Error)> {
         let _alone = self.core.creating.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_limit(checked.len()).map_err(|error| (0, error))?;
-        self.check_room(&checked).map_err(|error| (0, error))?;
+        self.check_room(checked).map_err(|error| (0, error))?;
         for (index, one) in checked.iter().enumerate() {
             self.check_exclusive(one).map_err(|error| (index, error))?;
         }
-        check_free(&checked, &self.core.environment)?;
-        spool::hand_over(&self.core, &checked)?;
+        check_free(checked, &self.core.environment)?;
+        spool::hand_over(&self.core, checked)?;
         let recorded = self
-            .seal(&checked)
-            .and_then(|()| self.record_creation(&checked).map_err(|error| (0, error)));
-        if let Err(refused) = recorded {
-            spool::take_back(&checked);
+            .seal(checked)
+            .and_then(|()| self.record_creation(checked).map_err(|error| (0, error)));
+        if recorded.is_err() {
+            spool::take_back(checked);
             for one in checked.iter().filter(|one| one.spec.has_secrets) {
                 // What stays is swept at the next start.
                 let _ = self.core.vault.remove(SealedName::first(one.id));
             }
-            return Err(refused);
         }
-        // From here on they may come out of the journal whatever is answered, and then they need their secrets.
-        if steps::is_taken("sync of a creation") {
-            self.core.sync_all().map_err(|error| (0, error))?;
-        }
-        self.core.wake_all();
-        Ok(checked.into_iter().map(|one| one.id).collect())
+        recorded
     }
 
     fn seal(&self, checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
@@ -208,7 +222,10 @@ impl Engine {
     /// One live operation has a destination, and one of each app a URL. URLs whose hidden values differ are different.
     fn check_exclusive(&self, checked: &CheckedDownload) -> Result<(), Error> {
         let spec = &checked.spec;
-        let for_destination = self.core.state().table.live_for_destination(&spec.destination).cloned();
+        let for_destination = {
+            let state = self.core.state();
+            state.table.live_for_destination(&spec.destination).map(Cow::into_owned)
+        };
         if let Some(other) = for_destination {
             let shown = spec.destination.display().to_string();
             return Err(conflict("destination", shown, &other));
@@ -224,8 +241,8 @@ impl Engine {
         }
         let state = self.core.state();
         let others = state.table.live_for_url(&spec.app, &spec.url);
-        let is_other = |other: &&Operation| other.id != id && other.spec.method.is_get();
-        let others: Vec<Operation> = others.filter(is_other).cloned().collect();
+        let is_other = |other: &Cow<'_, Operation>| other.id != id && other.spec.method.is_get();
+        let others: Vec<Operation> = others.filter(is_other).map(Cow::into_owned).collect();
         drop(state);
         let same = others.iter().find(|other| self.has_url(other, secrets.url.as_deref()));
         same.map_or(Ok(()), |other| Err(conflict("url", spec.url.clone(), other)))
@@ -277,8 +294,9 @@ impl Engine {
         }
     }
 
-    /// Records a creation, or all of a list under one commit: a crash in the middle leaves none of them. Not durable yet.
-    fn record_creation(&self, checked: &[CheckedDownload]) -> Result<(), Error> {
+    /// Records a creation, or all of a list under one commit: a crash in the middle leaves none of them. The last record is
+    /// not durable yet.
+    fn record_creation(&self, checked: &[CheckedDownload]) -> Result<Option<Lsn>, Error> {
         let is_list = checked.len() > 1 && steps::is_taken("commit of a list");
         let batch = is_list.then(|| {
             let mut id = [0; 16];
@@ -286,15 +304,17 @@ impl Engine {
             BatchId(id)
         });
         let mut state = self.core.state();
-        let recorded = checked.iter().try_for_each(|one| {
+        let recorded = checked.iter().try_fold(None, |_, one| {
             let (spec, started) = (one.spec.clone(), !one.hold);
             let created = Event::Created { spec, started, batch };
             self.core
                 .record_as(&mut state, one.id, created, Urgency::Normal)
-                .map(|_| ())
+                .map(Some)
         });
-        let committed =
-            recorded.and_then(|()| batch.map_or(Ok(()), |batch| self.core.commit(&mut state, batch).map(|_| ())));
+        let committed = recorded.and_then(|last| match batch {
+            Some(batch) => self.core.commit(&mut state, batch).map(Some),
+            None => Ok(last),
+        });
         if committed.is_err() {
             state.table.drop_uncommitted();
         }

@@ -4,22 +4,28 @@ mod adopt;
 mod amend;
 mod backends;
 mod body;
+mod checkpoint;
 mod core;
 mod create;
 mod crew;
 mod doubt;
 mod fault;
+mod filter;
+mod forget;
 mod ledger;
 mod origin;
 mod part;
 mod publish;
 mod ready;
 mod salvage;
+mod serve;
 mod settle;
 mod spool;
 mod view;
+mod watch;
 mod worker;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io;
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -44,14 +50,21 @@ pub use self::backends::backends;
 pub use self::body::Body;
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};
 pub(crate) use self::salvage::journal_directory;
+pub use self::serve::Description;
+pub(crate) use self::serve::holder;
 pub use self::spool::SpooledBody;
 pub use self::view::{OperationView, ViewError};
+pub(crate) use self::watch::{Noted, Observer};
+pub use crate::listing::{Filter, GroupFilter};
 
 /// Stack of a worker thread; the deepest calls are those of TLS.
 const WORKER_STACK_BYTES: usize = 512 * 1024;
 
 /// Most connections of one transfer, whatever is asked for: servers take more for an attack.
 const CONNECTIONS_MAX: usize = 16;
+
+/// How long nothing happens before memory that was needed for work is given back.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Shortest pause between two looks at what an operation waits for.
 const PROBE_EVERY_MIN: Duration = Duration::from_millis(1);
@@ -78,6 +91,14 @@ pub enum Until {
     Idle,
 }
 
+/// The damaged journals that a salvage has kept in a state directory.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn damaged_journals(directory: &Path, environment: &Environment) -> Result<Vec<PathBuf>, Error> {
+    salvage::evidence(&environment.storage, &Layout::new(directory))
+}
+
 impl Engine {
     /// Opens a state directory, makes it where it is missing, recovers what a crash left, and takes its lock until
     /// dropped.
@@ -98,9 +119,6 @@ impl Engine {
         let storage = &environment.storage;
         make_directories(storage, directory)?;
         let lock = Lock::acquire(storage, &layout.lock(), config.allow_network_file_system)?;
-        if let Some(per_host_max) = config.jobs_per_host_max {
-            lock.add_lines(&format!("{PER_HOST}{per_host_max}\n"));
-        }
         let connections_max = config.connections.max.clamp(1, CONNECTIONS_MAX);
         let room = Room::fit(config.jobs_max, connections_max, environment.open_files_max).ok_or(Error::limit(
             "open files (raise RLIMIT_NOFILE)",
@@ -136,7 +154,7 @@ impl Engine {
         let vault = Vault::new(layout.vault(), environment.clone());
         // After a salvage, the secrets of operations whose creation was lost belong to what may be found again by hand.
         if !table.is_salvaged() && steps::is_taken("removal of secrets that nobody needs") {
-            vault.sweep(|sealed| table.find(sealed.id).is_some_and(|one| SealedName::of(one) == sealed))?;
+            vault.sweep(|sealed| table.find(sealed.id).is_some_and(|one| SealedName::of(&one) == sealed))?;
         }
         if !table.is_salvaged() {
             spool::sweep(storage, &layout.spool(), &table)?;
@@ -147,8 +165,11 @@ impl Engine {
             journal,
             vault,
             table,
+            lock,
+            next_lsn: report.next.0,
         };
         let core = Arc::new(Core::new(environment, config, room, Registry::new(backends), stored));
+        core.note_in_lock("");
         doubt::sweep(&core);
         core.sweep_history()?;
         Ok(Self { core })
@@ -242,18 +263,23 @@ impl Engine {
         }
         let mut state = core.state();
         while !state.stopping && !is_over(&state, until) {
-            state = match tick {
-                Some(tick) => {
-                    let waited = core
-                        .watchers
-                        .wait_timeout(state, tick)
-                        .unwrap_or_else(PoisonError::into_inner);
-                    drop(waited);
-                    observe(self);
-                    core.state()
-                }
-                None => core.watchers.wait(state).unwrap_or_else(PoisonError::into_inner),
+            let has_quietened = state.has_worked && Core::is_idle(&state);
+            let Some(time) = tick.or_else(|| has_quietened.then_some(QUIET)) else {
+                state = core.watchers.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
             };
+            let waited = core.watchers.wait_timeout(state, time);
+            let (mut after, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            // Not at every pause: what is given back has to be asked for again.
+            if has_quietened && timeout.timed_out() && Core::is_idle(&after) {
+                after.has_worked = false;
+                crate::sys::give_back_memory();
+            }
+            drop(after);
+            if tick.is_some() {
+                observe(self);
+            }
+            state = core.state();
         }
         drop(state);
         core.stop();
@@ -291,6 +317,12 @@ impl Engine {
         self.core.wake_all();
     }
 
+    /// Nothing is left that could go on by itself.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        Core::is_idle(&self.core.state())
+    }
+
     /// Operations that ended, and how many of them in an error, since the engine was opened.
     #[must_use]
     pub fn ended(&self) -> (u64, u64) {
@@ -318,7 +350,7 @@ impl Engine {
     }
 
     fn find(&self, id: TransferId) -> Result<Operation, Error> {
-        self.core.state().table.find(id).cloned().ok_or(Error::UnknownId(id))
+        self.core.find(id).ok_or(Error::UnknownId(id))
     }
 
     /// Sweeps at once where no worker holds the operation; else the worker's end makes it due.
@@ -329,7 +361,7 @@ impl Engine {
                 return Ok(());
             }
             state.table.set_busy(id, true);
-            state.table.find(id).cloned()
+            state.table.find(id).map(Cow::into_owned)
         };
         let result = operation.map_or(Ok(()), |operation| publish::sweep(&self.core, &operation));
         self.core.let_go(&[id], 0);
@@ -447,7 +479,7 @@ impl Replay for Rebuilding {
         let fact = match decode(record)? {
             Entry::Fact(fact) => fact,
             Entry::Committed { batch } => {
-                self.table.commit(batch, lsn.0);
+                self.table.commit(batch);
                 return Ok(());
             }
             _ => return Err("a snapshot's entry stands in the log".into()),
@@ -498,14 +530,14 @@ pub fn read_catalog(directory: &Path, environment: &Environment) -> Result<Catal
         Some(holder) => table.assume_running(per_host_max(holder)),
         None => table.reopened(now),
     }
-    let lack = |operation| match holder {
+    let lack = |operation: &Operation| match holder {
         Some(_) => table.lack(operation),
         None => Lack::Engine,
     };
-    let view = |operation| OperationView::new(operation, now, lack(operation), None);
+    let view = |operation: Cow<'_, Operation>| OperationView::new(&operation, now, lack(&operation), None);
     let unacknowledged_lost = table.unacknowledged_lost();
     Ok(Catalog {
-        operations: table.in_order().into_iter().map(view).collect(),
+        operations: table.in_order().map(view).collect(),
         unacknowledged_lost,
         damaged_journals: salvage::evidence(&environment.storage, &layout)?,
     })

@@ -3,12 +3,12 @@
 //! A copy is durable, with its name, before anybody can refer to it. From then on it belongs to whoever holds the
 //! [`SpooledBody`], and once an operation was created with it, to that operation. What belongs to nobody is swept at the start.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
 
 use backhaul_journal::{Storage, StorageFile, steps};
 
@@ -37,7 +37,7 @@ pub struct SpooledBody {
     copy: Arc<Copy>,
 }
 
-struct Copy {
+pub(super) struct Copy {
     storage: Arc<dyn Storage>,
     directory: PathBuf,
     id: SpoolId,
@@ -61,6 +61,11 @@ impl SpooledBody {
     #[must_use]
     pub fn len_bytes(&self) -> u64 {
         self.copy.len_bytes
+    }
+
+    /// By what [`Engine::spooled`] finds it.
+    pub(crate) fn id(&self) -> String {
+        self.copy.id.to_string()
     }
 
     pub(super) fn stored(&self) -> StoredBody {
@@ -89,6 +94,9 @@ impl PartialEq for SpooledBody {
 }
 
 impl Eq for SpooledBody {}
+
+/// The copies that somebody in this process holds, by their ids.
+pub(super) type Spooled = HashMap<String, Weak<Copy>>;
 
 /// Where a copy stands.
 pub(super) fn spooled_path(directory: &Path, id: SpoolId) -> PathBuf {
@@ -129,7 +137,22 @@ impl Engine {
             let synced = copy.storage.sync_directory(&copy.directory);
             synced.map_err(|error| Error::io("sync", &copy.directory, error))?;
         }
-        Ok(SpooledBody { copy: Arc::new(copy) })
+        let (id, copy) = (copy.id.to_string(), Arc::new(copy));
+        let mut spooled = core.spooled.lock().unwrap_or_else(PoisonError::into_inner);
+        spooled.retain(|_, copy| copy.strong_count() > 0);
+        spooled.insert(id, Arc::downgrade(&copy));
+        Ok(SpooledBody { copy })
+    }
+
+    /// The body that somebody in this process holds under this id.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where nobody does.
+    pub(crate) fn spooled(&self, id: &str) -> Result<SpooledBody, Error> {
+        let spooled = self.core.spooled.lock().unwrap_or_else(PoisonError::into_inner);
+        let copy = spooled.get(id).and_then(Weak::upgrade);
+        let copy = copy.ok_or_else(|| Error::invalid("body", id, "is no body that this engine has spooled"))?;
+        Ok(SpooledBody { copy })
     }
 }
 

@@ -14,7 +14,9 @@ mod state;
 mod status;
 
 pub(crate) use body::{SpoolId, StoredBody};
-pub(crate) use codec::{Entry, Fact, decode, encode};
+#[cfg(test)]
+pub(crate) use codec::OPENED;
+pub(crate) use codec::{Entry, Fact, Packed, decode, encode};
 pub(crate) use deadline::{Deadline, Now, millis};
 pub(crate) use digest::{digests, stored_digests};
 pub(crate) use event::{

@@ -1,0 +1,233 @@
+//! `daemon`: the engine as a service of the system, which others speak to.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+
+use super::args::{DaemonArgs, Global};
+use super::context::{Context, backends, resolved_root};
+use super::exit::Exit;
+use super::reach::close;
+use super::{Failure, output};
+use crate::service::notify::{Notify, listen_fds, watchdog_interval};
+use crate::service::server::{Server, ServerLimits};
+use crate::service::socket::Socket;
+use crate::{Config, Engine, Environment, Error, Settings, SettingsFile, Until};
+
+/// Files that are asked for where the system allows it: a socket for each client, besides those of the transfers.
+const OPEN_FILES_WANTED: u64 = 8_192;
+/// Looks in the time after which an idle daemon ends.
+const LOOKS: u32 = 4;
+/// Longest time between two of them.
+const LOOK_MAX: Duration = Duration::from_secs(10);
+/// Stack of the thread that waits for signals; it reads the configuration.
+const STACK_BYTES: usize = 256 * 1024;
+
+pub(super) fn run(mut global: Global, args: &DaemonArgs) -> Result<Exit, Failure> {
+    let is_root = rustix::process::geteuid().is_root();
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let file = SettingsFile::find(args.config.clone(), is_root, variable);
+    let settings = load(file.as_ref(), &global, args)?;
+    if global.verbose == 0 {
+        output::set_log_level(settings.log);
+    }
+    global.state_dir.clone_from(&settings.state_dir);
+    global.socket.clone_from(&settings.socket);
+    let mut context = Context::new(global)?;
+    let notify = Arc::new(Notify::from_environment());
+    let inherited = listen_fds()?;
+    let clients_max = raise_open_files(settings.connections_max);
+    context.environment = Environment::system();
+    let files_max = context.environment.open_files_max;
+    context.environment.open_files_max = files_max.saturating_sub(clients_max);
+    let config = config(&settings)?;
+    let engine = Arc::new(context.open(&config, &backends(&config)?)?);
+    let socket = match inherited {
+        Some(listener) => Socket::inherited(listener),
+        None => Socket::bind(&context.socket_path())?,
+    };
+    engine.note_socket(&socket.path);
+    log::info!("listens on '{}'", socket.path.display());
+    let server = Server::start(Arc::clone(&engine), vec![socket], limits(&settings, clients_max))?;
+    let current = Arc::new(Mutex::new(settings));
+    let reloading = Reloading {
+        current: Arc::clone(&current),
+        file,
+    };
+    let signals = SignalThread::start(&engine, &notify, reloading)?;
+    notify.ready();
+    notify.status("waits for work");
+    let result = work(&engine, &server, &notify, &current);
+    notify.stopping();
+    let signal = signals.end();
+    server.stop();
+    result?;
+    close(engine)?;
+    log::info!("has stopped");
+    Ok(match signal {
+        Some(SIGINT) => Exit::Interrupted,
+        _ => Exit::Success,
+    })
+}
+
+/// The settings of a configuration file, with what the command line gave in their place.
+fn load(file: Option<&SettingsFile>, global: &Global, args: &DaemonArgs) -> Result<Settings, Failure> {
+    let loaded = Settings::load(file, |settings| {
+        args.running.set(settings);
+        settings.state_dir = global.state_dir.clone().or(settings.state_dir.take());
+        settings.socket = global.socket.clone().or(settings.socket.take());
+        settings.ca_bundle = global.ca_bundle.clone().or(settings.ca_bundle.take());
+        if !global.root.is_empty() {
+            settings.roots.clone_from(&global.root);
+        }
+        settings.allow_network_fs |= global.allow_network_fs;
+        settings.exit_idle = args.exit_idle.or(settings.exit_idle);
+    });
+    loaded.map_err(|error| Failure::new(Exit::BadInput, format!("configuration {error}")))
+}
+
+/// Works until a signal comes, or until there was nothing to do for long enough.
+fn work(engine: &Arc<Engine>, server: &Server, notify: &Notify, current: &Mutex<Settings>) -> Result<(), Error> {
+    let watchdog = watchdog_interval();
+    let exit_idle = || current.lock().unwrap_or_else(PoisonError::into_inner).exit_idle;
+    let look = exit_idle().map(|time| (time / LOOKS).min(LOOK_MAX));
+    let tick = [watchdog, look].into_iter().flatten().min();
+    let mut idle_since = Instant::now();
+    engine.run(Until::Stopped, tick, |engine| {
+        if watchdog.is_some() {
+            notify.watchdog();
+        }
+        let running = engine.running_count();
+        notify.status(&format!("{running} transfers run, {} clients", server.connections()));
+        if !engine.is_idle() || server.connections() > 0 {
+            idle_since = Instant::now();
+        }
+        if exit_idle().is_some_and(|time| idle_since.elapsed() >= time) {
+            log::info!("has nothing to do, and ends");
+            engine.stop();
+        }
+    })
+}
+
+/// What the engine is to do, with every directory that destinations must be in as it really is.
+fn config(settings: &Settings) -> Result<Config, Failure> {
+    let mut config = settings.config();
+    config.roots = settings
+        .roots
+        .iter()
+        .map(|root| resolved_root(root))
+        .collect::<Result<_, _>>()?;
+    Ok(config)
+}
+
+fn limits(settings: &Settings, clients_max: usize) -> ServerLimits {
+    ServerLimits {
+        message_bytes_max: settings.message_bytes_max,
+        connections_max: clients_max,
+        connections_per_peer_max: settings.connections_per_peer_max,
+        monitors_max: settings.monitors_max,
+    }
+}
+
+/// Raises the limit of open files as far as it is of use and allowed; gives how many clients fit into it.
+fn raise_open_files(clients_max: usize) -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit
+        .maximum
+        .map_or(OPEN_FILES_WANTED, |maximum| maximum.min(OPEN_FILES_WANTED));
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(wanted);
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            log::warn!("the limit of open files cannot be raised to {wanted}: {error}");
+        }
+    }
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(OPEN_FILES_WANTED);
+    // Half of them at most: transfers need the others.
+    clients_max.min(usize::try_from(files / 2).unwrap_or(usize::MAX))
+}
+
+/// What a reload reads, and what it changes.
+struct Reloading {
+    current: Arc<Mutex<Settings>>,
+    file: Option<SettingsFile>,
+}
+
+impl Reloading {
+    /// Takes over what may change while the daemon runs. A file that cannot be used changes nothing.
+    fn reload(&self) {
+        let loaded = Settings::load(self.file.as_ref(), |_| ());
+        let new = match loaded {
+            Ok(new) => new,
+            Err(error) => {
+                log::error!("configuration {error}; nothing has changed");
+                return;
+            }
+        };
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let (merged, needs_restart) = current.reloaded(&new);
+        output::set_log_level(merged.log);
+        *current = merged;
+        if !needs_restart.is_empty() {
+            log::warn!(
+                "configuration: a restart is needed to change {}",
+                needs_restart.join(", ")
+            );
+        }
+    }
+}
+
+/// Waits for signals: SIGTERM and SIGINT stop the engine, SIGHUP reloads. A second SIGTERM ends the process, which loses
+/// one window at most.
+struct SignalThread {
+    handle: Handle,
+    thread: JoinHandle<()>,
+    seen: Arc<AtomicI32>,
+}
+
+impl SignalThread {
+    fn start(engine: &Arc<Engine>, notify: &Arc<Notify>, reloading: Reloading) -> Result<Self, Failure> {
+        let failed = |error| Failure::from(Error::io("watch for", "signals", error));
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
+        let handle = signals.handle();
+        let seen = Arc::new(AtomicI32::new(0));
+        let (engine, notify, noted) = (Arc::downgrade(engine), Arc::clone(notify), Arc::clone(&seen));
+        let builder = std::thread::Builder::new()
+            .name("signals".into())
+            .stack_size(STACK_BYTES);
+        let thread = builder.spawn(move || {
+            for signal in signals.forever() {
+                if signal == SIGHUP {
+                    notify.reloading();
+                    reloading.reload();
+                    notify.ready();
+                    continue;
+                }
+                if noted.swap(signal, Ordering::SeqCst) != 0 {
+                    std::process::exit(128 + signal);
+                }
+                notify.stopping();
+                if let Some(engine) = engine.upgrade() {
+                    engine.stop();
+                }
+            }
+        });
+        Ok(Self {
+            handle,
+            thread: thread.map_err(failed)?,
+            seen,
+        })
+    }
+
+    fn end(self) -> Option<i32> {
+        self.handle.close();
+        // A panic in it has been printed.
+        let _ = self.thread.join();
+        Some(self.seen.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
+    }
+}

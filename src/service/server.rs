@@ -1,0 +1,98 @@
+//! An engine behind local sockets, for other processes.
+//!
+//! One thread waits for all sockets at once; it accepts, reads, cuts messages and writes, and never blocks. Calls are
+//! done by a few threads more, which are there only while there are calls. Nothing wakes up while nothing happens.
+
+pub(crate) mod asked;
+mod event_loop;
+mod link;
+mod pool;
+mod shared;
+pub(crate) mod traffic;
+
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+use self::event_loop::EventLoop;
+use self::shared::Shared;
+use super::socket::Socket;
+use crate::engine::Engine;
+use crate::error::Error;
+
+/// Stack of the thread of the event loop; the deepest calls read JSON.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// How much a server takes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ServerLimits {
+    /// Longest call, in bytes; 1 MiB by default.
+    pub(crate) message_bytes_max: usize,
+    /// Connections; 2048 by default, and never more than the limit of open files leaves beside the engine's.
+    pub(crate) connections_max: usize,
+    /// Connections of one user; 2048 by default.
+    pub(crate) connections_per_peer_max: usize,
+    /// Connections that look on or wait; 1536 by default, so that others come through.
+    pub(crate) monitors_max: usize,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 1 << 20,
+            connections_max: 2_048,
+            connections_per_peer_max: 2_048,
+            monitors_max: 1_536,
+        }
+    }
+}
+
+/// A server at work; dropping it stops it.
+pub(crate) struct Server {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Serves an engine on these sockets, which may be none of its own (see [`Socket::inherited`]).
+    ///
+    /// # Errors
+    /// [`Error::Io`]: the system gives no file descriptor or no thread.
+    pub(crate) fn start(engine: Arc<Engine>, sockets: Vec<Socket>, limits: ServerLimits) -> Result<Self, Error> {
+        let failed = |error| Error::io("set up", "service", error);
+        let shared = Arc::new(Shared::new().map_err(failed)?);
+        let mut event_loop = EventLoop::new(engine, sockets, limits, Arc::clone(&shared)).map_err(failed)?;
+        let builder = Builder::new().name("service".into()).stack_size(STACK_BYTES);
+        let thread = builder.spawn(move || event_loop.run());
+        let thread = thread.map_err(|error| Error::io("start a thread for", "service", error))?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// Ends all connections, each with a reason, after what is in progress, which has most of a second for that.
+    pub(crate) fn stop(self) {
+        drop(self);
+    }
+
+    /// Connections that there are now.
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections()
+    }
+
+    /// Calls `told` with the number of connections whenever the last one has ended or a first one has come, on the
+    /// server's thread: it must not block. Called at once, too, so that nothing is missed.
+    pub(crate) fn watch_connections(&self, told: impl Fn(usize) + Send + 'static) {
+        self.shared.watch_connections(Box::new(told));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.stop();
+        if let Some(thread) = self.thread.take() {
+            // A panic in it has been printed.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! The thread that waits for all sockets at once.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+
+use super::ServerLimits;
+use super::asked::{self, Asked};
+use super::link::Link;
+use super::pool::Pool;
+use super::shared::{Done, Outcome, Shared, Token};
+use super::traffic::{Call, Step};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::service::fault::{Fault, Refused};
+use crate::service::message::{parse_request, refusal};
+use crate::service::methods::Perform;
+use crate::service::socket::{Socket, peer};
+
+/// Events that are taken from the system at once.
+const EVENTS_MAX: usize = 256;
+/// Times that one connection is read from before others have their turn.
+const ROUNDS_MAX: usize = 16;
+/// Connections that are accepted before others have their turn.
+const ACCEPTS_MAX: usize = 64;
+/// Pause after the system had no file descriptor for another connection, unless one ends before.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// A client that has not read for so long is disconnected.
+pub(super) const STALL_MAX: Duration = Duration::from_secs(60);
+/// How long calls in progress may take when the server stops, and how long its threads may take besides.
+const WIND_DOWN_MAX: Duration = Duration::from_millis(700);
+const THREADS_END_MAX: Duration = Duration::from_millis(200);
+/// Open files that are left to the rest of the process: what the engine does not count.
+const FILES_BESIDES: usize = 16;
+/// Fewest connections, however few files the system allows.
+const CONNECTIONS_MIN: usize = 8;
+
+/// Why connections end when the server does.
+const STOPPED: &str = "the service has stopped";
+
+/// The bell's number among the events. Sockets have those from 0 on, connections those from [`FIRST_TOKEN`] on.
+const BELL: u64 = u64::MAX;
+const FIRST_TOKEN: Token = 1 << 16;
+
+pub(super) struct EventLoop {
+    pub(super) engine: Arc<Engine>,
+    pub(super) limits: ServerLimits,
+    pub(super) shared: Arc<Shared>,
+    pub(super) links: HashMap<Token, Link>,
+    pool: Arc<Pool>,
+    epoll: OwnedFd,
+    sockets: Vec<Socket>,
+    /// Connections of each user.
+    peers: HashMap<u32, usize>,
+    next_token: Token,
+    /// When something is to be done for a connection if nothing happens before.
+    due: BTreeSet<(Instant, Token)>,
+    /// When the sockets are listened to again, where the system had no file descriptor.
+    accept_at: Option<Instant>,
+    /// The server stops.
+    is_winding_down: bool,
+}
+
+impl EventLoop {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        sockets: Vec<Socket>,
+        limits: ServerLimits,
+        shared: Arc<Shared>,
+    ) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, shared.bell(), EventData::new_u64(BELL), EventFlags::IN)?;
+        let limits = ServerLimits {
+            connections_max: limits.connections_max.min(room_for_connections(&engine)),
+            ..limits
+        };
+        let mut event_loop = Self {
+            engine,
+            limits,
+            shared,
+            links: HashMap::new(),
+            pool: Arc::default(),
+            epoll,
+            sockets,
+            peers: HashMap::new(),
+            next_token: FIRST_TOKEN,
+            due: BTreeSet::new(),
+            accept_at: None,
+            is_winding_down: false,
+        };
+        for socket in &event_loop.sockets {
+            socket.listener.set_nonblocking(true)?;
+        }
+        event_loop.listen()?;
+        Ok(event_loop)
+    }
+
+    pub(super) fn run(&mut self) {
+        while !self.shared.is_stopping() {
+            if let Err(error) = self.turn(self.next_moment()) {
+                log::error!("the service has stopped: {error}");
+                break;
+            }
+        }
+        self.wind_down();
+    }
+
+    // ---- turns ----
+
+    /// When something is to be done although nothing happens.
+    fn next_moment(&self) -> Option<Instant> {
+        let due = self.due.first().map(|(at, _)| *at);
+        [due, self.accept_at].into_iter().flatten().min()
+    }
+
+    /// Waits until something happens, or until a moment, and does what follows.
+    fn turn(&mut self, until: Option<Instant>) -> io::Result<()> {
+        let mut events: Vec<Event> = Vec::with_capacity(EVENTS_MAX);
+        let time = until.map(|until| timespec(until.saturating_duration_since(Instant::now())));
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), time.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        for event in events {
+            match event.data.u64() {
+                BELL => self.shared.silence(),
+                token if token >= FIRST_TOKEN => self.happened(token, event.flags),
+                socket => self.accept(usize::try_from(socket).unwrap_or(usize::MAX)),
+            }
+        }
+        for done in self.shared.take_done() {
+            self.finish(done);
+        }
+        self.look_at_clock(Instant::now());
+        Ok(())
+    }
+
+    fn look_at_clock(&mut self, now: Instant) {
+        if self.accept_at.is_some_and(|at| at <= now) {
+            self.listen_again();
+        }
+        while let Some((at, token)) = self.due.first().copied()
+            && at <= now
+        {
+            self.due.remove(&(at, token));
+            self.is_late(token);
+        }
+    }
+
+    /// A client has not read for too long.
+    fn is_late(&mut self, token: Token) {
+        let Some(link) = self.links.get_mut(&token) else { return };
+        link.due = None;
+        let problem = format!("the client has read nothing for {} s", STALL_MAX.as_secs());
+        link.say_at_last(refusal(&Fault::disconnected(&problem)));
+        self.end(token);
+    }
+
+    // ---- connections ----
+
+    /// Listens to the sockets.
+    fn listen(&mut self) -> io::Result<()> {
+        for (number, socket) in self.sockets.iter().enumerate() {
+            let number = EventData::new_u64(number as u64);
+            epoll::add(&self.epoll, &socket.listener, number, EventFlags::IN)?;
+        }
+        Ok(())
+    }
+
+    fn listen_again(&mut self) {
+        self.accept_at = None;
+        if let Err(error) = self.listen() {
+            log::warn!("the service cannot listen again: {error}");
+            self.pause_accepting();
+        }
+    }
+
+    /// A connection that cannot be accepted stays where it is, and would be told of without end.
+    fn pause_accepting(&mut self) {
+        for socket in &self.sockets {
+            let _ = epoll::delete(&self.epoll, &socket.listener);
+        }
+        self.accept_at = Some(Instant::now() + ACCEPT_PAUSE);
+    }
+
+    fn accept(&mut self, number: usize) {
+        for _ in 0..ACCEPTS_MAX {
+            let Some(socket) = self.sockets.get(number) else { return };
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match rustix::net::accept_with(&socket.listener, flags) {
+                Ok(stream) => self.admit(stream.into()),
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error) => {
+                    log::warn!("the service cannot accept a connection: {error}");
+                    self.pause_accepting();
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: UnixStream) {
+        let uid = match self.check_peer(&stream) {
+            Ok(uid) => uid,
+            Err(fault) => {
+                Link::new(stream, 0, 0).say_at_last(refusal(&fault));
+                return;
+            }
+        };
+        let token = self.next_token;
+        let data = EventData::new_u64(token);
+        if let Err(error) = epoll::add(&self.epoll, &stream, data, EventFlags::IN) {
+            log::warn!("the service cannot look at a connection: {error}");
+            return;
+        }
+        self.next_token += 1;
+        *self.peers.entry(uid).or_default() += 1;
+        self.links
+            .insert(token, Link::new(stream, uid, self.limits.message_bytes_max));
+        self.shared.set_connections(self.links.len());
+    }
+
+    fn check_peer(&self, stream: &UnixStream) -> Result<u32, Fault> {
+        let Some(uid) = peer(stream) else {
+            return Err(Fault::permission_denied());
+        };
+        let full = |what: &str, max: usize| Fault::disconnected(&format!("{what}: the limit of {max} is reached"));
+        if self.links.len() >= self.limits.connections_max {
+            return Err(full("connections", self.limits.connections_max));
+        }
+        let per_peer_max = self.limits.connections_per_peer_max;
+        if self.peers.get(&uid).is_some_and(|count| *count >= per_peer_max) {
+            return Err(full("connections of one user", per_peer_max));
+        }
+        Ok(uid)
+    }
+
+    /// Ends a connection at once.
+    pub(super) fn end(&mut self, token: Token) {
+        let Some(link) = self.links.remove(&token) else { return };
+        if let Some(at) = link.due {
+            self.due.remove(&(at, token));
+        }
+        if let Some(count) = self.peers.get_mut(&link.uid) {
+            *count -= 1;
+            if *count == 0 {
+                self.peers.remove(&link.uid);
+            }
+        }
+        drop(link);
+        self.shared.set_connections(self.links.len());
+        if self.accept_at.is_some() {
+            self.listen_again();
+        }
+    }
+
+    // ---- messages ----
+
+    fn happened(&mut self, token: Token, flags: EventFlags) {
+        let Some(link) = self.links.get_mut(&token) else { return };
+        // Nobody is left at the other end. What was sent before is done all the same.
+        if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+            link.traffic.abandon();
+            // It would be told of without end.
+            let _ = epoll::delete(&self.epoll, &link.stream);
+            link.interest = None;
+        }
+        self.pump(token);
+    }
+
+    /// Writes, reads and begins what can be.
+    pub(super) fn pump(&mut self, token: Token) {
+        let mut rounds = 0;
+        loop {
+            let Some(link) = self.links.get_mut(&token) else { return };
+            // Nobody tells again of one that has hung up; what it has sent before is bounded by the system.
+            let may_read = rounds < ROUNDS_MAX || link.interest.is_none();
+            let has_more = may_read && link.move_bytes();
+            rounds += 1;
+            match link.traffic.step() {
+                Step::Begin(message) => self.begin(token, message),
+                Step::TooLong => {
+                    let max = self.limits.message_bytes_max;
+                    let problem = format!("a call is longer than {max} bytes, which is the limit");
+                    self.break_off(token, &problem);
+                }
+                Step::Nothing if has_more => {}
+                Step::Nothing => break,
+            }
+        }
+        self.settle(token);
+    }
+
+    /// Looks at what a connection waits for now.
+    fn settle(&mut self, token: Token) {
+        let Some(link) = self.links.get_mut(&token) else { return };
+        if link.traffic.is_over() {
+            return self.end(token);
+        }
+        let wanted = link.wanted();
+        if link.interest.is_some_and(|interest| interest != wanted) {
+            link.interest = Some(wanted);
+            let changed = epoll::modify(&self.epoll, &link.stream, EventData::new_u64(token), wanted);
+            if let Err(error) = changed {
+                log::warn!("the service cannot look at a connection: {error}");
+                return self.end(token);
+            }
+        }
+        let due = link.stalled_since.map(|since| since + STALL_MAX);
+        if due != link.due {
+            let before = std::mem::replace(&mut link.due, due);
+            before.map(|at| self.due.remove(&(at, token)));
+            due.map(|at| self.due.insert((at, token)));
+        }
+    }
+
+    /// Ends a connection after a reason.
+    fn break_off(&mut self, token: Token, problem: &str) {
+        if let Some(link) = self.links.get_mut(&token) {
+            link.traffic.send(refusal(&Fault::disconnected(problem)).into());
+            link.traffic.close();
+        }
+    }
+
+    fn begin(&mut self, token: Token, message: Vec<u8>) {
+        match asked::read(&message) {
+            Asked::Answered(Some(answer)) => self.answer(token, answer),
+            Asked::Answered(None) => {}
+            Asked::Broken(problem) => self.break_off(token, &problem),
+            Asked::Perform { perform, oneway } => self.perform(token, message, perform, oneway),
+            Asked::Monitor(_) => self.answer(token, refusal(&Fault::method_not_implemented("Monitor"))),
+            Asked::Wait { .. } => self.answer(token, refusal(&Fault::method_not_implemented("Wait"))),
+        }
+    }
+
+    fn answer(&mut self, token: Token, answer: Vec<u8>) {
+        if let Some(link) = self.links.get_mut(&token) {
+            link.traffic.send(answer.into());
+        }
+    }
+
+    fn perform(&mut self, token: Token, message: Vec<u8>, perform: Perform, oneway: bool) {
+        let Some(link) = self.links.get_mut(&token) else { return };
+        link.traffic.call = Some(Call::Work { oneway });
+        let promise = Promise::new(&self.shared, token);
+        let engine = Arc::clone(&self.engine);
+        let job = move || {
+            let answer = match parse_request(&message) {
+                Ok(request) => perform(&engine, request.parameters),
+                Err(problem) => Err(Fault::disconnected(&problem)),
+            };
+            promise.keep(Outcome::Answer(answer.unwrap_or_else(|fault| refusal(&fault))));
+        };
+        if let Err(error) = self.pool.submit(Box::new(job)) {
+            log::warn!("the service cannot start a thread: {error}");
+        }
+    }
+
+    fn finish(&mut self, done: Done) {
+        let Some(link) = self.links.get_mut(&done.token) else {
+            return;
+        };
+        let call = link.traffic.call.take();
+        let Outcome::Answer(answer) = done.outcome;
+        if call == Some(Call::Work { oneway: false }) {
+            link.traffic.send(answer.into());
+        }
+        if self.is_winding_down {
+            self.break_off(done.token, STOPPED);
+        }
+        self.pump(done.token);
+    }
+
+    // ---- the end ----
+
+    /// Lets calls in progress end for a while, then ends every connection with a reason.
+    fn wind_down(&mut self) {
+        let end = Instant::now() + WIND_DOWN_MAX;
+        for socket in self.sockets.drain(..) {
+            let _ = epoll::delete(&self.epoll, &socket.listener);
+        }
+        self.accept_at = None;
+        self.is_winding_down = true;
+        let tokens: Vec<Token> = self.links.keys().copied().collect();
+        for token in tokens {
+            match self.links.get_mut(&token) {
+                Some(link) if link.is_working() => link.traffic.close(),
+                _ => self.break_off(token, STOPPED),
+            }
+            self.pump(token);
+        }
+        while !self.links.is_empty() && Instant::now() < end {
+            if self.turn(Some(end)).is_err() {
+                break;
+            }
+        }
+        for link in self.links.values_mut() {
+            link.say_at_last(refusal(&Fault::disconnected(STOPPED)));
+        }
+        self.links.clear();
+        self.pool.stop(Instant::now() + THREADS_END_MAX);
+        self.shared.set_connections(0);
+    }
+}
+
+/// What a thread owes a connection: an answer, also where it panics or is never begun.
+struct Promise {
+    shared: Arc<Shared>,
+    token: Token,
+    is_kept: bool,
+}
+
+impl Promise {
+    fn new(shared: &Arc<Shared>, token: Token) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            token,
+            is_kept: false,
+        }
+    }
+
+    fn keep(mut self, outcome: Outcome) {
+        self.is_kept = true;
+        self.shared.done(self.token, outcome);
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            let error = Error::Service("the call could not be done; see the log of the service".into());
+            let answer = refusal(&Fault::from(Refused::from(error)));
+            self.shared.done(self.token, Outcome::Answer(answer));
+        }
+    }
+}
+
+/// Connections for which the limit of open files has room beside those of the engine.
+fn room_for_connections(engine: &Engine) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let files = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    files
+        .saturating_sub(engine.files_max() + FILES_BESIDES)
+        .max(CONNECTIONS_MIN)
+}
+
+fn timespec(time: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(time.subsec_nanos()),
+    }
+}
