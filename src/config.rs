@@ -30,6 +30,8 @@ pub struct Config {
     pub connections: Connections,
     /// Operations that one state directory holds; 1,000,000 by default.
     pub operations_max: usize,
+    /// Of them those of one app; as many as of all by default.
+    pub operations_per_app_max: usize,
     /// Longest request body that [`crate::Engine::spool`] takes in, in bytes; 1 GiB by default. The file of
     /// [`crate::Body::File`] has no such limit.
     pub body_bytes_max: u64,
@@ -123,6 +125,7 @@ impl Default for Config {
             rate_max: None,
             connections: Connections::default(),
             operations_max: 1_000_000,
+            operations_per_app_max: usize::MAX,
             body_bytes_max: 1 << 30,
             buffer_bytes: 64 << 10,
             roots: Vec::new(),
