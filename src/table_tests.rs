@@ -38,6 +38,8 @@ fn spec(number: u8, priority: Priority) -> Spec {
         recoverable: Vec::new(),
         digests: Vec::new(),
         mirrors: Vec::new(),
+        method: backhaul_backends::Method::GET,
+        body: None,
     }
 }
 
