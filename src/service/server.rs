@@ -89,9 +89,20 @@ impl Server {
         drop(self);
     }
 
+    /// Other limits from now on. Connections that there are already stay, and keep their limit of messages.
+    pub(crate) fn set_limits(&self, limits: ServerLimits) {
+        self.shared.set_limits(limits);
+    }
+
     /// Connections that there are now.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections()
+    }
+
+    /// Calls `told` with the number of connections whenever the last one has ended or a first one has come, on the
+    /// server's thread: it must not block. Called at once, too, so that nothing is missed.
+    pub(crate) fn watch_connections(&self, told: impl Fn(usize) + Send + 'static) {
+        self.shared.watch_connections(Box::new(told));
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::ServerLimits;
 use super::fanout::Message;
 use crate::operation::TransferId;
 use crate::service::monitor::Told;
@@ -33,6 +34,8 @@ pub(crate) enum Outcome {
     Open(BTreeSet<TransferId>),
 }
 
+type Watching = Box<dyn Fn(usize) + Send>;
+
 pub(crate) struct Shared {
     /// Wakes the event loop.
     bell: OwnedFd,
@@ -41,6 +44,9 @@ pub(crate) struct Shared {
     /// The engine has changed.
     noted: AtomicBool,
     connections: AtomicUsize,
+    /// Limits that hold from the next turn on.
+    limits: Mutex<Option<ServerLimits>>,
+    told: Mutex<Option<Watching>>,
     /// How often the event loop woke up.
     #[cfg(test)]
     pub(crate) turns: std::sync::atomic::AtomicU64,
@@ -54,6 +60,8 @@ impl Shared {
             stopping: AtomicBool::new(false),
             noted: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
+            limits: Mutex::default(),
+            told: Mutex::default(),
             #[cfg(test)]
             turns: std::sync::atomic::AtomicU64::new(0),
         })
@@ -98,6 +106,15 @@ impl Shared {
         self.noted.swap(false, Ordering::AcqRel)
     }
 
+    pub(crate) fn set_limits(&self, limits: ServerLimits) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = Some(limits);
+        self.ring();
+    }
+
+    pub(crate) fn take_limits(&self) -> Option<ServerLimits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.ring();
@@ -111,7 +128,19 @@ impl Shared {
         self.connections.load(Ordering::Acquire)
     }
 
+    pub(crate) fn watch_connections(&self, told: Watching) {
+        let mut watching = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told(self.connections());
+        *watching = Some(told);
+    }
+
     pub(crate) fn set_connections(&self, count: usize) {
-        self.connections.store(count, Ordering::Release);
+        let watching = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.connections.swap(count, Ordering::AcqRel);
+        if (before == 0) != (count == 0)
+            && let Some(told) = watching.as_ref()
+        {
+            told(count);
+        }
     }
 }

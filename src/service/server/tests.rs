@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -179,6 +180,18 @@ fn one_monitor_too_many_is_refused_and_may_do_something_else() {
     until("the first is gone", || (lab.server().connections() == 1).then_some(()));
     second.monitor();
     assert!(second.hear().unwrap()["error"].is_null());
+}
+
+#[test]
+fn whoever_watches_is_told_when_the_first_client_comes_and_when_the_last_is_gone() {
+    let lab = Lab::new(ServerLimits::default());
+    let (sender, told) = mpsc::channel();
+    lab.server().watch_connections(move |count| sender.send(count).unwrap());
+    assert_eq!(told.recv(), Ok(0));
+    let (first, second) = (lab.connect(), lab.connect());
+    assert_eq!(told.recv(), Ok(1));
+    drop((first, second));
+    assert_eq!(told.recv(), Ok(0));
 }
 
 #[test]
