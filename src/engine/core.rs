@@ -595,7 +595,7 @@ impl Core {
         let is_idle =
             state.table.is_idle() && state.attempts.is_empty() && state.ready.is_empty() && state.publishing == 0;
         // What it works on for others besides does not keep it.
-        is_idle || (!state.besides.is_empty() && state.table.is_at_rest_without(&state.besides))
+        is_idle || (!state.besides.is_empty() && state.is_at_rest_but_for_others())
     }
 }
 

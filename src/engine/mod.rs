@@ -9,6 +9,7 @@ mod core;
 mod create;
 mod crew;
 mod doubt;
+mod expected;
 mod fault;
 mod filter;
 mod forget;

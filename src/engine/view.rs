@@ -96,14 +96,16 @@ pub struct OperationView {
     /// After a salvage of the journal: what the disk holds of it is checked again before it is trusted.
     pub unverified: bool,
     /// How it is asked for.
-    #[serde(with = "wire::text")]
+    #[serde(default, with = "wire::text")]
     pub method: Method,
     /// Header fields of the last accepted response, names and values as they were sent, in their order: without those of
     /// one connection alone, and without those that may carry a secret; 1.5 KiB at most.
     ///
     /// Source: `ResponseInformation.Headers`.
+    #[serde(default)]
     pub response_headers: Vec<(String, String)>,
     /// Some of them did not fit, and were left out.
+    #[serde(default)]
     pub response_headers_cut: bool,
 }
 

@@ -32,6 +32,8 @@ use crate::error::Error;
 use crate::operation::TransferId;
 
 pub use self::monitor::{Monitor, Update};
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::server::heard;
 pub use self::serving::Serving;
 
 /// Operations of one listing that come with one call.

@@ -9,6 +9,8 @@ mod calls;
 mod description_tests;
 mod event_loop;
 mod fanout;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod heard;
 mod link;
 mod pool;
 mod shared;
