@@ -170,6 +170,7 @@ fn spec(draw: Draw<'_>) -> Spec {
         mirrors: Vec::new(),
         method: [Method::GET, Method::POST][draw(2)].clone(),
         body: None,
+        random_access: false,
     }
 }
 

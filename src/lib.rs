@@ -34,8 +34,8 @@ pub use backhaul_journal::Storage;
 pub use config::{Config, Connections, Window};
 pub use engine::{
     Body, Catalog, Changes, CheckedDownload, Description, Engine, Filter, GroupFilter, NewDownload, OperationView,
-    SpooledBody, Until, ViewError, backends, check_changes, check_downloads, check_free, damaged_journals,
-    read_catalog,
+    READ_BYTES_MAX, ReadOutcome, SpooledBody, Until, ViewError, backends, check_changes, check_downloads, check_free,
+    damaged_journals, read_catalog,
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;

@@ -40,6 +40,7 @@ fn spec(number: u8, priority: Priority) -> Spec {
         mirrors: Vec::new(),
         method: backhaul_backends::Method::GET,
         body: None,
+        random_access: false,
     }
 }
 

@@ -1,15 +1,31 @@
-//! Shortening the journal: all operations as they are, in one snapshot.
+//! Keeping the store small: the history within its bounds, and the journal as one snapshot of all operations.
 
 use std::sync::PoisonError;
 
 use super::core::Core;
 use crate::error::Error;
-use crate::operation::{Entry, TransferId, encode};
+use crate::operation::{Entry, Event, TransferId, encode};
+use crate::vault::SealedName;
 
 /// Operations of a snapshot that are encoded under one hold of the lock.
 const SNAPSHOT_STEP: usize = 256;
 
 impl Core {
+    /// Removes from the history what it has no room or time for.
+    pub(crate) fn sweep_history(&self) -> Result<(), Error> {
+        let mut state = self.state();
+        let expired = state.table.expired(self.now().wall_ms, &self.config.retention);
+        for id in expired {
+            let operation = state.table.find(id).filter(|operation| operation.spec.has_secrets);
+            let sealed = operation.map(|operation| SealedName::of(&operation));
+            self.record(&mut state, id, Event::Forgotten)?;
+            if let Some(sealed) = sealed {
+                self.vault.remove(sealed)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes a snapshot where the journal has grown enough. Transfers go on meanwhile.
     ///
     /// A snapshot that fails loses nothing: the journal goes on without, and the next one may succeed.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use backhaul_backends::{Interrupt, Registry};
 use backhaul_journal::{Journal, Lock, Lsn, Urgency, steps};
 
+use super::access::Gates;
 use super::ready::Ready;
 use super::spool::Spooled;
 use super::watch::Observers;
@@ -22,7 +23,7 @@ use crate::error::Error;
 use crate::operation::{BatchId, Condition, Entry, Event, Fact, Now, Operation, Phase, TransferId, encode};
 use crate::scheduler::{self, Action, Plan, Slots};
 use crate::table::Table;
-use crate::vault::{SealedName, Vault};
+use crate::vault::Vault;
 
 /// How long nothing happens before memory that was needed for work is given back.
 const QUIET: Duration = Duration::from_secs(1);
@@ -53,6 +54,8 @@ pub(crate) struct Core {
     pub(crate) work: Condvar,
     pub(crate) publisher: Condvar,
     pub(crate) watchers: Condvar,
+    /// Where those who read files that are fetched meet those who fetch them.
+    pub(super) gates: Gates,
 }
 
 /// What a state directory holds, opened.
@@ -217,6 +220,7 @@ impl Core {
             work: Condvar::new(),
             publisher: Condvar::new(),
             watchers: Condvar::new(),
+            gates: Gates::default(),
         }
     }
 
@@ -284,6 +288,7 @@ impl Core {
             state.ends.push(id);
         }
         state.failed += u64::from(is_failure);
+        self.gates.announce(id);
         state.observers.changed(id);
         Ok(lsn)
     }
@@ -520,6 +525,9 @@ impl Core {
 
     /// An attempt is over; its slot is free. The operation stays in hand where it goes on to be published.
     pub(crate) fn attempt_is_over(&self, id: TransferId, ready: Option<Ready>) {
+        if ready.is_none() {
+            self.gates.hide(id);
+        }
         let mut state = self.state();
         state.attempts.remove(&id);
         state.table.set_running(id, false);
@@ -535,6 +543,9 @@ impl Core {
 
     /// Operations leave the hands of a worker or of the publisher.
     pub(crate) fn let_go(&self, ids: &[TransferId], published: usize) {
+        for id in ids {
+            self.gates.hide(*id);
+        }
         let mut state = self.state();
         for id in ids {
             state.table.set_busy(*id, false);
@@ -567,21 +578,6 @@ impl Core {
         if Self::is_idle(state) {
             self.watchers.notify_all();
         }
-    }
-
-    /// Removes from the history what it has no room or time for.
-    pub(crate) fn sweep_history(&self) -> Result<(), Error> {
-        let mut state = self.state();
-        let expired = state.table.expired(self.now().wall_ms, &self.config.retention);
-        for id in expired {
-            let operation = state.table.find(id).filter(|operation| operation.spec.has_secrets);
-            let sealed = operation.map(|operation| SealedName::of(&operation));
-            self.record(&mut state, id, Event::Forgotten)?;
-            if let Some(sealed) = sealed {
-                self.vault.remove(sealed)?;
-            }
-        }
-        Ok(())
     }
 
     /// One more than the number of the last record, as far as this engine knows.

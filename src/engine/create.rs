@@ -11,6 +11,7 @@ use backhaul_backends::{Digest, Method, WebErrorStatus};
 use backhaul_journal::{FileKind, Lsn, Urgency, steps};
 
 use super::Engine;
+use super::access;
 use super::body::{Body, check_body};
 use super::expected::check_digests;
 use super::spool::{self, SpooledBody};
@@ -83,6 +84,13 @@ pub struct NewDownload {
     pub app: String,
     /// It stays idle until [`Engine::start`].
     pub hold: bool,
+    /// [`Engine::read_at`] steers it: a read where nothing is yet has that fetched first, and the rest afterwards. Cannot be
+    /// changed later. The server has to do more for it, at every attempt: it must announce the length, else the operation
+    /// fails with [`WebErrorStatus::MISSING_CONTENT_LENGTH_SUPPORT`]; and it must say that it serves byte ranges and show a
+    /// strong validator (an entity tag, or a Last-Modified at least a second older than the response; a strong digest that
+    /// is asked for here is as good), else with [`WebErrorStatus::INSUFFICIENT_RANGE_SUPPORT`]. Where it fails so, no byte
+    /// of that response is kept. For GET alone. `false` by default, as `IsRandomAccessRequired`.
+    pub random_access: bool,
 }
 
 impl fmt::Debug for NewDownload {
@@ -106,6 +114,7 @@ impl fmt::Debug for NewDownload {
             .field("priority", &self.priority)
             .field("app", &self.app)
             .field("hold", &self.hold)
+            .field("random_access", &self.random_access)
             .finish()
     }
 }
@@ -357,6 +366,7 @@ impl Checker<'_> {
         let expected_type = download.expected_type.as_deref().map(parse_media_type).transpose()?;
         let (sha256, digests) = check_digests(download)?;
         let (mirrors, sealed_mirrors) = check_mirrors(download, self.schemes, &address)?;
+        access::check_method(download)?;
         let body = check_body(self.environment, &download.method, download.body.as_ref())?;
         let mut secrets = Secrets::new(address.secret_url, address.credential, secret_headers);
         secrets.mirrors = sealed_mirrors;
@@ -379,6 +389,7 @@ impl Checker<'_> {
             mirrors,
             method: download.method.clone(),
             body,
+            random_access: download.random_access,
         };
         check_spec_bytes(&spec)?;
         let mut id = [0; 16];

@@ -156,6 +156,14 @@ pub(crate) struct Spec {
     /// What is sent along.
     #[n(18)]
     pub(crate) body: Option<Box<StoredBody>>,
+    /// Reads of it steer the fetch.
+    #[cbor(n(19), default, skip_if = "is_false")]
+    pub(crate) random_access: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the derive passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// Most bytes of a [`Spec`] in the journal: with everything that comes to be known of an operation it must fit one record.

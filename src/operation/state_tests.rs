@@ -36,6 +36,7 @@ pub(crate) fn spec() -> Spec {
         mirrors: Vec::new(),
         method: backhaul_backends::Method::GET,
         body: None,
+        random_access: false,
     }
 }
 

@@ -3,14 +3,20 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Serialize;
+use backhaul_backends::WebErrorStatus;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
 use crate::operation::TransferStatus;
+use crate::wire;
 
 /// The interface of this service.
 pub(crate) const INTERFACE: &str = "io.backhaul.Transfer";
+
+/// An error of a transfer by its name.
+#[derive(Serialize, Deserialize)]
+struct Named(#[serde(with = "wire::status")] WebErrorStatus);
 
 /// Why a call was refused, as it is sent.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -115,7 +121,7 @@ impl Fault {
         value.unwrap_or_default().to_owned()
     }
 
-    fn parsed<T: for<'de> serde::Deserialize<'de>>(&self, name: &str) -> Option<T> {
+    fn parsed<T: for<'de> Deserialize<'de>>(&self, name: &str) -> Option<T> {
         serde_json::from_value(self.parameters.get(name)?.clone()).ok()
     }
 }
@@ -153,6 +159,15 @@ impl From<Refused> for Fault {
             ),
             Error::DestinationExists(path) => ("DestinationExists", json!({ "path": path.to_string_lossy() })),
             Error::NotNow { id, problem } => ("NotNow", json!({ "id": id, "problem": problem })),
+            Error::Unsuccessful {
+                id,
+                status,
+                error,
+                problem,
+            } => (
+                "Unsuccessful",
+                json!({ "id": id, "status": status, "error": error.map(Named), "problem": problem }),
+            ),
             Error::LimitReached { limit, max } => ("LimitReached", json!({ "limit": limit, "max": max })),
             Error::Vault { path, problem } => ("Vault", json!({ "path": path.to_string_lossy(), "problem": problem })),
             _ => ("Failed", json!({})),
@@ -214,6 +229,12 @@ fn known(fault: &Fault) -> Option<Error> {
             id: fault.parsed("id")?,
             problem: text("problem"),
         },
+        "Unsuccessful" => Error::Unsuccessful {
+            id: fault.parsed("id")?,
+            status: status()?,
+            error: fault.parsed::<Option<Named>>("error")?.map(|Named(error)| error),
+            problem: text("problem"),
+        },
         "LimitReached" => Error::LimitReached {
             limit: text("limit").into(),
             max: fault.parsed("max")?,
@@ -258,6 +279,12 @@ mod tests {
             Error::NotNow {
                 id,
                 problem: "is paused".into(),
+            },
+            Error::Unsuccessful {
+                id,
+                status: TransferStatus::Error,
+                error: Some(WebErrorStatus::NOT_FOUND),
+                problem: "is gone".into(),
             },
             Error::limit("operations", 7),
             Error::Vault {

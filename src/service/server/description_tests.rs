@@ -252,6 +252,12 @@ fn the_description_has_every_error_with_its_parameters() {
             id,
             problem: String::new(),
         },
+        Error::Unsuccessful {
+            id,
+            status,
+            error: None,
+            problem: String::new(),
+        },
         Error::limit("operations", 1),
         Error::Vault {
             path: "/v".into(),
