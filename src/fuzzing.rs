@@ -7,8 +7,9 @@ use backhaul_journal::{Lsn, Replay};
 use crate::engine::Rebuilding;
 use crate::history::Retention;
 use crate::operation::{
-    self, Amendment, BatchId, Claim, Collision, Condition, Deadline, Event, Fact, Intent, Kind, Now, OperationError,
-    Origin, Outcome, Priority, Response, Shared, Spec, StoredValidators, Stretch, TransferId, WaitReason,
+    self, Amendment, BatchId, Claim, Collision, Condition, CostPolicy, Deadline, Event, Fact, Intent, Kind, Now,
+    OperationError, Origin, Outcome, Priority, Response, Shared, Spec, StoredValidators, Stretch, TransferId,
+    WaitReason,
 };
 use crate::{address, cli};
 
@@ -166,6 +167,7 @@ fn spec(draw: Draw<'_>) -> Spec {
         recoverable: Vec::new(),
         digests: Vec::new(),
         mirrors: Vec::new(),
+        cost_policy: [CostPolicy::Default, CostPolicy::UnrestrictedOnly, CostPolicy::Always][draw(3)],
     }
 }
 

@@ -6,6 +6,7 @@
 mod address;
 pub mod cli;
 mod config;
+mod download;
 mod engine;
 mod environment;
 mod error;
@@ -30,6 +31,9 @@ mod wire;
 pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, WebErrorStatus};
 pub use backhaul_journal::Storage;
 pub use config::{Config, Connections, Window};
+pub use download::{
+    BackgroundDownloader, BackgroundTransferError, DownloadOperation, DownloadProgress, Progress, ResponseInformation,
+};
 pub use engine::{
     Catalog, Changes, CheckedDownload, Description, Engine, Filter, GroupFilter, NewDownload, OperationView, Until,
     ViewError, backends, check_changes, check_downloads, check_free, damaged_journals, read_catalog,
@@ -37,7 +41,7 @@ pub use engine::{
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;
 pub use history::Retention;
-pub use operation::{Collision, Kind, Priority, Reason, TransferId, TransferStatus};
+pub use operation::{Collision, CostPolicy, Kind, Priority, Reason, TransferId, TransferStatus};
 pub use retry::RetryPolicy;
 pub use service::{Listing, Monitor, Service, Serving, Update};
 pub use settings::{LogLevel, SETTINGS_FILE_BYTES_MAX, Settings, SettingsError, SettingsFile, SettingsKey};

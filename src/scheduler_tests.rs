@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::operation::{
-    Amendment, Collision, Condition, Deadline, Event, Fact, Intent, Kind, Lack, Operation, OperationError, Outcome,
-    Phase, Priority, Reason, Round, Shared, Spec, WaitReason, Wish,
+    Amendment, Collision, Condition, CostPolicy, Deadline, Event, Fact, Intent, Kind, Lack, Operation, OperationError,
+    Outcome, Phase, Priority, Reason, Round, Shared, Spec, WaitReason, Wish,
 };
 use crate::queue::TURN;
 
@@ -45,6 +45,7 @@ fn spec(number: u64, (app, host, priority): Asked<'_>) -> Spec {
         recoverable: Vec::new(),
         digests: Vec::new(),
         mirrors: vec![format!("http://mirror:8080/{number}")],
+        cost_policy: CostPolicy::Default,
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::operation::{
-    Amendment, Collision, Condition, Kind, OperationError, Outcome, Priority, Shared, Spec, decode,
+    Amendment, Collision, Condition, CostPolicy, Kind, OperationError, Outcome, Priority, Shared, Spec, decode,
 };
 use crate::scheduler::{Action, Slots, plan};
 
@@ -36,6 +36,7 @@ fn spec(number: u8, priority: Priority) -> Spec {
         recoverable: Vec::new(),
         digests: Vec::new(),
         mirrors: Vec::new(),
+        cost_policy: CostPolicy::Default,
     }
 }
 

@@ -45,6 +45,7 @@ pub(super) fn set(context: &Context, id: TransferId, changes: ChangeArgs) -> Res
         headers: changes.header,
         secret_headers: changes.secret_header,
         priority: changes.priority.map(Into::into),
+        ..Changes::default()
     };
     check_changes(&changes, &Registry::new(backends.clone()).schemes())?;
     let reached = context.reach(&config, &backends)?;
@@ -177,6 +178,7 @@ pub(super) fn new_downloads(
             recoverable: download.recoverable.clone(),
             app: context.app.clone(),
             hold,
+            ..NewDownload::default()
         })
         .collect())
 }

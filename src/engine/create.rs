@@ -17,8 +17,8 @@ use crate::environment::Environment;
 use crate::error::Error;
 use crate::mirrors::MIRRORS_MAX;
 use crate::operation::{
-    BatchId, Collision, Event, Kind, Operation, Priority, RequestHeader, SPEC_BYTES_MAX, Shared, Spec, TransferId,
-    directory_of, stored_digests,
+    BatchId, Collision, CostPolicy, Event, Kind, Operation, Priority, RequestHeader, SPEC_BYTES_MAX, Shared, Spec,
+    TransferId, directory_of, stored_digests,
 };
 use crate::vault::{SealedMirror, SealedName, Secrets};
 
@@ -67,6 +67,8 @@ pub struct NewDownload {
     pub collision: Collision,
     /// Its rank among those that wait.
     pub priority: Priority,
+    /// What it may cost.
+    pub cost_policy: CostPolicy,
     /// The application it belongs to.
     pub app: String,
     /// It stays idle until [`Engine::start`].
@@ -90,6 +92,7 @@ impl fmt::Debug for NewDownload {
             .field("recoverable", &self.recoverable)
             .field("collision", &self.collision)
             .field("priority", &self.priority)
+            .field("cost_policy", &self.cost_policy)
             .field("app", &self.app)
             .field("hold", &self.hold)
             .finish()
@@ -312,6 +315,7 @@ impl Checker<'_> {
             expected_bytes: download.expected_bytes,
             collision: download.collision,
             priority: download.priority,
+            cost_policy: download.cost_policy,
             expected_type,
             recoverable: check_recoverable(&download.recoverable)?,
             digests: stored_digests(&digests),

@@ -14,7 +14,7 @@ use super::core::Attempt;
 use super::filter::Filter;
 use crate::error::Error;
 use crate::operation::{
-    Deadline, Kind, Lack, Now, Operation, Outcome, Phase, Priority, Reason, TransferId, TransferStatus,
+    CostPolicy, Deadline, Kind, Lack, Now, Operation, Outcome, Phase, Priority, Reason, TransferId, TransferStatus,
 };
 use crate::wire;
 
@@ -42,6 +42,9 @@ pub struct OperationView {
     pub destination: PathBuf,
     /// Its rank among those that wait.
     pub priority: Priority,
+    /// What it may cost.
+    #[serde(default)]
+    pub cost_policy: CostPolicy,
     /// Its status.
     pub status: TransferStatus,
     /// The one reason why it does not move.
@@ -158,6 +161,7 @@ impl OperationView {
             url: spec.url.clone(),
             destination,
             priority: spec.priority,
+            cost_policy: spec.cost_policy,
             status: operation.status(),
             reason: operation.reason(lack),
             next_attempt_at_ms,

@@ -20,7 +20,7 @@ pub(crate) use event::{
 };
 pub(crate) use shared::Shared;
 pub(crate) use source::{Origin, Round};
-pub use spec::{Collision, Kind, Priority, TransferId};
+pub use spec::{Collision, CostPolicy, Kind, Priority, TransferId};
 pub(crate) use spec::{RequestHeader, SPEC_BYTES_MAX, Spec, directory_of};
 pub(crate) use state::{Doubt, Operation, Phase, Rejected, Wish};
 pub(crate) use status::Lack;

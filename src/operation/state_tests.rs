@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::operation::digest::StoredDigest;
 use crate::operation::{
-    Collision, Kind, Lack, Origin, Priority, Reason, StoredValidators, TransferStatus, stored_digests,
+    Collision, CostPolicy, Kind, Lack, Origin, Priority, Reason, StoredValidators, TransferStatus, stored_digests,
 };
 use backhaul_backends::{Digest, DigestAlgorithm};
 
@@ -33,6 +33,7 @@ pub(crate) fn spec() -> Spec {
         recoverable: Vec::new(),
         digests: Vec::new(),
         mirrors: Vec::new(),
+        cost_policy: CostPolicy::Default,
     }
 }
 

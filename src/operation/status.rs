@@ -67,6 +67,46 @@ impl TransferStatus {
         }
     }
 
+    /// The operation stands still although it was started: by the wish of its application, or for a condition of the
+    /// system.
+    #[must_use]
+    pub fn is_paused(self) -> bool {
+        match self {
+            Self::PausedByApplication
+            | Self::PausedCostedNetwork
+            | Self::PausedNoNetwork
+            | Self::PausedRecoverableWebErrorStatus
+            | Self::PausedSystemPolicy
+            | Self::PausedDiskFull => true,
+            Self::Idle
+            | Self::Running
+            | Self::Completed
+            | Self::Canceled
+            | Self::Error
+            | Self::Queued
+            | Self::Waiting => false,
+        }
+    }
+
+    /// Its number in `BackgroundTransferStatus`. There is a gap between 8 and 32. What only this service tells apart has the
+    /// number of what WinRT shows in such a case: Idle for Queued, Running for Waiting, `PausedSystemPolicy` for
+    /// `PausedDiskFull`.
+    #[must_use]
+    pub fn as_winrt(self) -> i32 {
+        match self {
+            Self::Idle | Self::Queued => 0,
+            Self::Running | Self::Waiting => 1,
+            Self::PausedByApplication => 2,
+            Self::PausedCostedNetwork => 3,
+            Self::PausedNoNetwork => 4,
+            Self::Completed => 5,
+            Self::Canceled => 6,
+            Self::Error => 7,
+            Self::PausedRecoverableWebErrorStatus => 8,
+            Self::PausedSystemPolicy | Self::PausedDiskFull => 32,
+        }
+    }
+
     /// Every status, for tables and completions.
     #[must_use]
     pub fn all() -> &'static [Self] {

@@ -25,12 +25,13 @@ use self::methods::{
     Acknowledge, Attend, Cancel, Create, Created, Describe, ForgetApp, List, Method, Pause, Remove, Resume, Set, Show,
     Start,
 };
-use self::monitor::{Monitoring, Selection, Stand, Waited, Waiting};
+use self::monitor::{FROM_NOW, Monitoring, Selection, Waited, Waiting};
 use crate::config::Config;
 use crate::engine::{Changes, Description, Engine, Filter, NewDownload, OperationView};
 use crate::error::Error;
 use crate::operation::TransferId;
 
+pub(crate) use self::monitor::Stand;
 pub use self::monitor::{Monitor, Update};
 pub(crate) use self::server::{Server, ServerLimits};
 pub use self::serving::Serving;
@@ -369,6 +370,12 @@ impl Service {
             cursor,
             progress_ms: None,
         })
+    }
+
+    /// Looks on at one operation, at what changes from now on. An update without it may say that too much has changed to be
+    /// told: whoever gets one looks for himself.
+    pub(crate) fn monitor_from_now(&self, id: TransferId) -> Result<Monitor, Error> {
+        self.monitor_ids(&[id], Some(FROM_NOW))
     }
 
     pub(crate) fn monitor_with(&self, monitoring: Monitoring) -> Result<Monitor, Error> {

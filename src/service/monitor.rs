@@ -125,6 +125,10 @@ pub(crate) struct Waiting {
     pub(crate) timeout_ms: Option<u64>,
 }
 
+/// A cursor that nothing lies behind: no more is told first than that all has been told. Readers elsewhere know no larger
+/// number.
+pub(super) const FROM_NOW: u64 = i64::MAX as u64;
+
 /// What operations are waited for to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
