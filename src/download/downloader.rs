@@ -127,16 +127,14 @@ impl BackgroundDownloader {
         self.append(name, value, true)
     }
 
-    /// Puts a value in the place of all that the header of this name has; one that was secret stays so. WinRT has no such
-    /// call.
+    /// Puts a value in the place of all that the header of this name has. It is shown, also where the one before it was
+    /// sealed, unless the name tells of a secret. WinRT has no such call.
     ///
     /// # Errors
     /// As [`BackgroundDownloader::set_request_header`].
     pub fn replace_request_header(&mut self, name: &str, value: &str) -> Result<&mut Self, Error> {
         parse_header_parts("header", name, value)?;
-        let mut before = self.headers.iter();
-        let was_secret = before.any(|other| other.header.is_named(name) && other.is_secret);
-        self.remove_request_header(name)?.append(name, value, was_secret)
+        self.remove_request_header(name)?.append(name, value, false)
     }
 
     /// Removes a header; one that is not there is no error. WinRT has no such call on templates.

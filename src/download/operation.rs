@@ -234,8 +234,8 @@ impl DownloadOperation {
         })
     }
 
-    /// Puts a value in the place of all that the header of this name has, from the next request on: of what is sealed with
-    /// [`DownloadOperation::replace_secret_request_header`]. WinRT has no such call.
+    /// Puts a value in the place of all that the header of this name has, from the next request on. It is shown, also where
+    /// the one before it was sealed; [`DownloadOperation::replace_secret_request_header`] seals. WinRT has no such call.
     ///
     /// # Errors
     /// As [`DownloadOperation::set_request_header`].
@@ -333,7 +333,8 @@ impl DownloadOperation {
         self.service.resume(&[self.id])
     }
 
-    /// Cancels it and removes its part file. WinRT has no such call: there the asynchronous result is cancelled.
+    /// Cancels it, and returns at once; durable on return. Its part file is gone once [`DownloadOperation::wait`] gives the
+    /// end. WinRT has no such call: there the asynchronous result is cancelled.
     ///
     /// # Errors
     /// [`Error::NotNow`] where it has ended or is being published.

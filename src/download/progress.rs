@@ -112,7 +112,7 @@ impl Iterator for Progress {
                 return None;
             };
             let progress = DownloadProgress::from(&view);
-            self.is_over = progress.status.is_ended();
+            self.is_over = view.ended_at_ms.is_some();
             if self.last != Some(progress) {
                 self.last = Some(progress);
                 return Some(progress);

@@ -144,7 +144,8 @@ impl Stand {
     /// Whether an operation is so.
     pub(crate) fn is_reached(self, view: &OperationView) -> bool {
         match self {
-            Self::Ended => view.status.is_ended(),
+            // A status that tells the end may be shown before what is left of it is removed.
+            Self::Ended => view.ended_at_ms.is_some(),
             Self::Still => view.status != crate::operation::TransferStatus::Running,
         }
     }
