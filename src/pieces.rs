@@ -2,9 +2,14 @@
 //!
 //! A file is cut into pieces that lie side by side. Of each a run of bytes from its beginning is there; the rest of it is
 //! fetched by whoever took it. A piece that nobody took, or the larger half of one that somebody works on, goes to whoever
-//! has nothing left to do, so that the last connection does not drag.
+//! has nothing left to do, so that the last connection does not drag. What somebody waits for goes before that
+//! ([`steering`]).
+
+mod steering;
 
 use crc32fast::Hasher;
+
+use self::steering::{NEAR_BYTES, Want};
 
 use crate::operation::Stretch;
 
@@ -22,6 +27,8 @@ pub(crate) struct Piece {
     /// Up to here somebody is writing right now; at least `next`.
     granted: u64,
     is_taken: bool,
+    /// Whoever took it is to leave it for what somebody waits for.
+    is_called: bool,
 }
 
 impl Piece {
@@ -33,11 +40,17 @@ impl Piece {
             crc32,
             granted: next,
             is_taken: false,
+            is_called: false,
         }
     }
 
     fn is_complete(&self) -> bool {
         self.next >= self.end
+    }
+
+    /// It holds nothing, nobody has it, and nothing can come into it: its number may be given to another one.
+    fn is_vacant(&self) -> bool {
+        self.first == self.end && !self.is_taken
     }
 
     /// Bytes that nobody writes yet.
@@ -51,6 +64,10 @@ impl Piece {
 pub(crate) struct Pieces {
     pieces: Vec<Piece>,
     received_bytes: u64,
+    /// What somebody waits for.
+    wants: Vec<Want>,
+    /// See [`NEAR_BYTES`].
+    near_bytes: u64,
 }
 
 impl Pieces {
@@ -66,7 +83,12 @@ impl Pieces {
             pieces.push(Piece::new(stretch.first, stretch.end, end_of(index + 1), stretch.crc32));
         }
         let received_bytes = pieces.iter().map(|piece| piece.next - piece.first).sum();
-        Self { pieces, received_bytes }
+        Self {
+            pieces,
+            received_bytes,
+            wants: Vec::new(),
+            near_bytes: NEAR_BYTES,
+        }
     }
 
     pub(crate) fn get(&self, index: usize) -> Piece {
@@ -96,9 +118,14 @@ impl Pieces {
         }
     }
 
-    /// Gives a piece to whoever asks: the largest that nobody took, the last of them where several are; else the second
-    /// half of the largest that somebody works on, where both halves have at least `bytes_min`.
+    /// Gives a piece to whoever asks: what somebody waits for; else the largest that nobody took, the last of them where
+    /// several are; else the second half of the largest that somebody works on, where both halves have at least
+    /// `bytes_min`.
     pub(crate) fn take(&mut self, bytes_min: u64) -> Option<usize> {
+        if let Some(index) = self.find_wanted() {
+            self.pieces[index].is_taken = true;
+            return Some(index);
+        }
         let free = (0..self.pieces.len()).filter(|index| {
             let piece = &self.pieces[*index];
             !piece.is_taken && !piece.is_complete()
@@ -111,11 +138,12 @@ impl Pieces {
         Some(index)
     }
 
-    /// Gives a piece back.
-    pub(crate) fn release(&mut self, index: usize) {
+    /// Gives a piece back; `true` where it was to be left for another one.
+    pub(crate) fn release(&mut self, index: usize) -> bool {
         let piece = &mut self.pieces[index];
         piece.is_taken = false;
         piece.granted = piece.next;
+        std::mem::take(&mut piece.is_called)
     }
 
     /// How many of `wanted` bytes may be written at the end of what is there of a piece. They are nobody else's from now on.
@@ -163,11 +191,7 @@ impl Pieces {
         there.sort_unstable_by_key(|piece| piece.first);
         let mut stretches: Vec<Stretch> = Vec::with_capacity(there.len());
         for piece in there {
-            let next = Stretch {
-                first: piece.first,
-                end: piece.next,
-                crc32: piece.crc32,
-            };
+            let next = stretch(piece);
             match stretches.last_mut().filter(|last| last.end == next.first) {
                 Some(last) => *last = join(last, &next),
                 None => stretches.push(next),
@@ -181,18 +205,66 @@ impl Pieces {
 
     /// Cuts the piece of which most is missing in two, and gives the second half. Numbers of pieces stay what they are.
     fn cut_largest(&mut self, bytes_min: u64) -> Option<usize> {
-        if self.pieces.len() >= PIECES_MAX {
+        let largest = (0..self.pieces.len()).max_by_key(|index| self.pieces[*index].open_bytes())?;
+        let piece = self.pieces[largest];
+        let half = piece.open_bytes() / 2;
+        if piece.end == u64::MAX || half < bytes_min.max(1) {
             return None;
         }
-        let largest = self.pieces.iter_mut().max_by_key(|piece| piece.open_bytes())?;
-        let half = largest.open_bytes() / 2;
-        if largest.end == u64::MAX || half < bytes_min.max(1) {
-            return None;
+        self.cut(largest, piece.granted + half)
+    }
+
+    /// Cuts a piece in two where nobody writes yet, and gives the second part; `None` where there are too many already.
+    fn cut(&mut self, index: usize, at: u64) -> Option<usize> {
+        let new = self.vacancy()?;
+        let end = std::mem::replace(&mut self.pieces[index].end, at);
+        self.pieces[new] = Piece::new(at, at, end, 0);
+        Some(new)
+    }
+
+    /// The number of a piece that may be another one from now on. The first piece stays the first.
+    fn vacancy(&mut self) -> Option<usize> {
+        let vacant = |pieces: &[Piece]| pieces.iter().skip(1).position(Piece::is_vacant);
+        if let Some(position) = vacant(&self.pieces) {
+            return Some(position + 1);
         }
-        let at = largest.granted + half;
-        let end = std::mem::replace(&mut largest.end, at);
-        self.pieces.push(Piece::new(at, at, end, 0));
-        Some(self.pieces.len() - 1)
+        if self.pieces.len() < PIECES_MAX {
+            self.pieces.push(Piece::new(0, 0, 0, 0));
+            return Some(self.pieces.len() - 1);
+        }
+        self.join_complete();
+        vacant(&self.pieces).map(|position| position + 1)
+    }
+
+    /// Joins complete pieces that lie side by side and that nobody has.
+    fn join_complete(&mut self) {
+        let mut order: Vec<usize> = (0..self.pieces.len()).collect();
+        order.retain(|index| self.pieces[*index].first < self.pieces[*index].end);
+        order.sort_unstable_by_key(|index| self.pieces[*index].first);
+        let mut left: Option<usize> = None;
+        for index in order {
+            let piece = self.pieces[index];
+            if !piece.is_complete() || piece.is_taken {
+                left = None;
+                continue;
+            }
+            let Some(left) = left else {
+                left = Some(index);
+                continue;
+            };
+            let joined = join(&stretch(&self.pieces[left]), &stretch(&piece));
+            self.pieces[left] = Piece::new(joined.first, joined.end, joined.end, joined.crc32);
+            self.pieces[index] = Piece::new(piece.end, piece.end, piece.end, 0);
+        }
+    }
+}
+
+/// What is there of a piece.
+fn stretch(piece: &Piece) -> Stretch {
+    Stretch {
+        first: piece.first,
+        end: piece.next,
+        crc32: piece.crc32,
     }
 }
 
