@@ -6,6 +6,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use backhaul_backends::WebErrorStatus;
+
 use crate::operation::{TransferId, TransferStatus};
 
 /// Why a call failed. Nothing was changed and nothing lost.
@@ -59,6 +61,17 @@ pub enum Error {
         /// Which operation.
         id: TransferId,
         /// The state, and what it does not allow.
+        problem: String,
+    },
+    /// The operation ended without its content, so that there is nothing to read.
+    Unsuccessful {
+        /// Which operation.
+        id: TransferId,
+        /// How it ended.
+        status: TransferStatus,
+        /// The error that ended it, where one did.
+        error: Option<WebErrorStatus>,
+        /// Why, in one line.
         problem: String,
     },
     /// A limit of this service is reached.
@@ -157,6 +170,14 @@ impl fmt::Display for Error {
                 path.display()
             ),
             Self::NotNow { id, problem } => write!(formatter, "id '{id}': {problem}"),
+            Self::Unsuccessful {
+                id, status, problem, ..
+            } => {
+                write!(
+                    formatter,
+                    "id '{id}': is {status} and has no content: {problem}; fetch it anew"
+                )
+            }
             Self::LimitReached { limit, max } => {
                 write!(formatter, "{limit}: the limit of {max} is reached")
             }

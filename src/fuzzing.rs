@@ -161,6 +161,7 @@ fn spec(draw: Draw<'_>) -> Spec {
         recoverable: Vec::new(),
         digests: Vec::new(),
         mirrors: Vec::new(),
+        random_access: false,
     }
 }
 

@@ -26,8 +26,8 @@ pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, WebErrorSt
 pub use backhaul_journal::Storage;
 pub use config::{Config, Connections, Window};
 pub use engine::{
-    Catalog, Changes, CheckedDownload, Engine, NewDownload, OperationView, Until, ViewError, backends, check_changes,
-    check_downloads, check_free, read_catalog,
+    Catalog, Changes, CheckedDownload, Engine, NewDownload, OperationView, READ_BYTES_MAX, ReadOutcome, Until,
+    ViewError, backends, check_changes, check_downloads, check_free, read_catalog,
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;

@@ -62,7 +62,7 @@ impl Piece {
 /// All pieces of one file, without gaps or overlaps between them. The first is the one at offset 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pieces {
-    pieces: Vec<Piece>,
+    all: Vec<Piece>,
     received_bytes: u64,
     /// What somebody waits for.
     wants: Vec<Want>,
@@ -84,7 +84,7 @@ impl Pieces {
         }
         let received_bytes = pieces.iter().map(|piece| piece.next - piece.first).sum();
         Self {
-            pieces,
+            all: pieces,
             received_bytes,
             wants: Vec::new(),
             near_bytes: NEAR_BYTES,
@@ -92,7 +92,7 @@ impl Pieces {
     }
 
     pub(crate) fn get(&self, index: usize) -> Piece {
-        self.pieces[index]
+        self.all[index]
     }
 
     /// Bytes that are there.
@@ -101,17 +101,17 @@ impl Pieces {
     }
 
     pub(crate) fn is_complete(&self) -> bool {
-        self.pieces.iter().all(Piece::is_complete)
+        self.all.iter().all(Piece::is_complete)
     }
 
     /// Takes the first piece, for the connection that begins it all.
     pub(crate) fn take_first(&mut self) {
-        self.pieces[0].is_taken = true;
+        self.all[0].is_taken = true;
     }
 
     /// Cuts what is missing until `count` connections have work, each at least `bytes_min`.
     pub(crate) fn spread(&mut self, count: usize, bytes_min: u64) {
-        while self.pieces.iter().filter(|piece| !piece.is_complete()).count() < count {
+        while self.all.iter().filter(|piece| !piece.is_complete()).count() < count {
             if self.cut_largest(bytes_min).is_none() {
                 return;
             }
@@ -123,24 +123,24 @@ impl Pieces {
     /// `bytes_min`.
     pub(crate) fn take(&mut self, bytes_min: u64) -> Option<usize> {
         if let Some(index) = self.find_wanted() {
-            self.pieces[index].is_taken = true;
+            self.all[index].is_taken = true;
             return Some(index);
         }
-        let free = (0..self.pieces.len()).filter(|index| {
-            let piece = &self.pieces[*index];
+        let free = (0..self.all.len()).filter(|index| {
+            let piece = &self.all[*index];
             !piece.is_taken && !piece.is_complete()
         });
-        let index = match free.max_by_key(|index| self.pieces[*index].open_bytes()) {
+        let index = match free.max_by_key(|index| self.all[*index].open_bytes()) {
             Some(index) => index,
             None => self.cut_largest(bytes_min)?,
         };
-        self.pieces[index].is_taken = true;
+        self.all[index].is_taken = true;
         Some(index)
     }
 
     /// Gives a piece back; `true` where it was to be left for another one.
     pub(crate) fn release(&mut self, index: usize) -> bool {
-        let piece = &mut self.pieces[index];
+        let piece = &mut self.all[index];
         piece.is_taken = false;
         piece.granted = piece.next;
         std::mem::take(&mut piece.is_called)
@@ -148,7 +148,7 @@ impl Pieces {
 
     /// How many of `wanted` bytes may be written at the end of what is there of a piece. They are nobody else's from now on.
     pub(crate) fn grant(&mut self, index: usize, wanted: usize) -> usize {
-        let piece = &mut self.pieces[index];
+        let piece = &mut self.all[index];
         let room = usize::try_from(piece.end - piece.next).unwrap_or(usize::MAX);
         let granted = wanted.min(room);
         piece.granted = piece.next + granted as u64;
@@ -158,27 +158,27 @@ impl Pieces {
     /// As [`Pieces::grant`], for a response that goes on behind the piece: what nobody has begun or taken there becomes
     /// part of it first.
     pub(crate) fn grant_onward(&mut self, index: usize, wanted: usize) -> usize {
-        while self.pieces[index].end - self.pieces[index].next < wanted as u64 && self.extend(index) {}
+        while self.all[index].end - self.all[index].next < wanted as u64 && self.extend(index) {}
         self.grant(index, wanted)
     }
 
     /// Joins the piece behind one to it, where nothing of it is there and nobody took it. Numbers of pieces stay what
     /// they are.
     pub(crate) fn extend(&mut self, index: usize) -> bool {
-        let at = self.pieces[index].end;
+        let at = self.all[index].end;
         let is_open =
             |piece: &&mut Piece| (piece.first, piece.next) == (at, at) && !piece.is_complete() && !piece.is_taken;
-        let Some(behind) = self.pieces.iter_mut().find(is_open) else {
+        let Some(behind) = self.all.iter_mut().find(is_open) else {
             return false;
         };
         let end = std::mem::replace(&mut behind.end, at);
-        self.pieces[index].end = end;
+        self.all[index].end = end;
         true
     }
 
     /// Up to `next` a piece is there now, with this CRC-32.
     pub(crate) fn advance(&mut self, index: usize, next: u64, crc32: u32) {
-        let piece = &mut self.pieces[index];
+        let piece = &mut self.all[index];
         self.received_bytes += next - piece.next;
         piece.next = next;
         piece.granted = next;
@@ -187,7 +187,7 @@ impl Pieces {
 
     /// What is there: the bytes from 0 on with their CRC-32, and the stretches beyond.
     pub(crate) fn held(&self) -> (u64, u32, Vec<Stretch>) {
-        let mut there: Vec<&Piece> = self.pieces.iter().filter(|piece| piece.next > piece.first).collect();
+        let mut there: Vec<&Piece> = self.all.iter().filter(|piece| piece.next > piece.first).collect();
         there.sort_unstable_by_key(|piece| piece.first);
         let mut stretches: Vec<Stretch> = Vec::with_capacity(there.len());
         for piece in there {
@@ -205,8 +205,8 @@ impl Pieces {
 
     /// Cuts the piece of which most is missing in two, and gives the second half. Numbers of pieces stay what they are.
     fn cut_largest(&mut self, bytes_min: u64) -> Option<usize> {
-        let largest = (0..self.pieces.len()).max_by_key(|index| self.pieces[*index].open_bytes())?;
-        let piece = self.pieces[largest];
+        let largest = (0..self.all.len()).max_by_key(|index| self.all[*index].open_bytes())?;
+        let piece = self.all[largest];
         let half = piece.open_bytes() / 2;
         if piece.end == u64::MAX || half < bytes_min.max(1) {
             return None;
@@ -217,33 +217,33 @@ impl Pieces {
     /// Cuts a piece in two where nobody writes yet, and gives the second part; `None` where there are too many already.
     fn cut(&mut self, index: usize, at: u64) -> Option<usize> {
         let new = self.vacancy()?;
-        let end = std::mem::replace(&mut self.pieces[index].end, at);
-        self.pieces[new] = Piece::new(at, at, end, 0);
+        let end = std::mem::replace(&mut self.all[index].end, at);
+        self.all[new] = Piece::new(at, at, end, 0);
         Some(new)
     }
 
     /// The number of a piece that may be another one from now on. The first piece stays the first.
     fn vacancy(&mut self) -> Option<usize> {
         let vacant = |pieces: &[Piece]| pieces.iter().skip(1).position(Piece::is_vacant);
-        if let Some(position) = vacant(&self.pieces) {
+        if let Some(position) = vacant(&self.all) {
             return Some(position + 1);
         }
-        if self.pieces.len() < PIECES_MAX {
-            self.pieces.push(Piece::new(0, 0, 0, 0));
-            return Some(self.pieces.len() - 1);
+        if self.all.len() < PIECES_MAX {
+            self.all.push(Piece::new(0, 0, 0, 0));
+            return Some(self.all.len() - 1);
         }
         self.join_complete();
-        vacant(&self.pieces).map(|position| position + 1)
+        vacant(&self.all).map(|position| position + 1)
     }
 
     /// Joins complete pieces that lie side by side and that nobody has.
     fn join_complete(&mut self) {
-        let mut order: Vec<usize> = (0..self.pieces.len()).collect();
-        order.retain(|index| self.pieces[*index].first < self.pieces[*index].end);
-        order.sort_unstable_by_key(|index| self.pieces[*index].first);
+        let mut order: Vec<usize> = (0..self.all.len()).collect();
+        order.retain(|index| self.all[*index].first < self.all[*index].end);
+        order.sort_unstable_by_key(|index| self.all[*index].first);
         let mut left: Option<usize> = None;
         for index in order {
-            let piece = self.pieces[index];
+            let piece = self.all[index];
             if !piece.is_complete() || piece.is_taken {
                 left = None;
                 continue;
@@ -252,9 +252,9 @@ impl Pieces {
                 left = Some(index);
                 continue;
             };
-            let joined = join(&stretch(&self.pieces[left]), &stretch(&piece));
-            self.pieces[left] = Piece::new(joined.first, joined.end, joined.end, joined.crc32);
-            self.pieces[index] = Piece::new(piece.end, piece.end, piece.end, 0);
+            let joined = join(&stretch(&self.all[left]), &stretch(&piece));
+            self.all[left] = Piece::new(joined.first, joined.end, joined.end, joined.crc32);
+            self.all[index] = Piece::new(piece.end, piece.end, piece.end, 0);
         }
     }
 }
@@ -302,7 +302,7 @@ mod tests {
     }
 
     fn assert_sound(pieces: &Pieces) {
-        let mut all = pieces.pieces.clone();
+        let mut all = pieces.all.clone();
         all.retain(|piece| piece.first < piece.end);
         all.sort_unstable_by_key(|piece| piece.first);
         assert_eq!((all[0].first, all[all.len() - 1].end), (0, TOTAL));
@@ -399,18 +399,18 @@ mod tests {
     fn no_piece_is_smaller_than_asked_and_a_file_of_unknown_length_is_one() {
         let mut pieces = Pieces::new(0, 0, &[], Some(TOTAL));
         pieces.spread(8, 200);
-        assert!(pieces.pieces.iter().all(|piece| piece.end - piece.first >= 200));
-        assert_eq!(pieces.pieces.len(), 4);
+        assert!(pieces.all.iter().all(|piece| piece.end - piece.first >= 200));
+        assert_eq!(pieces.all.len(), 4);
         let mut endless = Pieces::new(10, 1, &[], None);
         endless.take_first();
         endless.spread(8, 1);
-        assert_eq!((endless.pieces.len(), endless.take(1)), (1, None));
+        assert_eq!((endless.all.len(), endless.take(1)), (1, None));
     }
 
     #[test]
     fn pieces_are_bounded_in_number() {
         let mut pieces = Pieces::new(0, 0, &[], Some(1 << 40));
         pieces.spread(10_000, 1);
-        assert_eq!(pieces.pieces.len(), PIECES_MAX);
+        assert_eq!(pieces.all.len(), PIECES_MAX);
     }
 }

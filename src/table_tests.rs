@@ -34,6 +34,7 @@ fn spec(number: u8, priority: Priority) -> Spec {
         recoverable: Vec::new(),
         digests: Vec::new(),
         mirrors: Vec::new(),
+        random_access: false,
     }
 }
 

@@ -172,6 +172,7 @@ pub(super) fn new_downloads(
             recoverable: download.recoverable.clone(),
             app: context.app.clone(),
             hold,
+            random_access: false,
         })
         .collect())
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use backhaul_backends::{Interrupt, Registry};
 use backhaul_journal::{Journal, Lsn, Urgency, steps};
 
+use super::access::Gates;
 use super::ready::Ready;
 use crate::config::Config;
 use crate::environment::Environment;
@@ -46,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) work: Condvar,
     pub(crate) publisher: Condvar,
     pub(crate) watchers: Condvar,
+    /// Where those who read files that are fetched meet those who fetch them.
+    pub(super) gates: Gates,
 }
 
 /// What a state directory holds, opened.
@@ -188,6 +191,7 @@ impl Core {
             work: Condvar::new(),
             publisher: Condvar::new(),
             watchers: Condvar::new(),
+            gates: Gates::default(),
         }
     }
 
@@ -250,6 +254,7 @@ impl Core {
             state.ends.push(id);
         }
         state.failed += u64::from(is_failure);
+        self.gates.announce(id);
         Ok(lsn)
     }
 
@@ -482,6 +487,9 @@ impl Core {
 
     /// An attempt is over; its slot is free. The operation stays in hand where it goes on to be published.
     pub(crate) fn attempt_is_over(&self, id: TransferId, ready: Option<Ready>) {
+        if ready.is_none() {
+            self.gates.hide(id);
+        }
         let mut state = self.state();
         state.attempts.remove(&id);
         state.table.set_running(id, false);
@@ -496,6 +504,9 @@ impl Core {
 
     /// Operations leave the hands of a worker or of the publisher.
     pub(crate) fn let_go(&self, ids: &[TransferId], published: usize) {
+        for id in ids {
+            self.gates.hide(*id);
+        }
         let mut state = self.state();
         for id in ids {
             state.table.set_busy(*id, false);

@@ -150,6 +150,14 @@ pub(crate) struct Spec {
     /// Other URLs of the same bytes, as they may be shown, best first.
     #[cbor(n(15), default, skip_if = "Vec::is_empty")]
     pub(crate) mirrors: Vec<String>,
+    /// Reads of it steer the fetch.
+    #[cbor(n(19), default, skip_if = "is_false")]
+    pub(crate) random_access: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the derive passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// Most bytes of a [`Spec`] in the journal: with everything that comes to be known of an operation it must fit one record.

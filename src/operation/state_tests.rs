@@ -33,6 +33,7 @@ pub(crate) fn spec() -> Spec {
         recoverable: Vec::new(),
         digests: Vec::new(),
         mirrors: Vec::new(),
+        random_access: false,
     }
 }
 

@@ -60,13 +60,13 @@ impl Pieces {
 
     /// Whoever has this piece is to leave it.
     pub(crate) fn is_called(&self, index: usize) -> bool {
-        self.pieces[index].is_called
+        self.all[index].is_called
     }
 
     /// Up to where bytes are there side by side, from an offset on; the offset itself where it is missing.
     pub(crate) fn run_end(&self, offset: u64) -> u64 {
         let mut end = offset;
-        while let Some(piece) = self.at(end).map(|index| self.pieces[index])
+        while let Some(piece) = self.at(end).map(|index| self.all[index])
             && piece.next > end
         {
             end = piece.next;
@@ -84,18 +84,18 @@ impl Pieces {
         self.wants = self.wants.iter().copied().filter(is_kept).collect();
         let unserved = self.unserved();
         let is_coming = |piece: &&Piece| piece.is_taken && (piece.is_called || piece.is_complete());
-        let wanted = *unserved.get(self.pieces.iter().filter(is_coming).count())?;
+        let wanted = *unserved.get(self.all.iter().filter(is_coming).count())?;
         let can_go = |index: &usize| {
-            let piece = &self.pieces[*index];
+            let piece = &self.all[*index];
             piece.is_taken && !piece.is_called && !piece.is_complete() && !self.is_needed(piece)
         };
-        let mut spared = (0..self.pieces.len()).filter(can_go);
+        let mut spared = (0..self.all.len()).filter(can_go);
         // Its response would end at the wanted byte anyway.
         let index = match self.at(wanted).filter(can_go) {
             Some(holder) => holder,
-            None => spared.by_ref().max_by_key(|index| self.pieces[*index].open_bytes())?,
+            None => spared.by_ref().max_by_key(|index| self.all[*index].open_bytes())?,
         };
-        self.pieces[index].is_called = true;
+        self.all[index].is_called = true;
         Some(index)
     }
 
@@ -103,7 +103,7 @@ impl Pieces {
     pub(super) fn find_wanted(&mut self) -> Option<usize> {
         for wanted in self.unserved() {
             let Some(index) = self.at(wanted) else { continue };
-            let piece = self.pieces[index];
+            let piece = self.all[index];
             let found = if !piece.is_taken && (wanted - piece.next <= self.near_bytes || !self.may_cut()) {
                 Some(index)
             } else if wanted >= piece.granted && self.may_cut() {
@@ -125,7 +125,7 @@ impl Pieces {
         wants.sort_by_key(|want| want.waiting == 0);
         let mut apart: Vec<u64> = Vec::with_capacity(wants.len());
         for next in wants.iter().filter_map(|want| self.target(want)) {
-            let is_served = self.pieces.iter().any(|piece| self.serves(piece, next));
+            let is_served = self.all.iter().any(|piece| self.serves(piece, next));
             let is_near = |other: &u64| next >= *other && next - *other <= self.near_bytes;
             if !is_served && !apart.iter().any(is_near) {
                 apart.push(next);
@@ -155,12 +155,12 @@ impl Pieces {
     }
 
     fn may_cut(&self) -> bool {
-        self.pieces.iter().filter(|piece| !piece.is_complete()).count() < GAPS_MAX
+        self.all.iter().filter(|piece| !piece.is_complete()).count() < GAPS_MAX
     }
 
     /// The piece that an offset lies in.
     fn at(&self, offset: u64) -> Option<usize> {
-        let mut pieces = self.pieces.iter();
+        let mut pieces = self.all.iter();
         pieces.position(|piece| (piece.first..piece.end).contains(&offset))
     }
 }
@@ -198,7 +198,7 @@ mod tests {
     }
 
     fn assert_sound(pieces: &Pieces) {
-        let mut all = pieces.pieces.clone();
+        let mut all = pieces.all.clone();
         all.retain(|piece| piece.first < piece.end);
         all.sort_unstable_by_key(|piece| piece.first);
         assert_eq!((all[0].first, all[all.len() - 1].end), (0, TOTAL));
@@ -338,7 +338,7 @@ mod tests {
             receive(&mut pieces, at, 10);
             pieces.unwant(wanted, wanted + 10);
             assert!(pieces.held().2.len() <= GAPS_MAX, "{}", pieces.held().2.len());
-            assert!(pieces.pieces.len() <= PIECES_MAX);
+            assert!(pieces.all.len() <= PIECES_MAX);
         }
         assert_eq!(pieces.held().2.len() + 1, GAPS_MAX);
         let index = pieces.at(1 << 39).expect("it lies in a piece");
