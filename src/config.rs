@@ -4,8 +4,8 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::history::Retention;
 use crate::retry::RetryPolicy;
-use crate::table::Retention;
 
 /// Settings of one engine; every field has a documented default.
 #[derive(Clone, Debug)]

@@ -97,6 +97,10 @@ pub enum Error {
     },
     /// The journal refuses.
     Journal(Arc<backhaul_journal::Error>),
+    /// What an engine in another process answered, where it has no closer name here.
+    Service(Arc<str>),
+    /// The connection to the engine in another process has ended, and why. What was asked for last may have been done or not.
+    Disconnected(Arc<str>),
     /// The operating system refused: what was tried, on which file, and its answer.
     Io(Cow<'static, str>, PathBuf, Arc<io::Error>),
 }
@@ -185,17 +189,23 @@ impl fmt::Display for Error {
             Self::NotSalvaged { damage, problem } => {
                 write!(formatter, "{damage}: that failed, and nothing was changed: {problem}")
             }
-            Self::Journal(error) => match error.as_ref() {
-                corrupt @ backhaul_journal::Error::Corrupt(_) => write!(
-                    formatter,
-                    "{corrupt}: 'backhaul run --salvage' goes on with what is intact and keeps the rest; \
-                     to look first, 'backhaul journal verify', then 'backhaul journal repair --to DIR'"
-                ),
-                other => fmt::Display::fmt(other, formatter),
-            },
+            Self::Journal(error) => journal(formatter, error),
             Self::Io(tried, path, error) => write!(formatter, "cannot {tried} '{}': {error}", path.display()),
         }
     }
+}
+
+fn journal(formatter: &mut fmt::Formatter<'_>, error: &backhaul_journal::Error) -> fmt::Result {
+    match error {
+        corrupt @ backhaul_journal::Error::Corrupt(_) => write!(
+            formatter,
+            "{corrupt}: 'backhaul run --salvage' goes on with what is intact and keeps the rest; \
+             to look first, 'backhaul journal verify', then 'backhaul journal repair --to DIR'"
+        ),
+        other => fmt::Display::fmt(other, formatter),
+    },
+    Self::Service(message) => formatter.write_str(message),
+    Self::Disconnected(message) => write!(formatter, "the engine has closed the connection: {message}")
 }
 
 impl std::error::Error for Error {

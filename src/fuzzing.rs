@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use backhaul_journal::{Lsn, Replay};
 
 use crate::engine::Rebuilding;
+use crate::history::Retention;
 use crate::operation::{
     self, Amendment, BatchId, Claim, Collision, Condition, Deadline, Event, Fact, Intent, Kind, Now, OperationError,
     Origin, Outcome, Priority, Response, Shared, Spec, StoredValidators, Stretch, TransferId, WaitReason,
 };
-use crate::table::Retention;
 use crate::{address, cli};
 
 /// Chooses a number below a bound.
@@ -78,23 +78,28 @@ impl Replayed {
         let table = &self.0.table;
         let mut ids = table.ids();
         ids.sort_unstable();
-        let rows = ids.into_iter().filter_map(|id| table.row(id));
-        let entries = rows.map(|(as_of, operation)| operation::Entry::Operation {
-            as_of,
-            operation: Box::new(operation.clone()),
+        let rows = ids.into_iter().map(|id| {
+            let mut bytes = Vec::new();
+            table.encode(id, &mut bytes);
+            bytes
         });
         let totals = operation::Entry::Totals {
             unacknowledged_lost: table.unacknowledged_lost(),
             as_of,
         };
-        entries.chain([totals]).map(|entry| encoded(&entry)).collect()
+        rows.chain([encoded(&totals)]).collect()
     }
 
     /// Whether both hold the same operations as of the same records, also in what a snapshot might not hold.
     #[must_use]
     pub fn has_rows_of(&self, other: &Self) -> bool {
         let (table, other) = (&self.0.table, &other.0.table);
-        table.len() == other.len() && table.ids().into_iter().all(|id| table.row(id) == other.row(id))
+        let row = |table: &crate::table::Table, id| {
+            let mut bytes = Vec::new();
+            table.encode(id, &mut bytes);
+            bytes
+        };
+        table.len() == other.len() && table.ids().into_iter().all(|id| row(table, id) == row(other, id))
     }
 
     /// What its indexes say.

@@ -12,12 +12,15 @@ mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod history;
 mod mirrors;
 mod operation;
 mod pieces;
 mod queue;
 mod retry;
+mod rows;
 mod scheduler;
+mod service;
 mod table;
 mod vault;
 mod wire;
@@ -26,11 +29,12 @@ pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, WebErrorSt
 pub use backhaul_journal::Storage;
 pub use config::{Config, Connections, Window};
 pub use engine::{
-    Catalog, Changes, CheckedDownload, Engine, NewDownload, OperationView, READ_BYTES_MAX, ReadOutcome, Until,
-    ViewError, backends, check_changes, check_downloads, check_free, read_catalog,
+    Catalog, Changes, CheckedDownload, Engine, Filter, GroupFilter, NewDownload, OperationView, READ_BYTES_MAX,
+    ReadOutcome, Until, ViewError, backends, check_changes, check_downloads, check_free, read_catalog,
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;
+pub use history::Retention;
 pub use operation::{Collision, Kind, Priority, Reason, TransferId, TransferStatus};
 pub use retry::RetryPolicy;
-pub use table::Retention;
+pub use service::{Listing, Monitor, Service, Update};

@@ -141,7 +141,7 @@ impl World {
 
     fn reason(&self, id: TransferId) -> Option<Reason> {
         let operation = self.table.find(id)?;
-        operation.reason(self.table.lack(operation))
+        operation.reason(self.table.lack(&operation))
     }
 }
 
@@ -193,7 +193,7 @@ fn the_count_of_turns_goes_on_after_a_restart() {
         order.extend(world.one_by_one(3));
         let mut table = Table::default();
         for operation in world.table.in_order() {
-            table.restore(operation.clone(), world.lsn);
+            table.restore(operation.into_owned(), world.lsn);
         }
         table.reopened(world.now);
         world.table = table;
@@ -360,7 +360,7 @@ impl Naive {
         let operations = table.in_order();
         let mut candidates = Vec::new();
         for operation in operations {
-            let Some((rank, moment)) = self.rank(operation, now) else {
+            let Some((rank, moment)) = self.rank(&operation, now) else {
                 continue;
             };
             let (app, host) = (&operation.spec.app, operation.host());
@@ -509,8 +509,8 @@ fn the_indexes_decide_as_one_who_looks_at_everything_whatever_happens() {
             let found = world.next();
             assert_eq!(found, expected.filter(|_| has_slot), "seed {seed}, step {step}");
             if let Some(id) = found.filter(|_| dice.below(2) == 0) {
-                let operation = world.table.find(id).expect("it was named");
-                naive.start(operation);
+                let operation = world.table.find(id).expect("it was named").into_owned();
+                naive.start(&operation);
                 world.start(id);
                 decided += 1;
             }

@@ -1,33 +1,36 @@
 //! Operations by id, rebuilt by replay, with the indexes that keep a decision cheap however many there are. Pure.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::history::{History, Retention};
 use crate::operation::{
     BatchId, Deadline, Doubt, Event, Fact, Lack, Now, Operation, Outcome, Phase, Rejected, TransferId, Wish, millis,
 };
 use crate::queue::{Entry, Place, Queue, Wait};
+use crate::rows::Rows;
 
 /// All operations of one state directory.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    /// Boxed: the map keeps room to grow, and a row is large.
-    rows: HashMap<TransferId, Box<Row>>,
+    /// Open while it is busy, and packed else.
+    rows: Rows,
     /// Those that may start now or at a moment, but for those in the hands of a worker; and those that run.
     queue: Queue,
     /// Begun to end, with a part file that may still be there.
     ending: BTreeSet<(u64, TransferId)>,
     /// Being published, by when it may be looked at again.
     finishing: BTreeSet<(u64, TransferId)>,
+    /// Of those two, the ones that were left alone for a while: until which moment of the boot-time clock, and how often.
+    postponed: HashMap<TransferId, (u64, u32)>,
     /// Live operations by the hash of their destination, and by that of app and URL.
     destinations: BTreeSet<(u64, TransferId)>,
     urls: BTreeSet<(u64, TransferId)>,
-    /// Ended ones by the time of their end.
-    acknowledged: BTreeSet<(u64, TransferId)>,
-    unacknowledged: BTreeSet<(u64, TransferId)>,
+    history: History,
     /// Operations of batches that are not committed yet.
     uncommitted: HashMap<[u8; 16], Vec<TransferId>>,
     /// In the hands of a worker.
@@ -35,6 +38,8 @@ pub(crate) struct Table {
     /// Whether records were lost, and whose operations the others speak of without their creation being known.
     has_gap: bool,
     strangers: BTreeSet<TransferId>,
+    /// Nothing on the disk has been looked at for these since records were lost.
+    in_doubt: BTreeSet<TransferId>,
     /// Only these may be scheduled, where set.
     only: Option<BTreeSet<TransferId>>,
     unacknowledged_lost: u64,
@@ -42,40 +47,8 @@ pub(crate) struct Table {
     totals_as_of: u64,
 }
 
-#[derive(Debug)]
-struct Row {
-    /// First LSN that is not contained in `operation`.
-    as_of: u64,
-    /// Not before this moment of the boot-time clock is an unfinished publication looked at again.
-    finish_at_ms: u64,
-    finish_failures: u32,
-    operation: Operation,
-}
-
 /// Operations remembered of those whose creation is not known. Beyond it what they left on the disk stays.
 const STRANGERS_MAX: usize = 4_096;
-
-/// How long ended operations are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// Acknowledged ends kept at most.
-    pub acknowledged_max: usize,
-    /// Longest time that an acknowledged end is kept.
-    pub acknowledged_for: Duration,
-    /// Unacknowledged ends kept at most; beyond it the oldest go and are counted as lost.
-    pub unacknowledged_max: usize,
-}
-
-impl Default for Retention {
-    /// 1,000 acknowledged ends for 7 days; 10,000 unacknowledged ones.
-    fn default() -> Self {
-        Self {
-            acknowledged_max: 1_000,
-            acknowledged_for: Duration::from_secs(7 * 24 * 3600),
-            unacknowledged_max: 10_000,
-        }
-    }
-}
 
 impl Table {
     /// Applies one fact that the journal holds at `lsn`. Facts that the table contains already, and facts about
@@ -86,7 +59,7 @@ impl Table {
     pub(crate) fn apply(&mut self, fact: Fact, lsn: u64) -> Result<(), Rejected> {
         let Fact { id, at_ms, event } = fact;
         if let Event::Created { spec, started, batch } = event {
-            if !self.rows.contains_key(&id) {
+            if !self.rows.contains(id) {
                 let mut operation = Operation::created(id, spec, lsn, at_ms);
                 operation.batch = batch;
                 if let Some(batch) = batch {
@@ -99,28 +72,30 @@ impl Table {
             }
             return Ok(());
         }
-        let Some(row) = self.rows.get(&id) else {
+        let Some(as_of) = self.rows.as_of(id) else {
             if self.strangers.len() < STRANGERS_MAX {
                 self.strangers.insert(id);
             }
             return Ok(());
         };
-        if lsn < row.as_of {
+        if lsn < as_of {
             return Ok(());
         }
         // Only what was committed is ever worked on: a later fact proves a commit whose own record was lost.
-        if let Some(batch) = row.operation.batch {
+        if let Some(batch) = self.find(id).and_then(|operation| operation.batch) {
             self.commit(batch, lsn.saturating_sub(1));
         }
-        let Some(row) = self.rows.get(&id) else { return Ok(()) };
+        let Some(operation) = self.find(id).map(Cow::into_owned) else {
+            return Ok(());
+        };
         let leaves = matches!(event, Event::Removed | Event::Forgotten);
-        let lost = matches!(event, Event::Forgotten) && row.operation.acknowledged_at_ms.is_none();
-        let again = row.operation.doubt.is_some().then(|| event.clone());
-        let next = row.operation.clone().apply(event, at_ms).or_else(|rejected| {
-            let mended = again.and_then(|event| row.operation.clone().mended(event, at_ms));
+        let lost = matches!(event, Event::Forgotten) && operation.acknowledged_at_ms.is_none();
+        let again = operation.doubt.is_some().then(|| event.clone());
+        let next = operation.clone().apply(event, at_ms).or_else(|rejected| {
+            let mended = again.and_then(|event| operation.clone().mended(event, at_ms));
             mended.ok_or(rejected)
         })?;
-        self.take(id);
+        self.remove(&operation);
         if leaves {
             self.unacknowledged_lost += u64::from(lost && lsn >= self.totals_as_of);
         } else {
@@ -132,9 +107,9 @@ impl Table {
     /// From `lsn` on the operations of a batch count.
     pub(crate) fn commit(&mut self, batch: BatchId, lsn: u64) {
         for id in self.uncommitted.remove(&batch.0).unwrap_or_default() {
-            if let Some(mut row) = self.take(id) {
-                row.operation.batch = None;
-                self.insert(row.operation, lsn + 1);
+            if let Some((mut operation, _)) = self.take(id) {
+                operation.batch = None;
+                self.insert(operation, lsn + 1);
             }
         }
     }
@@ -143,10 +118,15 @@ impl Table {
     pub(crate) fn gap(&mut self, first: u64, next: u64) {
         self.has_gap = true;
         self.commit_what_may_be();
-        for row in self.rows.values_mut() {
-            let contains_all = row.as_of > first && row.as_of >= next;
-            if !contains_all && !row.operation.has_ended() {
-                row.operation.doubt = Some(Doubt::Unseen);
+        for id in self.ids() {
+            let contains_all = self.rows.as_of(id).is_some_and(|as_of| as_of > first && as_of >= next);
+            let is_over = |operation: Cow<'_, Operation>| operation.has_ended();
+            if contains_all || self.find(id).is_none_or(is_over) {
+                continue;
+            }
+            if let Some((mut operation, as_of)) = self.take(id) {
+                operation.doubt = Some(Doubt::Unseen);
+                self.insert(operation, as_of);
             }
         }
     }
@@ -157,23 +137,24 @@ impl Table {
         let mut ids: Vec<TransferId> = std::mem::take(&mut self.uncommitted).into_values().flatten().collect();
         ids.sort_unstable();
         for id in ids {
-            let Some(mut row) = self.take(id) else { continue };
-            if self.live_for_destination(&row.operation.spec.destination).is_none() {
-                row.operation.batch = None;
-                self.insert(row.operation, row.as_of);
+            let Some((mut operation, as_of)) = self.take(id) else {
+                continue;
+            };
+            if self.live_for_destination(&operation.spec.destination).is_none() {
+                operation.batch = None;
+                self.insert(operation, as_of);
             }
         }
     }
 
     /// Whether anything may have been left on the disk by what lost records spoke of.
     pub(crate) fn is_salvaged(&self) -> bool {
-        self.has_gap || self.in_doubt().next().is_some()
+        self.has_gap || !self.in_doubt.is_empty()
     }
 
-    /// Operations of which nothing on the disk has been looked at since records were lost.
-    pub(crate) fn in_doubt(&self) -> impl Iterator<Item = &Operation> {
-        let operations = self.rows.values().map(|row| &row.operation);
-        operations.filter(|operation| operation.doubt == Some(Doubt::Unseen))
+    /// How many operations there are of which nothing on the disk has been looked at since records were lost.
+    pub(crate) fn in_doubt(&self) -> usize {
+        self.in_doubt.len()
     }
 
     /// Whether records speak of an operation whose creation was lost.
@@ -198,11 +179,11 @@ impl Table {
     /// # Errors
     /// [`Rejected`] where it would not.
     pub(crate) fn check(&self, id: TransferId, event: &Event) -> Result<(), Rejected> {
-        let row = self.rows.get(&id).ok_or(Rejected {
+        let operation = self.find(id).ok_or(Rejected {
             event: "found",
             state: "was removed",
         })?;
-        row.operation.clone().apply(event.clone(), 0).map(|_| ())
+        operation.into_owned().apply(event.clone(), 0).map(|_| ())
     }
 
     /// Puts in an operation from a snapshot.
@@ -223,21 +204,41 @@ impl Table {
     /// Makes the state of a table that was just replayed the state at the start of an engine.
     pub(crate) fn reopened(&mut self, now: Now) {
         self.drop_uncommitted();
-        let attempts = self.rows.values().map(|row| u64::from(row.operation.attempts));
-        self.queue.count_on_from(attempts.sum());
+        let mut attempts = 0;
         for id in self.ids() {
-            if let Some(row) = self.take(id) {
-                self.insert(row.operation.reopened(now), row.as_of);
+            let Some(operation) = self.find(id).map(Cow::into_owned) else {
+                continue;
+            };
+            attempts += u64::from(operation.attempts);
+            let reopened = operation.clone().reopened(now);
+            if reopened != operation {
+                let as_of = self.rows.as_of(id).unwrap_or_default();
+                self.remove(&operation);
+                self.insert(reopened, as_of);
             }
         }
+        self.queue.count_on_from(attempts);
     }
 
     /// From now on only these operations are scheduled.
     pub(crate) fn restrict_to(&mut self, only: Option<BTreeSet<TransferId>>) {
-        let rows: Vec<Box<Row>> = self.ids().into_iter().filter_map(|id| self.take(id)).collect();
+        let changed: Vec<TransferId> = self
+            .rows
+            .ids()
+            .filter(|id| chooses(self.only.as_ref(), *id) != chooses(only.as_ref(), *id))
+            .collect();
+        let (gone, new): (Vec<TransferId>, Vec<TransferId>) =
+            changed.into_iter().partition(|id| chooses(self.only.as_ref(), *id));
+        for id in gone {
+            if let Some(operation) = self.find(id).map(Cow::into_owned) {
+                self.schedule(&operation, false);
+            }
+        }
         self.only = only;
-        for row in rows {
-            self.insert(row.operation, row.as_of);
+        for id in new {
+            if let Some(operation) = self.find(id).map(Cow::into_owned) {
+                self.schedule(&operation, true);
+            }
         }
     }
 
@@ -246,33 +247,42 @@ impl Table {
         self.only.as_ref().is_some_and(|only| only.contains(&id))
     }
 
+    /// Those that scheduling was restricted to, where it was.
+    pub(crate) fn chosen(&self) -> Option<&BTreeSet<TransferId>> {
+        self.only.as_ref()
+    }
+
     /// How many operations may be scheduled, where they were restricted.
     pub(crate) fn restricted_to(&self) -> Option<usize> {
         self.only.as_ref().map(BTreeSet::len)
     }
 
-    pub(crate) fn find(&self, id: TransferId) -> Option<&Operation> {
-        self.rows.get(&id).map(|row| &row.operation)
+    /// An operation: borrowed where a worker holds it, and else unpacked for the caller.
+    pub(crate) fn find(&self, id: TransferId) -> Option<Cow<'_, Operation>> {
+        self.rows.find(id)
     }
 
-    /// All operations in the order of their creation.
-    pub(crate) fn in_order(&self) -> Vec<&Operation> {
-        let mut operations: Vec<&Operation> = self.rows.values().map(|row| &row.operation).collect();
-        operations.sort_unstable_by_key(|operation| operation.order);
-        operations
+    /// All operations in the order of their creation, one unpacked after the other.
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = Cow<'_, Operation>> {
+        self.rows.in_order()
     }
 
-    /// An operation with the first LSN that it does not contain, for a snapshot.
-    pub(crate) fn row(&self, id: TransferId) -> Option<(u64, &Operation)> {
-        self.rows.get(&id).map(|row| (row.as_of, &row.operation))
+    /// Appends the entry of a snapshot for one operation, if it is there.
+    pub(crate) fn encode(&self, id: TransferId, buffer: &mut Vec<u8>) {
+        self.rows.encode(id, buffer);
     }
 
     pub(crate) fn ids(&self) -> Vec<TransferId> {
-        self.rows.keys().copied().collect()
+        self.rows.ids().collect()
     }
 
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// First LSN that is not contained in an operation.
+    pub(crate) fn as_of(&self, id: TransferId) -> Option<u64> {
+        self.rows.as_of(id)
     }
 
     pub(crate) fn totals_as_of(&self) -> u64 {
@@ -284,22 +294,22 @@ impl Table {
     }
 
     /// The live operation for a destination, if there is one.
-    pub(crate) fn live_for_destination(&self, destination: &Path) -> Option<&Operation> {
+    pub(crate) fn live_for_destination(&self, destination: &Path) -> Option<Cow<'_, Operation>> {
         let key = hash(&destination);
         self.candidates(&self.destinations, key)
             .find(|operation| operation.spec.destination == destination)
     }
 
     /// The live operations of an app for a URL as it is shown.
-    pub(crate) fn live_for_url(&self, app: &str, url: &str) -> impl Iterator<Item = &Operation> {
+    pub(crate) fn live_for_url(&self, app: &str, url: &str) -> impl Iterator<Item = Cow<'_, Operation>> {
         let key = hash(&(app, url));
         self.candidates(&self.urls, key)
             .filter(move |operation| operation.spec.app == app && operation.spec.url == url)
     }
 
     /// Completed operations whose end nobody has acknowledged.
-    pub(crate) fn unacknowledged_completed(&self) -> impl Iterator<Item = &Operation> {
-        let ended = self.unacknowledged.iter().filter_map(|(_, id)| self.find(*id));
+    pub(crate) fn unacknowledged_completed(&self) -> impl Iterator<Item = Cow<'_, Operation>> {
+        let ended = self.history.unacknowledged().filter_map(|id| self.find(id));
         ended.filter(|operation| operation.phase == Phase::Ended(Outcome::Completed))
     }
 
@@ -307,7 +317,7 @@ impl Table {
         &'a self,
         index: &'a BTreeSet<(u64, TransferId)>,
         key: u64,
-    ) -> impl Iterator<Item = &'a Operation> {
+    ) -> impl Iterator<Item = Cow<'a, Operation>> {
         let range = (key, TransferId([0; 16]))..=(key, TransferId([u8::MAX; 16]));
         index.range(range).filter_map(|(_, id)| self.find(*id))
     }
@@ -345,16 +355,18 @@ impl Table {
     pub(crate) fn set_running(&mut self, id: TransferId, runs: bool) {
         if !runs {
             self.queue.end(id);
-        } else if let Some(row) = self.rows.get(&id) {
-            self.queue.start(id, place(&row.operation));
+        } else if let Some(place) = self.find(id).map(|operation| place(&operation)) {
+            self.queue.start(id, place);
         }
     }
 
     /// For a table that was replayed beside its engine: the attempts that run there are those that the journal knows of.
     pub(crate) fn assume_running(&mut self, per_host_max: Option<NonZeroUsize>) {
         self.limit_hosts(per_host_max);
-        for row in self.rows.values().filter(|row| row.operation.phase == Phase::Running) {
-            self.queue.start(row.operation.id, place(&row.operation));
+        for operation in self.rows.in_order() {
+            if operation.phase == Phase::Running {
+                self.queue.start(operation.id, place(&operation));
+            }
         }
     }
 
@@ -380,13 +392,13 @@ impl Table {
     /// An unfinished publication, or an end whose part file is still there, is left alone for a while. Gives how often
     /// that was so.
     pub(crate) fn postpone_finish(&mut self, id: TransferId, now: Now, delay: Duration) -> u32 {
-        let Some(row) = self.rows.get_mut(&id) else { return 0 };
+        let (until_ms, times) = self.postponed.get(&id).copied().unwrap_or_default();
         for waiting in [&mut self.finishing, &mut self.ending] {
-            if waiting.remove(&(row.finish_at_ms, id)) {
-                row.finish_at_ms = now.boot_ms.saturating_add(millis(delay));
-                row.finish_failures += 1;
-                waiting.insert((row.finish_at_ms, id));
-                return row.finish_failures;
+            if waiting.remove(&(until_ms, id)) {
+                let until_ms = now.boot_ms.saturating_add(millis(delay));
+                waiting.insert((until_ms, id));
+                self.postponed.insert(id, (until_ms, times + 1));
+                return times + 1;
             }
         }
         0
@@ -394,25 +406,24 @@ impl Table {
 
     /// How often an unfinished publication was left alone.
     pub(crate) fn finish_failures(&self, id: TransferId) -> u32 {
-        self.rows.get(&id).map_or(0, |row| row.finish_failures)
+        self.postponed.get(&id).map_or(0, |(_, times)| *times)
     }
 
     /// Nothing is left that an engine could do now or later by itself, as far as it is about those it works on.
     pub(crate) fn is_idle(&self) -> bool {
-        let counts = |id: &TransferId| self.only.as_ref().is_none_or(|only| only.contains(id));
         self.queue.is_empty()
-            && !self.ending.iter().any(|(_, id)| counts(id))
+            && !self.ending.iter().any(|(_, id)| chooses(self.only.as_ref(), *id))
             && self.finishing.is_empty()
             && self.busy.is_empty()
     }
 
     /// Moves the moment that a blocked operation waits for, in memory only: looking again changed nothing.
     pub(crate) fn postpone(&mut self, id: TransferId, now: Now, delay: Duration) {
-        if let Some(mut row) = self.take(id) {
-            if let Phase::Blocked { probe_at, .. } = &mut row.operation.phase {
+        if let Some((mut operation, as_of)) = self.take(id) {
+            if let Phase::Blocked { probe_at, .. } = &mut operation.phase {
                 *probe_at = Deadline::after(now, millis(delay));
             }
-            self.insert(row.operation, row.as_of);
+            self.insert(operation, as_of);
         }
     }
 
@@ -423,12 +434,13 @@ impl Table {
         }
         // Its entry is known only while it is free.
         self.busy.remove(&id);
-        if let Some(entry) = self.rows.get(&id).and_then(|row| self.entry(&row.operation)) {
+        if let Some(entry) = self.find(id).and_then(|operation| self.entry(&operation)) {
             self.queue.put(&entry, !busy);
         }
         if busy {
             self.busy.insert(id);
         }
+        self.rows.set_open(id, busy);
     }
 
     pub(crate) fn is_busy(&self, id: TransferId) -> bool {
@@ -437,43 +449,35 @@ impl Table {
 
     /// Ended operations that the history has no room or time for, oldest first.
     pub(crate) fn expired(&self, wall_ms: u64, retention: &Retention) -> Vec<TransferId> {
-        let keep_ms = millis(retention.acknowledged_for);
-        let surplus = self.acknowledged.len().saturating_sub(retention.acknowledged_max);
-        let is_old = |ended_at_ms: u64| wall_ms.saturating_sub(ended_at_ms) > keep_ms;
-        let acknowledged = self.acknowledged.iter().enumerate();
-        let acknowledged =
-            acknowledged.take_while(|(index, (ended_at_ms, _))| *index < surplus || is_old(*ended_at_ms));
-        let lost = self.unacknowledged.len().saturating_sub(retention.unacknowledged_max);
-        let unacknowledged = self.unacknowledged.iter().take(lost);
-        acknowledged
-            .map(|(_, (_, id))| *id)
-            .chain(unacknowledged.map(|(_, id)| *id))
-            .collect()
+        self.history.expired(wall_ms, retention)
     }
 
-    fn insert(&mut self, operation: Operation, as_of: u64) {
-        let id = operation.id;
+    fn insert(&mut self, mut operation: Operation, as_of: u64) {
+        self.rows.place(&mut operation);
         self.index(&operation, true);
-        let row = Row {
-            as_of,
-            finish_at_ms: 0,
-            finish_failures: 0,
-            operation,
-        };
-        self.rows.insert(id, Box::new(row));
+        let open = self.busy.contains(&operation.id);
+        self.rows.put(operation, as_of, open);
     }
 
-    fn take(&mut self, id: TransferId) -> Option<Box<Row>> {
-        let row = self.rows.remove(&id)?;
-        self.index(&row.operation, false);
-        self.finishing.remove(&(row.finish_at_ms, id));
-        self.ending.remove(&(row.finish_at_ms, id));
-        Some(row)
+    fn take(&mut self, id: TransferId) -> Option<(Operation, u64)> {
+        let as_of = self.rows.as_of(id)?;
+        let operation = self.find(id)?.into_owned();
+        self.remove(&operation);
+        Some((operation, as_of))
+    }
+
+    /// Takes out the state that [`Table::find`] gave.
+    fn remove(&mut self, operation: &Operation) {
+        self.index(operation, false);
+        self.rows.remove(operation);
     }
 
     /// Adds an operation to the indexes it belongs to, or takes it out of them: one list of rules for both.
     fn index(&mut self, operation: &Operation, add: bool) {
         let id = operation.id;
+        if operation.doubt == Some(Doubt::Unseen) {
+            put(&mut self.in_doubt, id, add);
+        }
         if operation.batch.is_some() {
             return;
         }
@@ -489,23 +493,26 @@ impl Table {
                 add,
             );
         }
-        if let Some(ended_at_ms) = operation.ended_at_ms {
-            let acknowledged = operation.acknowledged_at_ms.is_some();
-            let ended = if acknowledged {
-                &mut self.acknowledged
-            } else {
-                &mut self.unacknowledged
-            };
-            put(ended, (ended_at_ms, id), add);
-        }
+        self.history.put(operation, add);
         if matches!(operation.phase, Phase::Ending(_)) {
-            put(&mut self.ending, (0, id), add);
+            let (until_ms, _) = self.postponed.get(&id).copied().unwrap_or_default();
+            put(&mut self.ending, (until_ms, id), add);
         }
-        if self.only.as_ref().is_some_and(|only| !only.contains(&id)) {
+        self.schedule(operation, add);
+        if !add {
+            self.postponed.remove(&id);
+        }
+    }
+
+    /// The same for the indexes that hold only what is to be scheduled.
+    fn schedule(&mut self, operation: &Operation, add: bool) {
+        let id = operation.id;
+        if !chooses(self.only.as_ref(), id) {
             return;
         }
-        if matches!(operation.phase, Phase::Publishing(_)) && add {
-            self.finishing.insert((0, id));
+        if matches!(operation.phase, Phase::Publishing(_)) && operation.batch.is_none() {
+            let (until_ms, _) = self.postponed.get(&id).copied().unwrap_or_default();
+            put(&mut self.finishing, (until_ms, id), add);
         }
         if let Some(entry) = self.entry(operation) {
             self.queue.put(&entry, add);
@@ -516,7 +523,7 @@ impl Table {
     fn entry(&self, operation: &Operation) -> Option<Entry> {
         let id = operation.id;
         let is_out = operation.batch.is_some() || self.busy.contains(&id);
-        if is_out || self.only.as_ref().is_some_and(|only| !only.contains(&id)) {
+        if is_out || !chooses(self.only.as_ref(), id) {
             return None;
         }
         let wait = match operation.deadline() {
@@ -549,6 +556,11 @@ impl Table {
     pub(crate) fn looks(&self) -> u64 {
         self.queue.looks()
     }
+}
+
+/// Whether scheduling that is restricted so is about an operation.
+fn chooses(only: Option<&BTreeSet<TransferId>>, id: TransferId) -> bool {
+    only.is_none_or(|only| only.contains(&id))
 }
 
 fn place(operation: &Operation) -> Place {

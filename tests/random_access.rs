@@ -285,8 +285,8 @@ fn a_read_near_the_end_of_a_slow_file_has_that_fetched_first_and_the_rest_afterw
     );
     // In order, 18 MB come before it.
     assert!(
-        served < 6_000_000,
-        "{served} bytes were served before the read had its own"
+        before_it < 6_000_000,
+        "{before_it} bytes were served before the read had its own"
     );
     let (generation, ranges) = engine.downloaded_ranges(id).unwrap();
     assert!(generation == 0 && ranges.len() >= 2, "{ranges:?}");

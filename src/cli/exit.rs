@@ -74,7 +74,7 @@ impl Exit {
                 backhaul_journal::Error::Corrupt { .. } | backhaul_journal::Error::Unsupported { .. } => Self::Journal,
                 _ => Self::Local,
             },
-            Error::Vault { .. } | Error::Io(..) => Self::Local,
+            Error::Vault { .. } | Error::Io(..) | Error::Service(_) | Error::Disconnected(_) => Self::Local,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Going on with what is there already: which stored operation a request for a download means.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -21,14 +22,21 @@ impl Engine {
     /// transfer and the report of it leaves.
     #[must_use]
     pub fn find_same(&self, checked: &[CheckedDownload]) -> Vec<Option<TransferId>> {
-        let unreported: Vec<Operation> = self.core.state().table.unacknowledged_completed().cloned().collect();
+        let unreported: Vec<Operation> = {
+            let state = self.core.state();
+            let completed = state.table.unacknowledged_completed();
+            completed.map(Cow::into_owned).collect()
+        };
         let by_destination: HashMap<&Path, &Operation> = unreported
             .iter()
             .map(|operation| (operation.spec.destination.as_path(), operation))
             .collect();
         let same = |one: &CheckedDownload| {
             let destination = one.spec.destination.as_path();
-            let live = self.core.state().table.live_for_destination(destination).cloned();
+            let live = {
+                let state = self.core.state();
+                state.table.live_for_destination(destination).map(Cow::into_owned)
+            };
             if let Some(live) = live {
                 return self.is_same(&live, one).then_some(live.id);
             }

@@ -3,6 +3,7 @@
 //! Invariants: an event is in the table only if the journal took it, in the same order; whoever promises something
 //! waits for the journal's sync first; no file of a transfer is touched under the lock.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,10 +11,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backhaul_backends::{Interrupt, Registry};
-use backhaul_journal::{Journal, Lsn, Urgency, steps};
+use backhaul_journal::{Journal, Lock, Lsn, Urgency, steps};
 
 use super::access::Gates;
 use super::ready::Ready;
+use super::watch::Observers;
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
@@ -26,8 +28,6 @@ use crate::vault::{SealedName, Vault};
 const BATCH_MAX: usize = 128;
 /// The clock that sleeps stands still while the device is suspended; the boot-time clock is looked at this often.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
-/// Operations of a snapshot that are encoded under one hold of the lock.
-const SNAPSHOT_STEP: usize = 256;
 
 pub(crate) struct Core {
     pub(crate) environment: Environment,
@@ -37,9 +37,12 @@ pub(crate) struct Core {
     pub(crate) backends: Registry,
     pub(crate) vault: Vault,
     pub(crate) journal: Journal,
+    pub(super) lock: Lock,
     threaded: AtomicBool,
     /// The last record of this engine, where there is one.
-    last: Mutex<Option<Lsn>>,
+    pub(super) last: Mutex<Option<Lsn>>,
+    /// Number of the first record that this engine may write.
+    first_lsn: u64,
     state: Mutex<State>,
     /// Held from the check of a creation to its record, so that no two are accepted for one destination.
     pub(crate) creating: Mutex<()>,
@@ -57,6 +60,9 @@ pub(crate) struct Stored {
     pub(crate) journal: Journal,
     pub(crate) vault: Vault,
     pub(crate) table: Table,
+    pub(crate) lock: Lock,
+    /// Number of the next record.
+    pub(crate) next_lsn: u64,
 }
 
 pub(crate) struct State {
@@ -76,6 +82,7 @@ pub(crate) struct State {
     pub(crate) ended: u64,
     /// Which ones, where the engine works on a bounded set only.
     pub(crate) ends: Vec<TransferId>,
+    pub(crate) observers: Observers,
 }
 
 /// How much may be in flight at once, so that the limit of open files holds.
@@ -163,6 +170,8 @@ impl Core {
             journal,
             vault,
             table,
+            lock,
+            next_lsn,
         } = stored;
         let state = State {
             table,
@@ -175,6 +184,7 @@ impl Core {
             failed: 0,
             ended: 0,
             ends: Vec::new(),
+            observers: Observers::default(),
         };
         Self {
             environment,
@@ -184,8 +194,10 @@ impl Core {
             backends,
             vault,
             journal,
+            lock,
             threaded: AtomicBool::new(false),
             last: Mutex::new(None),
+            first_lsn: next_lsn,
             state: Mutex::new(state),
             creating: Mutex::new(()),
             work: Condvar::new(),
@@ -211,6 +223,11 @@ impl Core {
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         // A panic under the lock is a bug that has been printed; the others go on with what the journal holds.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An operation as it is now.
+    pub(crate) fn find(&self, id: TransferId) -> Option<Operation> {
+        self.state().table.find(id).map(Cow::into_owned)
     }
 
     /// Records an event; durable only after [`Core::sync`] of what it returns.
@@ -255,6 +272,7 @@ impl Core {
         }
         state.failed += u64::from(is_failure);
         self.gates.announce(id);
+        state.observers.changed(id);
         Ok(lsn)
     }
 
@@ -287,7 +305,7 @@ impl Core {
     ) -> Result<(), Error> {
         let lsn = {
             let mut state = self.state();
-            state.table.find(id).map_or(Ok(()), check)?;
+            state.table.find(id).map_or(Ok(()), |operation| check(&operation))?;
             self.record(&mut state, id, event)?
         };
         if steps::is_taken("sync of a wish or of a failure") {
@@ -321,6 +339,7 @@ impl Core {
         let attempts: Vec<Arc<Attempt>> = {
             let mut state = self.state();
             state.stopping = true;
+            state.observers.stopped();
             state.attempts.values().cloned().collect()
         };
         for attempt in attempts {
@@ -441,7 +460,7 @@ impl Core {
             let attempts = state.table.find(id).map_or(0, |operation| operation.attempts) + 1;
             self.record(state, id, Event::Claimed { attempts })?;
         }
-        let operation = state.table.find(id).cloned().ok_or(Error::UnknownId(id))?;
+        let operation = state.table.find(id).map(Cow::into_owned).ok_or(Error::UnknownId(id))?;
         Ok(match action {
             Action::Start(_) => {
                 let attempt = Arc::new(Attempt::default());
@@ -453,6 +472,7 @@ impl Core {
                     .store(operation.total_bytes().unwrap_or(0), Ordering::Relaxed);
                 state.attempts.insert(id, Arc::clone(&attempt));
                 state.table.set_running(id, true);
+                state.observers.attempts_changed();
                 Work::Attempt(Box::new(operation), attempt)
             }
             Action::Finish(_) => Work::Finish(Box::new(operation)),
@@ -493,6 +513,7 @@ impl Core {
         let mut state = self.state();
         state.attempts.remove(&id);
         state.table.set_running(id, false);
+        state.observers.attempts_changed();
         match ready {
             Some(ready) => state.ready.push_back(ready),
             None => state.table.set_busy(id, false),
@@ -530,7 +551,7 @@ impl Core {
         let expired = state.table.expired(self.now().wall_ms, &self.config.retention);
         for id in expired {
             let operation = state.table.find(id).filter(|operation| operation.spec.has_secrets);
-            let sealed = operation.map(SealedName::of);
+            let sealed = operation.map(|operation| SealedName::of(&operation));
             self.record(&mut state, id, Event::Forgotten)?;
             if let Some(sealed) = sealed {
                 self.vault.remove(sealed)?;
@@ -539,63 +560,10 @@ impl Core {
         Ok(())
     }
 
-    /// Writes a snapshot where the journal has grown enough. Transfers go on meanwhile.
-    ///
-    /// A snapshot that fails loses nothing: the journal goes on without, and the next one may succeed.
-    pub(crate) fn checkpoint_if_due(&self) {
-        if let Err(error) = self.checkpoint_now_if_due() {
-            log::warn!("the journal could not be shortened: {error}");
-        }
-    }
-
-    fn checkpoint_now_if_due(&self) -> Result<(), Error> {
-        if !self.journal.checkpoint_due() {
-            return Ok(());
-        }
-        self.journal.checkpoint(&mut |writer| {
-            let ids = self.state().table.ids();
-            for ids in ids.chunks(SNAPSHOT_STEP) {
-                for bytes in self.encoded(ids) {
-                    writer.record(&bytes)?;
-                }
-            }
-            // The totals come last: what is forgotten after them still has its row in the snapshot, and is counted anew.
-            writer.record(&self.encoded_totals())
-        })?;
-        Ok(())
-    }
-
-    fn encoded_totals(&self) -> Vec<u8> {
-        let state = self.state();
+    /// One more than the number of the last record, as far as this engine knows.
+    pub(crate) fn next_lsn(&self) -> u64 {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let as_of = last.map_or(state.table.totals_as_of(), |lsn| lsn.0 + 1);
-        let unacknowledged_lost = state.table.unacknowledged_lost();
-        let mut bytes = Vec::new();
-        encode(
-            &Entry::Totals {
-                unacknowledged_lost,
-                as_of,
-            },
-            &mut bytes,
-        );
-        bytes
-    }
-
-    fn encoded(&self, ids: &[TransferId]) -> Vec<Vec<u8>> {
-        let state = self.state();
-        let rows = ids.iter().filter_map(|id| state.table.row(*id));
-        rows.map(|(as_of, operation)| {
-            let mut bytes = Vec::new();
-            encode(
-                &Entry::Operation {
-                    as_of,
-                    operation: Box::new(operation.clone()),
-                },
-                &mut bytes,
-            );
-            bytes
-        })
-        .collect()
+        last.map_or(self.first_lsn, |lsn| lsn.0 + 1)
     }
 
     /// Nothing is left that could go on by itself.

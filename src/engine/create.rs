@@ -1,5 +1,6 @@
 //! Creation: everything is checked first, then everything is durable before the first id is given out.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
@@ -145,13 +146,16 @@ impl Engine {
     /// # Errors
     /// The position of the first one that is refused, and why: as [`check_downloads`] and [`Engine::accept`].
     pub fn create(&self, downloads: &[NewDownload]) -> Result<Vec<TransferId>, (usize, Error)> {
+        self.accept(self.check(downloads)?)
+    }
+
+    /// Checks downloads against the settings of this engine; changes nothing.
+    ///
+    /// # Errors
+    /// As [`check_downloads`].
+    pub(crate) fn check(&self, downloads: &[NewDownload]) -> Result<Vec<CheckedDownload>, (usize, Error)> {
         let core = &self.core;
-        self.accept(check_downloads(
-            downloads,
-            &core.config,
-            &core.environment,
-            &core.backends.schemes(),
-        )?)
+        check_downloads(downloads, &core.config, &core.environment, &core.backends.schemes())
     }
 
     /// Creates downloads that were checked; all of them or none. They are durable on return.
@@ -197,7 +201,10 @@ impl Engine {
     /// One live operation has a destination, and one of each app a URL. URLs whose hidden values differ are different.
     fn check_exclusive(&self, checked: &CheckedDownload) -> Result<(), Error> {
         let spec = &checked.spec;
-        let for_destination = self.core.state().table.live_for_destination(&spec.destination).cloned();
+        let for_destination = {
+            let state = self.core.state();
+            state.table.live_for_destination(&spec.destination).map(Cow::into_owned)
+        };
         if let Some(other) = for_destination {
             let shown = spec.destination.display().to_string();
             return Err(conflict("destination", shown, &other));
@@ -209,7 +216,7 @@ impl Engine {
     pub(super) fn check_url_free(&self, id: TransferId, spec: &Spec, secrets: &Secrets) -> Result<(), Error> {
         let state = self.core.state();
         let others = state.table.live_for_url(&spec.app, &spec.url);
-        let others: Vec<Operation> = others.filter(|other| other.id != id).cloned().collect();
+        let others: Vec<Operation> = others.filter(|other| other.id != id).map(Cow::into_owned).collect();
         drop(state);
         let same = others.iter().find(|other| self.has_url(other, secrets.url.as_deref()));
         same.map_or(Ok(()), |other| Err(conflict("url", spec.url.clone(), other)))

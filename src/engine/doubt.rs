@@ -30,9 +30,7 @@ pub(super) fn sweep(core: &Core) {
             return;
         }
         let all = state.table.in_order();
-        all.into_iter()
-            .map(|operation| operation.spec.directory().to_path_buf())
-            .collect()
+        all.map(|operation| operation.spec.directory().to_path_buf()).collect()
     };
     for directory in directories {
         let names = match core.environment.storage.list(&directory) {

@@ -4,21 +4,26 @@ mod access;
 mod adopt;
 mod amend;
 mod backends;
+mod checkpoint;
 mod core;
 mod create;
 mod crew;
 mod doubt;
 mod fault;
+mod filter;
 mod ledger;
 mod origin;
 mod part;
 mod publish;
 mod ready;
 mod salvage;
+mod serve;
 mod settle;
 mod view;
+mod watch;
 mod worker;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io;
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -42,8 +47,11 @@ pub use self::access::{READ_BYTES_MAX, ReadOutcome};
 pub use self::amend::{Changes, check_changes};
 pub use self::backends::backends;
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};
+pub use self::filter::{Filter, GroupFilter};
 pub(crate) use self::salvage::journal_directory;
+pub(crate) use self::serve::{Description, holder};
 pub use self::view::{OperationView, ViewError};
+pub(crate) use self::watch::{Noted, Observer};
 
 /// Stack of a worker thread; the deepest calls are those of TLS.
 const WORKER_STACK_BYTES: usize = 512 * 1024;
@@ -96,9 +104,6 @@ impl Engine {
         let storage = &environment.storage;
         make_directories(storage, directory)?;
         let lock = Lock::acquire(storage, &layout.lock(), config.allow_network_file_system)?;
-        if let Some(per_host_max) = config.jobs_per_host_max {
-            lock.add_lines(&format!("{PER_HOST}{per_host_max}\n"));
-        }
         let connections_max = config.connections.max.clamp(1, CONNECTIONS_MAX);
         let room = Room::fit(config.jobs_max, connections_max, environment.open_files_max).ok_or(Error::limit(
             "open files (raise RLIMIT_NOFILE)",
@@ -134,7 +139,7 @@ impl Engine {
         let vault = Vault::new(layout.vault(), environment.clone());
         // After a salvage, the secrets of operations whose creation was lost belong to what may be found again by hand.
         if !table.is_salvaged() && steps::is_taken("removal of secrets that nobody needs") {
-            vault.sweep(|sealed| table.find(sealed.id).is_some_and(|one| SealedName::of(one) == sealed))?;
+            vault.sweep(|sealed| table.find(sealed.id).is_some_and(|one| SealedName::of(&one) == sealed))?;
         }
         let backends = throttled(backends, config.rate_max);
         let stored = Stored {
@@ -142,8 +147,11 @@ impl Engine {
             journal,
             vault,
             table,
+            lock,
+            next_lsn: report.next.0,
         };
         let core = Arc::new(Core::new(environment, config, room, Registry::new(backends), stored));
+        core.note_in_lock("");
         doubt::sweep(&core);
         core.sweep_history()?;
         Ok(Self { core })
@@ -313,7 +321,7 @@ impl Engine {
     }
 
     fn find(&self, id: TransferId) -> Result<Operation, Error> {
-        self.core.state().table.find(id).cloned().ok_or(Error::UnknownId(id))
+        self.core.find(id).ok_or(Error::UnknownId(id))
     }
 
     /// Sweeps at once where no worker holds the operation; else the worker's end makes it due.
@@ -324,7 +332,7 @@ impl Engine {
                 return Ok(());
             }
             state.table.set_busy(id, true);
-            state.table.find(id).cloned()
+            state.table.find(id).map(Cow::into_owned)
         };
         let result = operation.map_or(Ok(()), |operation| publish::sweep(&self.core, &operation));
         self.core.let_go(&[id], 0);
@@ -493,14 +501,14 @@ pub fn read_catalog(directory: &Path, environment: &Environment) -> Result<Catal
         Some(holder) => table.assume_running(per_host_max(holder)),
         None => table.reopened(now),
     }
-    let lack = |operation| match holder {
+    let lack = |operation: &Operation| match holder {
         Some(_) => table.lack(operation),
         None => Lack::Engine,
     };
-    let view = |operation| OperationView::new(operation, now, lack(operation), None);
+    let view = |operation: Cow<'_, Operation>| OperationView::new(&operation, now, lack(&operation), None);
     let unacknowledged_lost = table.unacknowledged_lost();
     Ok(Catalog {
-        operations: table.in_order().into_iter().map(view).collect(),
+        operations: table.in_order().map(view).collect(),
         unacknowledged_lost,
         damaged_journals: salvage::evidence(&environment.storage, &layout)?,
     })

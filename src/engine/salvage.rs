@@ -175,7 +175,7 @@ fn tell(damage: &backhaul_journal::Error, salvaged: &Salvaged, evidence: &Path, 
          perhaps some at its end{strangers}; {} operations are checked again before they are trusted; the damaged journal \
          is kept in '{}'",
         salvaged.missing,
-        rebuilt.table.in_doubt().count(),
+        rebuilt.table.in_doubt(),
         evidence.display()
     );
 }

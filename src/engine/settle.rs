@@ -57,7 +57,7 @@ pub(crate) fn fault(core: &Arc<Core>, id: TransferId, fault: Fault) -> Result<()
         Fault::DiskFull(message) => await_room(core, id, message),
         Fault::Local(message) => {
             let status = WebErrorStatus::FILE_ACCESS;
-            let operation = core.state().table.find(id).cloned();
+            let operation = core.find(id);
             let last = operation.as_ref().and_then(|operation| operation.error.as_ref());
             // A second failure of this device's own files in a row is no chance event any more.
             let kind = match last {
@@ -81,7 +81,7 @@ pub(crate) fn fault(core: &Arc<Core>, id: TransferId, fault: Fault) -> Result<()
 /// A source failed: another one may do better.
 fn failed(core: &Arc<Core>, id: TransferId, mut failure: Failure) -> Result<(), Error> {
     let offline = failure.kind == FailureKind::Unreachable && !core.environment.network.is_online();
-    let operation = core.state().table.find(id).cloned();
+    let operation = core.find(id);
     let operation = operation.filter(|operation| operation.source_count() > 1 && !offline);
     let Some(operation) = operation.filter(|_| failure.kind != FailureKind::ClockNotSet) else {
         return failed_here(core, id, failure);
@@ -195,7 +195,7 @@ fn waited(
 
 /// Waits for room. Bytes that cannot be continued would only take the room that is waited for, so they go.
 fn await_room(core: &Arc<Core>, id: TransferId, message: String) -> Result<(), Error> {
-    let Some(operation) = core.state().table.find(id).cloned() else {
+    let Some(operation) = core.find(id) else {
         return Ok(());
     };
     if let Phase::Publishing(_) = operation.phase {

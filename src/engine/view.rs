@@ -1,5 +1,6 @@
 //! What is shown of an operation.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use super::core::Attempt;
+use super::filter::Filter;
 use crate::error::Error;
 use crate::operation::{
     Deadline, Kind, Lack, Now, Operation, Outcome, Phase, Priority, Reason, TransferId, TransferStatus,
@@ -110,6 +112,15 @@ pub struct ViewError {
     pub message: String,
 }
 
+/// A part of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// In the order of their creation.
+    pub(crate) views: Vec<OperationView>,
+    /// Where the next part begins, if there may be one.
+    pub(crate) next: Option<u64>,
+}
+
 impl OperationView {
     pub(crate) fn new(operation: &Operation, now: Now, lack: Lack, attempt: Option<&Attempt>) -> Self {
         let due;
@@ -208,9 +219,9 @@ impl Engine {
         let state = self.core.state();
         let operation = state.table.find(id).ok_or(Error::UnknownId(id))?;
         Ok(OperationView::new(
-            operation,
+            &operation,
             now,
-            state.table.lack(operation),
+            state.table.lack(&operation),
             state.attempts.get(&id).map(AsRef::as_ref),
         ))
     }
@@ -220,11 +231,62 @@ impl Engine {
     pub fn views(&self) -> Vec<OperationView> {
         let now = self.core.now();
         let state = self.core.state();
-        let view = |operation: &Operation| {
+        let view = |operation: Cow<'_, Operation>| {
             let attempt = state.attempts.get(&operation.id).map(AsRef::as_ref);
-            OperationView::new(operation, now, state.table.lack(operation), attempt)
+            OperationView::new(&operation, now, state.table.lack(&operation), attempt)
         };
-        state.table.in_order().into_iter().map(view).collect()
+        state.table.in_order().map(view).collect()
+    }
+
+    /// Operations in the order of their creation: at most `max` after the one at `after`, and where the next page begins.
+    pub(crate) fn list(&self, filter: &Filter, after: Option<u64>, max: usize) -> Page {
+        let mut page = Page::default();
+        let now = self.core.now();
+        let state = self.core.state();
+        for operation in state.table.in_order() {
+            if after.is_some_and(|after| operation.order <= after) {
+                continue;
+            }
+            let attempt = state.attempts.get(&operation.id).map(AsRef::as_ref);
+            let view = OperationView::new(&operation, now, state.table.lack(&operation), attempt);
+            if !filter.matches(&view) {
+                continue;
+            }
+            page.views.push(view);
+            if page.views.len() >= max {
+                page.next = Some(operation.order);
+                break;
+            }
+        }
+        page
+    }
+
+    /// Operations that have changed since a cursor, at most `max`, and the cursor behind them; the same one where there are
+    /// none.
+    pub(crate) fn changed_since(&self, filter: &Filter, cursor: u64, max: usize) -> (Vec<OperationView>, u64) {
+        let now = self.core.now();
+        let state = self.core.state();
+        let rows = state.table.ids().into_iter();
+        let rows = rows.filter_map(|id| Some((state.table.as_of(id)?, id)));
+        let mut rows: Vec<(u64, TransferId)> = rows.filter(|(as_of, _)| *as_of > cursor).collect();
+        rows.sort_unstable();
+        let rows = rows
+            .into_iter()
+            .filter_map(|(as_of, id)| Some((as_of, state.table.find(id)?)));
+        let mut views = Vec::new();
+        let mut next = cursor;
+        for (as_of, operation) in rows {
+            let attempt = state.attempts.get(&operation.id).map(AsRef::as_ref);
+            let view = OperationView::new(&operation, now, state.table.lack(&operation), attempt);
+            if views.len() >= max {
+                break;
+            }
+            next = as_of;
+            if filter.matches(&view) {
+                views.push(view);
+            }
+        }
+        (views, next)
     }
 
     /// The operations that a worker is on, in the order of their creation.
@@ -232,14 +294,15 @@ impl Engine {
     pub fn running(&self) -> Vec<OperationView> {
         let now = self.core.now();
         let state = self.core.state();
-        let mut running: Vec<&Operation> = state.attempts.keys().filter_map(|id| state.table.find(*id)).collect();
+        let mut running: Vec<Cow<'_, Operation>> =
+            state.attempts.keys().filter_map(|id| state.table.find(*id)).collect();
         running.sort_unstable_by_key(|operation| operation.order);
         let attempts = &state.attempts;
         let views = running.into_iter();
         views
             .map(|operation| {
                 OperationView::new(
-                    operation,
+                    &operation,
                     now,
                     Lack::Slot,
                     attempts.get(&operation.id).map(AsRef::as_ref),
@@ -256,7 +319,7 @@ impl Engine {
         let state = self.core.state();
         let ids = state.ends.iter().skip(from);
         let ended = ids.filter_map(|id| state.table.find(*id));
-        let views = ended.map(|operation| OperationView::new(operation, now, Lack::Slot, None));
+        let views = ended.map(|operation| OperationView::new(&operation, now, Lack::Slot, None));
         (views.collect(), state.ends.len())
     }
 

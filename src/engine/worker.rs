@@ -283,7 +283,7 @@ impl<'a> Transfer<'a> {
         let lsn = {
             let mut state = self.core.state();
             let operation = state.table.find(self.operation.id).ok_or(Fault::Superseded)?;
-            let event = settle::restarted(operation, wasted_bytes, cause);
+            let event = settle::restarted(&operation, wasted_bytes, cause);
             self.core.record(&mut state, self.operation.id, event)?
         };
         if steps::is_taken("sync of a restart before its part goes") {

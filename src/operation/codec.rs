@@ -96,6 +96,38 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Entry, Undecodable> {
     }
 }
 
+/// An operation as the bytes of its journal form: a fraction of the room that it takes open.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Packed(Box<[u8]>);
+
+impl Packed {
+    pub(crate) fn new(operation: &Operation) -> Self {
+        let mut bytes = Vec::with_capacity(256);
+        match minicbor::encode(operation, &mut bytes) {
+            Ok(()) => Self(bytes.into_boxed_slice()),
+            Err(error) => unreachable!("writing to memory cannot fail: {error}"),
+        }
+    }
+
+    pub(crate) fn open(&self) -> Operation {
+        match minicbor::decode(&self.0) {
+            Ok(operation) => operation,
+            Err(error) => unreachable!("they were written above, from an operation: {error}"),
+        }
+    }
+
+    /// The bytes of [`Entry::Operation`], appended to `buffer`, without a look at what they say.
+    pub(crate) fn encode(&self, as_of: u64, buffer: &mut Vec<u8>) {
+        let mut encoder = minicbor::Encoder::new(&mut *buffer);
+        let head = encoder.array(2).and_then(|encoder| encoder.u8(1));
+        let fields = head.and_then(|encoder| encoder.array(2)?.u64(as_of));
+        match fields {
+            Ok(_) => buffer.extend_from_slice(&self.0),
+            Err(error) => unreachable!("writing to memory cannot fail: {error}"),
+        }
+    }
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests {
@@ -137,6 +169,20 @@ mod tests {
     fn every_entry_reads_back_as_it_was_written() {
         for entry in entries() {
             assert_eq!(decode(&bytes_of(&entry)).unwrap(), entry);
+        }
+    }
+
+    #[test]
+    fn a_packed_operation_opens_as_it_was_and_makes_the_same_entry_of_a_snapshot() {
+        for entry in entries() {
+            let Entry::Operation { as_of, operation } = &entry else {
+                continue;
+            };
+            let packed = Packed::new(operation);
+            assert_eq!(packed.open(), **operation);
+            let mut written = Vec::new();
+            packed.encode(*as_of, &mut written);
+            assert_eq!(written, bytes_of(&entry));
         }
     }
 

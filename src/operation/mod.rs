@@ -11,7 +11,7 @@ mod spec;
 mod state;
 mod status;
 
-pub(crate) use codec::{Entry, Fact, decode, encode};
+pub(crate) use codec::{Entry, Fact, Packed, decode, encode};
 pub(crate) use deadline::{Deadline, Now, millis};
 pub(crate) use digest::{digests, stored_digests};
 pub(crate) use event::{

@@ -26,9 +26,19 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["daemon"],
-    &["service", "download", "upload", "group"],
+    &["download", "upload", "group"],
+    &["service"],
     &["engine"],
-    &["worker", "table", "queue", "scheduler", "retry", "mirrors"],
+    &[
+        "worker",
+        "table",
+        "queue",
+        "scheduler",
+        "retry",
+        "mirrors",
+        "rows",
+        "history",
+    ],
     &["operation"],
 ];
 
@@ -41,6 +51,8 @@ const PURE: &[&str] = &[
     "src/retry.rs",
     "src/mirrors.rs",
     "src/table.rs",
+    "src/rows.rs",
+    "src/history.rs",
 ];
 const IMPURE: &[&str] = &[
     "std::fs",

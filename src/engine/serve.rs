@@ -1,0 +1,102 @@
+//! What whoever serves an engine to other processes needs of it besides.
+
+use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::core::Core;
+use super::{Engine, PER_HOST};
+use crate::config::Layout;
+use crate::environment::engine_holder;
+use crate::error::Error;
+use crate::operation::TransferId;
+
+/// Before the path of the socket in the text of the lock file, in hexadecimal digits: a path may hold anything.
+const SOCKET: &str = "socket ";
+
+/// What an engine is, and on what it works.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Description {
+    pub(crate) version: String,
+    pub(crate) pid: u32,
+    pub(crate) state_directory: String,
+    /// Device and inode of the state directory, by which a client tells whether it is the one it means.
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) operations: u64,
+    pub(crate) running: u64,
+    /// Ends that went out of the history before anybody acknowledged them.
+    pub(crate) unacknowledged_lost: u64,
+}
+
+impl Engine {
+    /// What this engine is, and on what it works.
+    pub(crate) fn describe(&self) -> Result<Description, Error> {
+        let directory = &self.core.state_directory;
+        let stat = self.core.environment.storage.stat(directory);
+        let stat = stat.map_err(|error| Error::io("look at", directory, error))?;
+        let state = self.core.state();
+        Ok(Description {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            state_directory: directory.to_string_lossy().into_owned(),
+            device: stat.device,
+            inode: stat.inode,
+            operations: state.table.len() as u64,
+            running: state.attempts.len() as u64,
+            unacknowledged_lost: state.table.unacknowledged_lost(),
+        })
+    }
+
+    /// An engine that works on chosen operations only works on these, too, from now on.
+    pub(crate) fn attend(&self, ids: impl Iterator<Item = TransferId>) {
+        let mut state = self.core.state();
+        if let Some(only) = state.table.chosen() {
+            let only: BTreeSet<TransferId> = only.iter().copied().chain(ids).collect();
+            state.table.restrict_to(Some(only));
+            drop(state);
+            self.core.wake_all();
+        }
+    }
+
+    /// Writes into the lock file where this engine can be spoken to.
+    pub(crate) fn note_socket(&self, socket: &Path) {
+        let hex = data_encoding::HEXLOWER.encode(socket.as_os_str().as_bytes());
+        self.core.note_in_lock(&format!("{SOCKET}{hex}\n"));
+    }
+}
+
+impl Core {
+    /// Lines for those who look at the lock file: what is the same as long as the engine lives, then `more`.
+    pub(super) fn note_in_lock(&self, more: &str) {
+        let per_host = self.config.jobs_per_host_max;
+        let per_host = per_host.map(|per_host_max| format!("{PER_HOST}{per_host_max}\n"));
+        let lines = per_host.unwrap_or_default() + more;
+        if !lines.is_empty() {
+            self.lock.add_lines(&lines);
+        }
+    }
+}
+
+/// Who works on a state directory, as its lock file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) pid: Option<u32>,
+    /// Where it can be spoken to.
+    pub(crate) socket: Option<PathBuf>,
+}
+
+/// The process that works on a state directory; `None` where none does.
+pub(crate) fn holder(state_directory: &Path) -> Option<Holder> {
+    let text = engine_holder(&Layout::new(state_directory).lock())?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("pid ")?.parse().ok());
+    let hex = text.lines().find_map(|line| line.strip_prefix(SOCKET));
+    let bytes = hex.and_then(|hex| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok());
+    let socket = bytes.map(|bytes| {
+        use std::os::unix::ffi::OsStringExt;
+        PathBuf::from(std::ffi::OsString::from_vec(bytes))
+    });
+    Some(Holder { pid, socket })
+}

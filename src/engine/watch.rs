@@ -1,0 +1,182 @@
+//! Who looks on: which operations have changed since an observer looked last.
+//!
+//! An engine never waits for an observer. What changes is noted once for each operation, however often it changes; an
+//! observer that does not look is told that it missed something, and reads everything again from where it stood.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use super::Engine;
+use super::core::State;
+use crate::operation::TransferId;
+
+/// Operations noted for one observer at most; with more than that it has to read all again.
+const NOTED_MAX: usize = 4_096;
+
+/// What has changed since an observer looked last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Noted {
+    /// Each one once.
+    pub(crate) ids: BTreeSet<TransferId>,
+    /// There were too many of them; `ids` is empty.
+    pub(crate) overflowed: bool,
+    /// Completion groups have changed.
+    pub(crate) completions: bool,
+    /// An attempt began or ended: whoever shows progress has to look how many run.
+    pub(crate) attempts: bool,
+    /// The engine has stopped: nothing changes any more.
+    pub(crate) stopped: bool,
+}
+
+impl Noted {
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What was noted later comes on top.
+    pub(crate) fn add(&mut self, later: Self) {
+        self.ids.extend(later.ids);
+        self.overflowed |= later.overflowed || self.ids.len() > 2 * NOTED_MAX;
+        self.completions |= later.completions;
+        self.attempts |= later.attempts;
+        self.stopped |= later.stopped;
+    }
+}
+
+/// One that looks on. Dropping it ends that.
+pub(crate) struct Observer {
+    noted: Mutex<Noted>,
+    changed: Condvar,
+    /// Called at the first change after a look, under the engine's lock: it must not block.
+    wake: Option<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Observer {
+    fn lock(&self) -> MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What has changed since the last call; never blocks.
+    pub(crate) fn take(&self) -> Noted {
+        std::mem::take(&mut *self.lock())
+    }
+
+    /// The same, after waiting until something has, or until the time is over.
+    pub(crate) fn wait(&self, time: Option<Duration>) -> Noted {
+        let mut noted = self.lock();
+        if noted.is_empty() {
+            noted = match time {
+                Some(time) => {
+                    let waited = self.changed.wait_timeout_while(noted, time, |noted| noted.is_empty());
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => {
+                    let waited = self.changed.wait_while(noted, |noted| noted.is_empty());
+                    waited.unwrap_or_else(PoisonError::into_inner)
+                }
+            };
+        }
+        std::mem::take(&mut *noted)
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Noted)) {
+        let mut noted = self.lock();
+        let is_first = noted.is_empty();
+        note(&mut noted);
+        let wakes = is_first && !noted.is_empty();
+        drop(noted);
+        if wakes {
+            self.changed.notify_all();
+            if let Some(wake) = &self.wake {
+                wake();
+            }
+        }
+    }
+}
+
+/// All observers of an engine.
+#[derive(Default)]
+pub(crate) struct Observers(Vec<Weak<Observer>>);
+
+impl Observers {
+    fn each(&mut self, note: impl Fn(&mut Noted)) {
+        self.0.retain(|observer| match observer.upgrade() {
+            Some(observer) => {
+                observer.note(&note);
+                true
+            }
+            None => false,
+        });
+    }
+
+    /// An operation has changed.
+    pub(crate) fn changed(&mut self, id: TransferId) {
+        if self.0.is_empty() {
+            return;
+        }
+        self.each(|noted| {
+            if noted.ids.len() < NOTED_MAX {
+                noted.ids.insert(id);
+            } else {
+                noted.ids.clear();
+                noted.overflowed = true;
+            }
+            if noted.overflowed {
+                noted.ids.clear();
+            }
+        });
+    }
+
+    /// An attempt began or ended.
+    pub(crate) fn attempts_changed(&mut self) {
+        self.each(|noted| noted.attempts = true);
+    }
+
+    /// A completion group has changed.
+    #[expect(dead_code, reason = "completion groups tell of it")]
+    pub(crate) fn completions_changed(&mut self) {
+        self.each(|noted| noted.completions = true);
+    }
+
+    /// The engine stops.
+    pub(crate) fn stopped(&mut self) {
+        self.each(|noted| noted.stopped = true);
+    }
+}
+
+impl State {
+    /// How many attempts run.
+    pub(crate) fn running(&self) -> usize {
+        self.attempts.len()
+    }
+}
+
+impl Engine {
+    /// Begins to look on. `wake` is called at the first change after each look.
+    pub(crate) fn observe(&self, wake: Option<Box<dyn Fn() + Send + Sync>>) -> Arc<Observer> {
+        let observer = Arc::new(Observer {
+            noted: Mutex::default(),
+            changed: Condvar::new(),
+            wake,
+        });
+        let mut state = self.core.state();
+        state.observers.0.push(Arc::downgrade(&observer));
+        if state.stopping {
+            state.observers.stopped();
+        }
+        observer
+    }
+
+    /// Where those stand that have been told everything up to now.
+    pub(crate) fn cursor(&self) -> u64 {
+        // Under the lock: what has been recorded has been noted, too.
+        let _state = self.core.state();
+        self.core.next_lsn()
+    }
+
+    /// How many attempts run now.
+    pub(crate) fn running_count(&self) -> usize {
+        self.core.state().running()
+    }
+}

@@ -1,0 +1,179 @@
+//! A client of an engine in another process: one connection, one call after the other.
+
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::fault::{Fault, INTERFACE, Refused};
+use super::message::{Incoming, REPLY_BYTES_MAX, Reply, call};
+use super::methods::{Describe, Method};
+use crate::engine::Description;
+use crate::error::Error;
+
+/// How long an engine may take to answer one call. What takes longer by its nature (`Wait`) sets its own time.
+const ANSWER_MAX: Duration = Duration::from_secs(120);
+/// Bytes that are read at once.
+const READ_BYTES: usize = 16 << 10;
+
+/// A connection to an engine in another process; calls of several threads come one after the other.
+#[derive(Clone)]
+pub(crate) struct Client {
+    socket: Arc<PathBuf>,
+    connection: Arc<Mutex<Connection>>,
+    pub(crate) description: Arc<Description>,
+}
+
+/// One stream of messages in each direction.
+pub(crate) struct Connection {
+    stream: UnixStream,
+    incoming: Incoming,
+}
+
+impl Client {
+    /// Connects, and asks who is there.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where nobody listens; otherwise what it answers.
+    pub(crate) fn connect(socket: &Path) -> Result<Self, Error> {
+        let mut connection = Connection::open(socket)?;
+        let description = connection.ask(&Describe {})?;
+        Ok(Self {
+            socket: Arc::new(socket.to_path_buf()),
+            connection: Arc::new(Mutex::new(connection)),
+            description: Arc::new(description),
+        })
+    }
+
+    /// Whether the engine there works on this state directory.
+    pub(crate) fn works_on(&self, state_directory: &Path) -> bool {
+        let identity = (self.description.device, self.description.inode);
+        std::fs::metadata(state_directory).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == identity)
+    }
+
+    pub(crate) fn call<M: Method>(&self, method: &M) -> Result<M::Reply, Refused> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        connection.ask(method)
+    }
+
+    /// A connection of its own, for what answers more than once or late.
+    pub(crate) fn another(&self) -> Result<Connection, Error> {
+        Connection::open(&self.socket)
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        refused.error
+    }
+}
+
+impl Connection {
+    fn open(socket: &Path) -> Result<Self, Error> {
+        let stream = UnixStream::connect(socket).map_err(|error| Error::io("connect to", socket, error))?;
+        stream
+            .set_write_timeout(Some(ANSWER_MAX))
+            .map_err(|error| Error::io("set up", socket, error))?;
+        Ok(Self {
+            stream,
+            incoming: Incoming::new(REPLY_BYTES_MAX),
+        })
+    }
+
+    fn ask<M: Method>(&mut self, method: &M) -> Result<M::Reply, Refused> {
+        self.send(M::NAME, method, false)?;
+        let (reply, _) = self.receive(Some(ANSWER_MAX))?;
+        Ok(reply)
+    }
+
+    /// Sends a call. `more`: several replies are wanted.
+    pub(crate) fn send<T: Serialize>(&mut self, name: &str, parameters: &T, more: bool) -> Result<(), Error> {
+        let bytes = call(&format!("{INTERFACE}.{name}"), parameters, more).map_err(|error| {
+            let problem = format!("cannot be sent to the engine: {error}");
+            Error::invalid("path", "", problem)
+        })?;
+        // What it has answered before it hung up says more than the broken pipe.
+        match self.stream.write_all(&bytes) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ended(&error.to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    /// The next of several replies; `None` where the time is over before it has begun to come.
+    pub(crate) fn receive_within<T: DeserializeOwned>(&mut self, time: Option<Duration>) -> Result<Option<T>, Refused> {
+        if let Some(time) = time
+            && self.incoming.rest_bytes() == 0
+            && !self.is_readable(time)?
+        {
+            return Ok(None);
+        }
+        self.receive(None).map(|(value, _)| Some(value))
+    }
+
+    fn is_readable(&self, time: Duration) -> Result<bool, Error> {
+        let mut polled = [rustix::event::PollFd::new(&self.stream, rustix::event::PollFlags::IN)];
+        let time = rustix::event::Timespec {
+            tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(time.subsec_nanos()),
+        };
+        match rustix::event::poll(&mut polled, Some(&time)) {
+            Ok(count) => Ok(count > 0),
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(error) => Err(ended(&error.to_string())),
+        }
+    }
+
+    /// The next reply, and whether others follow it.
+    pub(crate) fn receive<T: DeserializeOwned>(&mut self, time: Option<Duration>) -> Result<(T, bool), Refused> {
+        let bytes = self.message(time)?;
+        let reply: Reply<'_> =
+            serde_json::from_slice(&bytes).map_err(|error| ended(&format!("its answer is no reply: {error}")))?;
+        if let Some(error) = reply.error {
+            let parameters = reply.parameters.map_or("{}", RawValue::get);
+            let parameters: Map<String, Value> = serde_json::from_str(parameters).unwrap_or_default();
+            return Err(Fault::received(error.into_owned(), parameters).into());
+        }
+        let parameters = reply.parameters.map_or("{}", RawValue::get);
+        let value = serde_json::from_str(parameters)
+            .map_err(|error| ended(&format!("its answer is not understood: {error}")))?;
+        Ok((value, reply.continues))
+    }
+
+    fn message(&mut self, time: Option<Duration>) -> Result<Vec<u8>, Error> {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ended("it does not answer"),
+            _ => ended(&error.to_string()),
+        };
+        self.stream.set_read_timeout(time).map_err(failed)?;
+        let mut buffer = [0; READ_BYTES];
+        loop {
+            match self.incoming.next() {
+                Ok(Some(message)) => return Ok(message),
+                Ok(None) => {}
+                Err(_) => return Err(ended("its answer is too long")),
+            }
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(ended("it has ended")),
+                Ok(count) => self.incoming.push(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+
+    /// Ends the connection from another thread.
+    pub(crate) fn stream(&self) -> io::Result<UnixStream> {
+        self.stream.try_clone()
+    }
+}
+
+fn ended(problem: &str) -> Error {
+    Error::Disconnected(Arc::from(problem))
+}

@@ -1,0 +1,159 @@
+//! A download to be created, and changes of one, as they look on the wire.
+
+use std::path::PathBuf;
+
+use backhaul_backends::{Digest, DigestAlgorithm, WebErrorStatus};
+use serde::{Deserialize, Serialize};
+
+use crate::address::parse_digest;
+use crate::engine::{Changes, NewDownload};
+use crate::error::Error;
+use crate::operation::{Collision, Priority};
+
+/// What is left out has its default.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Download {
+    url: String,
+    /// Absolute: the service has another current directory than its clients.
+    destination: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    app: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    headers: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret_headers: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    digests: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mirrors: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expected_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expected_type: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recoverable: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    collision: Option<Collision>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    priority: Option<Priority>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hold: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    random_access: Option<bool>,
+}
+
+/// Changes of an operation on the wire.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Change {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    clear_headers: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    headers: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret_headers: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    priority: Option<Priority>,
+}
+
+/// Nothing for what has its default: it is left out of a message.
+fn given<T: Default + PartialEq>(value: T) -> Option<T> {
+    (value != T::default()).then_some(value)
+}
+
+fn texts<T: ToString>(values: &[T]) -> Option<Vec<String>> {
+    given(values.iter().map(ToString::to_string).collect())
+}
+
+impl From<&NewDownload> for Download {
+    fn from(new: &NewDownload) -> Self {
+        let sha256 = new.sha256.and_then(|value| Digest::new(DigestAlgorithm::Sha256, value));
+        let digests: Vec<Digest> = sha256.into_iter().chain(new.digests.iter().cloned()).collect();
+        Self {
+            url: new.url.clone(),
+            destination: new.destination.clone(),
+            app: given(new.app.clone()),
+            headers: given(new.headers.clone()),
+            secret_headers: given(new.secret_headers.clone()),
+            digests: texts(&digests),
+            mirrors: given(new.mirrors.clone()),
+            expected_bytes: new.expected_bytes,
+            expected_type: new.expected_type.clone(),
+            recoverable: texts(&new.recoverable),
+            collision: given(new.collision),
+            priority: given(new.priority),
+            hold: given(new.hold),
+            random_access: given(new.random_access),
+        }
+    }
+}
+
+impl Download {
+    /// The download that is meant.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], naming the field.
+    pub(crate) fn meant(self) -> Result<NewDownload, Error> {
+        if !self.destination.is_absolute() {
+            let shown = self.destination.to_string_lossy().into_owned();
+            let problem = "is not absolute; the service does not know the current directory of its clients";
+            return Err(Error::invalid("destination", shown, problem));
+        }
+        let digests = self.digests.unwrap_or_default();
+        let recoverable = self.recoverable.unwrap_or_default();
+        let status = |text: &String| {
+            let status = text.parse::<WebErrorStatus>();
+            status.map_err(|problem| Error::invalid("recoverable", text.clone(), problem))
+        };
+        Ok(NewDownload {
+            url: self.url,
+            destination: self.destination,
+            app: self.app.unwrap_or_else(|| DEFAULT_APP.to_owned()),
+            headers: self.headers.unwrap_or_default(),
+            secret_headers: self.secret_headers.unwrap_or_default(),
+            sha256: None,
+            digests: digests
+                .iter()
+                .map(|text| parse_digest(text))
+                .collect::<Result<_, _>>()?,
+            mirrors: self.mirrors.unwrap_or_default(),
+            expected_bytes: self.expected_bytes,
+            expected_type: self.expected_type,
+            recoverable: recoverable.iter().map(status).collect::<Result<_, _>>()?,
+            collision: self.collision.unwrap_or_default(),
+            priority: self.priority.unwrap_or_default(),
+            hold: self.hold.unwrap_or_default(),
+            random_access: self.random_access.unwrap_or_default(),
+        })
+    }
+}
+
+/// The app of who names none: that of the command.
+pub(crate) const DEFAULT_APP: &str = "backhaul";
+
+impl From<&Changes> for Change {
+    fn from(changes: &Changes) -> Self {
+        Self {
+            url: changes.url.clone(),
+            clear_headers: given(changes.clear_headers),
+            headers: given(changes.headers.clone()),
+            secret_headers: given(changes.secret_headers.clone()),
+            priority: changes.priority,
+        }
+    }
+}
+
+impl From<Change> for Changes {
+    fn from(change: Change) -> Self {
+        Self {
+            url: change.url,
+            clear_headers: change.clear_headers.unwrap_or_default(),
+            headers: change.headers.unwrap_or_default(),
+            secret_headers: change.secret_headers.unwrap_or_default(),
+            priority: change.priority,
+        }
+    }
+}

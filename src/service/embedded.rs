@@ -1,0 +1,87 @@
+//! An engine in this process, at work on threads of its own.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::left;
+use super::monitor::{Stand, Waited};
+use crate::config::Config;
+use crate::engine::{Engine, Until, backends};
+use crate::environment::Environment;
+use crate::error::Error;
+use crate::operation::TransferId;
+
+/// Stack of the thread that keeps an engine at work; it only waits.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// An engine, and the thread that keeps it at work where this is its owner.
+pub(super) struct Embedded {
+    pub(super) engine: Arc<Engine>,
+    worker: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Embedded {
+    /// Opens the state directory and sets the engine to work.
+    pub(super) fn open(directory: &Path, config: Config) -> Result<Self, Error> {
+        let backends = backends(&config, |name| std::env::var_os(name).map(PathBuf::from))?;
+        let engine = Arc::new(Engine::open(directory, config, Environment::system(), backends)?);
+        let running = Arc::clone(&engine);
+        let builder = Builder::new().name("engine".into()).stack_size(STACK_BYTES);
+        let worker = builder.spawn(move || {
+            if let Err(error) = running.run(Until::Stopped, None, |_| ()) {
+                log::error!("the engine has stopped: {error}");
+            }
+        });
+        let worker = worker.map_err(|error| Error::io("start a thread for", "engine", error))?;
+        Ok(Self {
+            engine,
+            worker: Mutex::new(Some(worker)),
+        })
+    }
+
+    /// Lends an engine that somebody else keeps at work.
+    pub(super) fn on(engine: &Arc<Engine>) -> Self {
+        Self {
+            engine: Arc::clone(engine),
+            worker: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn wait(&self, ids: &[TransferId], until: Stand, time: Option<Duration>) -> Result<Waited, Error> {
+        let end = time.map(|time| Instant::now() + time);
+        let observer = self.engine.observe(None);
+        let mut open: BTreeSet<TransferId> = ids.iter().copied().collect();
+        loop {
+            for id in open.clone() {
+                if until.is_reached(&self.engine.view(id)?) {
+                    open.remove(&id);
+                }
+            }
+            let timed_out = end.is_some_and(|end| Instant::now() >= end);
+            if open.is_empty() || timed_out {
+                let views = ids.iter().map(|id| self.engine.view(*id));
+                return Ok(Waited {
+                    operations: views.collect::<Result<_, _>>()?,
+                    timed_out: timed_out && !open.is_empty(),
+                });
+            }
+            if observer.wait(left(end)).stopped {
+                return Err(Error::Disconnected(Arc::from("it has stopped")));
+            }
+        }
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(worker) = worker {
+            self.engine.stop();
+            // A panic in it has been printed.
+            let _ = worker.join();
+        }
+    }
+}

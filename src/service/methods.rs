@@ -1,0 +1,338 @@
+//! What a client may ask for: one type for each method, which carries its parameters and does it. A service inside the
+//! process calls the very same code as one behind a socket, so that both mean the same by construction.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::download::{Change, Download};
+use super::fault::{Fault, Refused};
+use super::message::{parse_parameters, reply};
+use super::monitor::{Selection, UPDATE_MAX};
+use crate::engine::{CheckedDownload, Description, Engine, NewDownload, OperationView};
+use crate::error::Error;
+use crate::operation::{TransferId, TransferStatus};
+
+/// One method of the interface.
+pub(crate) trait Method: Serialize + DeserializeOwned {
+    /// Its name within the interface.
+    const NAME: &'static str;
+    /// What it answers.
+    type Reply: Serialize + DeserializeOwned;
+
+    /// Does it. May take as long as a sync of the disk.
+    fn perform(self, engine: &Engine) -> Result<Self::Reply, Refused>;
+}
+
+/// A method as the server calls it: parameters in, the bytes of the whole reply out.
+pub(crate) type Perform = fn(&Engine, Option<&RawValue>) -> Result<Vec<u8>, Fault>;
+
+fn perform<M: Method>(engine: &Engine, parameters: Option<&RawValue>) -> Result<Vec<u8>, Fault> {
+    let method: M = parse_parameters(parameters)?;
+    let answer = method.perform(engine)?;
+    Ok(reply(&answer, false))
+}
+
+/// A method by its name within the interface. `Wait` and `Monitor`, which answer later, are the server's.
+pub(crate) fn by_name(name: &str) -> Option<Perform> {
+    METHODS
+        .iter()
+        .find(|(listed, _)| *listed == name)
+        .map(|(_, perform)| *perform)
+}
+
+const fn row<M: Method>() -> (&'static str, Perform) {
+    (M::NAME, perform::<M>)
+}
+
+/// All of them.
+pub(crate) const METHODS: &[(&str, Perform)] = &[
+    row::<Describe>(),
+    row::<Create>(),
+    row::<Start>(),
+    row::<Pause>(),
+    row::<Resume>(),
+    row::<Cancel>(),
+    row::<Remove>(),
+    row::<Acknowledge>(),
+    row::<Set>(),
+    row::<Show>(),
+    row::<List>(),
+];
+
+/// Nothing more to say than that it is done.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Done {}
+
+// ---- the service itself ----
+
+/// What the service is, and on what it works.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Describe {}
+
+impl Method for Describe {
+    const NAME: &'static str = "Describe";
+    type Reply = Description;
+
+    fn perform(self, engine: &Engine) -> Result<Description, Refused> {
+        Ok(engine.describe()?)
+    }
+}
+
+// ---- creation ----
+
+/// Creates downloads: all of them or none. They are durable when the answer comes.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Create {
+    pub(crate) downloads: Vec<Download>,
+    /// Go on with what is stored already for the same URL and destination.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) go_on: bool,
+}
+
+/// One of the operations that a creation means, in the order asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Created {
+    pub(crate) id: TransferId,
+    /// It was there before.
+    #[serde(default)]
+    pub(crate) existed: bool,
+    /// What was asked for otherwise than it was created with, which counts.
+    #[serde(default)]
+    pub(crate) differences: Vec<String>,
+}
+
+/// The answer to [`Create`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AllCreated {
+    pub(crate) operations: Vec<Created>,
+}
+
+impl Method for Create {
+    const NAME: &'static str = "Create";
+    type Reply = AllCreated;
+
+    fn perform(self, engine: &Engine) -> Result<AllCreated, Refused> {
+        let downloads = self.downloads.into_iter().enumerate();
+        let downloads: Vec<NewDownload> = downloads
+            .map(|(index, download)| download.meant().map_err(|error| (index, error)))
+            .collect::<Result<_, _>>()?;
+        let checked = engine.check(&downloads)?;
+        let operations = if self.go_on {
+            go_on_or_create(engine, checked)?
+        } else {
+            let ids = engine.accept(checked)?;
+            ids.into_iter().map(Created::fresh).collect()
+        };
+        // An engine that works on a chosen set only takes what comes on top of it.
+        engine.attend(operations.iter().map(|created| created.id));
+        Ok(AllCreated { operations })
+    }
+}
+
+impl Created {
+    fn fresh(id: TransferId) -> Self {
+        Self {
+            id,
+            existed: false,
+            differences: Vec::new(),
+        }
+    }
+}
+
+/// Goes on with what is there already, and creates the rest, all of it or none.
+fn go_on_or_create(engine: &Engine, checked: Vec<CheckedDownload>) -> Result<Vec<Created>, Refused> {
+    let same = engine.find_same(&checked);
+    let (mut fresh, mut places) = (Vec::with_capacity(checked.len()), Vec::new());
+    let mut created: Vec<Option<Created>> = Vec::with_capacity(checked.len());
+    let mut found = Vec::new();
+    for (index, (download, same)) in checked.into_iter().zip(same).enumerate() {
+        created.push(None);
+        if let Some(id) = same {
+            let view = engine.view(id)?;
+            if !view.status.is_ended() {
+                engine.check_expectations(id, &download)?;
+            }
+            found.push((index, view, download));
+        } else {
+            places.push(index);
+            fresh.push(download);
+        }
+    }
+    let place = |index: usize| places.get(index).copied().unwrap_or(0);
+    let ids = engine.accept(fresh).map_err(|(index, error)| (place(index), error))?;
+    for (index, id) in places.iter().zip(ids) {
+        created[*index] = Some(Created::fresh(id));
+    }
+    for (index, view, download) in found {
+        let differences = engine.differences(view.id, &download)?;
+        go_on(engine, &view)?;
+        created[index] = Some(Created {
+            id: view.id,
+            existed: true,
+            differences: differences.into_iter().map(str::to_owned).collect(),
+        });
+    }
+    Ok(created.into_iter().flatten().collect())
+}
+
+fn go_on(engine: &Engine, view: &OperationView) -> Result<(), Error> {
+    match view.status {
+        TransferStatus::Idle => engine.start(view.id),
+        // What is queued, is being published or has ended needs no push.
+        TransferStatus::Queued | TransferStatus::Running => Ok(()),
+        status if status.is_ended() => Ok(()),
+        _ => engine.resume(view.id),
+    }
+}
+
+// ---- one thing done to several operations ----
+
+/// Does one thing to several operations. An unknown id refuses all of them; the first that is refused by its state ends
+/// it, and those before it are done.
+fn each(
+    engine: &Engine,
+    ids: &[TransferId],
+    act: impl Fn(&Engine, TransferId) -> Result<(), Error>,
+) -> Result<Done, Refused> {
+    for (index, id) in ids.iter().enumerate() {
+        engine.view(*id).map_err(|error| (index, error))?;
+    }
+    for (index, id) in ids.iter().enumerate() {
+        act(engine, *id).map_err(|error| (index, error))?;
+    }
+    Ok(Done {})
+}
+
+/// A method that does one thing to several operations.
+macro_rules! on_each {
+    ($($(#[$doc:meta])* $name:ident = $act:expr;)*) => {$(
+        $(#[$doc])*
+        #[derive(Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(crate) struct $name {
+            pub(crate) ids: Vec<TransferId>,
+        }
+
+        impl Method for $name {
+            const NAME: &'static str = stringify!($name);
+            type Reply = Done;
+
+            fn perform(self, engine: &Engine) -> Result<Done, Refused> {
+                each(engine, &self.ids, $act)
+            }
+        }
+    )*};
+}
+
+on_each! {
+    /// Starts operations that were created on hold.
+    Start = Engine::start;
+    /// Asks operations to stand still; each attempt ends in under a second.
+    Pause = Engine::pause;
+    /// Lets paused operations go on.
+    Resume = Engine::resume;
+    /// Cancels operations and removes their part files.
+    Cancel = Engine::cancel;
+    /// Removes the records of operations that have ended.
+    Remove = Engine::remove;
+}
+
+/// Acknowledges ends.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Acknowledge {
+    pub(crate) ids: Vec<TransferId>,
+}
+
+impl Method for Acknowledge {
+    const NAME: &'static str = "Acknowledge";
+    type Reply = Done;
+
+    fn perform(self, engine: &Engine) -> Result<Done, Refused> {
+        engine.acknowledge(&self.ids)?;
+        Ok(Done {})
+    }
+}
+
+/// Changes an operation that does not run.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Set {
+    pub(crate) id: TransferId,
+    pub(crate) changes: Change,
+}
+
+impl Method for Set {
+    const NAME: &'static str = "Set";
+    type Reply = Done;
+
+    fn perform(self, engine: &Engine) -> Result<Done, Refused> {
+        engine.set(self.id, &self.changes.into())?;
+        Ok(Done {})
+    }
+}
+
+// ---- looking ----
+
+/// One operation.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Show {
+    pub(crate) id: TransferId,
+}
+
+/// The answer to [`Show`].
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Shown {
+    pub(crate) operation: OperationView,
+}
+
+impl Method for Show {
+    const NAME: &'static str = "Show";
+    type Reply = Shown;
+
+    fn perform(self, engine: &Engine) -> Result<Shown, Refused> {
+        let operation = engine.view(self.id)?;
+        Ok(Shown { operation })
+    }
+}
+
+/// Operations in the order of their creation, a part at a time.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct List {
+    #[serde(default)]
+    pub(crate) selection: Selection,
+    /// Where an earlier part ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) after: Option<u64>,
+    /// At most so many; never more than 256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max: Option<usize>,
+}
+
+/// The answer to [`List`].
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Listed {
+    pub(crate) operations: Vec<OperationView>,
+    /// What to give as `after` for the next part, if there may be one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) next: Option<u64>,
+}
+
+impl Method for List {
+    const NAME: &'static str = "List";
+    type Reply = Listed;
+
+    fn perform(self, engine: &Engine) -> Result<Listed, Refused> {
+        let max = self.max.unwrap_or(UPDATE_MAX).clamp(1, UPDATE_MAX);
+        let page = engine.list(&self.selection.meant()?, self.after, max);
+        Ok(Listed {
+            operations: page.views,
+            next: page.next,
+        })
+    }
+}

@@ -1,0 +1,382 @@
+//! The service: an engine in this process, or in another one behind a local socket. Both are spoken to with the same
+//! calls (`methods`), which travel as messages of the Varlink protocol where there is a socket between.
+
+mod client;
+mod download;
+mod embedded;
+mod fault;
+mod message;
+mod methods;
+mod monitor;
+pub(crate) mod socket;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::client::Client;
+use self::embedded::Embedded;
+use self::fault::Refused;
+use self::methods::{Acknowledge, Cancel, Create, Created, List, Method, Pause, Remove, Resume, Set, Show, Start};
+use self::monitor::{Monitoring, Selection, Stand, Waited, Waiting};
+use crate::config::Config;
+use crate::engine::{Changes, Engine, Filter, NewDownload, OperationView};
+use crate::error::Error;
+use crate::operation::TransferId;
+
+pub use self::monitor::{Monitor, Update};
+
+/// Operations of one listing that come with one call.
+const PAGE: usize = 256;
+
+/// An engine, in this process or in another one. The same calls do the same with both; clones are the same service.
+#[derive(Clone)]
+pub struct Service {
+    link: Link,
+    /// Whose operations are created and listed.
+    app: Arc<str>,
+}
+
+#[derive(Clone)]
+enum Link {
+    Embedded(Arc<Embedded>),
+    Remote(Client),
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match &self.link {
+            Link::Embedded(_) => "embedded",
+            Link::Remote(_) => "remote",
+        };
+        formatter
+            .debug_struct("Service")
+            .field("link", &kind)
+            .field("app", &self.app)
+            .finish()
+    }
+}
+
+impl Service {
+    /// Opens a state directory in this process, with the default settings, and works on it until the last clone is dropped.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::open_with(directory, Config::default())
+    }
+
+    /// The same with other settings.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open_with(directory: impl AsRef<Path>, config: Config) -> Result<Self, Error> {
+        let embedded = Embedded::open(directory.as_ref(), config)?;
+        Ok(Self::new(Link::Embedded(Arc::new(embedded))))
+    }
+
+    /// Connects to the engine of another process by its socket.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where nobody listens there.
+    pub fn connect(socket: impl AsRef<Path>) -> Result<Self, Error> {
+        Client::connect(socket.as_ref()).map(|client| Self::new(Link::Remote(client)))
+    }
+
+    /// Connects to the engine that works on a state directory, wherever its socket is; `None` where none does, or where it
+    /// has no socket.
+    ///
+    /// # Errors
+    /// What the socket answers.
+    pub fn find(directory: impl AsRef<Path>) -> Result<Option<Self>, Error> {
+        let directory = directory.as_ref();
+        let Some(socket) = crate::engine::holder(directory).and_then(|holder| holder.socket) else {
+            return Ok(None);
+        };
+        let client = match Client::connect(&socket) {
+            // It has gone since.
+            Err(Error::Io(..) | Error::Disconnected(_)) => return Ok(None),
+            result => result?,
+        };
+        Ok(client.works_on(directory).then(|| Self::new(Link::Remote(client))))
+    }
+
+    /// A service on an engine that this process runs already.
+    pub(crate) fn on(engine: &Arc<Engine>) -> Self {
+        Self::new(Link::Embedded(Arc::new(Embedded::on(engine))))
+    }
+
+    fn new(link: Link) -> Self {
+        Self {
+            link,
+            app: Arc::from(default_app()),
+        }
+    }
+
+    /// The same service for another app: what it creates and lists belongs to that. By default it is the file name of the
+    /// executable.
+    #[must_use]
+    pub fn with_app(mut self, app: &str) -> Self {
+        self.app = Arc::from(app);
+        self
+    }
+
+    /// Whose operations are created and listed.
+    #[must_use]
+    pub fn app(&self) -> &str {
+        &self.app
+    }
+
+    /// The engine is in another process.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        matches!(self.link, Link::Remote(_))
+    }
+
+    pub(crate) fn call<M: Method>(&self, method: M) -> Result<M::Reply, Refused> {
+        match &self.link {
+            Link::Embedded(embedded) => method.perform(&embedded.engine),
+            Link::Remote(client) => client.call(&method),
+        }
+    }
+
+    /// Creates downloads: all of them or none. They are durable on return. An empty `app` stands for that of the service,
+    /// and a relative destination is taken from the current directory of this process.
+    ///
+    /// # Errors
+    /// The position of the first one that is refused, and why: as [`Engine::create`].
+    pub fn create(&self, downloads: &[NewDownload]) -> Result<Vec<TransferId>, (usize, Error)> {
+        let created = self.create_or_go_on(downloads, false)?;
+        Ok(created.into_iter().map(|created| created.id).collect())
+    }
+
+    pub(crate) fn create_or_go_on(
+        &self,
+        downloads: &[NewDownload],
+        go_on: bool,
+    ) -> Result<Vec<Created>, (usize, Error)> {
+        let here = std::env::current_dir().map_err(|error| (0, Error::io("find", "current directory", error)))?;
+        let downloads = downloads.iter().map(|download| self.absolute(download, &here));
+        let downloads = downloads.map(|download| (&download).into()).collect();
+        let result = self.call(Create { downloads, go_on });
+        let result = result.map_err(|refused| (refused.index.unwrap_or(0), refused.error));
+        result.map(|all| all.operations)
+    }
+
+    fn absolute(&self, download: &NewDownload, here: &Path) -> NewDownload {
+        let mut download = download.clone();
+        if download.app.is_empty() {
+            self.app.as_ref().clone_into(&mut download.app);
+        }
+        download.destination = joined(here, &download.destination);
+        download
+    }
+
+    /// Starts operations that were created on hold.
+    ///
+    /// # Errors
+    /// As [`Engine::start`]. An unknown id refuses all; those before one that its state refuses are started.
+    pub fn start(&self, ids: &[TransferId]) -> Result<(), Error> {
+        self.done(Start { ids: ids.into() })
+    }
+
+    /// Asks operations to stand still; their attempts end in under a second each. [`Service::wait_until_still`] waits for
+    /// that.
+    ///
+    /// # Errors
+    /// As [`Engine::pause`] and [`Service::start`].
+    pub fn pause(&self, ids: &[TransferId]) -> Result<(), Error> {
+        self.done(Pause { ids: ids.into() })
+    }
+
+    /// Lets paused operations go on.
+    ///
+    /// # Errors
+    /// As [`Engine::resume`] and [`Service::start`].
+    pub fn resume(&self, ids: &[TransferId]) -> Result<(), Error> {
+        self.done(Resume { ids: ids.into() })
+    }
+
+    /// Cancels operations and removes their part files.
+    ///
+    /// # Errors
+    /// As [`Engine::cancel`] and [`Service::start`].
+    pub fn cancel(&self, ids: &[TransferId]) -> Result<(), Error> {
+        self.done(Cancel { ids: ids.into() })
+    }
+
+    /// Removes the records of operations that have ended.
+    ///
+    /// # Errors
+    /// As [`Engine::remove`] and [`Service::start`].
+    pub fn remove(&self, ids: &[TransferId]) -> Result<(), Error> {
+        self.done(Remove { ids: ids.into() })
+    }
+
+    /// Acknowledges ends, so that the history may drop them.
+    ///
+    /// # Errors
+    /// As [`Engine::acknowledge`].
+    pub fn acknowledge(&self, ids: &[TransferId]) -> Result<(), Error> {
+        self.done(Acknowledge { ids: ids.into() })
+    }
+
+    /// Changes an operation that does not run.
+    ///
+    /// # Errors
+    /// As [`Engine::set`].
+    pub fn set(&self, id: TransferId, changes: &Changes) -> Result<(), Error> {
+        let changes = changes.into();
+        self.done(Set { id, changes })
+    }
+
+    fn done<M: Method>(&self, method: M) -> Result<(), Error> {
+        self.call(method).map(|_| ()).map_err(Error::from)
+    }
+
+    /// One operation.
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`].
+    pub fn view(&self, id: TransferId) -> Result<OperationView, Error> {
+        Ok(self.call(Show { id })?.operation)
+    }
+
+    /// Operations in the order of their creation, a part at a time.
+    #[must_use]
+    pub fn list(&self, filter: &Filter) -> Listing {
+        Listing {
+            service: self.clone(),
+            selection: filter.into(),
+            page: Vec::new().into_iter(),
+            after: None,
+            is_over: false,
+        }
+    }
+
+    /// Waits until all of these operations have ended, or until the time is over; gives them as they are then.
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`]; [`Error::Disconnected`] where the engine stops.
+    pub fn wait(&self, ids: &[TransferId], time: Option<Duration>) -> Result<Vec<OperationView>, Error> {
+        self.wait_for(ids, Stand::Ended, time).map(|waited| waited.operations)
+    }
+
+    /// Waits until none of these operations runs, whatever else it does.
+    ///
+    /// # Errors
+    /// As [`Service::wait`].
+    pub fn wait_until_still(&self, ids: &[TransferId], time: Option<Duration>) -> Result<Vec<OperationView>, Error> {
+        self.wait_for(ids, Stand::Still, time).map(|waited| waited.operations)
+    }
+
+    pub(crate) fn wait_for(&self, ids: &[TransferId], until: Stand, time: Option<Duration>) -> Result<Waited, Error> {
+        match &self.link {
+            Link::Embedded(embedded) => embedded.wait(ids, until, time),
+            Link::Remote(client) => {
+                let timeout = time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+                let waiting = Waiting {
+                    ids: ids.iter().copied().collect(),
+                    until: Some(until),
+                    timeout_ms: timeout,
+                };
+                let mut connection = client.another()?;
+                connection.send("Wait", &waiting, false)?;
+                Ok(connection.receive::<Waited>(None)?.0)
+            }
+        }
+    }
+
+    /// Looks on: first all operations of the filter, or those that have changed since `cursor`, then whatever changes.
+    ///
+    /// # Errors
+    /// [`Error::LimitReached`] where too many look on already.
+    pub fn monitor(&self, filter: &Filter, cursor: Option<u64>) -> Result<Monitor, Error> {
+        self.monitor_with(Monitoring {
+            selection: filter.into(),
+            cursor,
+            ..Monitoring::default()
+        })
+    }
+
+    /// Looks on at these operations only.
+    ///
+    /// # Errors
+    /// As [`Service::monitor`].
+    pub fn monitor_ids(&self, ids: &[TransferId], cursor: Option<u64>) -> Result<Monitor, Error> {
+        self.monitor_with(Monitoring {
+            selection: Selection {
+                all_apps: true,
+                ..Selection::default()
+            },
+            ids: Some(ids.iter().copied().collect()),
+            cursor,
+            progress_ms: None,
+        })
+    }
+
+    pub(crate) fn monitor_with(&self, monitoring: Monitoring) -> Result<Monitor, Error> {
+        match &self.link {
+            Link::Embedded(embedded) => Monitor::embedded(&embedded.engine, monitoring),
+            Link::Remote(client) => Monitor::remote(client.another()?, &monitoring),
+        }
+    }
+}
+
+/// Operations of a service in the order of their creation; asks for the next part as it is needed.
+#[derive(Debug)]
+pub struct Listing {
+    service: Service,
+    selection: Selection,
+    page: std::vec::IntoIter<OperationView>,
+    after: Option<u64>,
+    is_over: bool,
+}
+
+impl Iterator for Listing {
+    type Item = Result<OperationView, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(view) = self.page.next() {
+                return Some(Ok(view));
+            }
+            if self.is_over {
+                return None;
+            }
+            let part = self.service.call(List {
+                selection: self.selection.clone(),
+                after: self.after,
+                max: Some(PAGE),
+            });
+            match part {
+                Ok(part) => {
+                    self.is_over = part.next.is_none();
+                    self.after = part.next;
+                    self.page = part.operations.into_iter();
+                }
+                Err(refused) => {
+                    self.is_over = true;
+                    return Some(Err(refused.error));
+                }
+            }
+        }
+    }
+}
+
+/// A path as it is meant here; a `/` at its end, which means a directory, stays.
+fn joined(here: &Path, path: &Path) -> PathBuf {
+    here.join(path)
+}
+
+/// The file name of the executable.
+fn default_app() -> String {
+    let executable = std::env::current_exe().ok();
+    let name = executable.as_deref().and_then(Path::file_name);
+    name.map_or_else(|| "backhaul".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// What is left of a time.
+pub(crate) fn left(end: Option<Instant>) -> Option<Duration> {
+    end.map(|end| end.saturating_duration_since(Instant::now()))
+}

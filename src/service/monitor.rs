@@ -1,0 +1,363 @@
+//! Looking on: what a monitor is told, and how one inside the process is.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::client::Connection;
+use crate::engine::{Engine, Filter, GroupFilter, Noted, Observer, OperationView};
+use crate::error::Error;
+use crate::operation::TransferId;
+
+/// Operations in one message at most; the rest comes with the next.
+pub(crate) const UPDATE_MAX: usize = 256;
+/// How often progress is told where nothing else is asked for.
+pub(crate) const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// Shortest time between two reports of progress, and the longest.
+pub(crate) const PROGRESS_MIN: Duration = Duration::from_millis(20);
+pub(crate) const PROGRESS_MAX: Duration = Duration::from_secs(3600);
+/// Operations that one monitor or one wait names at most.
+pub(crate) const IDS_MAX: usize = 10_000;
+
+/// Which operations, on the wire: those of an app (that of the command where none is named), or of all; of one group, of
+/// none, or whatever their group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Selection {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) app: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) all_apps: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) ungrouped: bool,
+}
+
+impl From<&Filter> for Selection {
+    fn from(filter: &Filter) -> Self {
+        Self {
+            app: filter.app.clone(),
+            all_apps: filter.app.is_none(),
+            group: match &filter.group {
+                GroupFilter::Named(name) => Some(name.clone()),
+                _ => None,
+            },
+            ungrouped: filter.group == GroupFilter::Ungrouped,
+        }
+    }
+}
+
+impl Selection {
+    /// The filter that is meant.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where two parameters contradict each other.
+    pub(crate) fn meant(self) -> Result<Filter, Error> {
+        if self.all_apps && self.app.is_some() {
+            let app = self.app.unwrap_or_default();
+            return Err(Error::invalid(
+                "app",
+                app,
+                "is given together with all_apps; give one of the two",
+            ));
+        }
+        let app = (!self.all_apps).then(|| self.app.unwrap_or_else(|| super::download::DEFAULT_APP.to_owned()));
+        let group = match (self.group, self.ungrouped) {
+            (Some(name), true) => {
+                return Err(Error::invalid(
+                    "group",
+                    name,
+                    "is given together with ungrouped; give one of the two",
+                ));
+            }
+            (Some(name), false) => GroupFilter::Named(name),
+            (None, true) => GroupFilter::Ungrouped,
+            (None, false) => GroupFilter::Any,
+        };
+        Ok(Filter { app, group })
+    }
+}
+
+/// Parameters of `Monitor`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Monitoring {
+    #[serde(default)]
+    pub(crate) selection: Selection,
+    /// Only these of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ids: Option<BTreeSet<TransferId>>,
+    /// Where an earlier monitor stood: what has changed since is told first. Without it all are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cursor: Option<u64>,
+    /// Time between two reports of progress in milliseconds; 0 for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) progress_ms: Option<u64>,
+}
+
+/// What has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// Operations as they are now; each one once.
+    pub operations: Vec<OperationView>,
+    /// Operations whose records are gone.
+    #[serde(default)]
+    pub removed: Vec<TransferId>,
+    /// Where the monitor stands: a later one that is given it misses no end.
+    pub cursor: u64,
+    /// Everything that had changed before the monitor began has been told.
+    #[serde(default)]
+    pub caught_up: bool,
+}
+
+/// Parameters of `Wait`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Waiting {
+    pub(crate) ids: BTreeSet<TransferId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<Stand>,
+    /// Longest time in milliseconds; without it, as long as it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout_ms: Option<u64>,
+}
+
+/// What operations are waited for to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Stand {
+    /// Ended.
+    #[default]
+    Ended,
+    /// Not running, whatever else.
+    Still,
+}
+
+impl Stand {
+    /// Whether an operation is so.
+    pub(crate) fn is_reached(self, view: &OperationView) -> bool {
+        match self {
+            Self::Ended => view.status.is_ended(),
+            Self::Still => view.status != crate::operation::TransferStatus::Running,
+        }
+    }
+}
+
+/// The answer to `Wait`: all of them, once all are so, or once the time is over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Waited {
+    pub(crate) operations: Vec<OperationView>,
+    pub(crate) timed_out: bool,
+}
+
+/// What one monitor has been told already.
+pub(crate) struct Told {
+    filter: Filter,
+    ids: Option<BTreeSet<TransferId>>,
+    cursor: u64,
+    caught_up: bool,
+    progress_every: Option<Duration>,
+}
+
+impl Told {
+    /// Begins where the client stands.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the parameter.
+    pub(crate) fn new(monitoring: Monitoring) -> Result<Self, Error> {
+        if monitoring.ids.as_ref().is_some_and(|ids| ids.len() > IDS_MAX) {
+            return Err(Error::limit("operations that one monitor names", IDS_MAX as u64));
+        }
+        let every = monitoring.progress_ms.map_or(PROGRESS_EVERY, Duration::from_millis);
+        Ok(Self {
+            filter: monitoring.selection.meant()?,
+            ids: monitoring.ids,
+            cursor: monitoring.cursor.unwrap_or(0),
+            caught_up: false,
+            progress_every: (!every.is_zero()).then(|| every.clamp(PROGRESS_MIN, PROGRESS_MAX)),
+        })
+    }
+
+    pub(crate) fn caught_up(&self) -> bool {
+        self.caught_up
+    }
+
+    pub(crate) fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// How often it wants progress, if at all.
+    pub(crate) fn progress_every(&self) -> Option<Duration> {
+        self.progress_every
+    }
+
+    /// Whether it is told of this operation.
+    pub(crate) fn wants(&self, view: &OperationView) -> bool {
+        self.filter.matches(view) && self.ids.as_ref().is_none_or(|ids| ids.contains(&view.id))
+    }
+
+    /// The filter and the chosen ids, by which two monitors are told the same.
+    pub(crate) fn subject(&self) -> (&Filter, Option<&BTreeSet<TransferId>>) {
+        (&self.filter, self.ids.as_ref())
+    }
+
+    /// The next part of what had changed before the monitor began; `caught_up` with the last.
+    pub(crate) fn catch_up(&mut self, engine: &Engine) -> Update {
+        let (mut operations, cursor) = engine.changed_since(&self.filter, self.cursor, UPDATE_MAX);
+        if let Some(ids) = &self.ids {
+            operations.retain(|view| ids.contains(&view.id));
+        }
+        // Where nothing is left the cursor stays.
+        self.caught_up = cursor == self.cursor;
+        self.cursor = cursor;
+        Update {
+            operations,
+            removed: Vec::new(),
+            cursor,
+            caught_up: self.caught_up,
+        }
+    }
+
+    /// It has read less than there was: everything since the cursor comes again.
+    pub(crate) fn begin_again(&mut self) {
+        self.caught_up = false;
+    }
+
+    /// It was told everything up to here.
+    pub(crate) fn advance(&mut self, cursor: u64) {
+        self.cursor = self.cursor.max(cursor);
+    }
+}
+
+/// A stream of updates of the operations of a service; blocks until there is one. It ends with an error where the engine
+/// stops or the connection ends; a new one that is given the last [`Update::cursor`] misses no end.
+pub struct Monitor(Source);
+
+enum Source {
+    Embedded {
+        engine: Arc<Engine>,
+        observer: Arc<Observer>,
+        told: Told,
+        pending: Noted,
+    },
+    Remote(Connection),
+}
+
+impl Monitor {
+    pub(crate) fn embedded(engine: &Arc<Engine>, monitoring: Monitoring) -> Result<Self, Error> {
+        let told = Told::new(monitoring)?;
+        Ok(Self(Source::Embedded {
+            observer: engine.observe(None),
+            engine: Arc::clone(engine),
+            told,
+            pending: Noted::default(),
+        }))
+    }
+
+    pub(crate) fn remote(mut connection: Connection, monitoring: &Monitoring) -> Result<Self, Error> {
+        connection.send("Monitor", monitoring, true)?;
+        Ok(Self(Source::Remote(connection)))
+    }
+
+    /// The next update; `None` where the time is over before there is one.
+    ///
+    /// # Errors
+    /// [`Error::Disconnected`] where the engine has stopped.
+    pub fn next_within(&mut self, time: Option<Duration>) -> Result<Option<Update>, Error> {
+        match &mut self.0 {
+            Source::Remote(connection) => connection.receive_within(time).map_err(Error::from),
+            Source::Embedded {
+                engine,
+                observer,
+                told,
+                pending,
+            } => next_embedded(engine, observer, told, pending, time),
+        }
+    }
+}
+
+impl Iterator for Monitor {
+    type Item = Result<Update, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_within(None).transpose()
+    }
+}
+
+fn next_embedded(
+    engine: &Engine,
+    observer: &Observer,
+    told: &mut Told,
+    pending: &mut Noted,
+    time: Option<Duration>,
+) -> Result<Option<Update>, Error> {
+    let end = time.map(|time| std::time::Instant::now() + time);
+    if !told.caught_up() {
+        return Ok(Some(told.catch_up(engine)));
+    }
+    loop {
+        let left = end.map(|end| end.saturating_duration_since(std::time::Instant::now()));
+        let tick = told.progress_every().filter(|_| engine.running_count() > 0);
+        let wait = match (left, tick) {
+            (Some(left), Some(tick)) => Some(left.min(tick)),
+            (left, tick) => left.or(tick),
+        };
+        if pending.is_empty() {
+            *pending = observer.wait(wait);
+        }
+        // Whatever lies below this cursor has been noted by now.
+        let cursor = engine.cursor();
+        pending.add(observer.take());
+        if pending.overflowed {
+            *pending = Noted::default();
+            told.begin_again();
+            return Ok(Some(told.catch_up(engine)));
+        }
+        let update = update_of(engine, told, pending, cursor);
+        if !update.operations.is_empty() || !update.removed.is_empty() {
+            told.advance(update.cursor);
+            return Ok(Some(update));
+        }
+        if pending.stopped {
+            return Err(Error::Disconnected(Arc::from("it has stopped")));
+        }
+        *pending = Noted::default();
+        if end.is_some_and(|end| std::time::Instant::now() >= end) {
+            return Ok(None);
+        }
+    }
+}
+
+/// What is to be told of what was noted and of what runs; takes it out of `noted`, at most so many at once.
+fn update_of(engine: &Engine, told: &Told, noted: &mut Noted, cursor: u64) -> Update {
+    let mut ids: Vec<TransferId> = Vec::new();
+    while ids.len() < UPDATE_MAX
+        && let Some(id) = noted.ids.pop_first()
+    {
+        ids.push(id);
+    }
+    let has_more = !noted.ids.is_empty();
+    let mut update = Update {
+        // What is told later must not lie below the cursor.
+        cursor: if has_more { told.cursor() } else { cursor },
+        caught_up: true,
+        ..Update::default()
+    };
+    for id in &ids {
+        match engine.view(*id) {
+            Ok(view) if told.wants(&view) => update.operations.push(view),
+            Ok(_) => {}
+            Err(_) if told.subject().1.is_none_or(|ids| ids.contains(id)) => update.removed.push(*id),
+            Err(_) => {}
+        }
+    }
+    if told.progress_every().is_some() {
+        let running = engine.running().into_iter();
+        let running = running.filter(|view| told.wants(view) && !ids.contains(&view.id));
+        update.operations.extend(running);
+    }
+    update
+}
