@@ -190,6 +190,8 @@ impl fmt::Display for Error {
                 write!(formatter, "{damage}: that failed, and nothing was changed: {problem}")
             }
             Self::Journal(error) => journal(formatter, error),
+            Self::Service(message) => formatter.write_str(message),
+            Self::Disconnected(message) => write!(formatter, "the engine has closed the connection: {message}"),
             Self::Io(tried, path, error) => write!(formatter, "cannot {tried} '{}': {error}", path.display()),
         }
     }
@@ -203,9 +205,7 @@ fn journal(formatter: &mut fmt::Formatter<'_>, error: &backhaul_journal::Error) 
              to look first, 'backhaul journal verify', then 'backhaul journal repair --to DIR'"
         ),
         other => fmt::Display::fmt(other, formatter),
-    },
-    Self::Service(message) => formatter.write_str(message),
-    Self::Disconnected(message) => write!(formatter, "the engine has closed the connection: {message}")
+    }
 }
 
 impl std::error::Error for Error {
