@@ -664,10 +664,16 @@ fn a_server_that_falls_silent_is_left_for_what_somebody_waits_for() {
     lab.config.connections.max = 1;
     let (server, content) = scripted(2 * MIB);
     server.inner.script(URL, Act::HangAt(100_000));
+    let written = Arc::new(AtomicU64::new(0));
+    let writes = Arc::clone(&written);
+    *server.between.lock().unwrap() = Some(Arc::new(move |bytes| writes.store(bytes, Ordering::SeqCst)));
     let engine = lab.open_on(Arc::clone(&server) as _, Environment::system());
     let id = add(&engine, lab.download(URL));
     let _at_work = AtWork::start(&engine);
-    assert!(read_all(&engine, id, 0, 100_000) == content[..100_000]);
+    // From here on the connection looks at nothing any more.
+    until("the silence", || {
+        (written.load(Ordering::SeqCst) == 100_000).then_some(())
+    });
     let outcome = engine.read_at(id, MIB, 1000, LONG).unwrap();
     assert_eq!(outcome.bytes, slice(&content, MIB, MIB + outcome.bytes.len() as u64));
     wait_for(&engine, id, TransferStatus::Completed);
