@@ -21,6 +21,8 @@ mod retry;
 mod rows;
 mod scheduler;
 mod service;
+mod settings;
+mod sys;
 mod table;
 mod vault;
 mod wire;
@@ -29,12 +31,14 @@ pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, WebErrorSt
 pub use backhaul_journal::Storage;
 pub use config::{Config, Connections, Window};
 pub use engine::{
-    Catalog, Changes, CheckedDownload, Engine, Filter, GroupFilter, NewDownload, OperationView, READ_BYTES_MAX,
-    ReadOutcome, Until, ViewError, backends, check_changes, check_downloads, check_free, read_catalog,
+    Catalog, Changes, CheckedDownload, Description, Engine, Filter, GroupFilter, NewDownload, OperationView,
+    READ_BYTES_MAX, ReadOutcome, Until, ViewError, backends, check_changes, check_downloads, check_free,
+    damaged_journals, read_catalog,
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;
 pub use history::Retention;
 pub use operation::{Collision, Kind, Priority, Reason, TransferId, TransferStatus};
 pub use retry::RetryPolicy;
-pub use service::{Listing, Monitor, Service, Update};
+pub use service::{Listing, Monitor, Service, Serving, Update};
+pub use settings::{LogLevel, SETTINGS_FILE_BYTES_MAX, Settings, SettingsError, SettingsFile, SettingsKey};

@@ -25,6 +25,10 @@ pub(super) struct Global {
     /// Directory that holds the journal and the vault
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) state_dir: Option<PathBuf>,
+    /// Socket that the engine listens on (default: $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/backhaul or, for root, /run/backhaul,
+    /// and there io.backhaul.Transfer)
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
     /// Name under which operations are created and listed
     #[arg(long, global = true, value_name = "NAME", default_value = "backhaul")]
     pub(super) app: String,
@@ -122,11 +126,26 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show what all operations do, live, until interrupted
+    Watch {
+        /// Print each change as one line of JSON
+        #[arg(long)]
+        json: bool,
+        /// Also those of other apps
+        #[arg(long)]
+        all_apps: bool,
+        /// Only what has changed since an earlier watch: the cursor that it printed last
+        #[arg(long, value_name = "CURSOR")]
+        since: Option<u64>,
+    },
     /// Say why operations do not move, and what will move them
     Explain {
         /// Which one; all that have not ended where none is given
         id: Option<TransferId>,
     },
+    /// Clean up after an application
+    #[command(subcommand)]
+    App(App),
     /// Check, print or repair the journal
     #[command(subcommand)]
     Journal(Journal),
@@ -137,6 +156,16 @@ pub(super) enum Command {
     },
     /// Print the manual page
     Man,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum App {
+    /// Cancel all operations of an app, and remove its partial files, records, groups and secrets, as when it is uninstalled;
+    /// files that are complete stay
+    Forget {
+        /// Which app
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,10 +1,10 @@
 //! The arguments as they are meant: which command does what.
 
-use super::args::{Args, Command, Ids};
+use super::args::{App, Args, Command, Ids};
 use super::context::Context;
 use super::exit::Exit;
-use super::{Failure, get, journal, output, reading, transfer};
-use crate::{Engine, Error, TransferId};
+use super::{Failure, get, journal, output, reading, transfer, watch};
+use crate::{Error, Service, TransferId};
 
 pub(super) fn run(args: Args) -> Result<Exit, Failure> {
     match args.command {
@@ -26,13 +26,15 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
             salvage,
             running,
         } => transfer::run(&context, until_idle, salvage, &running),
-        Command::Start(ids) => each(&context, &ids, Engine::start),
-        Command::Pause(ids) => each(&context, &ids, Engine::pause),
-        Command::Resume(ids) => each(&context, &ids, Engine::resume),
+        Command::Start(ids) => each(&context, &ids, Service::start),
+        Command::Pause(ids) => each(&context, &ids, Service::pause),
+        Command::Resume(ids) => each(&context, &ids, Service::resume),
         Command::Set { id, changes } => transfer::set(&context, id, changes),
-        Command::Cancel(ids) => each(&context, &ids, Engine::cancel),
-        Command::Remove(ids) => each(&context, &ids, Engine::remove),
-        Command::Ack(ids) => each(&context, &ids, |engine, id| engine.acknowledge(&[id])),
+        Command::Cancel(ids) => each(&context, &ids, Service::cancel),
+        Command::Remove(ids) => each(&context, &ids, Service::remove),
+        Command::Ack(ids) => each(&context, &ids, Service::acknowledge),
+        Command::App(App::Forget { name }) => transfer::forget(&context, &name),
+        Command::Watch { json, all_apps, since } => watch::run(&context, json, all_apps, since),
         Command::Wait { ids, timeout } => reading::wait(&context, &ids.ids, timeout),
         Command::List { json, all_apps } => reading::list(&context, json, all_apps),
         Command::Show { id, json } => reading::show(&context, id, json),
@@ -44,14 +46,13 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
 
 /// Does one thing to several operations. An unknown id refuses all of them; the first that is refused by its state ends
 /// it, and those before it are done.
-fn each(context: &Context, ids: &Ids, act: impl Fn(&Engine, TransferId) -> Result<(), Error>) -> Result<Exit, Failure> {
-    let engine = context.open(&context.config_for_one_command(), &[])?;
-    for id in &ids.ids {
-        engine.view(*id)?;
-    }
-    for id in &ids.ids {
-        act(&engine, *id)?;
-    }
-    engine.close()?;
+fn each(
+    context: &Context,
+    ids: &Ids,
+    act: impl Fn(&Service, &[TransferId]) -> Result<(), Error>,
+) -> Result<Exit, Failure> {
+    let reached = context.reach(&context.config_for_one_command(), &[])?;
+    act(reached.service(), &ids.ids)?;
+    reached.close()?;
     Ok(Exit::Success)
 }

@@ -3,7 +3,6 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use backhaul_backends::Backend;
 
@@ -11,12 +10,8 @@ use super::Failure;
 use super::args::{Global, Running};
 use super::exit::Exit;
 use crate::config::default_state_directory;
-use crate::{Config, Engine, Environment, Error};
+use crate::{Config, Environment, Error};
 
-/// How long a writing command waits for another process to let go of the state directory.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
-/// How often it looks.
-const LOCK_LOOK: Duration = Duration::from_millis(50);
 /// Longest name of an app, in bytes.
 const APP_BYTES_MAX: usize = 64;
 
@@ -25,6 +20,10 @@ pub(super) struct Context {
     pub(super) state_directory: PathBuf,
     pub(super) app: String,
     pub(super) environment: Environment,
+    /// Where the engine listens, where that was asked for.
+    pub(super) socket: Option<PathBuf>,
+    /// The state directory was asked for, too.
+    pub(super) names_state_directory: bool,
     ca_bundle: Option<PathBuf>,
     roots: Vec<PathBuf>,
     allow_network_file_system: bool,
@@ -33,6 +32,7 @@ pub(super) struct Context {
 impl Context {
     pub(super) fn new(global: Global) -> Result<Self, Failure> {
         let is_root = rustix::process::geteuid().is_root();
+        let names_state_directory = global.state_dir.is_some();
         let given = global
             .state_dir
             .or_else(|| default_state_directory(is_root, |name| std::env::var_os(name).map(PathBuf::from)));
@@ -64,6 +64,8 @@ impl Context {
             state_directory,
             app,
             environment: Environment::system(),
+            socket: global.socket.map(absolute).transpose()?,
+            names_state_directory,
             ca_bundle: global.ca_bundle,
             roots,
             allow_network_file_system: global.allow_network_fs,
@@ -101,23 +103,10 @@ impl Context {
         config.limits.stall = running.stall_timeout;
         config
     }
+}
 
-    /// Opens the engine; waits a while for another process to let go.
-    pub(super) fn open(&self, config: &Config, backends: &[Arc<dyn Backend>]) -> Result<Engine, Failure> {
-        let end = Instant::now() + LOCK_WAIT;
-        loop {
-            let opened = Engine::open(
-                &self.state_directory,
-                config.clone(),
-                self.environment.clone(),
-                backends.to_vec(),
-            );
-            match opened {
-                Err(Error::Locked { .. }) if Instant::now() < end => std::thread::sleep(LOCK_LOOK),
-                result => return Ok(result?),
-            }
-        }
-    }
+fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
+    std::path::absolute(&path).map_err(|error| Error::io("find", path, error).into())
 }
 
 fn resolved_root(root: &Path) -> Result<PathBuf, Failure> {

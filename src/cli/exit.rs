@@ -14,6 +14,7 @@ pub(super) enum Exit {
     Local,
     Refused,
     TimedOut,
+    NoEngine,
     Interrupted,
     Terminated,
     /// `journal verify` found a torn tail, or damage.
@@ -33,6 +34,7 @@ Exit codes:
   6    the state directory or another local file cannot be used
   7    refused now: the state of the operation, or another one with the same destination or URL
   8    the time of --timeout has passed
+  9    no engine is running here
   130  interrupted (SIGINT); 143 terminated (SIGTERM)
   'journal verify': 0 clean, 1 torn tail, 2 corrupt
 
@@ -54,6 +56,7 @@ impl Exit {
             Self::Local => 6,
             Self::Refused => 7,
             Self::TimedOut => 8,
+            Self::NoEngine => 9,
             Self::Interrupted => 130,
             Self::Terminated => 143,
         }

@@ -1,8 +1,13 @@
-//! `get`: creates or goes on with downloads, runs them, says how they end, and acknowledges what it said.
+//! `get`: creates or goes on with downloads, sees to it that they run, says how they end, and acknowledges what it said.
+//!
+//! Where an engine runs already, it is handed the downloads, and this process only looks on; where that engine ends, or
+//! where there is none, this process has one of its own.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use backhaul_backends::Backend;
 use signal_hook::consts::SIGTERM;
 
 use super::args::{Download, Running};
@@ -10,9 +15,13 @@ use super::context::{Context, backends};
 use super::exit::Exit;
 use super::input::Line;
 use super::progress::Progress;
-use super::transfer::{SignalWatch, at_line, checked, close, lines, new_downloads};
+use super::reach::Reached;
+use super::signals::SignalWatch;
+use super::transfer::{at_line, checked, lines, new_downloads};
 use super::{Failure, output};
-use crate::{CheckedDownload, Engine, Error, OperationView, TransferId, TransferStatus, Until, check_free};
+use crate::{
+    Config, Engine, Error, NewDownload, OperationView, Service, TransferId, TransferStatus, Until, check_free,
+};
 
 /// How often progress is looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -20,6 +29,8 @@ const TICK: Duration = Duration::from_millis(200);
 const CHANGEABLE: [&str; 3] = ["header", "secret-header", "priority"];
 /// Operations that an interrupted `get` names one by one.
 const KEPT_SHOWN_MAX: usize = 8;
+/// Engines that may come and go while one `get` looks on.
+const ENGINES_MAX: usize = 16;
 
 pub(super) fn run(
     context: &Context,
@@ -32,25 +43,31 @@ pub(super) fn run(
     let config = context.config_for(running);
     let backends = backends(&config)?;
     let downloads = new_downloads(context, download, &lines, false)?;
-    let downloads = checked(context, &config, &backends, &downloads, &lines)?;
+    let checked = checked(context, &config, &backends, &downloads, &lines)?;
     if !context.state_directory.exists() {
-        check_free(&downloads, &context.environment).map_err(|(index, error)| at_line(&lines, index, error))?;
+        check_free(&checked, &context.environment).map_err(|(index, error)| at_line(&lines, index, error))?;
     }
-    let engine = Arc::new(context.open(&config, &backends)?);
-    let (ids, done) = adopt_or_create(&engine, downloads, &lines)?;
+    drop(checked);
+    let signals = SignalWatch::start()?;
+    let mut reached = context.reach(&config, &backends)?;
+    let ids = create(reached.service(), &downloads, &lines)?;
     let from_list = lines.len() > 1 || download.input.is_some();
-    drop(lines);
-    engine.restrict_to(Some(ids.iter().copied().collect()));
-    let signals = SignalWatch::start(&engine)?;
-    let mut account = Account::new(json, Progress::new(quiet || json, &ids));
-    account.note(&engine, done);
-    let result = engine.run(Until::Idle, Some(TICK), |engine| account.take(engine));
+    drop((lines, downloads));
+    let mut account = Account::new(json, quiet, &ids);
+    let place = Place {
+        context,
+        config: &config,
+        backends: &backends,
+        signals: &signals,
+    };
+    let result = place.see_through(&mut reached, &mut account);
+    let closed = account.close(reached.service());
     let signal = signals.end();
-    account.close(&engine)?;
     result?;
-    keep(&engine, &ids, from_list);
+    closed?;
+    keep(&reached, &account.open, from_list, signal.is_some());
     let all_completed = account.completed == ids.len();
-    close(engine)?;
+    reached.close()?;
     Ok(match signal {
         Some(SIGTERM) => Exit::Terminated,
         Some(_) => Exit::Interrupted,
@@ -59,10 +76,148 @@ pub(super) fn run(
     })
 }
 
+/// Where engines are found or opened.
+struct Place<'a> {
+    context: &'a Context,
+    config: &'a Config,
+    backends: &'a [Arc<dyn Backend>],
+    signals: &'a SignalWatch,
+}
+
+/// Why nobody looks on any more.
+#[derive(PartialEq, Eq)]
+enum Seen {
+    /// Nothing that was asked for can go on by itself.
+    All,
+    /// A signal came.
+    Signal,
+    /// The engine has ended.
+    EngineGone,
+}
+
+impl Place<'_> {
+    fn see_through(&self, reached: &mut Reached, account: &mut Account) -> Result<(), Failure> {
+        for _ in 0..ENGINES_MAX {
+            let seen = match &*reached {
+                Reached::Own(engine, service) => self.work(engine, service, account)?,
+                Reached::Running(service) => self.look_on(service, account)?,
+            };
+            if seen != Seen::EngineGone {
+                return Ok(());
+            }
+            *reached = self.context.reach(self.config, self.backends)?;
+            if let Reached::Running(service) = &*reached {
+                service.attend(&account.open_ids())?;
+            }
+        }
+        Err(Failure::new(
+            Exit::Locked,
+            "one engine after the other has ended here; the downloads are kept, 'run' goes on with them",
+        ))
+    }
+
+    /// Runs them in this process.
+    fn work(&self, engine: &Arc<Engine>, service: &Service, account: &mut Account) -> Result<Seen, Failure> {
+        engine.restrict_to(Some(account.open.clone()));
+        let serving = self.context.serve(service)?;
+        self.signals.stops(engine);
+        // Those that had completed before anybody was told.
+        account.look(service)?;
+        let mut seen = 0;
+        let mut take = |engine: &Engine| {
+            let (ends, count) = engine.ends(seen);
+            seen = count;
+            let only = account.only().and_then(|id| engine.view(id).ok());
+            account.note(service, ends, &engine.running(), only.as_slice());
+        };
+        let result = engine.run(Until::Idle, Some(TICK), &mut take);
+        take(engine);
+        drop(serving);
+        result?;
+        Ok(match self.signals.seen() {
+            Some(_) => Seen::Signal,
+            None => Seen::All,
+        })
+    }
+
+    /// Looks on while another process runs them.
+    fn look_on(&self, service: &Service, account: &mut Account) -> Result<Seen, Failure> {
+        let ids = account.open_ids();
+        let mut monitor = service.monitor_ids(&ids, None)?;
+        let mut views: BTreeMap<TransferId, OperationView> = BTreeMap::new();
+        let mut caught_up = false;
+        loop {
+            if self.signals.seen().is_some() {
+                return Ok(Seen::Signal);
+            }
+            let update = match monitor.next_within(Some(TICK)) {
+                Ok(update) => update.unwrap_or_default(),
+                Err(Error::Disconnected(_)) => return Ok(Seen::EngineGone),
+                Err(error) => return Err(error.into()),
+            };
+            caught_up |= update.caught_up;
+            for id in update.removed {
+                views.remove(&id);
+                account.open.remove(&id);
+            }
+            let (ends, open): (Vec<_>, Vec<_>) = update.operations.into_iter().partition(|view| view.status.is_ended());
+            views.extend(open.into_iter().map(|view| (view.id, view)));
+            for view in &ends {
+                views.remove(&view.id);
+            }
+            let of = |runs: bool| {
+                views
+                    .values()
+                    .filter(move |view| (view.status == TransferStatus::Running) == runs)
+            };
+            let running: Vec<OperationView> = of(true).cloned().collect();
+            let only: Vec<OperationView> = account
+                .only()
+                .and_then(|id| views.get(&id))
+                .cloned()
+                .into_iter()
+                .collect();
+            account.note(service, ends, &running, &only);
+            if caught_up && !views.values().any(|view| view.status.goes_on_by_itself()) {
+                return Ok(Seen::All);
+            }
+        }
+    }
+}
+
+/// Goes on with what is there already, and creates the rest, all of it or none. Gives all ids.
+fn create(service: &Service, downloads: &[NewDownload], lines: &[Line]) -> Result<Vec<TransferId>, Failure> {
+    let created = service.create_or_go_on(downloads, true);
+    let created = created.map_err(|(index, error)| at_line(lines, index, error))?;
+    for one in created.iter().filter(|one| one.existed) {
+        let id = one.id;
+        for name in &one.differences {
+            let way = if CHANGEABLE.contains(&name.as_str()) {
+                format!("to change it: 'backhaul set {id}'")
+            } else {
+                "to change it, cancel that one first".into()
+            };
+            output::note(&format!(
+                "--{name} differs from what operation {id} was created with, which counts; {way}"
+            ));
+        }
+        let view = service.view(id)?;
+        if !view.status.is_ended() {
+            output::note(&format!(
+                "goes on with operation {id}: {} bytes are there",
+                view.bytes_done
+            ));
+        }
+    }
+    Ok(created.into_iter().map(|one| one.id).collect())
+}
+
 /// What has ended, said once and then acknowledged.
 struct Account {
     progress: Progress,
-    seen: usize,
+    /// Those whose end has not been said.
+    open: BTreeSet<TransferId>,
+    only: Option<TransferId>,
     completed: usize,
     /// Ends for the JSON array, which is printed at the end; they are acknowledged after that.
     views: Option<Vec<OperationView>>,
@@ -70,51 +225,75 @@ struct Account {
 }
 
 impl Account {
-    fn new(json: bool, progress: Progress) -> Self {
-        let views = json.then(Vec::new);
+    fn new(json: bool, quiet: bool, ids: &[TransferId]) -> Self {
         Self {
-            progress,
-            seen: 0,
+            progress: Progress::new(quiet || json, ids),
+            open: ids.iter().copied().collect(),
+            only: if let [id] = ids { Some(*id) } else { None },
             completed: 0,
-            views,
+            views: json.then(Vec::new),
             fault: None,
         }
     }
 
-    fn take(&mut self, engine: &Engine) {
-        let (ends, seen) = engine.ends(self.seen);
-        self.seen = seen;
-        self.note(engine, ends);
+    fn only(&self) -> Option<TransferId> {
+        self.only
     }
 
-    fn note(&mut self, engine: &Engine, ends: Vec<OperationView>) {
+    fn open_ids(&self) -> Vec<TransferId> {
+        self.open.iter().copied().collect()
+    }
+
+    /// Takes note of those that have ended already.
+    fn look(&mut self, service: &Service) -> Result<(), Error> {
+        let views = self.open.iter().map(|id| service.view(*id));
+        let ended = views.filter(|view| view.as_ref().map_or(true, |view| view.status.is_ended()));
+        let ended: Vec<OperationView> = ended.collect::<Result<_, _>>()?;
+        self.note(service, ended, &[], &[]);
+        Ok(())
+    }
+
+    fn note(
+        &mut self,
+        service: &Service,
+        mut ends: Vec<OperationView>,
+        running: &[OperationView],
+        only: &[OperationView],
+    ) {
+        ends.retain(|view| self.open.remove(&view.id));
         self.completed += ends
             .iter()
             .filter(|view| view.status == TransferStatus::Completed)
             .count();
-        self.progress.show(engine, &ends);
+        self.progress.show(&ends, running, only);
         match &mut self.views {
             Some(views) => views.extend(ends),
-            None => self.acknowledge(engine, &ends),
+            None => self.acknowledge(service, &ends),
         }
     }
 
-    fn acknowledge(&mut self, engine: &Engine, ends: &[OperationView]) {
+    fn acknowledge(&mut self, service: &Service, ends: &[OperationView]) {
+        if ends.is_empty() {
+            return;
+        }
         let ids: Vec<TransferId> = ends.iter().map(|view| view.id).collect();
-        if let Err(error) = engine.acknowledge(&ids) {
-            self.fault.get_or_insert(error);
+        match service.acknowledge(&ids) {
+            // An end that was told and stays unacknowledged is told again: at least once.
+            Ok(()) | Err(Error::Disconnected(_)) => {}
+            Err(error) => {
+                self.fault.get_or_insert(error);
+            }
         }
     }
 
-    fn close(&mut self, engine: &Engine) -> Result<(), Error> {
-        self.take(engine);
+    fn close(&mut self, service: &Service) -> Result<(), Error> {
         self.progress.clear();
         if let Some(views) = self.views.take() {
             let was_told = output::json_list(&views);
             // A list longer than the history has room for has lost its first records by now; it was told all the same.
-            let kept: Vec<OperationView> = views.into_iter().filter(|view| engine.view(view.id).is_ok()).collect();
+            let kept: Vec<OperationView> = views.into_iter().filter(|view| service.view(view.id).is_ok()).collect();
             if was_told {
-                self.acknowledge(engine, &kept);
+                self.acknowledge(service, &kept);
             }
         }
         self.fault.take().map_or(Ok(()), Err)
@@ -122,8 +301,15 @@ impl Account {
 }
 
 /// Says what is kept of those that have not ended, and how to go on.
-fn keep(engine: &Engine, ids: &[TransferId], from_list: bool) {
-    let views = ids.iter().filter_map(|id| engine.view(*id).ok());
+fn keep(reached: &Reached, ids: &BTreeSet<TransferId>, from_list: bool, interrupted: bool) {
+    if let (Reached::Running(_), true) = (reached, interrupted) {
+        output::note(&format!(
+            "{} downloads go on in the engine that runs; 'wait', 'watch' and 'list' look on, 'cancel' ends them",
+            ids.len()
+        ));
+        return;
+    }
+    let views = ids.iter().filter_map(|id| reached.service().view(*id).ok());
     let mut open = 0;
     for view in views.filter(|view| !view.status.is_ended()) {
         open += 1;
@@ -133,66 +319,5 @@ fn keep(engine: &Engine, ids: &[TransferId], from_list: bool) {
     }
     if open > KEPT_SHOWN_MAX {
         output::note(&format!("{open} operations are kept in all; 'list' shows them"));
-    }
-}
-
-/// Goes on with what is there already, and creates the rest, all of it or none. Gives all ids, and those that had
-/// completed before anybody was told.
-fn adopt_or_create(
-    engine: &Engine,
-    downloads: Vec<CheckedDownload>,
-    lines: &[Line],
-) -> Result<(Vec<TransferId>, Vec<OperationView>), Failure> {
-    let same = engine.find_same(&downloads);
-    let (mut fresh, mut places, mut adopted) = (Vec::with_capacity(downloads.len()), Vec::new(), Vec::new());
-    for (index, (download, same)) in downloads.into_iter().zip(same).enumerate() {
-        if let Some(id) = same {
-            adopted.push((id, download));
-        } else {
-            places.push(index);
-            fresh.push(download);
-        }
-    }
-    for (id, download) in &adopted {
-        if !engine.view(*id)?.status.is_ended() {
-            engine.check_expectations(*id, download)?;
-        }
-    }
-    let created = engine.accept(fresh);
-    let mut ids = created.map_err(|(index, error)| at_line(lines, places.get(index).copied().unwrap_or(0), error))?;
-    let mut done = Vec::new();
-    for (id, download) in adopted {
-        for name in engine.differences(id, &download)? {
-            let way = if CHANGEABLE.contains(&name) {
-                format!("to change it: 'backhaul set {id}'")
-            } else {
-                "to change it, cancel that one first".into()
-            };
-            output::note(&format!(
-                "--{name} differs from what operation {id} was created with, which counts; {way}"
-            ));
-        }
-        let view = engine.view(id)?;
-        if view.status.is_ended() {
-            done.push(view);
-        } else {
-            go_on(engine, &view)?;
-        }
-        ids.push(id);
-    }
-    Ok((ids, done))
-}
-
-fn go_on(engine: &Engine, view: &OperationView) -> Result<(), Error> {
-    let id = view.id;
-    output::note(&format!(
-        "goes on with operation {id}: {} bytes are there",
-        view.bytes_done
-    ));
-    match view.status {
-        TransferStatus::Idle => engine.start(id),
-        // What is queued or being published needs no push.
-        TransferStatus::Queued | TransferStatus::Running => Ok(()),
-        _ => engine.resume(id),
     }
 }

@@ -9,8 +9,11 @@ pub(crate) mod input;
 mod journal;
 mod output;
 mod progress;
+mod reach;
 mod reading;
+mod signals;
 mod transfer;
+mod watch;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -29,6 +29,12 @@ pub(super) fn failure() -> Option<std::io::Error> {
     FAILED.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
+/// Standard output is a terminal that a screen can be drawn on.
+pub(super) fn stdout_is_terminal() -> bool {
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    std::io::stdout().is_terminal() && !is_dumb
+}
+
 fn print(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -145,6 +151,14 @@ pub(super) fn json_list(views: &[OperationView]) -> bool {
 
 pub(super) fn json_object(view: &OperationView) {
     json(view);
+}
+
+/// One line of JSON; `false` where nobody got it.
+pub(super) fn json_line(value: &impl Serialize) -> bool {
+    match serde_json::to_string(value) {
+        Ok(text) => print(&(text + "\n")),
+        Err(error) => unreachable!("strings and numbers always have a JSON form: {error}"),
+    }
 }
 
 fn json(value: &impl Serialize) -> bool {
@@ -347,6 +361,36 @@ pub(super) fn salvaged(to: &Path, salvaged: &Salvaged) {
         salvaged.records,
         salvaged.missing
     ));
+}
+
+/// What an operation does, on one line.
+pub(super) fn state_line(view: &OperationView) -> String {
+    let status = view.status.to_string();
+    let reason = view.reason.map(|reason| reason.to_string()).unwrap_or_default();
+    let line = format!(
+        "{}  {status:<19}  {:>21}  {reason:<21}  {}",
+        view.id,
+        amount(view),
+        shown(view)
+    );
+    line.trim_end().to_owned()
+}
+
+/// Draws a whole screen anew: `lines` stay above it. `false` where nobody reads any more.
+pub(super) fn screen(lines: &[String], views: &[&OperationView], more: usize) -> bool {
+    // Home, then each line cleared to its end, then what is below (ECMA-48, section 8.3).
+    let mut text = String::from("\x1b[H");
+    for line in lines {
+        let _ = write!(text, "{line}\x1b[K\n");
+    }
+    for view in views {
+        let _ = write!(text, "{}\x1b[K\n", state_line(view));
+    }
+    if more > 0 {
+        let _ = write!(text, "and {more} more\x1b[K\n");
+    }
+    text.push_str("\x1b[J");
+    print(&text)
 }
 
 /// How an operation ended, on one line.

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output;
-use crate::{Engine, OperationView, TransferId, TransferStatus};
+use crate::{OperationView, TransferId, TransferStatus};
 
-/// Shows what an engine does.
+/// Shows what a service does.
 pub(super) struct Progress {
     kind: Kind,
     /// Where there is one download only, its waits are said too. A list would fill the terminal with them.
@@ -45,18 +45,20 @@ impl Progress {
     }
 
     /// Says what has ended since the last time, and draws what runs.
-    pub(super) fn show(&mut self, engine: &Engine, ends: &[OperationView]) {
+    /// `running`: those that an attempt is made of; `open`: what has not ended, where that is known.
+    pub(super) fn show(&mut self, ends: &[OperationView], running: &[OperationView], open: &[OperationView]) {
         if matches!(self.kind, Kind::None) {
             return;
         }
         for view in ends {
             self.line(&output::end_line(view));
         }
-        if let Some(view) = self.only.and_then(|id| engine.view(id).ok()) {
-            self.wait(&view);
+        let only = self.only;
+        if let Some(view) = open.iter().find(|view| Some(view.id) == only) {
+            self.wait(view);
         }
         if let Kind::Bars { all, bars } = &mut self.kind {
-            draw(all, bars, &engine.running());
+            draw(all, bars, running);
         }
     }
 

@@ -2,19 +2,18 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
 
 use backhaul_backends::{Backend, Registry};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::{Handle, Signals};
 
 use super::args::{ChangeArgs, Download, Running};
 use super::context::{Context, backends};
 use super::exit::Exit;
 use super::input::{self, Line};
+use super::reach::close;
+use super::signals::SignalWatch;
 use super::{Failure, output};
 use crate::{
-    Changes, CheckedDownload, Config, Engine, Error, NewDownload, TransferId, Until, check_changes, check_downloads,
+    Changes, CheckedDownload, Config, Error, NewDownload, Service, TransferId, Until, check_changes, check_downloads,
     check_free,
 };
 
@@ -23,15 +22,16 @@ pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<
     let config = context.config_for_one_command();
     let backends = backends(&config)?;
     let downloads = new_downloads(context, download, &lines, hold)?;
-    let downloads = checked(context, &config, &backends, &downloads, &lines)?;
-    check_free(&downloads, &context.environment).map_err(|(index, error)| at_line(&lines, index, error))?;
-    let engine = context.open(&config, &backends)?;
-    let ids = engine
-        .accept(downloads)
+    let checked = checked(context, &config, &backends, &downloads, &lines)?;
+    check_free(&checked, &context.environment).map_err(|(index, error)| at_line(&lines, index, error))?;
+    let reached = context.reach(&config, &backends)?;
+    let ids = reached
+        .service()
+        .create(&downloads)
         .map_err(|(index, error)| at_line(&lines, index, error))?;
     // They are accepted; whatever the close says, their ids are told.
     output::ids(&ids);
-    engine.close()?;
+    reached.close()?;
     Ok(Exit::Success)
 }
 
@@ -47,9 +47,18 @@ pub(super) fn set(context: &Context, id: TransferId, changes: ChangeArgs) -> Res
         priority: changes.priority.map(Into::into),
     };
     check_changes(&changes, &Registry::new(backends.clone()).schemes())?;
-    let engine = context.open(&config, &backends)?;
-    engine.set(id, &changes)?;
-    engine.close()?;
+    let reached = context.reach(&config, &backends)?;
+    reached.service().set(id, &changes)?;
+    reached.close()?;
+    Ok(Exit::Success)
+}
+
+/// Removes all that belongs to an app but its complete files.
+pub(super) fn forget(context: &Context, app: &str) -> Result<Exit, Failure> {
+    let reached = context.reach(&context.config_for_one_command(), &[])?;
+    let count = reached.service().forget_app(app)?;
+    output::note(&format!("{count} operations of app '{app}' are gone"));
+    reached.close()?;
     Ok(Exit::Success)
 }
 
@@ -59,10 +68,13 @@ pub(super) fn run(context: &Context, until_idle: bool, salvage: bool, running: &
         ..context.config_for(running)
     };
     let engine = Arc::new(context.open(&config, &backends(&config)?)?);
-    let signals = SignalWatch::start(&engine)?;
+    let serving = context.serve(&Service::on(&engine))?;
+    let signals = SignalWatch::start()?;
+    signals.stops(&engine);
     let until = if until_idle { Until::Idle } else { Until::Stopped };
     let result = engine.run(until, None, |_| ());
     signals.end();
+    drop(serving);
     result?;
     let (_, failed) = engine.ended();
     close(engine)?;
@@ -84,13 +96,6 @@ pub(super) fn checked(
     let schemes = Registry::new(backends.to_vec()).schemes();
     let checked = check_downloads(downloads, config, &context.environment, &schemes);
     checked.map_err(|(index, error)| at_line(lines, index, error))
-}
-
-pub(super) fn close(engine: Arc<Engine>) -> Result<(), Failure> {
-    match Arc::into_inner(engine) {
-        Some(engine) => Ok(engine.close()?),
-        None => Ok(()),
-    }
 }
 
 /// The URLs of the arguments and of the list, in this order.
@@ -183,45 +188,4 @@ pub(super) fn at_line(lines: &[Line], index: usize, error: Error) -> Failure {
         failure.message = format!("input line {number}: {}", failure.message);
     }
     failure
-}
-
-/// Stops the engine on SIGINT and SIGTERM; a second signal ends the process, which loses one window at most.
-pub(super) struct SignalWatch {
-    handle: Handle,
-    thread: std::thread::JoinHandle<()>,
-    seen: Arc<AtomicI32>,
-}
-
-impl SignalWatch {
-    pub(super) fn start(engine: &Arc<Engine>) -> Result<Self, Failure> {
-        let failed = |error| Failure::from(Error::io("watch for", "signals", error));
-        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
-        let handle = signals.handle();
-        let seen = Arc::new(AtomicI32::new(0));
-        let (engine, noted) = (Arc::clone(engine), Arc::clone(&seen));
-        let thread = std::thread::Builder::new()
-            .name("signals".into())
-            .stack_size(128 * 1024)
-            .spawn(move || {
-                for signal in signals.forever() {
-                    if noted.swap(signal, Ordering::SeqCst) != 0 {
-                        std::process::exit(128 + signal);
-                    }
-                    engine.stop();
-                }
-            });
-        Ok(Self {
-            handle,
-            thread: thread.map_err(failed)?,
-            seen,
-        })
-    }
-
-    /// The signal that came, if one did.
-    pub(super) fn end(self) -> Option<i32> {
-        self.handle.close();
-        // It only waits for signals; a panic in it has been printed.
-        let _ = self.thread.join();
-        Some(self.seen.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
-    }
 }

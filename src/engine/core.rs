@@ -83,6 +83,8 @@ pub(crate) struct State {
     /// Which ones, where the engine works on a bounded set only.
     pub(crate) ends: Vec<TransferId>,
     pub(crate) observers: Observers,
+    /// Operations that an engine for chosen ones works on for others.
+    pub(crate) besides: BTreeSet<TransferId>,
 }
 
 /// How much may be in flight at once, so that the limit of open files holds.
@@ -185,6 +187,7 @@ impl Core {
             ended: 0,
             ends: Vec::new(),
             observers: Observers::default(),
+            besides: BTreeSet::new(),
         };
         Self {
             environment,
@@ -566,9 +569,12 @@ impl Core {
         last.map_or(self.first_lsn, |lsn| lsn.0 + 1)
     }
 
-    /// Nothing is left that could go on by itself.
+    /// Nothing is left that could go on by itself, of what this engine is there for.
     pub(crate) fn is_idle(state: &State) -> bool {
-        state.table.is_idle() && state.attempts.is_empty() && state.ready.is_empty() && state.publishing == 0
+        let is_idle =
+            state.table.is_idle() && state.attempts.is_empty() && state.ready.is_empty() && state.publishing == 0;
+        // What it works on for others besides does not keep it.
+        is_idle || (!state.besides.is_empty() && state.table.is_at_rest_without(&state.besides))
     }
 }
 

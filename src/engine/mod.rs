@@ -11,6 +11,7 @@ mod crew;
 mod doubt;
 mod fault;
 mod filter;
+mod forget;
 mod ledger;
 mod origin;
 mod part;
@@ -49,7 +50,8 @@ pub use self::backends::backends;
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};
 pub use self::filter::{Filter, GroupFilter};
 pub(crate) use self::salvage::journal_directory;
-pub(crate) use self::serve::{Description, holder};
+pub use self::serve::Description;
+pub(crate) use self::serve::holder;
 pub use self::view::{OperationView, ViewError};
 pub(crate) use self::watch::{Noted, Observer};
 
@@ -82,6 +84,14 @@ pub enum Until {
     Stopped,
     /// Until nothing can go on by itself.
     Idle,
+}
+
+/// The damaged journals that a salvage has kept in a state directory.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn damaged_journals(directory: &Path, environment: &Environment) -> Result<Vec<PathBuf>, Error> {
+    salvage::evidence(&environment.storage, &Layout::new(directory))
 }
 
 impl Engine {

@@ -18,17 +18,24 @@ const SOCKET: &str = "socket ";
 
 /// What an engine is, and on what it works.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Description {
-    pub(crate) version: String,
-    pub(crate) pid: u32,
-    pub(crate) state_directory: String,
-    /// Device and inode of the state directory, by which a client tells whether it is the one it means.
-    pub(crate) device: u64,
-    pub(crate) inode: u64,
-    pub(crate) operations: u64,
-    pub(crate) running: u64,
+#[non_exhaustive]
+pub struct Description {
+    /// Version of the program.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// The state directory, as it was given.
+    pub state_directory: String,
+    /// Device of the state directory, by which, with the inode, a client tells whether it is the one it means.
+    pub device: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// Operations that it knows.
+    pub operations: u64,
+    /// Attempts that run.
+    pub running: u64,
     /// Ends that went out of the history before anybody acknowledged them.
-    pub(crate) unacknowledged_lost: u64,
+    pub unacknowledged_lost: u64,
 }
 
 impl Engine {
@@ -54,8 +61,10 @@ impl Engine {
     pub(crate) fn attend(&self, ids: impl Iterator<Item = TransferId>) {
         let mut state = self.core.state();
         if let Some(only) = state.table.chosen() {
-            let only: BTreeSet<TransferId> = only.iter().copied().chain(ids).collect();
+            let more: Vec<TransferId> = ids.filter(|id| !only.contains(id)).collect();
+            let only: BTreeSet<TransferId> = only.iter().chain(&more).copied().collect();
             state.table.restrict_to(Some(only));
+            state.besides.extend(more);
             drop(state);
             self.core.wake_all();
         }

@@ -47,6 +47,26 @@ impl TransferStatus {
         matches!(self, Self::Completed | Self::Canceled | Self::Error)
     }
 
+    /// An engine that runs brings it on without anybody doing anything.
+    #[must_use]
+    pub fn goes_on_by_itself(self) -> bool {
+        match self {
+            Self::Idle
+            | Self::PausedByApplication
+            | Self::PausedRecoverableWebErrorStatus
+            | Self::Completed
+            | Self::Canceled
+            | Self::Error => false,
+            Self::Running
+            | Self::PausedCostedNetwork
+            | Self::PausedNoNetwork
+            | Self::PausedSystemPolicy
+            | Self::Queued
+            | Self::Waiting
+            | Self::PausedDiskFull => true,
+        }
+    }
+
     /// Every status, for tables and completions.
     #[must_use]
     pub fn all() -> &'static [Self] {

@@ -56,6 +56,8 @@ pub(crate) const METHODS: &[(&str, Perform)] = &[
     row::<Remove>(),
     row::<Acknowledge>(),
     row::<Set>(),
+    row::<Attend>(),
+    row::<ForgetApp>(),
     row::<Show>(),
     row::<List>(),
 ];
@@ -126,8 +128,10 @@ impl Method for Create {
             let ids = engine.accept(checked)?;
             ids.into_iter().map(Created::fresh).collect()
         };
-        // An engine that works on a chosen set only takes what comes on top of it.
-        engine.attend(operations.iter().map(|created| created.id));
+        if self.go_on {
+            // An engine that works on a chosen set only takes on top what somebody waits for.
+            engine.attend(operations.iter().map(|created| created.id));
+        }
         Ok(AllCreated { operations })
     }
 }
@@ -272,6 +276,50 @@ impl Method for Set {
     fn perform(self, engine: &Engine) -> Result<Done, Refused> {
         engine.set(self.id, &self.changes.into())?;
         Ok(Done {})
+    }
+}
+
+/// An engine that works on a chosen set of operations works on these, too, from now on.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Attend {
+    pub(crate) ids: Vec<TransferId>,
+}
+
+impl Method for Attend {
+    const NAME: &'static str = "Attend";
+    type Reply = Done;
+
+    fn perform(self, engine: &Engine) -> Result<Done, Refused> {
+        for (index, id) in self.ids.iter().enumerate() {
+            engine.view(*id).map_err(|error| (index, error))?;
+        }
+        engine.attend(self.ids.into_iter());
+        Ok(Done {})
+    }
+}
+
+/// Cancels all operations of an app and removes all that belongs to it but its complete files.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ForgetApp {
+    pub(crate) app: String,
+}
+
+/// The answer to [`ForgetApp`].
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Forgotten {
+    /// Operations that are gone.
+    pub(crate) operations: u64,
+}
+
+impl Method for ForgetApp {
+    const NAME: &'static str = "ForgetApp";
+    type Reply = Forgotten;
+
+    fn perform(self, engine: &Engine) -> Result<Forgotten, Refused> {
+        let operations = engine.forget_app(&self.app)?;
+        Ok(Forgotten { operations })
     }
 }
 

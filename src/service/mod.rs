@@ -8,6 +8,8 @@ mod fault;
 mod message;
 mod methods;
 mod monitor;
+#[expect(dead_code, reason = "the daemon, which is to come, is its one user")]
+pub(crate) mod notify;
 pub(crate) mod socket;
 
 use std::path::{Path, PathBuf};
@@ -17,10 +19,13 @@ use std::time::{Duration, Instant};
 use self::client::Client;
 use self::embedded::Embedded;
 use self::fault::Refused;
-use self::methods::{Acknowledge, Cancel, Create, Created, List, Method, Pause, Remove, Resume, Set, Show, Start};
+use self::methods::{
+    Acknowledge, Attend, Cancel, Create, Created, Describe, ForgetApp, List, Method, Pause, Remove, Resume, Set, Show,
+    Start,
+};
 use self::monitor::{Monitoring, Selection, Stand, Waited, Waiting};
 use crate::config::Config;
-use crate::engine::{Changes, Engine, Filter, NewDownload, OperationView};
+use crate::engine::{Changes, Description, Engine, Filter, NewDownload, OperationView};
 use crate::error::Error;
 use crate::operation::TransferId;
 
@@ -230,6 +235,37 @@ impl Service {
         self.done(Set { id, changes })
     }
 
+    /// An engine that works on chosen operations only, like that of a `get`, works on these, too, from now on.
+    pub(crate) fn attend(&self, ids: &[TransferId]) -> Result<(), Error> {
+        self.done(Attend { ids: ids.into() })
+    }
+
+    /// Cleans up after an app, as when it is uninstalled: cancels its operations, removes their part files, records and
+    /// secrets, and its groups. Files that are complete stay. Gives how many operations are gone.
+    ///
+    /// # Errors
+    /// [`Error::NotNow`] where an attempt did not end in time; what is gone is gone, and the rest goes with the next call.
+    pub fn forget_app(&self, app: &str) -> Result<u64, Error> {
+        let app = app.to_owned();
+        Ok(self.call(ForgetApp { app })?.operations)
+    }
+
+    /// What the engine is, and on what it works.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where its state directory cannot be looked at.
+    pub fn describe(&self) -> Result<Description, Error> {
+        Ok(self.call(Describe {})?)
+    }
+
+    /// Whether it works on this state directory.
+    pub(crate) fn works_on(&self, directory: &Path) -> bool {
+        match &self.link {
+            Link::Embedded(_) => true,
+            Link::Remote(client) => client.works_on(directory),
+        }
+    }
+
     fn done<M: Method>(&self, method: M) -> Result<(), Error> {
         self.call(method).map(|_| ()).map_err(Error::from)
     }
@@ -379,4 +415,12 @@ fn default_app() -> String {
 /// What is left of a time.
 pub(crate) fn left(end: Option<Instant>) -> Option<Duration> {
     end.map(|end| end.saturating_duration_since(Instant::now()))
+}
+/// STUB
+pub struct Serving;
+impl Service {
+    /// STUB
+    pub fn serve(&self, _socket: &Path) -> Result<Serving, Error> {
+        Ok(Serving)
+    }
 }

@@ -161,6 +161,12 @@ fn nothing_unwraps_outside_tests() {
 }
 
 #[test]
+fn unsafe_code_is_in_one_module_of_a_package() {
+    let wrong = product_lines(|path, line| !path.ends_with("src/sys.rs") && has_word(line, "unsafe"));
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
 fn lints_are_expected_with_a_reason_and_never_allowed() {
     let wrong = product_lines(|_, line| {
         let allows = line.contains("#[allow(") || line.contains("#![allow(");

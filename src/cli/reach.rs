@@ -1,0 +1,140 @@
+//! How a command comes to an engine: the one that runs on the state directory, or one of its own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backhaul_backends::Backend;
+
+use super::context::Context;
+use super::{Failure, output};
+use crate::config::default_state_directory;
+use crate::service::socket::default_path;
+use crate::{Config, Engine, Error, Service, Serving};
+
+/// How long a writing command waits for another process to let go of the state directory.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// How often it looks.
+const LOCK_LOOK: Duration = Duration::from_millis(50);
+
+/// An engine that a command can work with.
+pub(super) enum Reached {
+    /// That of another process.
+    Running(Service),
+    /// One of its own, whose lock this process holds.
+    Own(Arc<Engine>, Service),
+}
+
+impl Reached {
+    pub(super) fn service(&self) -> &Service {
+        match self {
+            Self::Running(service) | Self::Own(_, service) => service,
+        }
+    }
+
+    /// Ends what is this command's own.
+    pub(super) fn close(self) -> Result<(), Failure> {
+        match self {
+            Self::Running(_) => Ok(()),
+            Self::Own(engine, service) => {
+                drop(service);
+                close(engine)
+            }
+        }
+    }
+}
+
+/// Closes an engine that nobody else holds any more.
+pub(super) fn close(engine: Arc<Engine>) -> Result<(), Failure> {
+    match Arc::into_inner(engine) {
+        Some(engine) => Ok(engine.close()?),
+        None => Ok(()),
+    }
+}
+
+impl Context {
+    /// The engine of another process on the state directory, if one runs and can be spoken to.
+    pub(super) fn running(&self) -> Result<Option<Service>, Failure> {
+        let service = match &self.socket {
+            Some(socket) => match Service::connect(socket) {
+                Ok(service) if self.names_state_directory && !service.works_on(&self.state_directory) => {
+                    let problem = format!(
+                        "belongs to an engine on another state directory than '{}'; leave out one of the two",
+                        self.state_directory.display()
+                    );
+                    return Err(Error::invalid("socket", socket.display().to_string(), problem).into());
+                }
+                Ok(service) => Some(service),
+                // Without an engine there a command works by itself, as without the option.
+                Err(Error::Io(..)) => Service::find(&self.state_directory)?,
+                Err(error) => return Err(error.into()),
+            },
+            None => Service::find(&self.state_directory)?,
+        };
+        Ok(service.map(|service| service.with_app(&self.app)))
+    }
+
+    /// The engine that runs, or else one of its own; waits a while for a process that is about to let go of the state
+    /// directory, or to listen.
+    pub(super) fn reach(&self, config: &Config, backends: &[Arc<dyn Backend>]) -> Result<Reached, Failure> {
+        let end = Instant::now() + LOCK_WAIT;
+        loop {
+            if let Some(service) = self.running()? {
+                return Ok(Reached::Running(service));
+            }
+            match self.try_open(config, backends) {
+                Err(Error::Locked { .. }) if Instant::now() < end => std::thread::sleep(LOCK_LOOK),
+                Err(error) => return Err(error.into()),
+                Ok(engine) => {
+                    let engine = Arc::new(engine);
+                    let service = Service::on(&engine).with_app(&self.app);
+                    return Ok(Reached::Own(engine, service));
+                }
+            }
+        }
+    }
+
+    /// Opens an engine of its own; waits a while for another process to let go.
+    pub(super) fn open(&self, config: &Config, backends: &[Arc<dyn Backend>]) -> Result<Engine, Failure> {
+        let end = Instant::now() + LOCK_WAIT;
+        loop {
+            match self.try_open(config, backends) {
+                Err(Error::Locked { .. }) if Instant::now() < end => std::thread::sleep(LOCK_LOOK),
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    fn try_open(&self, config: &Config, backends: &[Arc<dyn Backend>]) -> Result<Engine, Error> {
+        Engine::open(
+            &self.state_directory,
+            config.clone(),
+            self.environment.clone(),
+            backends.to_vec(),
+        )
+    }
+
+    /// Where an engine on the state directory listens.
+    pub(super) fn socket_path(&self) -> PathBuf {
+        if let Some(socket) = &self.socket {
+            return socket.clone();
+        }
+        let is_root = rustix::process::geteuid().is_root();
+        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        let is_default = default_state_directory(is_root, variable).as_deref() == Some(&self.state_directory);
+        default_path(&self.state_directory, is_default, is_root, variable)
+    }
+
+    /// Lets other processes speak to an engine of this one. Where that cannot be, it works all the same: only who has asked
+    /// for a certain socket is refused.
+    pub(super) fn serve(&self, service: &Service) -> Result<Option<Serving>, Failure> {
+        match service.serve(&self.socket_path()) {
+            Ok(serving) => Ok(Some(serving)),
+            Err(error) if self.socket.is_some() => Err(error.into()),
+            Err(error) => {
+                output::note(&format!("other commands cannot speak to this one: {error}"));
+                Ok(None)
+            }
+        }
+    }
+}

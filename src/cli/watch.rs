@@ -1,0 +1,110 @@
+//! `watch`: what all operations do, live.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::context::Context;
+use super::exit::Exit;
+use super::signals::SignalWatch;
+use super::{Failure, output};
+use crate::{Error, Filter, GroupFilter, OperationView, TransferId, TransferStatus};
+
+/// How often signals are looked for while nothing changes.
+const TICK: Duration = Duration::from_millis(500);
+/// Operations that one screen shows at most.
+const SHOWN_MAX: usize = 40;
+
+pub(super) fn run(context: &Context, json: bool, all_apps: bool, since: Option<u64>) -> Result<Exit, Failure> {
+    let service = context.running()?.ok_or_else(|| {
+        Failure::new(
+            Exit::NoEngine,
+            "no engine is running here: 'daemon', 'run' or 'get' starts one; 'list' shows what is stored",
+        )
+    })?;
+    let filter = Filter {
+        app: (!all_apps).then(|| context.app.clone()),
+        group: GroupFilter::Any,
+    };
+    let signals = SignalWatch::start()?;
+    let mut monitor = service.monitor(&filter, since)?;
+    let mut screen = Screen::new();
+    while signals.seen().is_none() {
+        let update = match monitor.next_within(Some(TICK)) {
+            Ok(Some(update)) => update,
+            Ok(None) => continue,
+            Err(Error::Disconnected(problem)) => {
+                output::note(&format!("the engine has closed the connection: {problem}"));
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let goes_on = if json {
+            output::json_line(&update)
+        } else {
+            screen.show(update.operations, &update.removed, update.caught_up)
+        };
+        if !goes_on {
+            break;
+        }
+    }
+    signals.end();
+    Ok(Exit::Success)
+}
+
+/// What was shown last.
+struct Screen {
+    live: BTreeMap<TransferId, OperationView>,
+    said: BTreeMap<TransferId, TransferStatus>,
+    is_terminal: bool,
+    has_begun: bool,
+}
+
+impl Screen {
+    fn new() -> Self {
+        Self {
+            live: BTreeMap::new(),
+            said: BTreeMap::new(),
+            is_terminal: output::stdout_is_terminal(),
+            has_begun: false,
+        }
+    }
+
+    /// `false` where nobody reads any more.
+    fn show(&mut self, operations: Vec<OperationView>, removed: &[TransferId], caught_up: bool) -> bool {
+        let mut lines = Vec::new();
+        for view in operations {
+            // Ends from before are history; 'list' has them.
+            let is_news = self.has_begun && self.said.insert(view.id, view.status) != Some(view.status);
+            if view.status.is_ended() {
+                self.live.remove(&view.id);
+                self.said.remove(&view.id);
+                if self.has_begun {
+                    lines.push(output::end_line(&view));
+                }
+            } else {
+                if is_news && !self.is_terminal {
+                    lines.push(output::state_line(&view));
+                }
+                self.live.insert(view.id, view);
+            }
+        }
+        for id in removed {
+            self.live.remove(id);
+            self.said.remove(id);
+        }
+        let begins = caught_up && !self.has_begun;
+        self.has_begun |= caught_up;
+        if self.is_terminal {
+            let mut shown: Vec<&OperationView> = self.live.values().collect();
+            shown.sort_by_key(|view| (view.status != TransferStatus::Running, view.created_at_ms));
+            let more = shown.len().saturating_sub(SHOWN_MAX);
+            shown.truncate(SHOWN_MAX);
+            return output::screen(&lines, &shown, more);
+        }
+        if begins {
+            lines.extend(self.live.values().map(output::state_line));
+            self.said.extend(self.live.values().map(|view| (view.id, view.status)));
+        }
+        lines.iter().all(|line| output::line(line))
+    }
+}
