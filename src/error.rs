@@ -6,6 +6,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use backhaul_backends::WebErrorStatus;
+
 use crate::operation::{TransferId, TransferStatus};
 
 /// Why a call failed. Nothing was changed and nothing lost.
@@ -59,6 +61,17 @@ pub enum Error {
         /// Which operation.
         id: TransferId,
         /// The state, and what it does not allow.
+        problem: String,
+    },
+    /// The operation ended without its content, so that there is nothing to read.
+    Unsuccessful {
+        /// Which operation.
+        id: TransferId,
+        /// How it ended.
+        status: TransferStatus,
+        /// The error that ended it, where one did.
+        error: Option<WebErrorStatus>,
+        /// Why, in one line.
         problem: String,
     },
     /// A limit of this service is reached.
@@ -161,6 +174,14 @@ impl fmt::Display for Error {
                 path.display()
             ),
             Self::NotNow { id, problem } => write!(formatter, "id '{id}': {problem}"),
+            Self::Unsuccessful {
+                id, status, problem, ..
+            } => {
+                write!(
+                    formatter,
+                    "id '{id}': is {status} and has no content: {problem}; fetch it anew"
+                )
+            }
             Self::LimitReached { limit, max } => {
                 write!(formatter, "{limit}: the limit of {max} is reached")
             }
@@ -168,18 +189,22 @@ impl fmt::Display for Error {
             Self::NotSalvaged { damage, problem } => {
                 write!(formatter, "{damage}: that failed, and nothing was changed: {problem}")
             }
-            Self::Journal(error) => match error.as_ref() {
-                corrupt @ backhaul_journal::Error::Corrupt(_) => write!(
-                    formatter,
-                    "{corrupt}: 'backhaul run --salvage' goes on with what is intact and keeps the rest; \
-                     to look first, 'backhaul journal verify', then 'backhaul journal repair --to DIR'"
-                ),
-                other => fmt::Display::fmt(other, formatter),
-            },
+            Self::Journal(error) => journal(formatter, error),
             Self::Service(message) => formatter.write_str(message),
             Self::Disconnected(message) => write!(formatter, "the engine has closed the connection: {message}"),
             Self::Io(tried, path, error) => write!(formatter, "cannot {tried} '{}': {error}", path.display()),
         }
+    }
+}
+
+fn journal(formatter: &mut fmt::Formatter<'_>, error: &backhaul_journal::Error) -> fmt::Result {
+    match error {
+        corrupt @ backhaul_journal::Error::Corrupt(_) => write!(
+            formatter,
+            "{corrupt}: 'backhaul run --salvage' goes on with what is intact and keeps the rest; \
+             to look first, 'backhaul journal verify', then 'backhaul journal repair --to DIR'"
+        ),
+        other => fmt::Display::fmt(other, formatter),
     }
 }
 

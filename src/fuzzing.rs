@@ -168,6 +168,7 @@ fn spec(draw: Draw<'_>) -> Spec {
         digests: Vec::new(),
         mirrors: Vec::new(),
         cost_policy: [CostPolicy::Default, CostPolicy::UnrestrictedOnly, CostPolicy::Always][draw(3)],
+        random_access: false,
     }
 }
 

@@ -35,8 +35,9 @@ pub use download::{
     BackgroundDownloader, BackgroundTransferError, DownloadOperation, DownloadProgress, Progress, ResponseInformation,
 };
 pub use engine::{
-    Catalog, Changes, CheckedDownload, Description, Engine, Filter, GroupFilter, NewDownload, OperationView, Until,
-    ViewError, backends, check_changes, check_downloads, check_free, damaged_journals, read_catalog,
+    Catalog, Changes, CheckedDownload, Description, Engine, Filter, GroupFilter, NewDownload, OperationView,
+    READ_BYTES_MAX, ReadOutcome, Until, ViewError, backends, check_changes, check_downloads, check_free,
+    damaged_journals, read_catalog,
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;

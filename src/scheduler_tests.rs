@@ -44,6 +44,7 @@ fn spec(number: u64, (app, host, priority): Asked<'_>) -> Spec {
         expected_type: None,
         recoverable: Vec::new(),
         digests: Vec::new(),
+        random_access: false,
         mirrors: vec![format!("http://mirror:8080/{number}")],
         cost_policy: CostPolicy::Default,
     }

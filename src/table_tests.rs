@@ -37,6 +37,7 @@ fn spec(number: u8, priority: Priority) -> Spec {
         digests: Vec::new(),
         mirrors: Vec::new(),
         cost_policy: CostPolicy::Default,
+        random_access: false,
     }
 }
 

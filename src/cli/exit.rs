@@ -67,9 +67,11 @@ impl Exit {
             Error::Invalid { .. } | Error::DestinationExists(_) => Self::BadInput,
             Error::UnknownId(_) => Self::UnknownId,
             Error::Locked { .. } => Self::Locked,
-            Error::Conflict { .. } | Error::Expectation { .. } | Error::NotNow { .. } | Error::LimitReached { .. } => {
-                Self::Refused
-            }
+            Error::Conflict { .. }
+            | Error::Expectation { .. }
+            | Error::NotNow { .. }
+            | Error::Unsuccessful { .. }
+            | Error::LimitReached { .. } => Self::Refused,
             Error::NotSalvaged { .. } => Self::Journal,
             Error::Journal(error) => match error.as_ref() {
                 backhaul_journal::Error::Corrupt { .. } | backhaul_journal::Error::Unsupported { .. } => Self::Journal,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use backhaul_backends::{Interrupt, Registry};
 use backhaul_journal::{Journal, Lock, Lsn, Urgency, steps};
 
+use super::access::Gates;
 use super::ready::Ready;
 use super::watch::Observers;
 use crate::config::Config;
@@ -49,6 +50,8 @@ pub(crate) struct Core {
     pub(crate) work: Condvar,
     pub(crate) publisher: Condvar,
     pub(crate) watchers: Condvar,
+    /// Where those who read files that are fetched meet those who fetch them.
+    pub(super) gates: Gates,
 }
 
 /// What a state directory holds, opened.
@@ -212,6 +215,7 @@ impl Core {
             work: Condvar::new(),
             publisher: Condvar::new(),
             watchers: Condvar::new(),
+            gates: Gates::default(),
         }
     }
 
@@ -279,6 +283,7 @@ impl Core {
             state.ends.push(id);
         }
         state.failed += u64::from(is_failure);
+        self.gates.announce(id);
         state.observers.changed(id);
         Ok(lsn)
     }
@@ -515,6 +520,9 @@ impl Core {
 
     /// An attempt is over; its slot is free. The operation stays in hand where it goes on to be published.
     pub(crate) fn attempt_is_over(&self, id: TransferId, ready: Option<Ready>) {
+        if ready.is_none() {
+            self.gates.hide(id);
+        }
         let mut state = self.state();
         state.attempts.remove(&id);
         state.table.set_running(id, false);
@@ -530,6 +538,9 @@ impl Core {
 
     /// Operations leave the hands of a worker or of the publisher.
     pub(crate) fn let_go(&self, ids: &[TransferId], published: usize) {
+        for id in ids {
+            self.gates.hide(*id);
+        }
         let mut state = self.state();
         for id in ids {
             state.table.set_busy(*id, false);

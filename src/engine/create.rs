@@ -73,6 +73,13 @@ pub struct NewDownload {
     pub app: String,
     /// It stays idle until [`Engine::start`].
     pub hold: bool,
+    /// [`Engine::read_at`] steers it: a read where nothing is yet has that fetched first, and the rest afterwards. Cannot be
+    /// changed later. The server has to do more for it, at every attempt: it must announce the length, else the operation
+    /// fails with [`WebErrorStatus::MISSING_CONTENT_LENGTH_SUPPORT`]; and it must say that it serves byte ranges and show a
+    /// strong validator (an entity tag, or a Last-Modified at least a second older than the response; a strong digest that
+    /// is asked for here is as good), else with [`WebErrorStatus::INSUFFICIENT_RANGE_SUPPORT`]. Where it fails so, no byte
+    /// of that response is kept. `false` by default, as `IsRandomAccessRequired`.
+    pub random_access: bool,
 }
 
 impl fmt::Debug for NewDownload {
@@ -95,6 +102,7 @@ impl fmt::Debug for NewDownload {
             .field("cost_policy", &self.cost_policy)
             .field("app", &self.app)
             .field("hold", &self.hold)
+            .field("random_access", &self.random_access)
             .finish()
     }
 }
@@ -320,6 +328,7 @@ impl Checker<'_> {
             recoverable: check_recoverable(&download.recoverable)?,
             digests: stored_digests(&digests),
             mirrors,
+            random_access: download.random_access,
         };
         check_spec_bytes(&spec)?;
         let mut id = [0; 16];

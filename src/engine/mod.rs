@@ -1,5 +1,6 @@
 //! The engine: joins journal, table, scheduler, workers and files. The only place where they meet.
 
+mod access;
 mod adopt;
 mod amend;
 mod backends;
@@ -43,6 +44,7 @@ use crate::operation::{Entry, Event, Lack, Operation, Outcome, TransferId, decod
 use crate::table::Table;
 use crate::vault::{SealedName, Vault, make_directory};
 
+pub use self::access::{READ_BYTES_MAX, ReadOutcome};
 pub use self::amend::{Changes, check_changes};
 pub use self::backends::backends;
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};

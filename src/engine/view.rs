@@ -97,6 +97,9 @@ pub struct OperationView {
     pub digests: Vec<String>,
     /// After a salvage of the journal: what the disk holds of it is checked again before it is trusted.
     pub unverified: bool,
+    /// Reads of it steer the fetch: see [`NewDownload::random_access`](super::NewDownload::random_access).
+    #[serde(default)]
+    pub random_access: bool,
 }
 
 /// An error as it is shown.
@@ -185,6 +188,7 @@ impl OperationView {
             source,
             digests: spec.expected_digests().iter().map(ToString::to_string).collect(),
             unverified: operation.doubt.is_some(),
+            random_access: spec.random_access,
         }
     }
 }

@@ -217,6 +217,14 @@ pub(crate) struct Spec {
     pub(crate) mirrors: Vec<String>,
     #[cbor(n(20), default, skip_if = "CostPolicy::is_default")]
     pub(crate) cost_policy: CostPolicy,
+    /// Reads of it steer the fetch.
+    #[cbor(n(19), default, skip_if = "is_false")]
+    pub(crate) random_access: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the derive passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// Most bytes of a [`Spec`] in the journal: with everything that comes to be known of an operation it must fit one record.

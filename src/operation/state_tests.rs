@@ -34,6 +34,7 @@ pub(crate) fn spec() -> Spec {
         digests: Vec::new(),
         mirrors: Vec::new(),
         cost_policy: CostPolicy::Default,
+        random_access: false,
     }
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct Download {
     cost_policy: Option<CostPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hold: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    random_access: Option<bool>,
 }
 
 /// Changes of an operation on the wire.
@@ -95,6 +97,7 @@ impl From<&NewDownload> for Download {
             priority: given(new.priority),
             cost_policy: given(new.cost_policy),
             hold: given(new.hold),
+            random_access: given(new.random_access),
         }
     }
 }
@@ -135,6 +138,7 @@ impl Download {
             priority: self.priority.unwrap_or_default(),
             cost_policy: self.cost_policy.unwrap_or_default(),
             hold: self.hold.unwrap_or_default(),
+            random_access: self.random_access.unwrap_or_default(),
         })
     }
 }

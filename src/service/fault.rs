@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use backhaul_backends::WebErrorStatus;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -157,6 +158,15 @@ impl From<Refused> for Fault {
             ),
             Error::DestinationExists(path) => ("DestinationExists", json!({ "path": path.to_string_lossy() })),
             Error::NotNow { id, problem } => ("NotNow", json!({ "id": id, "problem": problem })),
+            Error::Unsuccessful {
+                id,
+                status,
+                error,
+                problem,
+            } => (
+                "Unsuccessful",
+                json!({ "id": id, "status": status, "error": error.map(|error| error.0), "problem": problem }),
+            ),
             Error::LimitReached { limit, max } => ("LimitReached", json!({ "limit": limit, "max": max })),
             Error::Vault { path, problem } => ("Vault", json!({ "path": path.to_string_lossy(), "problem": problem })),
             _ => ("Failed", json!({})),
@@ -218,6 +228,12 @@ fn known(fault: &Fault) -> Option<Error> {
             id: fault.parsed("id")?,
             problem: text("problem"),
         },
+        "Unsuccessful" => Error::Unsuccessful {
+            id: fault.parsed("id")?,
+            status: status()?,
+            error: fault.parsed::<Option<i32>>("error")?.map(WebErrorStatus),
+            problem: text("problem"),
+        },
         "LimitReached" => Error::LimitReached {
             limit: text("limit").into(),
             max: fault.parsed("max")?,
@@ -262,6 +278,12 @@ mod tests {
             Error::NotNow {
                 id,
                 problem: "is paused".into(),
+            },
+            Error::Unsuccessful {
+                id,
+                status: TransferStatus::Error,
+                error: Some(WebErrorStatus::NOT_FOUND),
+                problem: "is gone".into(),
             },
             Error::limit("operations", 7),
             Error::Vault {
