@@ -5,11 +5,13 @@
 mod downloader;
 mod operation;
 mod progress;
+mod reader;
 mod response;
 mod transfer_error;
 
 pub use self::downloader::BackgroundDownloader;
 pub use self::operation::DownloadOperation;
-pub use self::progress::{DownloadProgress, Progress};
+pub use self::progress::{DownloadProgress, Progress, RangesDownloaded, RangesDownloadedEvents};
+pub use self::reader::{RandomAccessReader, ResultStream};
 pub use self::response::ResponseInformation;
 pub use self::transfer_error::BackgroundTransferError;

@@ -32,7 +32,8 @@ pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, WebErrorSt
 pub use backhaul_journal::Storage;
 pub use config::{Config, Connections, Window};
 pub use download::{
-    BackgroundDownloader, BackgroundTransferError, DownloadOperation, DownloadProgress, Progress, ResponseInformation,
+    BackgroundDownloader, BackgroundTransferError, DownloadOperation, DownloadProgress, Progress, RandomAccessReader,
+    RangesDownloaded, RangesDownloadedEvents, ResponseInformation, ResultStream,
 };
 pub use engine::{
     Catalog, Changes, CheckedDownload, Description, Engine, Filter, GroupFilter, NewDownload, OperationView,

@@ -8,6 +8,7 @@ mod sample;
 mod support;
 
 use std::fs;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ struct Stage {
     server: Sample,
     place: Place,
     service: Service,
+    is_remote: bool,
 }
 
 impl Stage {
@@ -57,9 +59,27 @@ fn config() -> Config {
 
 /// Runs a test once for each way to an engine.
 fn each_way(test: impl Fn(&Stage)) {
-    let (server, place) = (Sample::start(), Place::new());
-    let service = Service::open_with(place.state(), config()).unwrap();
-    test(&Stage { server, place, service });
+    for is_remote in [false, true] {
+        let (server, place) = (Sample::start(), Place::new());
+        let engine = Service::open_with(place.state(), config()).unwrap();
+        let serving = is_remote.then(|| engine.serve(place.socket()).unwrap());
+        let service = match &serving {
+            Some(serving) => Service::connect(serving.socket()).unwrap(),
+            None => engine.clone(),
+        };
+        assert_eq!(service.is_remote(), is_remote);
+        println!("remote: {is_remote}");
+        let stage = Stage {
+            server,
+            place,
+            service,
+            is_remote,
+        };
+        test(&stage);
+        // Whoever is connected goes first.
+        drop(stage);
+        drop((serving, engine));
+    }
 }
 
 /// Waits until a download has at least so many bytes.
@@ -404,4 +424,105 @@ fn a_download_is_there_again_after_the_service_was_closed_and_opened() {
     assert_eq!(found[0].cost_policy().unwrap(), CostPolicy::UnrestrictedOnly);
     assert_eq!(found[0].wait().unwrap().status, TransferStatus::Completed);
     support::assert_same(&place.file("a"), server.content());
+}
+
+#[test]
+fn a_stream_gives_what_is_there_at_once_and_waits_for_the_rest() {
+    each_way(|stage| {
+        stage.server.hold_at(LENGTH / 2);
+        let download = stage.create("/download", "a");
+        download.start().unwrap();
+        received(&download, LENGTH / 2);
+        let from = LENGTH / 4;
+        let mut stream = download.result_stream_at(from as u64);
+        let mut half = vec![0; LENGTH / 2 - from];
+        stream.read_exact(&mut half).unwrap();
+        assert!(half == stage.server.content()[from..LENGTH / 2]);
+        stream.set_read_timeout(Some(Duration::from_millis(1)));
+        let late = stream.read(&mut [0; 1]).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        stream.set_read_timeout(None);
+        stage.server.release();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+        assert!(rest == stage.server.content()[LENGTH / 2..]);
+        let mut whole = Vec::new();
+        download.wait().unwrap();
+        download.result_stream_at(0).read_to_end(&mut whole).unwrap();
+        assert!(whole == stage.server.content());
+        let mut nothing = Vec::new();
+        download.result_stream_at(u64::MAX).read_to_end(&mut nothing).unwrap();
+        assert!(nothing.is_empty());
+    });
+}
+
+#[test]
+fn a_stream_of_what_has_failed_tells_the_failure() {
+    each_way(|stage| {
+        let download = stage.create("/missing", "a");
+        download.start().unwrap();
+        let error = download.result_stream_at(0).read(&mut [0; 1]).unwrap_err();
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
+        let Some(cause @ Error::Unsuccessful { .. }) = cause else {
+            panic!("{error:?}")
+        };
+        assert_eq!(BackgroundTransferError::status(cause), WebErrorStatus::NOT_FOUND);
+    });
+}
+
+#[test]
+fn a_reader_anywhere_has_the_fetch_go_where_it_reads() {
+    each_way(|stage| {
+        let plain = stage.create("/download", "b");
+        let refused = plain.open_random_access().map(|_| ());
+        assert!(not_now(refused).contains("random access"));
+        // Only a read can bring what lies beyond the hold: the first connection never gets there.
+        stage.server.hold_between(LENGTH / 4, LENGTH / 2);
+        let mut downloader = stage.downloader();
+        downloader.set_random_access_required(true);
+        let url = stage.server.url("/random");
+        let download = downloader.create_download(&url, stage.file("a")).unwrap();
+        assert!(download.is_random_access_required());
+        let mut reader = download.open_random_access().unwrap();
+        download.start().unwrap();
+        let length = reader.seek(SeekFrom::End(-1000)).unwrap() + 1000;
+        assert_eq!(length, LENGTH as u64);
+        let mut tail = Vec::new();
+        reader.read_to_end(&mut tail).unwrap();
+        assert!(tail == stage.server.content()[LENGTH - 1000..]);
+        let ranges = download.downloaded_ranges().unwrap();
+        assert!(ranges.len() > 1 && ranges.last().unwrap().end == length, "{ranges:?}");
+        assert!(reader.seek(SeekFrom::Start(10)).is_ok());
+        assert_eq!(reader.seek(SeekFrom::Current(-4)).unwrap(), 6);
+        let mut few = [0; 4];
+        reader.read_exact(&mut few).unwrap();
+        assert_eq!(few, stage.server.content()[6..10]);
+        let before = reader.seek(SeekFrom::Current(-100)).unwrap_err();
+        assert_eq!(before.kind(), io::ErrorKind::InvalidInput);
+        stage.server.release();
+        assert_eq!(download.wait().unwrap().status, TransferStatus::Completed);
+        stage.assert_whole("a");
+    });
+}
+
+#[test]
+fn ranges_are_told_once_each_and_are_the_whole_in_the_end() {
+    each_way(|stage| {
+        stage.server.hold_at(LENGTH / 2);
+        let download = stage.create("/download", "a");
+        download.start().unwrap();
+        let mut there = 0;
+        for event in download.ranges_downloaded() {
+            assert!(!event.was_restarted);
+            for range in event.added {
+                assert_eq!(range.start, there);
+                there = range.end;
+            }
+            if there == (LENGTH / 2) as u64 {
+                stage.server.release();
+            }
+        }
+        assert_eq!(there, LENGTH as u64);
+        assert_eq!(download.downloaded_ranges().unwrap(), [0..LENGTH as u64]);
+    });
 }

@@ -232,6 +232,16 @@ impl BackgroundDownloader {
         self
     }
 
+    /// Whether a download can be read anywhere while it runs, so that what is read is fetched first. The server has to announce
+    /// the length, serve byte ranges, and show a strong validator, else the download fails with
+    /// [`WebErrorStatus::MISSING_CONTENT_LENGTH_SUPPORT`] or [`WebErrorStatus::INSUFFICIENT_RANGE_SUPPORT`].
+    ///
+    /// Stands for `IsRandomAccessRequired` of the operation.
+    pub fn set_random_access_required(&mut self, is_required: bool) -> &mut Self {
+        self.template.random_access = is_required;
+        self
+    }
+
     // ---- creation ----
 
     /// Creates a download. It is durable on return, and stays [`Idle`](crate::TransferStatus::Idle) until

@@ -1,13 +1,15 @@
 //! A handle of one stored download.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backhaul_backends::WebErrorStatus;
 
-use super::progress::{DownloadProgress, Progress};
+use super::progress::{DownloadProgress, Progress, RangesDownloadedEvents};
+use super::reader::{RandomAccessReader, ResultStream};
 use super::response::ResponseInformation;
 use crate::address::parse_header_parts;
 use crate::engine::{Changes, NewDownload, OperationView, ViewError};
@@ -37,6 +39,7 @@ pub struct DownloadOperation {
 struct Fixed {
     group: Option<String>,
     recoverable: Vec<WebErrorStatus>,
+    random_access: bool,
 }
 
 impl fmt::Debug for DownloadOperation {
@@ -63,6 +66,7 @@ impl DownloadOperation {
         let fixed = Fixed {
             group: None,
             recoverable: new.recoverable.clone(),
+            random_access: new.random_access,
         };
         Self::with(service, id, fixed)
     }
@@ -71,6 +75,7 @@ impl DownloadOperation {
         let fixed = Fixed {
             group: view.group.clone(),
             recoverable: view.recoverable.clone(),
+            random_access: view.random_access,
         };
         Self::with(service, view.id, fixed)
     }
@@ -406,6 +411,62 @@ impl DownloadOperation {
     pub fn response(&self) -> Result<Option<ResponseInformation>, Error> {
         Ok(ResponseInformation::of(&self.view()?))
     }
+
+    // ---- its content ----
+
+    /// Whether it can be read anywhere while it runs, so that what is read is fetched first. Stands for
+    /// `IsRandomAccessRequired`; it differs in that it is set on the template, and cannot be set too late.
+    #[must_use]
+    pub fn is_random_access_required(&self) -> bool {
+        self.fixed.random_access
+    }
+
+    /// Bytes `start..end` that can be read now, in order and with gaps between: the whole file once it is completed, nothing
+    /// once it ended otherwise.
+    ///
+    /// Stands for `GetDownloadedRanges`.
+    ///
+    /// # Errors
+    /// As for every call: see [`DownloadOperation`].
+    pub fn downloaded_ranges(&self) -> Result<Vec<Range<u64>>, Error> {
+        let (_, ranges) = self.service.downloaded_ranges(self.id)?;
+        Ok(ranges.into_iter().map(|(first, end)| first..end).collect())
+    }
+
+    /// What comes to be there of it, until it ends: see [`RangesDownloadedEvents`].
+    ///
+    /// Stands for the event `RangesDownloaded`. It differs in that it is there without random access as well.
+    #[must_use]
+    pub fn ranges_downloaded(&self) -> RangesDownloadedEvents {
+        RangesDownloadedEvents::new(&self.service, self.id)
+    }
+
+    /// Its content from an offset on, whatever of it is there yet: see [`ResultStream`].
+    ///
+    /// Stands for `GetResultStreamAt`. It differs in that it goes on to the end of the file, and waits for what is missing.
+    #[must_use]
+    pub fn result_stream_at(&self, offset_bytes: u64) -> ResultStream {
+        ResultStream::new(&self.service, self.id, offset_bytes)
+    }
+
+    /// Its content, to be read anywhere: see [`RandomAccessReader`]. Each one has a place of its own.
+    ///
+    /// Stands for `GetResultRandomAccessStreamReference` and opening what it gives.
+    ///
+    /// # Errors
+    /// [`Error::NotNow`] where random access was not required on the template.
+    pub fn open_random_access(&self) -> Result<RandomAccessReader, Error> {
+        if self.fixed.random_access {
+            return Ok(RandomAccessReader::new(&self.service, self.id));
+        }
+        Err(Error::NotNow {
+            id: self.id,
+            problem: "was created without random access; require it on the template, or read it with result_stream_at"
+                .into(),
+        })
+    }
+
+    // ---- what is wrong ----
 
     /// The error that it sits on: that it waits after, that its owner has to mend, or that it ended with. `None` while it runs
     /// or is queued, and where its application has paused it.

@@ -29,6 +29,7 @@ impl BackgroundTransferError {
     #[must_use]
     pub fn status(error: &Error) -> WebErrorStatus {
         match error {
+            Error::Unsuccessful { error, .. } => error.unwrap_or(WebErrorStatus::OPERATION_CANCELED),
             Error::DestinationExists(_) => WebErrorStatus::DESTINATION_EXISTS,
             Error::Vault { .. } => WebErrorStatus::CREDENTIAL_UNAVAILABLE,
             Error::Disconnected(_) => WebErrorStatus::DISCONNECTED,

@@ -159,7 +159,8 @@ impl<'a> Transfer<'a> {
                 held: None,
                 ..request.clone()
             },
-            interrupt,
+            // Kept here, too: the first connection is interrupted through it, also where nobody else joins.
+            interrupt: interrupt.clone(),
             first: first.clone(),
         });
         let result = backend.download(&request, self, &first);

@@ -1,6 +1,8 @@
 //! What a client may ask for: one type for each method, which carries its parameters and does it. A service inside the
 //! process calls the very same code as one behind a socket, so that both mean the same by construction.
 
+pub(super) mod reading;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -60,6 +62,8 @@ pub(crate) const METHODS: &[(&str, Perform)] = &[
     row::<ForgetApp>(),
     row::<Show>(),
     row::<List>(),
+    row::<reading::Read>(),
+    row::<reading::DownloadedRanges>(),
 ];
 
 /// Nothing more to say than that it is done.

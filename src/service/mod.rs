@@ -31,6 +31,7 @@ use crate::engine::{Changes, Description, Engine, Filter, NewDownload, Operation
 use crate::error::Error;
 use crate::operation::TransferId;
 
+pub(crate) use self::methods::reading::{READ_BYTES_MAX, Reading};
 pub(crate) use self::monitor::Stand;
 pub use self::monitor::{Monitor, Update};
 pub(crate) use self::server::{Server, ServerLimits};

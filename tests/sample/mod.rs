@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -76,8 +77,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     asked: Vec<Asked>,
-    /// No byte at or beyond this offset is sent.
-    held_at: Option<usize>,
+    /// No byte between these offsets is sent.
+    held: Option<Range<usize>>,
     stopping: bool,
 }
 
@@ -93,11 +94,12 @@ impl Shared {
             if state.stopping {
                 return None;
             }
-            match state.held_at {
-                Some(held) if held <= first => {
+            match &state.held {
+                Some(held) if held.contains(&first) => {
                     state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
-                held => return Some(end.min(held.unwrap_or(end))),
+                Some(held) if first < held.start => return Some(end.min(held.start)),
+                _ => return Some(end),
             }
         }
     }
@@ -131,11 +133,16 @@ impl Sample {
 
     /// Nothing at or beyond this offset is sent until [`Sample::release`].
     pub(crate) fn hold_at(&self, offset: usize) {
-        self.shared.lock().held_at = Some(offset);
+        self.hold_between(offset, LENGTH);
+    }
+
+    /// Nothing between these offsets is sent until [`Sample::release`].
+    pub(crate) fn hold_between(&self, first: usize, end: usize) {
+        self.shared.lock().held = Some(first..end);
     }
 
     pub(crate) fn release(&self) {
-        self.shared.lock().held_at = None;
+        self.shared.lock().held = None;
         self.shared.changed.notify_all();
     }
 
