@@ -14,6 +14,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod history;
+mod listing;
 mod mirrors;
 mod operation;
 mod pieces;
@@ -23,6 +24,7 @@ mod rows;
 mod scheduler;
 mod service;
 mod settings;
+mod sorted;
 mod sys;
 mod table;
 mod vault;

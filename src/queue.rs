@@ -44,15 +44,14 @@ pub(crate) enum Wait {
 /// One operation that may start, now or later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    pub(crate) id: TransferId,
-    /// Position among all operations ever created.
+    /// Position among all operations ever created; it stands for the operation here.
     pub(crate) order: u64,
     pub(crate) place: Place,
     pub(crate) wait: Wait,
 }
 
-/// Moment (0 where there is none), order, id.
-type Key = (u64, u64, TransferId);
+/// Moment (0 where there is none), and order, which no two have in common.
+type Key = (u64, u64);
 
 /// How an app stands in a class: attempts that run, its last start, its first operation there, itself. The least is next.
 type Standing = (usize, u64, Key, u64);
@@ -99,8 +98,8 @@ struct Host {
 impl Entry {
     fn key(&self) -> Key {
         match self.wait {
-            Wait::Turn(_) => (0, self.order, self.id),
-            Wait::Until(due_ms) => (due_ms, self.order, self.id),
+            Wait::Turn(_) => (0, self.order),
+            Wait::Until(due_ms) => (due_ms, self.order),
         }
     }
 }
@@ -155,8 +154,8 @@ impl Queue {
         }
     }
 
-    /// Who starts next, if a slot is free.
-    pub(crate) fn next(&mut self) -> Option<TransferId> {
+    /// Who starts next, by its order, if a slot is free.
+    pub(crate) fn next(&mut self) -> Option<u64> {
         let oldest = if (self.starts + 1).is_multiple_of(TURN) {
             self.oldest()
         } else {
@@ -165,22 +164,22 @@ impl Queue {
         oldest.or_else(|| self.best_in_rank())
     }
 
-    fn best_in_rank(&mut self) -> Option<TransferId> {
+    fn best_in_rank(&mut self) -> Option<u64> {
         self.looks += CLASSES as u64 + 1;
         let (class, best) = self.best.iter().enumerate().find(|(_, best)| !best.is_empty())?;
         let (_, _, _, app) = best.first()?;
-        let ((_, _, id), _) = self.apps.get(app)?.heads[class].first()?;
-        Some(*id)
+        let ((_, order), _) = self.apps.get(app)?.heads[class].first()?;
+        Some(*order)
     }
 
     /// Those whose moment has come are no part of it: they go first anyway.
-    fn oldest(&mut self) -> Option<TransferId> {
+    fn oldest(&mut self) -> Option<u64> {
         self.looks += 2 * CLASSES as u64;
         let bests = self.best[DUE + 1..].iter();
         let (_, _, _, app) = bests.filter_map(BTreeSet::first).min()?;
         let heads = self.apps.get(app)?.heads[DUE + 1..].iter();
-        let ((_, _, id), _) = heads.filter_map(BTreeSet::first).min()?;
-        Some(*id)
+        let ((_, order), _) = heads.filter_map(BTreeSet::first).min()?;
+        Some(*order)
     }
 
     /// An attempt begins; the operation is not among those that wait.
@@ -231,9 +230,9 @@ impl Queue {
         self.lanes.is_empty() && self.timers.is_empty()
     }
 
-    /// Those that wait for a moment that has not come, earliest first.
-    pub(crate) fn timers(&self) -> impl Iterator<Item = (u64, TransferId)> {
-        self.timers.keys().map(|(due_ms, _, id)| (*due_ms, *id))
+    /// Those that wait for a moment that has not come, by moment and order, earliest first.
+    pub(crate) fn timers(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.timers.keys().copied()
     }
 
     fn put_in_lane(&mut self, place: Place, class: usize, key: Key, add: bool) {
@@ -333,14 +332,14 @@ impl Queue {
 #[cfg(any(test, feature = "fuzzing"))]
 impl Queue {
     /// Those that wait for their turn, best first as if no other ran and no turn came.
-    pub(crate) fn ranked(&self) -> Vec<TransferId> {
+    pub(crate) fn ranked(&self) -> Vec<u64> {
         let lanes = self.lanes.values();
         let classes = lanes.flat_map(|lane| lane.classes.iter().enumerate());
         let mut all: Vec<(usize, Key)> = classes
             .flat_map(|(class, keys)| keys.iter().map(move |key| (class, *key)))
             .collect();
         all.sort_unstable();
-        all.into_iter().map(|(_, (_, _, id))| id).collect()
+        all.into_iter().map(|(_, (_, order))| order).collect()
     }
 }
 

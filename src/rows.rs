@@ -2,16 +2,22 @@
 //! take a fraction of the room. Pure.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
+use crate::listing::{Filter, Places};
 use crate::operation::{Operation, Packed, TransferId};
+use crate::sorted::SortedSet;
 
 /// Operations by id and by the order of their creation.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     by_id: HashMap<TransferId, Row>,
     /// No two have one position: it is the LSN of the creation, and a snapshot that says otherwise is set right.
-    by_order: BTreeMap<u64, TransferId>,
+    by_order: SortedSet<(u64, TransferId)>,
+    /// Order of each by the first LSN that it does not contain.
+    changes: SortedSet<(u64, u64)>,
+    /// Order of each by app and group.
+    places: Places,
 }
 
 #[derive(Debug)]
@@ -50,9 +56,20 @@ impl Rows {
         self.by_id.get(&id).map(|row| row.form.operation())
     }
 
+    /// How many operations an app has.
+    pub(crate) fn count_of_app(&self, app: &str) -> usize {
+        self.places.count(app)
+    }
+
     /// First LSN that an operation does not contain.
     pub(crate) fn as_of(&self, id: TransferId) -> Option<u64> {
         self.by_id.get(&id).map(|row| row.as_of)
+    }
+
+    /// The operation at a position.
+    pub(crate) fn at(&self, order: u64) -> Option<TransferId> {
+        let first = self.by_order.from((order, TransferId([0; 16]))).next();
+        first.filter(|(at, _)| *at == order).map(|(_, id)| id)
     }
 
     pub(crate) fn contains(&self, id: TransferId) -> bool {
@@ -61,7 +78,7 @@ impl Rows {
 
     /// Gives an operation that is new here a position of its own.
     pub(crate) fn place(&self, operation: &mut Operation) {
-        let is_taken = |order| self.by_order.get(&order).is_some_and(|id| *id != operation.id);
+        let is_taken = |order| self.at(order).is_some_and(|id| id != operation.id);
         let free = (operation.order..=u64::MAX).find(|order| !is_taken(*order));
         operation.order = free.unwrap_or(operation.order);
     }
@@ -69,15 +86,20 @@ impl Rows {
     /// Puts in an operation that [`Rows::place`] has seen, in place of an older state of it.
     pub(crate) fn put(&mut self, operation: Operation, as_of: u64, open: bool) {
         let id = operation.id;
-        self.by_order.insert(operation.order, id);
+        self.by_order.insert((operation.order, id));
+        self.changes.insert((as_of, operation.order));
+        self.places.insert(&operation.spec, operation.order);
         let form = Form::new(operation, open);
         self.by_id.insert(id, Row { as_of, form });
     }
 
     /// Takes out the state that [`Rows::find`] gave.
     pub(crate) fn remove(&mut self, operation: &Operation) {
-        self.by_id.remove(&operation.id);
-        self.by_order.remove(&operation.order);
+        if let Some(row) = self.by_id.remove(&operation.id) {
+            self.changes.remove((row.as_of, operation.order));
+        }
+        self.by_order.remove((operation.order, operation.id));
+        self.places.remove(&operation.spec, operation.order);
     }
 
     /// Unpacks an operation for as long as somebody works on it, or packs it again.
@@ -105,10 +127,49 @@ impl Rows {
 
     /// All in the order of their creation, one unpacked after the other.
     pub(crate) fn in_order(&self) -> impl Iterator<Item = Cow<'_, Operation>> {
-        self.by_order.values().filter_map(|id| self.find(*id))
+        self.by_order.iter().filter_map(|(_, id)| self.find(id))
+    }
+
+    /// What a filter means, in the order of creation, behind the position `after`.
+    pub(crate) fn list(&self, filter: &Filter, after: Option<u64>) -> impl Iterator<Item = Cow<'_, Operation>> {
+        let first = after.map_or(Some(0), |after| after.checked_add(1));
+        let all = first.filter(|_| filter.is_all());
+        let all = all.map(|first| self.by_order.from((first, TransferId([0; 16]))).map(|(_, id)| id));
+        let some = first.filter(|_| !filter.is_all());
+        let some = some.map(|first| self.places.from(filter, first).filter_map(|order| self.at(order)));
+        let ids = all.into_iter().flatten().chain(some.into_iter().flatten());
+        let found = ids.filter_map(|id| self.find(id));
+        found.filter(|operation| means(filter, operation))
+    }
+
+    /// What has changed with the record `cursor` or with a later one, earliest first, and the position behind what was
+    /// looked at. It ends after `max` of those that are meant, or after `looks_max` of all; but what one record changed is
+    /// never parted.
+    pub(crate) fn changed(
+        &self,
+        filter: &Filter,
+        cursor: u64,
+        max: usize,
+        looks_max: usize,
+    ) -> (Vec<Cow<'_, Operation>>, u64) {
+        let (mut changed, mut next) = (Vec::new(), cursor);
+        let later = self.changes.from((cursor.saturating_add(1), 0));
+        for (looks, (as_of, order)) in later.enumerate() {
+            if as_of != next && (changed.len() >= max || looks >= looks_max) {
+                break;
+            }
+            next = as_of;
+            let operation = self.at(order).and_then(|id| self.find(id));
+            changed.extend(operation.filter(|operation| means(filter, operation)));
+        }
+        (changed, next)
     }
 
     pub(crate) fn len(&self) -> usize {
         self.by_id.len()
     }
+}
+
+fn means(filter: &Filter, operation: &Operation) -> bool {
+    filter.has(&operation.spec.app, operation.spec.group.as_deref())
 }

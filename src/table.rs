@@ -13,6 +13,7 @@ use crate::operation::{
 };
 use crate::queue::{Entry, Place, Queue, Wait};
 use crate::rows::Rows;
+use crate::sorted::SortedSet;
 
 /// All operations of one state directory.
 #[derive(Debug, Default)]
@@ -27,9 +28,9 @@ pub(crate) struct Table {
     finishing: BTreeSet<(u64, TransferId)>,
     /// Of those two, the ones that were left alone for a while: until which moment of the boot-time clock, and how often.
     postponed: HashMap<TransferId, (u64, u32)>,
-    /// Live operations by the hash of their destination, and by that of app and URL.
-    destinations: BTreeSet<(u64, TransferId)>,
-    urls: BTreeSet<(u64, TransferId)>,
+    /// Orders of live operations by the hash of their destination, and by that of app and URL.
+    destinations: SortedSet<(u64, u64)>,
+    urls: SortedSet<(u64, u64)>,
     history: History,
     /// Operations of batches that are not committed yet.
     uncommitted: HashMap<[u8; 16], Vec<TransferId>>,
@@ -83,7 +84,7 @@ impl Table {
         }
         // Only what was committed is ever worked on: a later fact proves a commit whose own record was lost.
         if let Some(batch) = self.find(id).and_then(|operation| operation.batch) {
-            self.commit(batch, lsn.saturating_sub(1));
+            self.commit(batch);
         }
         let Some(operation) = self.find(id).map(Cow::into_owned) else {
             return Ok(());
@@ -104,12 +105,13 @@ impl Table {
         Ok(())
     }
 
-    /// From `lsn` on the operations of a batch count.
-    pub(crate) fn commit(&mut self, batch: BatchId, lsn: u64) {
+    /// From now on the operations of a batch count. Their `as_of` stays that of their creation, so that no two have one:
+    /// nothing but their commit can have happened since.
+    pub(crate) fn commit(&mut self, batch: BatchId) {
         for id in self.uncommitted.remove(&batch.0).unwrap_or_default() {
-            if let Some((mut operation, _)) = self.take(id) {
+            if let Some((mut operation, as_of)) = self.take(id) {
                 operation.batch = None;
-                self.insert(operation, lsn + 1);
+                self.insert(operation, as_of);
             }
         }
     }
@@ -288,9 +290,14 @@ impl Table {
         self.rows.len()
     }
 
-    /// First LSN that is not contained in an operation.
-    pub(crate) fn as_of(&self, id: TransferId) -> Option<u64> {
-        self.rows.as_of(id)
+    /// How many operations an app has.
+    pub(crate) fn count_of_app(&self, app: &str) -> usize {
+        self.rows.count_of_app(app)
+    }
+
+    /// All operations, for listings.
+    pub(crate) fn rows(&self) -> &Rows {
+        &self.rows
     }
 
     pub(crate) fn totals_as_of(&self) -> u64 {
@@ -323,11 +330,11 @@ impl Table {
 
     fn candidates<'a>(
         &'a self,
-        index: &'a BTreeSet<(u64, TransferId)>,
+        index: &'a SortedSet<(u64, u64)>,
         key: u64,
     ) -> impl Iterator<Item = Cow<'a, Operation>> {
-        let range = (key, TransferId([0; 16]))..=(key, TransferId([u8::MAX; 16]));
-        index.range(range).filter_map(|(_, id)| self.find(*id))
+        let orders = index.from((key, 0)).take_while(move |(at, _)| *at == key);
+        orders.filter_map(|(_, order)| self.find(self.rows.at(order)?))
     }
 
     /// How many attempts may run at one host; only while none runs.
@@ -338,7 +345,7 @@ impl Table {
     /// The operation that starts next, if a slot is free.
     pub(crate) fn next_start(&mut self, now: Now) -> Option<TransferId> {
         self.queue.mature(now.boot_ms);
-        self.queue.next()
+        self.queue.next().and_then(|order| self.rows.at(order))
     }
 
     /// The next moment after now at which anything may be done, in milliseconds of the boot-time clock.
@@ -356,7 +363,8 @@ impl Table {
     /// Operations that wait for a moment (milliseconds of the boot-time clock) that had not come at the last decision,
     /// earliest first.
     pub(crate) fn timers(&self) -> impl Iterator<Item = (u64, TransferId)> {
-        self.queue.timers()
+        let timers = self.queue.timers();
+        timers.filter_map(|(due_ms, order)| Some((due_ms, self.rows.at(order)?)))
     }
 
     /// Notes that an attempt begins, or that it is over: that gives its slot to others.
@@ -380,7 +388,10 @@ impl Table {
 
     /// What an operation lacks that may start.
     pub(crate) fn lack(&self, operation: &Operation) -> Lack {
-        if self.queue.is_full(place(operation).host) {
+        if self.only.as_ref().is_some_and(|only| !only.contains(&operation.id)) {
+            // The engine that is there works for others only.
+            Lack::Engine
+        } else if self.queue.is_full(place(operation).host) {
             Lack::HostSlot
         } else {
             Lack::Slot
@@ -490,16 +501,10 @@ impl Table {
             return;
         }
         if operation.is_live() {
-            put(
-                &mut self.destinations,
-                (hash(&operation.spec.destination.as_path()), id),
-                add,
-            );
-            put(
-                &mut self.urls,
-                (hash(&(operation.spec.app.as_str(), operation.spec.url.as_str())), id),
-                add,
-            );
+            let (spec, order) = (&operation.spec, operation.order);
+            self.destinations.put((hash(&spec.destination.as_path()), order), add);
+            self.urls
+                .put((hash(&(spec.app.as_str(), spec.url.as_str())), order), add);
         }
         self.history.put(operation, add);
         if matches!(operation.phase, Phase::Ending(_)) {
@@ -542,7 +547,6 @@ impl Table {
             None => return None,
         };
         Some(Entry {
-            id,
             order: operation.order,
             place: place(operation),
             wait,
@@ -554,7 +558,8 @@ impl Table {
 impl Table {
     /// Those that wait for their turn, best first as if no other ran.
     pub(crate) fn ranked(&self) -> Vec<TransferId> {
-        self.queue.ranked()
+        let ranked = self.queue.ranked();
+        ranked.into_iter().filter_map(|order| self.rows.at(order)).collect()
     }
 }
 

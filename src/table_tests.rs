@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::listing::{Filter, GroupFilter};
+use crate::operation::OPENED;
 use crate::operation::{
     Amendment, Collision, Condition, CostPolicy, Kind, OperationError, Outcome, Priority, Shared, Spec, decode,
 };
@@ -303,7 +305,7 @@ fn a_batch_counts_from_its_commit_on_and_never_without() {
         table.apply(fact, lsn).unwrap_or_else(|rejected| panic!("{rejected}"));
     }
     assert!(starts(&mut table, 9, 0, NOW).is_empty());
-    table.commit(one, 4);
+    table.commit(one);
     assert_eq!(starts(&mut table, 9, 0, NOW), [1, 2]);
     table.reopened(NOW);
     assert_eq!((table.len(), table.find(id(3)).is_some()), (2, false));
@@ -491,4 +493,170 @@ fn a_fact_from_before_an_operation_neither_changes_it_nor_commits_its_batch() {
     assert_eq!(table.find(id(1)).map(Cow::into_owned), before);
     table.reopened(NOW);
     assert_eq!(table.len(), 0, "it was never accepted");
+}
+
+/// Operations of three apps, in groups and in none, created in this order; each is started, so that not all changed last
+/// in the order of their creation.
+fn grouped(count: u64) -> Table {
+    let mut table = Table::default();
+    for number in 0..count {
+        let group = [None, Some("a"), Some("b")][usize::try_from(number / 3 % 3).unwrap_or(0)];
+        let spec = Spec {
+            app: format!("app {}", number % 3),
+            group: group.map(str::to_owned),
+            ..spec(u8::try_from(number % 251).unwrap_or(0), Priority::Default)
+        };
+        apply(&mut table, number, number, created(spec));
+    }
+    for number in (0..count).filter(|number| number % 4 == 0) {
+        apply(&mut table, number, count + number, Event::Started);
+    }
+    table
+}
+
+fn apply(table: &mut Table, number: u64, lsn: u64, event: Event) {
+    let id = wide(number);
+    let fact = Fact { id, at_ms: 0, event };
+    table.apply(fact, lsn).unwrap_or_else(|rejected| panic!("{rejected}"));
+}
+
+fn wide(number: u64) -> TransferId {
+    // Ids that do not come in the order of creation.
+    TransferId(u128::from(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)).to_be_bytes())
+}
+
+fn filters() -> Vec<Filter> {
+    let apps = [None, Some("app 0"), Some("app 2"), Some("nobody")];
+    let groups = [
+        GroupFilter::Any,
+        GroupFilter::Ungrouped,
+        GroupFilter::Named("b".into()),
+        GroupFilter::Named("none".into()),
+    ];
+    let pairs = apps.iter().flat_map(|app| groups.iter().map(move |group| (app, group)));
+    pairs
+        .map(|(app, group)| Filter {
+            app: app.map(str::to_owned),
+            group: group.clone(),
+        })
+        .collect()
+}
+
+fn means(filter: &Filter, operation: &Operation) -> bool {
+    filter.has(&operation.spec.app, operation.spec.group.as_deref())
+}
+
+#[test]
+fn pages_hold_what_the_filter_means_once_and_in_the_order_of_creation() {
+    let mut table = grouped(200);
+    for number in [3, 20, 21, 199] {
+        apply(&mut table, number, 1_000, Event::Ended(Outcome::Canceled));
+        apply(&mut table, number, 1_001, Event::Removed);
+    }
+    let mut meant = 0;
+    for filter in filters() {
+        let all = table.in_order().filter(|operation| means(&filter, operation));
+        let expected: Vec<TransferId> = all.map(|operation| operation.id).collect();
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page: Vec<(u64, TransferId)> = table
+                .rows()
+                .list(&filter, after)
+                .take(7)
+                .map(|operation| (operation.order, operation.id))
+                .collect();
+            let Some((last, _)) = page.last() else { break };
+            after = Some(*last);
+            found.extend(page.into_iter().map(|(_, id)| id));
+        }
+        assert_eq!(found, expected, "{filter:?}");
+        meant += found.len();
+    }
+    assert!(meant > 500, "{meant}");
+}
+
+#[test]
+fn a_page_unpacks_no_more_than_it_shows_however_much_others_have_queued() {
+    let table = grouped(3_000);
+    for filter in filters() {
+        for after in [None, Some(1_500), Some(u64::MAX)] {
+            let before = OPENED.get();
+            let shown = table.rows().list(&filter, after).take(10).count();
+            assert_eq!(OPENED.get() - before, shown, "{filter:?} after {after:?}");
+        }
+    }
+}
+
+#[test]
+fn whoever_goes_from_cursor_to_cursor_misses_no_change() {
+    let table = grouped(200);
+    for (filter, looks_max) in filters()
+        .into_iter()
+        .flat_map(|filter| [(filter.clone(), 3), (filter, 1_000)])
+    {
+        let all = table.in_order().filter(|operation| means(&filter, operation));
+        let mut expected: Vec<TransferId> = all.map(|operation| operation.id).collect();
+        let (mut found, mut cursor) = (Vec::new(), 0);
+        loop {
+            let (changed, next) = table.rows().changed(&filter, cursor, 7, looks_max);
+            assert!(changed.len() <= 7);
+            found.extend(changed.iter().map(|operation| operation.id));
+            if next == cursor {
+                break;
+            }
+            cursor = next;
+        }
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{filter:?}");
+    }
+    let (since, next) = table.rows().changed(&Filter::default(), 200 + 192, 7, 1_000);
+    let since: Vec<TransferId> = since.iter().map(|operation| operation.id).collect();
+    assert_eq!((since, next), (vec![wide(192), wide(196)], 200 + 196 + 1));
+}
+
+#[test]
+fn what_one_record_changed_in_an_old_snapshot_stands_on_one_page() {
+    let mut table = Table::default();
+    for number in 0..20_u8 {
+        let spec = Shared::new(spec(number, Priority::Default));
+        table.restore(
+            Operation::created(id(number), spec, number.into(), 0),
+            50 + u64::from(number / 10),
+        );
+    }
+    let (changed, next) = table.rows().changed(&Filter::default(), 0, 3, 1_000);
+    assert_eq!((changed.len(), next), (10, 50));
+    let (changed, next) = table.rows().changed(&Filter::default(), next, 3, 1_000);
+    assert_eq!((changed.len(), next), (10, 51));
+}
+
+#[test]
+fn two_operations_that_a_snapshot_gives_one_position_get_two() {
+    let mut table = Table::default();
+    for number in [1, 2, 3] {
+        let spec = Shared::new(spec(number, Priority::Default));
+        table.restore(Operation::created(id(number), spec, 5, 0), 9);
+    }
+    let orders: Vec<u64> = table.in_order().map(|operation| operation.order).collect();
+    assert_eq!(orders, [5, 6, 7]);
+    assert_eq!(table.rows().list(&Filter::default(), Some(5)).count(), 2);
+}
+
+#[test]
+fn an_operation_is_open_only_while_a_worker_holds_it() {
+    let mut log = Log::queued(&[(1, Priority::Default)]);
+    let opens = |log: &Log| {
+        let before = OPENED.get();
+        assert!(log.table.find(id(1)).is_some());
+        OPENED.get() - before
+    };
+    assert_eq!(opens(&log), 1);
+    log.table.set_busy(id(1), true);
+    log.add(1, 0, Event::Claimed { attempts: 1 });
+    assert_eq!(opens(&log), 0);
+    log.add(1, 0, Event::Released);
+    log.table.set_busy(id(1), false);
+    assert_eq!(opens(&log), 1);
+    assert_eq!(log.table.find(id(1)).map(|operation| operation.attempts), Some(1));
 }

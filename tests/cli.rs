@@ -503,7 +503,7 @@ fn a_resource_that_changed_is_never_spliced() {
     home.add(&nginx.url("/rate/15000k/a.bin"), &home.download("a.bin"), &[]);
     let mut engine = home.spawn(&["run", "--until-idle"]);
     until("a claim", || {
-        (home.operation()["bytes_done"].as_u64() > Some(8 << 20) || engine.has_ended()).then_some(())
+        (home.claimed_bytes() > 8 << 20 || engine.has_ended()).then_some(())
     });
     engine.kill();
     // One byte longer, so that the entity tag, made of time and length, is another one whatever the clock says.
@@ -552,7 +552,7 @@ fn pause_and_resume_are_remembered_and_cancel_removes_the_partial_data() {
     let id = home.add(&nginx.url("/rate/10000k/a.bin"), &home.download("a.bin"), &[]);
     let mut engine = home.spawn(&["run"]);
     until("a claim", || {
-        (home.operation()["bytes_done"].as_u64() > Some(0) || engine.has_ended()).then_some(())
+        (home.claimed_bytes() > 0 || engine.has_ended()).then_some(())
     });
     engine.kill();
     assert_eq!(names_in(&home.downloads()).len(), 1);
@@ -853,7 +853,7 @@ fn a_refused_url_stops_the_transfer_and_another_one_goes_on_with_its_bytes() {
     let id = home.add(&url, &home.download("a.bin"), &["--recoverable", "Forbidden,404"]);
     let mut engine = home.spawn(&["run"]);
     until("a claim", || {
-        (home.operation()["bytes_done"].as_u64() > Some(0) || engine.has_ended()).then_some(())
+        (home.claimed_bytes() > 0 || engine.has_ended()).then_some(())
     });
     engine.kill();
     nginx.rename("a.bin", "b.bin");

@@ -244,6 +244,58 @@ fn a_part_file_stays_until_the_cancel_of_its_operation_is_durable() {
     judge(&image.lose_unsynced(), &content);
 }
 
+/// Threads that create at the same time.
+const CREATORS: usize = 8;
+
+#[test]
+fn creations_at_the_same_time_share_syncs_and_no_two_have_one_destination() {
+    let disk = disk();
+    let engine = Arc::new(open(&disk, Arc::new(MemoryBackend::new())));
+    let all_are_recorded = Arc::new(Signal::default());
+    let (recorded, first) = (Arc::clone(&all_are_recorded), Once::new());
+    disk.fail_each_with(move |call, path| {
+        if call == Call::Sync && path.starts_with(STATE) {
+            // The first one is held up until all others are waiting for the next.
+            first.call_once(|| recorded.wait("all creations are recorded"));
+        }
+        None::<Fault>
+    });
+    let before = disk.calls(Call::Sync);
+    let create = |number: usize| {
+        let download = NewDownload {
+            url: format!("{URL}/{number}"),
+            // Two of them each ask for one destination.
+            destination: format!("/data/{}", number / 2).into(),
+            app: format!("test {number}"),
+            ..NewDownload::default()
+        };
+        engine.create(&[download])
+    };
+    let created: Vec<_> = thread::scope(|scope| {
+        let creators: Vec<_> = (0..2 * CREATORS)
+            .map(|number| scope.spawn(move || create(number)))
+            .collect();
+        let begin = std::time::Instant::now();
+        while engine.views().len() < CREATORS && begin.elapsed() < WAIT_MAX / 2 {
+            thread::yield_now();
+        }
+        let recorded = engine.views().len();
+        all_are_recorded.give();
+        assert_eq!(recorded, CREATORS, "the others wait for the first one's sync");
+        creators.into_iter().map(|creator| creator.join().unwrap()).collect()
+    });
+    disk.fail_no_more();
+    assert_eq!(created.iter().filter(|created| created.is_ok()).count(), CREATORS);
+    let syncs = disk.calls(Call::Sync) - before;
+    assert!(syncs <= 3, "{syncs} syncs for {CREATORS} creations");
+    let catalog = read_catalog(
+        Path::new(STATE),
+        &FixedEnvironment::new(8).on(disk.lose_unsynced().storage()),
+    )
+    .unwrap();
+    assert_eq!(catalog.operations.len(), CREATORS, "all of them are durable");
+}
+
 #[test]
 fn each_step_that_is_left_out_is_missed() {
     if std::env::var_os("BACKHAUL_LEAVE_OUT").is_some() {

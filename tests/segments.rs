@@ -78,14 +78,14 @@ fn several_connections_killed_at_random_moments_lose_a_window_at_most_and_leave_
     let mut kills = 0_u64;
     let mut gaps = 0;
     while kills < 6 {
-        let before = home.operation()["bytes_done"].as_u64().unwrap();
+        let before = home.claimed_bytes();
         let goal = before + dice.below(10 << 20);
         let mut running = home.spawn(&["run", "--until-idle", "--connections", "4"]);
         let has_ended = until("enough to have come", || {
             if running.has_ended() {
                 return Some(true);
             }
-            (home.operation()["bytes_done"].as_u64().unwrap() >= goal).then_some(false)
+            (home.claimed_bytes() >= goal).then_some(false)
         });
         if has_ended {
             running.finish().expect_code(0);
@@ -119,7 +119,7 @@ fn a_resource_that_changes_under_several_connections_comes_as_the_new_one() {
     home.add(&nginx.url("/rate/3000k/a.bin"), &home.download("a.bin"), &[]);
     let running = home.spawn(&["run", "--until-idle", "--connections", "4"]);
     until("some of the old to be there", || {
-        (home.operation()["bytes_done"].as_u64() > Some(1 << 20)).then_some(())
+        (home.claimed_bytes() > 1 << 20).then_some(())
     });
     let mut new = old;
     new.reverse();

@@ -293,7 +293,7 @@ impl Core {
         let mut bytes = Vec::with_capacity(32);
         encode(&Entry::Committed { batch }, &mut bytes);
         let lsn = self.append(&bytes, Urgency::Normal)?;
-        state.table.commit(batch, lsn.0);
+        state.table.commit(batch);
         Ok(lsn)
     }
 

@@ -1,14 +1,14 @@
 //! Creation: everything is checked first, then everything is durable before the first id is given out.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use backhaul_backends::{Digest, DigestAlgorithm, WebErrorStatus};
-use backhaul_journal::{FileKind, Urgency, steps};
+use backhaul_journal::{FileKind, Lsn, Urgency, steps};
 
 use super::Engine;
 use crate::address::{Address, HEADERS_MAX, harmless, parse_destination, parse_header, parse_media_type, parse_mirror};
@@ -167,29 +167,40 @@ impl Engine {
     /// The position of the first one that is refused, and why: [`Error::Conflict`],
     /// [`Error::DestinationExists`], [`Error::LimitReached`], or what vault or journal answered.
     pub fn accept(&self, checked: Vec<CheckedDownload>) -> Result<Vec<TransferId>, (usize, Error)> {
+        let recorded = self.admit(&checked)?;
+        // From here on they may come out of the journal whatever is answered, and then they need their secrets. No lock is
+        // held: they stand in the table, where whoever asks for the same destination finds them, and all that wait here
+        // share the journal's syncs.
+        if let Some(last) = recorded
+            && steps::is_taken("sync of a creation")
+        {
+            self.core.sync(last).map_err(|error| (0, error))?;
+        }
+        // A worker that takes some of it wakes the next one for the rest.
+        self.core.work.notify_one();
+        Ok(checked.into_iter().map(|one| one.id).collect())
+    }
+
+    /// Records them where nothing stands against it; the last record, if there is one, is not durable yet.
+    fn admit(&self, checked: &[CheckedDownload]) -> Result<Option<Lsn>, (usize, Error)> {
         let _alone = self.core.creating.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_limit(checked.len()).map_err(|error| (0, error))?;
-        self.check_room(&checked).map_err(|error| (0, error))?;
+        self.check_app_limits(checked)?;
+        self.check_room(checked).map_err(|error| (0, error))?;
         for (index, one) in checked.iter().enumerate() {
             self.check_exclusive(one).map_err(|error| (index, error))?;
         }
-        check_free(&checked, &self.core.environment)?;
+        check_free(checked, &self.core.environment)?;
         let recorded = self
-            .seal(&checked)
-            .and_then(|()| self.record_creation(&checked).map_err(|error| (0, error)));
-        if let Err(refused) = recorded {
+            .seal(checked)
+            .and_then(|()| self.record_creation(checked).map_err(|error| (0, error)));
+        if recorded.is_err() {
             for one in checked.iter().filter(|one| one.spec.has_secrets) {
                 // What stays is swept at the next start.
                 let _ = self.core.vault.remove(SealedName::first(one.id));
             }
-            return Err(refused);
         }
-        // From here on they may come out of the journal whatever is answered, and then they need their secrets.
-        if steps::is_taken("sync of a creation") {
-            self.core.sync_all().map_err(|error| (0, error))?;
-        }
-        self.core.wake_all();
-        Ok(checked.into_iter().map(|one| one.id).collect())
+        recorded
     }
 
     fn seal(&self, checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
@@ -233,6 +244,23 @@ impl Engine {
         Ok(())
     }
 
+    /// One app must not take the place of all others.
+    fn check_app_limits(&self, checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
+        let max = self.core.config.operations_per_app_max;
+        let mut more: HashMap<&str, usize> = HashMap::new();
+        let state = self.core.state();
+        for (index, one) in checked.iter().enumerate() {
+            let app = one.spec.app.as_str();
+            let count = more.entry(app).or_insert_with(|| state.table.count_of_app(app));
+            *count += 1;
+            if *count > max {
+                let limit = "operations of one app (remove those that have ended)";
+                return Err((index, Error::limit(limit, max as u64)));
+            }
+        }
+        Ok(())
+    }
+
     /// A long list must not take the room that is set aside for ends and cancels.
     fn check_room(&self, checked: &[CheckedDownload]) -> Result<(), Error> {
         if checked.len() < 2 {
@@ -265,8 +293,9 @@ impl Engine {
         }
     }
 
-    /// Records a creation, or all of a list under one commit: a crash in the middle leaves none of them. Not durable yet.
-    fn record_creation(&self, checked: &[CheckedDownload]) -> Result<(), Error> {
+    /// Records a creation, or all of a list under one commit: a crash in the middle leaves none of them. The last record is
+    /// not durable yet.
+    fn record_creation(&self, checked: &[CheckedDownload]) -> Result<Option<Lsn>, Error> {
         let is_list = checked.len() > 1 && steps::is_taken("commit of a list");
         let batch = is_list.then(|| {
             let mut id = [0; 16];
@@ -274,15 +303,17 @@ impl Engine {
             BatchId(id)
         });
         let mut state = self.core.state();
-        let recorded = checked.iter().try_for_each(|one| {
+        let recorded = checked.iter().try_fold(None, |_, one| {
             let (spec, started) = (one.spec.clone(), !one.hold);
             let created = Event::Created { spec, started, batch };
             self.core
                 .record_as(&mut state, one.id, created, Urgency::Normal)
-                .map(|_| ())
+                .map(Some)
         });
-        let committed =
-            recorded.and_then(|()| batch.map_or(Ok(()), |batch| self.core.commit(&mut state, batch).map(|_| ())));
+        let committed = recorded.and_then(|last| match batch {
+            Some(batch) => self.core.commit(&mut state, batch).map(Some),
+            None => Ok(last),
+        });
         if committed.is_err() {
             state.table.drop_uncommitted();
         }

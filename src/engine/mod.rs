@@ -48,12 +48,12 @@ pub use self::access::{READ_BYTES_MAX, ReadOutcome};
 pub use self::amend::{Changes, check_changes};
 pub use self::backends::backends;
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};
-pub use self::filter::{Filter, GroupFilter};
 pub(crate) use self::salvage::journal_directory;
 pub use self::serve::Description;
 pub(crate) use self::serve::holder;
 pub use self::view::{OperationView, ViewError};
 pub(crate) use self::watch::{Noted, Observer};
+pub use crate::listing::{Filter, GroupFilter};
 
 /// Stack of a worker thread; the deepest calls are those of TLS.
 const WORKER_STACK_BYTES: usize = 512 * 1024;
@@ -474,7 +474,7 @@ impl Replay for Rebuilding {
         let fact = match decode(record)? {
             Entry::Fact(fact) => fact,
             Entry::Committed { batch } => {
-                self.table.commit(batch, lsn.0);
+                self.table.commit(batch);
                 return Ok(());
             }
             _ => return Err("a snapshot's entry stands in the log".into()),

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use backhaul_backends::WebErrorStatus;
+use backhaul_journal::Lsn;
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
-use super::core::Attempt;
-use super::filter::Filter;
+use super::core::{Attempt, State};
 use crate::error::Error;
+use crate::listing::Filter;
 use crate::operation::{
     CostPolicy, Deadline, Kind, Lack, Now, Operation, Outcome, Phase, Priority, Reason, TransferId, TransferStatus,
 };
@@ -115,12 +116,16 @@ pub struct ViewError {
     pub message: String,
 }
 
+/// Operations that one call of [`Engine::changed_since`] looks at, at most, for those that are asked for (chosen: a few
+/// milliseconds, for which others wait).
+const LOOKS_MAX: usize = 4_096;
+
 /// A part of a listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Page {
     /// In the order of their creation.
     pub(crate) views: Vec<OperationView>,
-    /// Where the next part begins, if there may be one.
+    /// The position behind which there are more, if there are; it stays good whatever is created or removed meanwhile.
     pub(crate) next: Option<u64>,
 }
 
@@ -193,6 +198,11 @@ impl OperationView {
     }
 }
 
+fn view(state: &State, operation: &Operation, now: Now) -> OperationView {
+    let attempt = state.attempts.get(&operation.id).map(AsRef::as_ref);
+    OperationView::new(operation, now, state.table.lack(operation), attempt)
+}
+
 fn error(operation: &Operation) -> Option<ViewError> {
     let error = match &operation.phase {
         Phase::Ended(Outcome::Failed(error)) | Phase::Ending(Outcome::Failed(error)) => error,
@@ -222,12 +232,7 @@ impl Engine {
         let now = self.core.now();
         let state = self.core.state();
         let operation = state.table.find(id).ok_or(Error::UnknownId(id))?;
-        Ok(OperationView::new(
-            &operation,
-            now,
-            state.table.lack(&operation),
-            state.attempts.get(&id).map(AsRef::as_ref),
-        ))
+        Ok(view(&state, &operation, now))
     }
 
     /// All operations, in the order of their creation.
@@ -235,62 +240,55 @@ impl Engine {
     pub fn views(&self) -> Vec<OperationView> {
         let now = self.core.now();
         let state = self.core.state();
-        let view = |operation: Cow<'_, Operation>| {
-            let attempt = state.attempts.get(&operation.id).map(AsRef::as_ref);
-            OperationView::new(&operation, now, state.table.lack(&operation), attempt)
-        };
-        state.table.in_order().map(view).collect()
+        let all = state.table.in_order();
+        all.map(|operation| view(&state, &operation, now)).collect()
     }
 
-    /// Operations in the order of their creation: at most `max` after the one at `after`, and where the next page begins.
+    /// Operations in the order of their creation: at most `max`, and at least one, behind the position `after`, and where to
+    /// go on if there are more. It costs what it returns, and besides, where a filter leaves the group open, a search for
+    /// each group of the app; where it leaves the app open, a look at each group of each app.
     pub(crate) fn list(&self, filter: &Filter, after: Option<u64>, max: usize) -> Page {
-        let mut page = Page::default();
+        let max = max.max(1);
         let now = self.core.now();
         let state = self.core.state();
-        for operation in state.table.in_order() {
-            if after.is_some_and(|after| operation.order <= after) {
-                continue;
-            }
-            let attempt = state.attempts.get(&operation.id).map(AsRef::as_ref);
-            let view = OperationView::new(&operation, now, state.table.lack(&operation), attempt);
-            if !filter.matches(&view) {
-                continue;
-            }
-            page.views.push(view);
-            if page.views.len() >= max {
-                page.next = Some(operation.order);
-                break;
-            }
-        }
-        page
+        let mut found: Vec<Cow<'_, Operation>> = state.table.rows().list(filter, after).take(max + 1).collect();
+        let has_more = found.len() > max;
+        found.truncate(max);
+        let next = found.last().map(|last| last.order).filter(|_| has_more);
+        let views = found.iter().map(|operation| view(&state, operation, now)).collect();
+        Page { views, next }
     }
 
-    /// Operations that have changed since a cursor, at most `max`, and the cursor behind them; the same one where there are
-    /// none.
+    /// Operations by their ids, in the order of these. Those that are not there are left out.
+    #[must_use]
+    pub fn views_of(&self, ids: &[TransferId]) -> Vec<OperationView> {
+        let now = self.core.now();
+        let state = self.core.state();
+        let found = ids.iter().filter_map(|id| state.table.find(*id));
+        found.map(|operation| view(&state, &operation, now)).collect()
+    }
+
+    /// Operations of which the journal tells anything since the position `cursor`, oldest change first, at most `max` and at
+    /// least one of them, and the position to go on from. Whoever calls until that is the `cursor` given, and keeps it,
+    /// misses no creation and no end, however long it is away; a call may return none and still go on. What was removed
+    /// meanwhile is not shown, and only what is recorded counts: not the bytes of an attempt that runs.
+    ///
+    /// Positions are those of the journal: they begin at 0, stay the same across restarts and snapshots, and are durable
+    /// before they are given out, so that no crash takes one back. A salvage keeps them as well, but takes back what was
+    /// lost, and gives the numbers of what was lost at the end again: after one, and where another state directory or an
+    /// older copy of this one was put in its place, begin at 0.
     pub(crate) fn changed_since(&self, filter: &Filter, cursor: u64, max: usize) -> (Vec<OperationView>, u64) {
         let now = self.core.now();
-        let state = self.core.state();
-        let rows = state.table.ids().into_iter();
-        let rows = rows.filter_map(|id| Some((state.table.as_of(id)?, id)));
-        let mut rows: Vec<(u64, TransferId)> = rows.filter(|(as_of, _)| *as_of > cursor).collect();
-        rows.sort_unstable();
-        let rows = rows
-            .into_iter()
-            .filter_map(|(as_of, id)| Some((as_of, state.table.find(id)?)));
-        let mut views = Vec::new();
-        let mut next = cursor;
-        for (as_of, operation) in rows {
-            let attempt = state.attempts.get(&operation.id).map(AsRef::as_ref);
-            let view = OperationView::new(&operation, now, state.table.lack(&operation), attempt);
-            if views.len() >= max {
-                break;
-            }
-            next = as_of;
-            if filter.matches(&view) {
-                views.push(view);
-            }
-        }
-        (views, next)
+        let (views, next) = {
+            let state = self.core.state();
+            let (changed, next) = state.table.rows().changed(filter, cursor, max.max(1), LOOKS_MAX);
+            let views = changed.iter().map(|operation| view(&state, operation, now));
+            (views.collect(), next)
+        };
+        let is_durable = next == cursor || self.core.sync(Lsn(next - 1)).is_ok();
+        // A journal that refuses stops the engine; the next one begins behind what is durable.
+        let durable = self.core.journal.durable().0.max(cursor);
+        (views, if is_durable { next } else { next.min(durable) })
     }
 
     /// The operations that a worker is on, in the order of their creation.

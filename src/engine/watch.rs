@@ -168,11 +168,12 @@ impl Engine {
         observer
     }
 
-    /// Where those stand that have been told everything up to now.
+    /// Where those stand that have been told everything up to now: behind what is durable. A crash would give the numbers
+    /// of later records to others, and who stood behind them would miss these.
     pub(crate) fn cursor(&self) -> u64 {
         // Under the lock: what has been recorded has been noted, too.
         let _state = self.core.state();
-        self.core.next_lsn()
+        self.core.next_lsn().min(self.core.journal.durable().0)
     }
 
     /// How many attempts run now.

@@ -96,6 +96,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Entry, Undecodable> {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has opened a packed operation: what a listing costs, exactly.
+    pub(crate) static OPENED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// An operation as the bytes of its journal form: a fraction of the room that it takes open.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Packed(Box<[u8]>);
@@ -110,6 +116,8 @@ impl Packed {
     }
 
     pub(crate) fn open(&self) -> Operation {
+        #[cfg(test)]
+        OPENED.with(|opened| opened.set(opened.get() + 1));
         match minicbor::decode(&self.0) {
             Ok(operation) => operation,
             Err(error) => unreachable!("they were written above, from an operation: {error}"),

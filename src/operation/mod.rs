@@ -11,6 +11,8 @@ mod spec;
 mod state;
 mod status;
 
+#[cfg(test)]
+pub(crate) use codec::OPENED;
 pub(crate) use codec::{Entry, Fact, Packed, decode, encode};
 pub(crate) use deadline::{Deadline, Now, millis};
 pub(crate) use digest::{digests, stored_digests};

@@ -10,7 +10,7 @@ mod methods;
 mod monitor;
 #[expect(dead_code, reason = "the daemon, which is to come, is its one user")]
 pub(crate) mod notify;
-mod server;
+pub(crate) mod server;
 mod serving;
 pub(crate) mod socket;
 

@@ -318,6 +318,14 @@ impl Home {
         all.remove(0)
     }
 
+    /// Bytes of it that are durable: what a running engine has received besides is not among them.
+    pub(crate) fn claimed_bytes(&self) -> u64 {
+        let shown = self.operation();
+        let ranges = shown["ranges"].as_array().unwrap();
+        let bound = |range: &serde_json::Value, end: usize| range[end].as_u64().unwrap();
+        ranges.iter().map(|range| bound(range, 1) - bound(range, 0)).sum()
+    }
+
     /// Adds one download and returns its id.
     pub(crate) fn add(&self, url: &str, destination: &Path, more: &[&str]) -> String {
         let mut arguments = vec!["add", url, "-o", destination.to_str().unwrap()];

@@ -38,8 +38,10 @@ const LAYERS: &[&[&str]] = &[
         "mirrors",
         "rows",
         "history",
+        "listing",
     ],
     &["operation"],
+    &["sorted"],
 ];
 
 /// They decide and do nothing else: time, bytes and randomness come in as arguments.
@@ -52,6 +54,8 @@ const PURE: &[&str] = &[
     "src/mirrors.rs",
     "src/table.rs",
     "src/rows.rs",
+    "src/listing.rs",
+    "src/sorted.rs",
     "src/history.rs",
 ];
 const IMPURE: &[&str] = &[
