@@ -79,6 +79,8 @@ struct State {
     asked: Vec<Asked>,
     /// No byte between these offsets is sent.
     held: Option<Range<usize>>,
+    /// The hold ends with the first connection that is held and goes.
+    until_left: bool,
     stopping: bool,
 }
 
@@ -88,7 +90,7 @@ impl Shared {
     }
 
     /// Waits until bytes from an offset on may go, and says up to where; `None` where the server stops.
-    fn allowed(&self, first: usize, end: usize) -> Option<usize> {
+    fn allowed(&self, stream: &TcpStream, first: usize, end: usize) -> Option<usize> {
         let mut state = self.lock();
         loop {
             if state.stopping {
@@ -96,7 +98,14 @@ impl Shared {
             }
             match &state.held {
                 Some(held) if held.contains(&first) => {
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    if state.until_left && has_gone(stream) {
+                        state.held = None;
+                        self.changed.notify_all();
+                        return None;
+                    }
+                    // Between two looks at whether the client is still there.
+                    let waited = self.changed.wait_timeout(state, Duration::from_millis(5));
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
                 }
                 Some(held) if first < held.start => return Some(end.min(held.start)),
                 _ => return Some(end),
@@ -136,6 +145,12 @@ impl Sample {
         self.hold_between(offset, LENGTH);
     }
 
+    /// The same until the first client that is held has closed its connection.
+    pub(crate) fn hold_until_left(&self, offset: usize) {
+        self.hold_at(offset);
+        self.shared.lock().until_left = true;
+    }
+
     /// Nothing between these offsets is sent until [`Sample::release`].
     pub(crate) fn hold_between(&self, first: usize, end: usize) {
         self.shared.lock().held = Some(first..end);
@@ -165,6 +180,14 @@ impl Drop for Sample {
         let _ = TcpStream::connect(("127.0.0.1", self.port));
         let _ = self.thread.take().map(JoinHandle::join);
     }
+}
+
+fn has_gone(stream: &TcpStream) -> bool {
+    let set = stream.set_nonblocking(true);
+    let peeked = stream.peek(&mut [0]);
+    let back = stream.set_nonblocking(false);
+    let is_there = matches!(&peeked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+    set.is_err() || back.is_err() || !is_there
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
@@ -240,7 +263,7 @@ fn content(mut stream: &TcpStream, shared: &Shared, asked: &Asked, validator: &s
     let expires = asked.path.ends_with("expire=yes");
     let stop = if expires { LENGTH / 2 + 1 } else { end };
     while first < end.min(stop) {
-        let Some(allowed) = shared.allowed(first, end.min(stop)) else {
+        let Some(allowed) = shared.allowed(stream, first, end.min(stop)) else {
             return Ok(());
         };
         let next = allowed.min(first + SEND_BYTES);
