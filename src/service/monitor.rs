@@ -117,7 +117,7 @@ pub struct Update {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Waiting {
-    pub(crate) ids: BTreeSet<TransferId>,
+    pub(crate) ids: Vec<TransferId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) until: Option<Stand>,
     /// Longest time in milliseconds; without it, as long as it takes.
@@ -128,6 +128,17 @@ pub(crate) struct Waiting {
 /// A cursor that nothing lies behind: no more is told first than that all has been told. Readers elsewhere know no larger
 /// number.
 pub(super) const FROM_NOW: u64 = i64::MAX as u64;
+
+impl Waiting {
+    /// # Errors
+    /// [`Error::LimitReached`].
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.ids.len() > IDS_MAX {
+            return Err(Error::limit("operations that one wait names", IDS_MAX as u64));
+        }
+        Ok(())
+    }
+}
 
 /// What operations are waited for to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
