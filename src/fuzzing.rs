@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use backhaul_backends::Method;
 use backhaul_journal::{Lsn, Replay};
 
 use crate::engine::Rebuilding;
 use crate::history::Retention;
 use crate::operation::{
     self, Amendment, BatchId, Claim, Collision, Condition, CostPolicy, Deadline, Event, Fact, Intent, Kind, Now,
-    OperationError, Origin, Outcome, Priority, Response, Shared, Spec, StoredValidators, Stretch, TransferId,
-    WaitReason,
+    OperationError, Origin, Outcome, Priority, Response, Shared, Spec, StoredHeaders, StoredValidators, Stretch,
+    TransferId, WaitReason,
 };
 use crate::{address, cli};
 
@@ -169,6 +170,8 @@ fn spec(draw: Draw<'_>) -> Spec {
         mirrors: Vec::new(),
         cost_policy: [CostPolicy::Default, CostPolicy::UnrestrictedOnly, CostPolicy::Always][draw(3)],
         random_access: false,
+        method: [Method::GET, Method::POST][draw(2)].clone(),
+        body: None,
     }
 }
 
@@ -216,6 +219,7 @@ fn event(draw: Draw<'_>) -> Event {
             digests: Vec::new(),
             mirrors: Vec::new(),
             origin: Origin::default(),
+            headers: StoredHeaders::default(),
         })),
         6 => Event::Progressed(Shared::new(claim(draw))),
         7 => Event::Restarted {

@@ -30,7 +30,7 @@ mod table;
 mod vault;
 mod wire;
 
-pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, WebErrorStatus};
+pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, Method, WebErrorStatus};
 pub use backhaul_journal::Storage;
 pub use config::{Config, Connections, Window};
 pub use download::{
@@ -38,8 +38,8 @@ pub use download::{
     RangesDownloaded, RangesDownloadedEvents, ResponseInformation, ResultStream,
 };
 pub use engine::{
-    Catalog, Changes, CheckedDownload, Description, Engine, Filter, GroupFilter, NewDownload, OperationView,
-    READ_BYTES_MAX, ReadOutcome, Until, ViewError, backends, check_changes, check_downloads, check_free,
+    Body, Catalog, Changes, CheckedDownload, Description, Engine, Filter, GroupFilter, NewDownload, OperationView,
+    READ_BYTES_MAX, ReadOutcome, SpooledBody, Until, ViewError, backends, check_changes, check_downloads, check_free,
     damaged_journals, read_catalog,
 };
 pub use environment::{Environment, FixedEnvironment};

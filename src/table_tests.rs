@@ -40,6 +40,8 @@ fn spec(number: u8, priority: Priority) -> Spec {
         mirrors: Vec::new(),
         cost_policy: CostPolicy::Default,
         random_access: false,
+        method: backhaul_backends::Method::GET,
+        body: None,
     }
 }
 

@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit;
 use crate::address::{parse_digest, parse_sha256};
-use crate::{Collision, Digest, Priority, Settings, TransferId, WebErrorStatus};
+use crate::{Collision, Digest, Method, Priority, Settings, TransferId, WebErrorStatus};
 
 /// Transfers files in the background, across crashes, power cuts, lost networks and changed files.
 #[derive(Parser)]
@@ -222,6 +222,14 @@ pub(super) struct Download {
     /// Read URLs from a file, one a line, each with an optional destination after it; '-' is standard input
     #[arg(short, long, value_name = "FILE")]
     pub(super) input: Option<PathBuf>,
+    /// Method of the request. The answer to any other than GET is fetched from zero in each attempt, and the server may get
+    /// the request more than once
+    #[arg(long, value_name = "METHOD", default_value_t)]
+    pub(super) method: Method,
+    /// File to send along, whole in each attempt: it must stay as it is until the operation has ended. '-' takes a copy of
+    /// standard input, of 1 GiB at most. Its media type is a header: --header 'Content-Type: ...'
+    #[arg(long, value_name = "FILE")]
+    pub(super) body: Option<PathBuf>,
     /// SHA-256 that the content must have, in hexadecimal or base64
     #[arg(long, value_name = "DIGEST", value_parser = sha256)]
     pub(super) sha256: Option<[u8; 32]>,

@@ -15,6 +15,7 @@ use backhaul_journal::{Journal, Lock, Lsn, Urgency, steps};
 
 use super::access::Gates;
 use super::ready::Ready;
+use super::spool::Spooled;
 use super::watch::Observers;
 use crate::config::Config;
 use crate::environment::Environment;
@@ -46,6 +47,7 @@ pub(crate) struct Core {
     state: Mutex<State>,
     /// Held from the check of a creation to its record, so that no two are accepted for one destination.
     pub(crate) creating: Mutex<()>,
+    pub(super) spooled: Mutex<Spooled>,
     /// Work may have come up for the workers, for the publisher; something has changed for those who watch.
     pub(crate) work: Condvar,
     pub(crate) publisher: Condvar,
@@ -212,6 +214,7 @@ impl Core {
             first_lsn: next_lsn,
             state: Mutex::new(state),
             creating: Mutex::new(()),
+            spooled: Mutex::default(),
             work: Condvar::new(),
             publisher: Condvar::new(),
             watchers: Condvar::new(),

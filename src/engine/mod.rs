@@ -4,6 +4,7 @@ mod access;
 mod adopt;
 mod amend;
 mod backends;
+mod body;
 mod checkpoint;
 mod core;
 mod create;
@@ -20,6 +21,7 @@ mod ready;
 mod salvage;
 mod serve;
 mod settle;
+mod spool;
 mod view;
 mod watch;
 mod worker;
@@ -47,10 +49,12 @@ use crate::vault::{SealedName, Vault, make_directory};
 pub use self::access::{READ_BYTES_MAX, ReadOutcome};
 pub use self::amend::{Changes, check_changes};
 pub use self::backends::backends;
+pub use self::body::Body;
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};
 pub(crate) use self::salvage::journal_directory;
 pub use self::serve::Description;
 pub(crate) use self::serve::holder;
+pub use self::spool::SpooledBody;
 pub use self::view::{OperationView, ViewError};
 pub(crate) use self::watch::{Noted, Observer};
 pub use crate::listing::{Filter, GroupFilter};
@@ -153,6 +157,9 @@ impl Engine {
         // After a salvage, the secrets of operations whose creation was lost belong to what may be found again by hand.
         if !table.is_salvaged() && steps::is_taken("removal of secrets that nobody needs") {
             vault.sweep(|sealed| table.find(sealed.id).is_some_and(|one| SealedName::of(&one) == sealed))?;
+        }
+        if !table.is_salvaged() {
+            spool::sweep(storage, &layout.spool(), &table)?;
         }
         let backends = throttled(backends, config.rate_max);
         let stored = Stored {

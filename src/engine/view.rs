@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use backhaul_backends::WebErrorStatus;
+use backhaul_backends::{Method, WebErrorStatus};
 use backhaul_journal::Lsn;
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +101,16 @@ pub struct OperationView {
     /// Reads of it steer the fetch: see [`NewDownload::random_access`](super::NewDownload::random_access).
     #[serde(default)]
     pub random_access: bool,
+    /// How it is asked for.
+    #[serde(with = "wire::text")]
+    pub method: Method,
+    /// Header fields of the last accepted response, names and values as they were sent, in their order: without those of
+    /// one connection alone, and without those that may carry a secret; 1.5 KiB at most.
+    ///
+    /// Source: `ResponseInformation.Headers`.
+    pub response_headers: Vec<(String, String)>,
+    /// Some of them did not fit, and were left out.
+    pub response_headers_cut: bool,
 }
 
 /// An error as it is shown.
@@ -194,7 +204,22 @@ impl OperationView {
             digests: spec.expected_digests().iter().map(ToString::to_string).collect(),
             unverified: operation.doubt.is_some(),
             random_access: spec.random_access,
+            method: spec.method.clone(),
+            response_headers: response
+                .map(|response| response.headers.pairs(response.beside()))
+                .unwrap_or_default(),
+            response_headers_cut: response.is_some_and(|response| response.headers.is_cut()),
         }
+    }
+
+    /// The value of a header field of the last accepted response, whatever the case of its name; the first where there
+    /// are several.
+    #[must_use]
+    pub fn response_header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.response_headers.iter();
+        headers
+            .find(|(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 }
 

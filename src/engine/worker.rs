@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 
 use backhaul_backends::{
-    Failure, FailureKind, Head, Held, Refused, Request, Restart, Sink, Start, Validators, WebErrorStatus,
+    BodySource, Failure, FailureKind, Head, Held, Refused, Request, Restart, Sink, Start, Validators, WebErrorStatus,
 };
 
 use backhaul_journal::steps;
@@ -18,6 +18,7 @@ use backhaul_journal::steps;
 use self::gather::{CrewTerms, Watch};
 use self::stored::{stored_response, unstored};
 use super::access::Gate;
+use super::body::StoredSource;
 use super::core::{Attempt, Core};
 use super::crew::Crew;
 use super::doubt;
@@ -27,6 +28,7 @@ use super::origin::{self, Source};
 use super::part::{Part, Sums, part_path, tail};
 use super::ready::Ready;
 use super::settle::{self, End};
+use crate::config::Layout;
 use crate::error::Error;
 use crate::operation::{Doubt, Event, Operation, Response, Shared, Stretch, millis};
 use crate::pieces::Pieces;
@@ -257,6 +259,8 @@ impl<'a> Transfer<'a> {
         Ok(Request {
             headers: origin::headers_for(&url, self.operation, &secrets),
             url,
+            method: spec.method.clone(),
+            body: self.body(),
             credential,
             held,
             expected_bytes: spec.expected_bytes,
@@ -264,6 +268,12 @@ impl<'a> Transfer<'a> {
             limits: self.core.config.limits,
             buffer_bytes: self.core.config.buffer_bytes,
         })
+    }
+
+    fn body(&self) -> Option<Arc<dyn BodySource>> {
+        let body = self.operation.spec.body.as_ref()?;
+        let spool = Layout::new(&self.core.state_directory).spool();
+        Some(Arc::new(StoredSource::new(&self.core.environment, &spool, body)))
     }
 
     fn open_secrets(&self) -> Result<Secrets, Fault> {
@@ -524,6 +534,7 @@ fn cause_text(cause: Restart) -> &'static str {
         Restart::RangeIgnored => "the server sent the whole resource",
         Restart::NoProof => "nothing proves that new bytes continue the old ones",
         Restart::BeyondEnd => "the server says that the held bytes reach beyond the resource",
+        Restart::Method => "the answer to another method than GET always comes whole",
         _ => "the server could not continue",
     }
 }

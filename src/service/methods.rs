@@ -11,7 +11,7 @@ use super::download::{Change, Download};
 use super::fault::{Fault, Refused};
 use super::message::{parse_parameters, reply};
 use super::monitor::{Selection, UPDATE_MAX};
-use crate::engine::{CheckedDownload, Description, Engine, NewDownload, OperationView};
+use crate::engine::{Body, CheckedDownload, Description, Engine, NewDownload, OperationView};
 use crate::error::Error;
 use crate::operation::{TransferId, TransferStatus};
 
@@ -123,7 +123,15 @@ impl Method for Create {
     fn perform(self, engine: &Engine) -> Result<AllCreated, Refused> {
         let downloads = self.downloads.into_iter().enumerate();
         let downloads: Vec<NewDownload> = downloads
-            .map(|(index, download)| download.meant().map_err(|error| (index, error)))
+            .map(|(index, mut download)| {
+                let spooled = download.body_spooled.take().map(|id| engine.spooled(&id)).transpose();
+                let meant = spooled.and_then(|spooled| {
+                    let mut meant = download.meant()?;
+                    meant.body = spooled.map(Body::Spooled).or(meant.body);
+                    Ok(meant)
+                });
+                meant.map_err(|error| (index, error))
+            })
             .collect::<Result<_, _>>()?;
         let checked = engine.check(&downloads)?;
         let operations = if self.go_on {

@@ -3,7 +3,7 @@
 use backhaul_backends::{Head, Validators};
 
 use super::super::origin::Source;
-use crate::operation::{Response, StoredValidators, stored_digests};
+use crate::operation::{Beside, Response, StoredHeaders, StoredValidators, stored_digests};
 
 /// Longest entity tag, date, media type and URL that are kept of a response, in bytes (chosen without measurement; tags of
 /// common servers have less than 100).
@@ -29,17 +29,24 @@ pub(super) fn stored_response(head: &Head, source: &Source) -> Response {
         // URLs are ASCII.
         actual_url = format!("{}...", actual_url.get(..ACTUAL_URL_BYTES_MAX - 3).unwrap_or_default());
     }
+    let validators = StoredValidators {
+        etag: short(etag, TAG_BYTES_MAX),
+        last_modified: short(last_modified, DATE_BYTES_MAX),
+        date: short(date, DATE_BYTES_MAX),
+        total_bytes,
+    };
+    let content_type = short(head.content_type.clone(), TYPE_BYTES_MAX);
+    let beside = Beside {
+        validators: &validators,
+        content_type: content_type.as_deref(),
+    };
     Response {
-        validators: StoredValidators {
-            etag: short(etag, TAG_BYTES_MAX),
-            last_modified: short(last_modified, DATE_BYTES_MAX),
-            date: short(date, DATE_BYTES_MAX),
-            total_bytes,
-        },
+        headers: StoredHeaders::new(&head.headers, beside),
+        validators,
         actual_url,
         status_code: head.status_code,
         resumable: head.resumable,
-        content_type: short(head.content_type.clone(), TYPE_BYTES_MAX),
+        content_type,
         digests: stored_digests(&source.told),
         mirrors: source.mirrors.clone(),
         origin: source.origin,
