@@ -34,7 +34,6 @@ use crate::operation::TransferId;
 pub(crate) use self::methods::reading::{READ_BYTES_MAX, Reading};
 pub(crate) use self::monitor::Stand;
 pub use self::monitor::{Monitor, Update};
-pub(crate) use self::server::{Server, ServerLimits};
 pub use self::serving::Serving;
 
 /// Operations of one listing that come with one call.
