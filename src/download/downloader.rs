@@ -1,13 +1,14 @@
 //! The template that downloads are created from.
 
 use std::fmt;
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
-use backhaul_backends::{Digest, WebErrorStatus};
+use backhaul_backends::{Digest, Method, WebErrorStatus};
 
 use super::operation::DownloadOperation;
 use crate::address::{appended, check_header_name, parse_header_parts};
-use crate::engine::{Filter, GroupFilter, NewDownload};
+use crate::engine::{Body, Filter, GroupFilter, NewDownload};
 use crate::error::Error;
 use crate::operation::{Collision, CostPolicy, Priority, RequestHeader};
 use crate::service::Service;
@@ -160,6 +161,19 @@ impl BackgroundDownloader {
         Ok(self)
     }
 
+    /// How it is asked for; GET by default. Only a GET goes on with the bytes it has: the answer to any other method is fetched
+    /// from zero in each attempt, and the server may get the request more than once.
+    ///
+    /// Stands for `Method`. It differs in that a download by POST can be paused, and survives its process.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `method` where it is no name of one.
+    pub fn set_method(&mut self, method: &str) -> Result<&mut Self, Error> {
+        let parsed = method.parse::<Method>();
+        self.template.method = parsed.map_err(|problem| Error::invalid("method", method, problem))?;
+        Ok(self)
+    }
+
     /// User and password for the server of the URL; kept sealed, and sent to its origin only. User info in a URL counts more.
     /// `None` for none, which is the default.
     ///
@@ -256,12 +270,56 @@ impl BackgroundDownloader {
     /// [`Error::Invalid`] naming the field; [`Error::Conflict`] with the id of the other download;
     /// [`Error::DestinationExists`]; otherwise as [`Service::create`].
     pub fn create_download(&self, url: &str, path: impl AsRef<Path>) -> Result<DownloadOperation, Error> {
-        let download = self.filled_in(url, path.as_ref());
-        let ids = self.service.create(std::slice::from_ref(&download));
+        self.create(&self.filled_in(url, path.as_ref()))
+    }
+
+    /// The same with the content of a file as the body of the request; its media type is a header like any other. The file has
+    /// to stay as it is until the download has ended: where it does not, the download fails.
+    ///
+    /// Stands for `CreateDownload` with a body file.
+    ///
+    /// # Errors
+    /// As [`BackgroundDownloader::create_download`]; [`Error::Invalid`] naming `body` where the method is GET, which takes none,
+    /// or where it is no regular file.
+    pub fn create_download_with_body_file(
+        &self,
+        url: &str,
+        path: impl AsRef<Path>,
+        body: impl Into<PathBuf>,
+    ) -> Result<DownloadOperation, Error> {
+        self.create(&NewDownload {
+            body: Some(Body::File(body.into())),
+            ..self.filled_in(url, path.as_ref())
+        })
+    }
+
+    /// The same with all that a reader gives as the body, which is copied into the state directory before the call returns, so
+    /// that the download outlives its reader; at most [`Config::body_bytes_max`](crate::Config::body_bytes_max) bytes.
+    ///
+    /// Stands for `CreateDownloadAsync` with a body stream.
+    ///
+    /// # Errors
+    /// As [`BackgroundDownloader::create_download_with_body_file`]; [`Error::LimitReached`] where there are more bytes;
+    /// [`Error::Io`] where the reader fails.
+    pub fn create_download_with_body(
+        &self,
+        url: &str,
+        path: impl AsRef<Path>,
+        mut body: impl Read,
+    ) -> Result<DownloadOperation, Error> {
+        let spooled = self.service.spool(&mut body, u64::MAX)?;
+        self.create(&NewDownload {
+            body: Some(Body::Spooled(spooled)),
+            ..self.filled_in(url, path.as_ref())
+        })
+    }
+
+    fn create(&self, download: &NewDownload) -> Result<DownloadOperation, Error> {
+        let ids = self.service.create(std::slice::from_ref(download));
         let ids = ids.map_err(|(_, error)| error)?;
         let id = ids.first().copied();
         let id = id.ok_or_else(|| Error::Service("the service has created nothing and told no error".into()))?;
-        Ok(DownloadOperation::created(&self.service, id, &download))
+        Ok(DownloadOperation::created(&self.service, id, download))
     }
 
     fn filled_in(&self, url: &str, path: &Path) -> NewDownload {

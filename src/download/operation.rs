@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backhaul_backends::WebErrorStatus;
+use backhaul_backends::{Method, WebErrorStatus};
 
 use super::progress::{DownloadProgress, Progress, RangesDownloadedEvents};
 use super::reader::{RandomAccessReader, ResultStream};
@@ -38,6 +38,7 @@ pub struct DownloadOperation {
 /// What never changes of a download.
 struct Fixed {
     group: Option<String>,
+    method: Method,
     recoverable: Vec<WebErrorStatus>,
     random_access: bool,
 }
@@ -65,6 +66,7 @@ impl DownloadOperation {
     pub(super) fn created(service: &Service, id: TransferId, new: &NewDownload) -> Self {
         let fixed = Fixed {
             group: None,
+            method: new.method.clone(),
             recoverable: new.recoverable.clone(),
             random_access: new.random_access,
         };
@@ -74,6 +76,7 @@ impl DownloadOperation {
     pub(crate) fn of(service: &Service, view: &OperationView) -> Self {
         let fixed = Fixed {
             group: view.group.clone(),
+            method: view.method.clone(),
             recoverable: view.recoverable.clone(),
             random_access: view.random_access,
         };
@@ -137,6 +140,12 @@ impl DownloadOperation {
             url: Some(url.to_owned()),
             ..Changes::default()
         })
+    }
+
+    /// How it is asked for. Stands for `Method`.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.fixed.method
     }
 
     /// Where the file goes, or went: by [`Collision::Unique`](crate::Collision::Unique) under another name than was asked

@@ -119,7 +119,7 @@ impl Priority {
 ///
 /// Stands for `BackgroundTransferCostPolicy`, whose numbers [`CostPolicy::as_winrt`] gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CostPolicy {
     /// Metered networks are allowed.
@@ -151,7 +151,7 @@ impl fmt::Display for CostPolicy {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(match self {
             Self::Default => "default",
-            Self::UnrestrictedOnly => "unrestricted-only",
+            Self::UnrestrictedOnly => "unrestricted_only",
             Self::Always => "always",
         })
     }

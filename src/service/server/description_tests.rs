@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use super::asked::DESCRIPTION;
 use crate::engine::Description;
 use crate::error::Error;
-use crate::operation::{Collision, Kind, Priority, Reason, TransferId, TransferStatus};
+use crate::operation::{Collision, CostPolicy, Kind, Priority, Reason, TransferId, TransferStatus};
 use crate::service::download::{Change, Download};
 use crate::service::fault::{Fault, Refused};
 use crate::service::message::parse_parameters;
+use crate::service::methods::reading::{Downloaded, DownloadedRanges, HasRead, Read};
 use crate::service::methods::{
     Acknowledge, AllCreated, Attend, Cancel, Create, Created, Describe, Done, ForgetApp, Forgotten, List, Listed,
     METHODS, Pause, Remove, Resume, Set, Show, Shown, Start,
@@ -115,7 +116,7 @@ fn operation() -> crate::engine::OperationView {
         "bytes_wasted": 0, "error": { "status": "Timeout", "code": null, "message": "" },
         "created_at": wire::moment(1), "ended_at": null, "acknowledged": false, "actual_url": null, "status_code": null,
         "content_type": null, "resumable": null, "expected_type": null, "recoverable": [], "sources": [], "source": "",
-        "digests": [], "unverified": false
+        "digests": [], "unverified": false, "method": "GET", "response_headers": [], "response_headers_cut": false
     }))
     .unwrap()
 }
@@ -148,6 +149,15 @@ fn the_description_has_every_method_with_its_parameters_and_its_answer() {
         operations: operations(),
         next: Some(1),
     };
+    let read = HasRead {
+        bytes: Vec::new(),
+        generation: 0,
+        end_of_file: false,
+    };
+    let downloaded = Downloaded {
+        generation: 0,
+        ranges: Vec::new(),
+    };
     let methods: Vec<(&str, Names, Names)> = vec![
         ("Describe", fields::<Describe>(), keys(&description)),
         (
@@ -166,6 +176,8 @@ fn the_description_has_every_method_with_its_parameters_and_its_answer() {
         ("ForgetApp", fields::<ForgetApp>(), keys(&Forgotten { operations: 0 })),
         ("Show", fields::<Show>(), keys(&Shown { operation: operation() })),
         ("List", fields::<List>(), keys(&listed)),
+        ("Read", fields::<Read>(), keys(&read)),
+        ("DownloadedRanges", fields::<DownloadedRanges>(), keys(&downloaded)),
         ("Wait", fields::<Waiting>(), keys(&waited)),
         ("Monitor", fields::<Monitoring>(), keys(&Update::default())),
     ];
@@ -191,6 +203,7 @@ fn the_description_has_every_type_with_its_names() {
     let types = BTreeMap::from([
         ("Kind", variants::<Kind>()),
         ("Priority", variants::<Priority>()),
+        ("CostPolicy", variants::<CostPolicy>()),
         ("Collision", variants::<Collision>()),
         ("Status", statuses.collect()),
         ("Stand", variants::<Stand>()),
