@@ -662,3 +662,16 @@ fn an_operation_is_open_only_while_a_worker_holds_it() {
     assert_eq!(opens(&log), 1);
     assert_eq!(log.table.find(id(1)).map(|operation| operation.attempts), Some(1));
 }
+
+#[test]
+fn the_start_of_an_engine_unpacks_only_what_it_changes() {
+    let mut table = grouped(100);
+    for number in [4, 8] {
+        apply(&mut table, number, 1_000, Event::Claimed { attempts: 3 });
+    }
+    let before = OPENED.get();
+    table.reopened(NOW);
+    assert_eq!(OPENED.get() - before, 2);
+    let phase = |number| table.find(wide(number)).map(|operation| operation.phase.clone());
+    assert_eq!([phase(4), phase(8)], [Some(Phase::Ready), Some(Phase::Ready)]);
+}

@@ -242,6 +242,13 @@ impl Told {
         self.caught_up = false;
     }
 
+    /// As after the last part of what had changed before.
+    #[cfg(test)]
+    pub(crate) fn caught_up_at(&mut self, cursor: u64) {
+        self.caught_up = true;
+        self.cursor = cursor;
+    }
+
     /// It was told everything up to here.
     pub(crate) fn advance(&mut self, cursor: u64) {
         self.cursor = self.cursor.max(cursor);

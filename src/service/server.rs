@@ -13,6 +13,8 @@ mod link;
 mod pool;
 mod shared;
 mod telling;
+#[cfg(test)]
+mod tests;
 pub(crate) mod traffic;
 mod waits;
 

@@ -129,6 +129,8 @@ impl EventLoop {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+        #[cfg(test)]
+        self.shared.turns.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         for event in events {
             match event.data.u64() {
                 BELL => self.shared.silence(),

@@ -44,6 +44,9 @@ pub(crate) struct Shared {
     noted: AtomicBool,
     connections: AtomicUsize,
     told: Mutex<Option<Watching>>,
+    /// How often the event loop woke up.
+    #[cfg(test)]
+    pub(crate) turns: std::sync::atomic::AtomicU64,
 }
 
 impl Shared {
@@ -55,6 +58,8 @@ impl Shared {
             noted: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             told: Mutex::default(),
+            #[cfg(test)]
+            turns: std::sync::atomic::AtomicU64::new(0),
         })
     }
 
