@@ -349,7 +349,7 @@ impl Origin {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, requests) = mpsc::channel();
-        let (stalled, held) = mpsc::channel();
+        let (keep, stalled) = mpsc::channel();
         thread::spawn(move || {
             for play in plays {
                 let (mut stream, _) = listener.accept().unwrap();
@@ -361,14 +361,14 @@ impl Origin {
                 match play {
                     Play::Answer(answer) => stream.write_all(answer.as_bytes()).unwrap(),
                     // Reading on, or closing, would let the sender come to its end.
-                    Play::Stall => stalled.send(stream).unwrap(),
+                    Play::Stall => keep.send(stream).unwrap(),
                 }
             }
         });
         Self {
             address,
             requests,
-            _stalled: held,
+            _stalled: stalled,
         }
     }
 

@@ -258,7 +258,7 @@ pub(super) fn sweep(storage: &Arc<dyn Storage>, directory: &Path, table: &Table)
     if bodies.is_empty() || !steps::is_taken("removal of spooled bodies that nobody needs") {
         return Ok(());
     }
-    let live = table.in_order().into_iter();
+    let live = table.in_order();
     let live = live.filter(|operation| !matches!(operation.phase, Phase::Ended(_)));
     let needed: HashSet<String> = live
         .filter_map(|operation| Some(operation.spec.body.as_ref()?.spool_id()?.to_string()))

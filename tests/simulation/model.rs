@@ -447,7 +447,7 @@ impl Model {
                     // its operation says so.
                     || self.is_rotten && views.iter().any(|view| view.destination == *path);
                 assert!(is_known, "left behind: '{}', of {views:?}", path.display());
-            } else if name.ends_with(".body") {
+            } else if path.extension().is_some_and(|extension| extension == "body") {
                 // One whose removal failed goes with the next start.
                 assert!(self.is_faulty, "the body of a request that has ended is left: {name}");
             } else if let Some(id) = name.strip_suffix(".sealed") {

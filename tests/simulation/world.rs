@@ -31,6 +31,7 @@ const STEPS_MAX: usize = 1_000;
 
 /// A download to ask for.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub(crate) struct New {
     pub(crate) url: usize,
     pub(crate) name: &'static str,
