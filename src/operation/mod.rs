@@ -4,6 +4,7 @@ mod codec;
 mod deadline;
 mod digest;
 mod event;
+mod group;
 mod mend;
 mod shared;
 mod source;
@@ -20,6 +21,8 @@ pub(crate) use event::{
     Amendment, BatchId, Claim, Condition, Event, Intent, OperationError, Outcome, Response, StoredValidators, Stretch,
     WaitReason,
 };
+pub(crate) use group::{Completion, CompletionEvent, CompletionFact, Group, GroupFact, Stage};
+pub use group::{CompletionAction, CompletionGroupId, TransferBehavior};
 pub(crate) use shared::Shared;
 pub(crate) use source::{Origin, Round};
 pub use spec::{Collision, Kind, Priority, TransferId};

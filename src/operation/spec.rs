@@ -10,6 +10,7 @@ use minicbor::{Decode, Encode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::digest::{StoredDigest, digests};
+use super::group::CompletionGroupId;
 
 /// Identity of an operation: 128 random bits, shown as 32 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -150,6 +151,9 @@ pub(crate) struct Spec {
     /// Other URLs of the same bytes, as they may be shown, best first.
     #[cbor(n(15), default, skip_if = "Vec::is_empty")]
     pub(crate) mirrors: Vec<String>,
+    /// The completion group it joined when it was created.
+    #[n(16)]
+    pub(crate) completion_group: Option<CompletionGroupId>,
 }
 
 /// Most bytes of a [`Spec`] in the journal: with everything that comes to be known of an operation it must fit one record.

@@ -33,6 +33,7 @@ pub(crate) fn spec() -> Spec {
         recoverable: Vec::new(),
         digests: Vec::new(),
         mirrors: Vec::new(),
+        completion_group: None,
     }
 }
 
@@ -187,6 +188,7 @@ fn every_event_is_taken_in_the_listed_states_and_refused_in_all_others() {
             vec![],
         ),
         (Event::Started, vec!["idle"]),
+        (Event::Promoted, live.to_vec()),
         (
             Event::Paused,
             vec!["queued", "running", "waiting", "blocked", "recoverable", "publishing"],
@@ -528,5 +530,6 @@ pub(crate) fn events() -> Vec<Event> {
         Event::Examined { unplaced: true },
         needed(),
         made(),
+        Event::Promoted,
     ]
 }
