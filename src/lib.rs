@@ -13,6 +13,7 @@ mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod groups;
 mod history;
 mod listing;
 mod mirrors;
@@ -38,14 +39,19 @@ pub use download::{
     RangesDownloaded, RangesDownloadedEvents, ResponseInformation, ResultStream,
 };
 pub use engine::{
-    Body, Catalog, Changes, CheckedDownload, Description, Engine, Filter, GroupFilter, NewDownload, OperationView,
-    READ_BYTES_MAX, ReadOutcome, SpooledBody, Until, ViewError, backends, check_changes, check_downloads, check_free,
-    damaged_journals, read_catalog,
+    Body, Catalog, Changes, CheckedDownload, CompletionGroupView, CompletionState, Description, Engine, Filter,
+    GroupFilter, NewDownload, OperationView, READ_BYTES_MAX, ReadOutcome, Report, SpooledBody, Until, ViewError,
+    backends, check_changes, check_downloads, check_free, damaged_journals, read_catalog,
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;
+pub use groups::GroupView;
 pub use history::Retention;
-pub use operation::{Collision, CostPolicy, Kind, Priority, Reason, TransferId, TransferStatus};
+pub use operation::{
+    Collision, CompletionAction, CompletionGroupId, CostPolicy, Kind, Priority, Reason, TransferBehavior, TransferId,
+    TransferStatus,
+};
+
 pub use retry::RetryPolicy;
 pub use service::{Listing, Monitor, Service, Serving, Update};
 pub use settings::{LogLevel, SETTINGS_FILE_BYTES_MAX, Settings, SettingsError, SettingsFile, SettingsKey};

@@ -15,7 +15,8 @@ use super::core::{Attempt, State};
 use crate::error::Error;
 use crate::listing::Filter;
 use crate::operation::{
-    CostPolicy, Deadline, Kind, Lack, Now, Operation, Outcome, Phase, Priority, Reason, TransferId, TransferStatus,
+    CompletionGroupId, CostPolicy, Deadline, Kind, Lack, Now, Operation, Outcome, Phase, Priority, Reason, TransferId,
+    TransferStatus,
 };
 use crate::wire;
 
@@ -36,6 +37,9 @@ pub struct OperationView {
     pub app: String,
     /// Its transfer group.
     pub group: Option<String>,
+    /// Its completion group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_group: Option<CompletionGroupId>,
     /// What it fetches; secrets read `***`.
     pub url: String,
     /// Where the file goes, or went.
@@ -176,6 +180,7 @@ impl OperationView {
             owner_uid: spec.owner_uid,
             app: spec.app.clone(),
             group: spec.group.clone(),
+            completion_group: spec.completion_group,
             url: spec.url.clone(),
             destination,
             priority: spec.priority,

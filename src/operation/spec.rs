@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::body::StoredBody;
 use super::digest::{StoredDigest, digests};
+use super::group::CompletionGroupId;
 
 /// Identity of an operation: 128 random bits, shown as 32 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -216,6 +217,9 @@ pub(crate) struct Spec {
     /// Other URLs of the same bytes, as they may be shown, best first.
     #[cbor(n(15), default, skip_if = "Vec::is_empty")]
     pub(crate) mirrors: Vec<String>,
+    /// The completion group it joined when it was created.
+    #[n(16)]
+    pub(crate) completion_group: Option<CompletionGroupId>,
     #[cbor(n(17), default, skip_if = "Method::is_get", with = "method_text")]
     pub(crate) method: Method,
     /// What is sent along.

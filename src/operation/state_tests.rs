@@ -38,6 +38,7 @@ pub(crate) fn spec() -> Spec {
         random_access: false,
         method: backhaul_backends::Method::GET,
         body: None,
+        completion_group: None,
     }
 }
 
@@ -198,6 +199,7 @@ fn every_event_is_taken_in_the_listed_states_and_refused_in_all_others() {
             vec![],
         ),
         (Event::Started, vec!["idle"]),
+        (Event::Promoted, live.to_vec()),
         (
             Event::Paused,
             vec!["queued", "running", "waiting", "blocked", "recoverable", "publishing"],
@@ -559,5 +561,6 @@ pub(crate) fn events() -> Vec<Event> {
         Event::Examined { unplaced: true },
         needed(),
         made(),
+        Event::Promoted,
     ]
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::parse_digest;
 use crate::engine::{Body, Changes, NewDownload};
 use crate::error::Error;
-use crate::operation::{Collision, CostPolicy, Priority};
+use crate::operation::{Collision, CompletionGroupId, CostPolicy, Priority};
 
 /// What is left out has its default.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -39,10 +39,14 @@ pub(crate) struct Download {
     priority: Option<Priority>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cost_policy: Option<CostPolicy>,
+    group: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    completion_group: Option<CompletionGroupId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hold: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     random_access: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     method: Option<String>,
     /// Absolute, like the destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,6 +107,8 @@ impl From<&NewDownload> for Download {
             collision: given(new.collision),
             priority: given(new.priority),
             cost_policy: given(new.cost_policy),
+            group: new.group.clone(),
+            completion_group: new.completion_group,
             hold: given(new.hold),
             random_access: given(new.random_access),
             method: (!new.method.is_get()).then(|| new.method.to_string()),
@@ -164,6 +170,8 @@ impl Download {
             collision: self.collision.unwrap_or_default(),
             priority: self.priority.unwrap_or_default(),
             cost_policy: self.cost_policy.unwrap_or_default(),
+            group: self.group,
+            completion_group: self.completion_group,
             hold: self.hold.unwrap_or_default(),
             random_access: self.random_access.unwrap_or_default(),
             method,
