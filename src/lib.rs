@@ -13,6 +13,7 @@ mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod group;
 mod groups;
 mod history;
 mod listing;
@@ -45,6 +46,7 @@ pub use engine::{
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;
+pub use group::{BackgroundTransferCompletionGroup, BackgroundTransferGroup};
 pub use groups::GroupView;
 pub use history::Retention;
 pub use operation::{

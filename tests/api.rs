@@ -13,11 +13,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use backhaul::{
-    BackgroundDownloader, BackgroundTransferError, Config, CostPolicy, DownloadOperation, DownloadProgress, Error,
-    Priority, Reason, RetryPolicy, Service, TransferStatus, WebErrorStatus,
+    BackgroundDownloader, BackgroundTransferCompletionGroup, BackgroundTransferError, BackgroundTransferGroup,
+    CompletionAction, CompletionState, Config, CostPolicy, DownloadOperation, DownloadProgress, Error, Priority,
+    Reason, RetryPolicy, Service, TransferBehavior, TransferStatus, WebErrorStatus,
 };
 use sample::{LENGTH, Place, Sample};
-use support::names_in;
+use support::{names_in, until};
 
 /// What one test runs on.
 struct Stage {
@@ -572,5 +573,139 @@ fn a_body_is_sent_along_from_a_file_or_from_whatever_can_be_read() {
         stream.start().unwrap();
         assert_eq!(stream.wait().unwrap().status, TransferStatus::Completed);
         assert!(fs::read(stage.file("b")).unwrap() == long);
+    });
+}
+
+#[test]
+fn a_group_is_found_by_its_name_hides_its_downloads_and_stays_until_it_is_removed() {
+    each_way(|stage| {
+        let group = BackgroundTransferGroup::create_group(&stage.service, "maps").unwrap();
+        assert_eq!(group.transfer_behavior().unwrap(), TransferBehavior::Parallel);
+        group.set_transfer_behavior(TransferBehavior::Serialized).unwrap();
+        let again = BackgroundTransferGroup::create_group(&stage.service, "maps").unwrap();
+        assert_eq!(again.transfer_behavior().unwrap(), TransferBehavior::Serialized);
+        let mut downloader = stage.downloader();
+        downloader.set_transfer_group(&group);
+        let url = stage.server.url("/download?1");
+        let member = downloader.create_download(&url, stage.file("a")).unwrap();
+        assert_eq!(
+            (member.group(), member.transfer_group().unwrap().name()),
+            (Some("maps"), "maps")
+        );
+        downloader.set_group(Some("other"));
+        let url = stage.server.url("/download?2");
+        let other = downloader.create_download(&url, stage.file("b")).unwrap();
+        let names = |groups: Vec<BackgroundTransferGroup>| {
+            groups.iter().map(|group| group.name().to_owned()).collect::<Vec<_>>()
+        };
+        let groups = || names(BackgroundTransferGroup::groups(&stage.service).unwrap());
+        assert_eq!(groups(), ["maps", "other"]);
+        let found = BackgroundDownloader::current_downloads_for_group(&stage.service, &group).unwrap();
+        assert_eq!(found, [member.clone()]);
+        assert_eq!(BackgroundDownloader::current_downloads(&stage.service).unwrap(), []);
+        let all = BackgroundDownloader::all_downloads(&stage.service).unwrap();
+        assert_eq!(all, [member.clone(), other]);
+        let in_use = group.remove();
+        assert!(
+            matches!(in_use, Err(Error::GroupInUse { live_members: 1, .. })),
+            "{in_use:?}"
+        );
+        member.cancel().unwrap();
+        member.wait().unwrap();
+        group.remove().unwrap();
+        assert_eq!(groups(), ["other"]);
+        let gone = group.set_transfer_behavior(TransferBehavior::Parallel);
+        assert!(matches!(gone, Err(Error::UnknownGroup { .. })), "{gone:?}");
+        let gone = group.transfer_behavior();
+        assert!(matches!(gone, Err(Error::UnknownGroup { .. })), "{gone:?}");
+        let nameless = BackgroundTransferGroup::create_group(&stage.service, "");
+        assert!(
+            matches!(&nameless, Err(Error::Invalid { field, .. }) if field == "group"),
+            "{nameless:?}"
+        );
+    });
+}
+
+#[test]
+fn a_completion_group_is_sealed_once_and_fires_when_all_have_ended() {
+    each_way(|stage| {
+        let group =
+            BackgroundTransferCompletionGroup::new(&stage.service, Some("set"), CompletionAction::Event).unwrap();
+        let early = group.wait_timeout(Duration::ZERO);
+        assert!(matches!(early, Err(Error::CompletionGroupNotNow { .. })), "{early:?}");
+        let downloader = BackgroundDownloader::with_completion_group(&stage.service, &group);
+        let create = |path: &str, name: &str| downloader.create_download(&stage.server.url(path), stage.file(name));
+        stage.server.hold_at(LENGTH / 2);
+        let good = create("/download", "a").unwrap();
+        let bad = create("/missing", "b").unwrap();
+        assert_eq!(good.completion_group(), Some(group.id()));
+        assert!(!group.is_enabled().unwrap());
+        group.enable().unwrap();
+        assert!(group.is_enabled().unwrap());
+        let twice = group.enable();
+        assert!(matches!(twice, Err(Error::CompletionGroupNotNow { .. })), "{twice:?}");
+        let late = create("/download?late", "c");
+        assert!(matches!(late, Err(Error::CompletionGroupNotNow { .. })), "{late:?}");
+        good.start().unwrap();
+        bad.start().unwrap();
+        bad.wait().unwrap();
+        assert_eq!(group.view().unwrap().state, CompletionState::Sealed { remaining: 1 });
+        assert_eq!(group.wait_timeout(Duration::ZERO).unwrap(), None);
+        let early = group.acknowledge();
+        assert!(matches!(early, Err(Error::CompletionGroupNotNow { .. })), "{early:?}");
+        stage.server.release();
+        let fired = group.wait().unwrap();
+        assert_eq!(fired.state, CompletionState::Fired);
+        assert_eq!(fired.name.as_deref(), Some("set"));
+        let members = BackgroundDownloader::downloads_of_completion_group(&stage.service, &group).unwrap();
+        assert_eq!(members, [good, bad]);
+        let found = BackgroundTransferCompletionGroup::completion_groups(&stage.service).unwrap();
+        assert_eq!(found.len(), 1);
+        found[0].acknowledge().unwrap();
+        assert_eq!(group.view().unwrap().state, CompletionState::Done);
+        group.remove().unwrap();
+        let gone = BackgroundTransferCompletionGroup::find(&stage.service, group.id());
+        assert!(
+            matches!(gone, Err(Error::UnknownCompletionGroup(id)) if id == group.id()),
+            "{gone:?}"
+        );
+    });
+}
+
+#[test]
+fn the_command_of_a_completion_group_finds_how_each_download_ended() {
+    each_way(|stage| {
+        let report = stage.place.state().with_file_name("report");
+        let script = format!("cat > '{0}.new' && mv '{0}.new' '{0}'", report.display());
+        let command = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
+        let action = CompletionAction::Command(command);
+        let group = BackgroundTransferCompletionGroup::new(&stage.service, None, action).unwrap();
+        let downloader = BackgroundDownloader::with_completion_group(&stage.service, &group);
+        let create = |path: &str, name: &str| {
+            let download = downloader
+                .create_download(&stage.server.url(path), stage.file(name))
+                .unwrap();
+            download.start().unwrap();
+            download
+        };
+        let (good, bad) = (create("/download", "a"), create("/missing", "b"));
+        group.enable().unwrap();
+        group.wait().unwrap();
+        let text = until("the command to have run", || fs::read(&report).ok());
+        let report: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(report["completion_group"]["id"], group.id().to_string());
+        let downloads = report["downloads"].as_array().unwrap();
+        let told = |index: usize| {
+            (
+                downloads[index]["id"].as_str().unwrap(),
+                downloads[index]["status"].as_str().unwrap(),
+            )
+        };
+        assert_eq!(told(0), (good.id().to_string().as_str(), "Completed"));
+        assert_eq!(told(1), (bad.id().to_string().as_str(), "Error"));
+        assert_eq!(downloads[1]["error"]["status"], "NotFound");
+        until("the group to be done", || {
+            (group.view().unwrap().state == CompletionState::Done).then_some(())
+        });
     });
 }

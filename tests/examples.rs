@@ -7,9 +7,15 @@ mod sample;
 #[expect(dead_code, reason = "each test program uses its own part of this module")]
 mod support;
 
+#[path = "../examples/completion_group.rs"]
+#[expect(dead_code, reason = "the tests call what its main function calls")]
+mod completion_group;
 #[path = "../examples/downloader.rs"]
 #[expect(dead_code, reason = "the tests call what its main function calls")]
 mod downloader;
+#[path = "../examples/groups.rs"]
+#[expect(dead_code, reason = "the tests call what its main function calls")]
+mod groups;
 #[path = "../examples/random_access.rs"]
 #[expect(dead_code, reason = "the tests call what its main function calls")]
 mod random_access;
@@ -47,15 +53,41 @@ impl Stage {
 
     /// What an example prints.
     fn run(&self, example: Run, arguments: &[&str]) -> Vec<String> {
-        let arguments = arguments.iter().map(ToString::to_string);
         let mut out = Vec::new();
-        example(self.service.iter().cloned().chain(arguments).collect(), &mut out).unwrap();
-        let text = String::from_utf8(out).unwrap();
-        text.lines().map(str::to_owned).collect()
+        example(self.arguments(arguments), &mut out).unwrap();
+        lines_of(out)
+    }
+
+    fn arguments(&self, arguments: &[&str]) -> Vec<String> {
+        let arguments = arguments.iter().map(ToString::to_string);
+        self.service.iter().cloned().chain(arguments).collect()
     }
 
     fn assert_whole(&self, name: &str) {
         support::assert_same(&self.place.file(name), self.server.content());
+    }
+}
+
+fn lines_of(text: Vec<u8>) -> Vec<String> {
+    let text = String::from_utf8(text).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// What an example prints, and somebody who reads along.
+struct Watched<'a> {
+    text: Vec<u8>,
+    told: Box<dyn Fn(&str) + 'a>,
+}
+
+impl Write for Watched<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.text.extend_from_slice(bytes);
+        (self.told)(&String::from_utf8_lossy(&self.text));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -150,5 +182,56 @@ fn a_file_is_read_from_its_end_long_before_it_is_there() {
         assert_eq!(lines[2], format!("the first bytes: {:02x?}", &content[..16]));
         assert_eq!(lines.last().unwrap(), &format!("Completed: {LENGTH} bytes"));
         stage.assert_whole("a");
+    });
+}
+
+#[test]
+fn a_serialized_group_fetches_one_at_a_time_and_the_current_one_next() {
+    each_way(|stage| {
+        // The first one holds up the others until the last one was moved.
+        stage.server.hold_at(LENGTH / 2);
+        let directory = stage.place.downloads().into_os_string().into_string().unwrap();
+        let urls: Vec<String> = (0..5).map(|number| stage.url(&format!("/download?{number}"))).collect();
+        let mut arguments = vec![directory.as_str()];
+        arguments.extend(urls.iter().map(String::as_str));
+        let mut out = Watched {
+            text: Vec::new(),
+            told: Box::new(|text| {
+                if text.contains(" is next") {
+                    stage.server.release();
+                }
+            }),
+        };
+        groups::run(stage.arguments(&arguments), &mut out).unwrap();
+        let lines = lines_of(out.text);
+        assert_eq!(lines[0], "5 in the group, 0 in none");
+        assert!(lines[2..].iter().all(|line| line.starts_with("Completed")), "{lines:?}");
+        let order: Vec<String> = stage.server.paths();
+        assert_eq!(
+            order,
+            ["0", "4", "1", "2", "3"].map(|number| format!("/download?{number}"))
+        );
+        for number in 0..5 {
+            stage.assert_whole(&format!("part-{number}"));
+        }
+    });
+}
+
+#[test]
+fn what_has_failed_of_a_completion_group_is_fetched_from_elsewhere_by_another_one() {
+    each_way(|stage| {
+        let directory = stage.place.downloads().into_os_string().into_string().unwrap();
+        let (url, elsewhere) = (stage.url("/bitmap?"), stage.url("/download?"));
+        let lines = stage.run(
+            |arguments, out| completion_group::run(arguments, out),
+            &[&directory, &url, &elsewhere],
+        );
+        assert_eq!(
+            lines,
+            ["5 of 10 have failed", "0 of 5 have failed", "10 are there, 0 are not"]
+        );
+        for number in 0..10 {
+            stage.assert_whole(&format!("image-{number}"));
+        }
     });
 }

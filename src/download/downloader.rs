@@ -10,6 +10,7 @@ use super::operation::DownloadOperation;
 use crate::address::{appended, check_header_name, parse_header_parts};
 use crate::engine::{Body, Filter, GroupFilter, NewDownload};
 use crate::error::Error;
+use crate::group::{BackgroundTransferCompletionGroup, BackgroundTransferGroup};
 use crate::operation::{Collision, CostPolicy, Priority, RequestHeader};
 use crate::service::Service;
 
@@ -87,6 +88,18 @@ impl BackgroundDownloader {
             headers: Vec::new(),
             credential: None,
         }
+    }
+
+    /// A template whose downloads join a completion group. Once that is enabled nothing more is created from it: creation
+    /// fails with [`Error::CompletionGroupNotNow`].
+    ///
+    /// Stands for the constructor of `BackgroundDownloader` with a completion group, and
+    /// [`DownloadOperation::completion_group`] for `CompletionGroup`.
+    #[must_use]
+    pub fn with_completion_group(service: &Service, group: &BackgroundTransferCompletionGroup) -> Self {
+        let mut downloader = Self::new(service);
+        downloader.template.completion_group = Some(group.id());
+        downloader
     }
 
     // ---- how it is asked for ----
@@ -204,6 +217,21 @@ impl BackgroundDownloader {
     /// Stands for the property `Priority` of the operation, which WinRT lets be set only there.
     pub fn set_priority(&mut self, priority: Priority) -> &mut Self {
         self.template.priority = priority;
+        self
+    }
+
+    /// The transfer group that downloads join.
+    ///
+    /// Stands for `TransferGroup`.
+    pub fn set_transfer_group(&mut self, group: &BackgroundTransferGroup) -> &mut Self {
+        self.set_group(Some(group.name()))
+    }
+
+    /// The same by its name; it is made, as a parallel one, where it is missing. `None` for no group, which is the default.
+    ///
+    /// Stands for the deprecated `Group`.
+    pub fn set_group(&mut self, name: Option<&str>) -> &mut Self {
+        self.template.group = name.map(Into::into);
         self
     }
 
@@ -352,6 +380,42 @@ impl BackgroundDownloader {
         Self::pending(service, GroupFilter::Ungrouped)
     }
 
+    /// The same of one transfer group.
+    ///
+    /// Stands for `GetCurrentDownloadsForTransferGroupAsync`.
+    ///
+    /// # Errors
+    /// [`Error::Disconnected`] where the engine has stopped.
+    pub fn current_downloads_for_group(
+        service: &Service,
+        group: &BackgroundTransferGroup,
+    ) -> Result<Vec<DownloadOperation>, Error> {
+        Self::pending(service, GroupFilter::Named(group.name().to_owned()))
+    }
+
+    /// The downloads of a completion group, but for those whose records were removed, in the order of their creation.
+    ///
+    /// Stands for `Downloads` of `BackgroundTransferCompletionGroupTriggerDetails`. It differs in that they are there for
+    /// everybody, at any time.
+    ///
+    /// # Errors
+    /// [`Error::UnknownCompletionGroup`].
+    pub fn downloads_of_completion_group(
+        service: &Service,
+        group: &BackgroundTransferCompletionGroup,
+    ) -> Result<Vec<DownloadOperation>, Error> {
+        let mut found = Vec::new();
+        for id in group.view()?.members {
+            match DownloadOperation::find(service, id) {
+                Ok(download) => found.push(download),
+                // It was removed just now.
+                Err(Error::UnknownId(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
     /// All downloads of this app, whatever their group and whether or not their ends were acknowledged. In the order of their
     /// creation. WinRT has no such call.
     ///
@@ -361,7 +425,7 @@ impl BackgroundDownloader {
         Self::list(service, GroupFilter::Any, |_| true)
     }
 
-    pub(crate) fn pending(service: &Service, group: GroupFilter) -> Result<Vec<DownloadOperation>, Error> {
+    fn pending(service: &Service, group: GroupFilter) -> Result<Vec<DownloadOperation>, Error> {
         Self::list(service, group, |view| !view.acknowledged)
     }
 

@@ -14,7 +14,8 @@ use super::response::ResponseInformation;
 use crate::address::parse_header_parts;
 use crate::engine::{Changes, NewDownload, OperationView, ViewError};
 use crate::error::Error;
-use crate::operation::{CostPolicy, Priority, TransferId, TransferStatus};
+use crate::group::BackgroundTransferGroup;
+use crate::operation::{CompletionGroupId, CostPolicy, Priority, TransferId, TransferStatus};
 use crate::service::{Service, Stand};
 
 /// How long [`DownloadOperation::pause`] waits for an attempt to end; it takes less than a second unless the disk hangs.
@@ -38,6 +39,7 @@ pub struct DownloadOperation {
 /// What never changes of a download.
 struct Fixed {
     group: Option<String>,
+    completion_group: Option<CompletionGroupId>,
     method: Method,
     recoverable: Vec<WebErrorStatus>,
     random_access: bool,
@@ -65,7 +67,8 @@ impl Eq for DownloadOperation {}
 impl DownloadOperation {
     pub(super) fn created(service: &Service, id: TransferId, new: &NewDownload) -> Self {
         let fixed = Fixed {
-            group: None,
+            group: new.group.clone(),
+            completion_group: new.completion_group,
             method: new.method.clone(),
             recoverable: new.recoverable.clone(),
             random_access: new.random_access,
@@ -76,6 +79,7 @@ impl DownloadOperation {
     pub(crate) fn of(service: &Service, view: &OperationView) -> Self {
         let fixed = Fixed {
             group: view.group.clone(),
+            completion_group: view.completion_group,
             method: view.method.clone(),
             recoverable: view.recoverable.clone(),
             random_access: view.random_access,
@@ -161,6 +165,30 @@ impl DownloadOperation {
     #[must_use]
     pub fn group(&self) -> Option<&str> {
         self.fixed.group.as_deref()
+    }
+
+    /// Its transfer group. Stands for `TransferGroup`.
+    #[must_use]
+    pub fn transfer_group(&self) -> Option<BackgroundTransferGroup> {
+        let name = self.fixed.group.clone();
+        name.map(|name| BackgroundTransferGroup::of(&self.service, name))
+    }
+
+    /// Moves it to the front of its transfer group, together with all that is queued behind it; what was before it comes
+    /// after. It interrupts nobody, and does nothing where there is no group.
+    ///
+    /// Stands for `MakeCurrentInTransferGroup`.
+    ///
+    /// # Errors
+    /// [`Error::NotNow`] where it has ended.
+    pub fn make_current_in_transfer_group(&self) -> Result<(), Error> {
+        self.service.make_current(self.id)
+    }
+
+    /// The completion group that it joined. Stands for `CompletionGroup` of the downloader.
+    #[must_use]
+    pub fn completion_group(&self) -> Option<CompletionGroupId> {
+        self.fixed.completion_group
     }
 
     /// What it may cost. Stands for the getter of `CostPolicy`.

@@ -255,6 +255,18 @@ impl Engine {
             .collect()
     }
 
+    /// One completion group.
+    ///
+    /// # Errors
+    /// [`Error::UnknownCompletionGroup`].
+    pub fn completion_group(&self, id: CompletionGroupId) -> Result<CompletionGroupView, Error> {
+        let state = self.core.state();
+        let groups = state.table.groups();
+        let found = groups.completion(id);
+        let completion = found.ok_or(Error::UnknownCompletionGroup(id))?;
+        Ok(CompletionGroupView::new(completion, groups))
+    }
+
     /// How the reports for commands are made, from now on; without it they are empty.
     pub fn report_by(&self, report: Report) {
         self.core.state().commands.report = report;

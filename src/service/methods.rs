@@ -1,6 +1,7 @@
 //! What a client may ask for: one type for each method, which carries its parameters and does it. A service inside the
 //! process calls the very same code as one behind a socket, so that both mean the same by construction.
 
+pub(super) mod groups;
 pub(super) mod reading;
 
 use serde::de::DeserializeOwned;
@@ -64,6 +65,17 @@ pub(crate) const METHODS: &[(&str, Perform)] = &[
     row::<List>(),
     row::<reading::Read>(),
     row::<reading::DownloadedRanges>(),
+    row::<groups::CreateGroup>(),
+    row::<groups::SetGroup>(),
+    row::<groups::RemoveGroup>(),
+    row::<groups::Groups>(),
+    row::<groups::MakeCurrent>(),
+    row::<groups::CreateCompletionGroup>(),
+    row::<groups::EnableCompletionGroup>(),
+    row::<groups::AcknowledgeCompletionGroup>(),
+    row::<groups::RemoveCompletionGroup>(),
+    row::<groups::ShowCompletionGroup>(),
+    row::<groups::CompletionGroups>(),
 ];
 
 /// Nothing more to say than that it is done.

@@ -10,10 +10,18 @@ use serde_json::{Value, json};
 use super::asked::DESCRIPTION;
 use crate::engine::Description;
 use crate::error::Error;
-use crate::operation::{Collision, CostPolicy, Kind, Priority, Reason, TransferId, TransferStatus};
+use crate::groups::GroupView;
+use crate::operation::{
+    Collision, CompletionGroupId, CostPolicy, Kind, Priority, Reason, TransferBehavior, TransferId, TransferStatus,
+};
 use crate::service::download::{Change, Download};
 use crate::service::fault::{Fault, Refused};
 use crate::service::message::parse_parameters;
+use crate::service::methods::groups::{
+    AcknowledgeCompletionGroup, AllCompletionGroups, AllGroups, CompletionGroup, CompletionGroups, CompletionStage,
+    CreateCompletionGroup, CreateGroup, CreatedCompletionGroup, EnableCompletionGroup, Groups, MakeCurrent,
+    OneCompletionGroup, OneGroup, RemoveCompletionGroup, RemoveGroup, SetGroup, ShowCompletionGroup,
+};
 use crate::service::methods::reading::{Downloaded, DownloadedRanges, HasRead, Read};
 use crate::service::methods::{
     Acknowledge, AllCreated, Attend, Cancel, Create, Created, Describe, Done, ForgetApp, Forgotten, List, Listed,
@@ -121,6 +129,19 @@ fn operation() -> crate::engine::OperationView {
     .unwrap()
 }
 
+fn group() -> GroupView {
+    serde_json::from_value(json!({ "app": "", "name": "", "behavior": "parallel", "live_members": 0 })).unwrap()
+}
+
+fn completion_group() -> CompletionGroup {
+    serde_json::from_value(json!({
+        "id": TransferId([1; 16]), "app": "", "name": null, "command": null, "state": "open", "remaining": 0, "members": [],
+        "runs": 0, "problem": null, "next_run_at": null, "created_at": wire::moment(1), "sealed_at": null,
+        "fired_at": null, "closed_at": null
+    }))
+    .unwrap()
+}
+
 #[test]
 fn the_description_has_every_method_with_its_parameters_and_its_answer() {
     let described = described();
@@ -178,6 +199,41 @@ fn the_description_has_every_method_with_its_parameters_and_its_answer() {
         ("List", fields::<List>(), keys(&listed)),
         ("Read", fields::<Read>(), keys(&read)),
         ("DownloadedRanges", fields::<DownloadedRanges>(), keys(&downloaded)),
+        (
+            "CreateGroup",
+            fields::<CreateGroup>(),
+            keys(&OneGroup { group: group() }),
+        ),
+        ("SetGroup", fields::<SetGroup>(), keys(&OneGroup { group: group() })),
+        ("RemoveGroup", fields::<RemoveGroup>(), done()),
+        ("Groups", fields::<Groups>(), keys(&AllGroups { groups: vec![group()] })),
+        ("MakeCurrent", fields::<MakeCurrent>(), done()),
+        (
+            "CreateCompletionGroup",
+            fields::<CreateCompletionGroup>(),
+            keys(&CreatedCompletionGroup {
+                id: CompletionGroupId([1; 16]),
+            }),
+        ),
+        ("EnableCompletionGroup", fields::<EnableCompletionGroup>(), done()),
+        (
+            "AcknowledgeCompletionGroup",
+            fields::<AcknowledgeCompletionGroup>(),
+            done(),
+        ),
+        ("RemoveCompletionGroup", fields::<RemoveCompletionGroup>(), done()),
+        (
+            "ShowCompletionGroup",
+            fields::<ShowCompletionGroup>(),
+            keys(&OneCompletionGroup {
+                group: completion_group(),
+            }),
+        ),
+        (
+            "CompletionGroups",
+            fields::<CompletionGroups>(),
+            keys(&AllCompletionGroups { groups: Vec::new() }),
+        ),
         ("Wait", fields::<Waiting>(), keys(&waited)),
         ("Monitor", fields::<Monitoring>(), keys(&Update::default())),
     ];
@@ -203,6 +259,10 @@ fn the_description_has_every_type_with_its_names() {
     let types = BTreeMap::from([
         ("Kind", variants::<Kind>()),
         ("Priority", variants::<Priority>()),
+        ("TransferBehavior", variants::<TransferBehavior>()),
+        ("Group", keys(&group())),
+        ("CompletionStage", variants::<CompletionStage>()),
+        ("CompletionGroup", keys(&completion_group())),
         ("CostPolicy", variants::<CostPolicy>()),
         ("Collision", variants::<Collision>()),
         ("Status", statuses.collect()),
@@ -263,6 +323,26 @@ fn the_description_has_every_error_with_its_parameters() {
         Error::DestinationExists("/d".into()),
         Error::NotNow {
             id,
+            problem: String::new(),
+        },
+        Error::Unsuccessful {
+            id,
+            status,
+            error: None,
+            problem: String::new(),
+        },
+        Error::UnknownGroup {
+            app: String::new(),
+            name: String::new(),
+        },
+        Error::GroupInUse {
+            app: String::new(),
+            name: String::new(),
+            live_members: 1,
+        },
+        Error::UnknownCompletionGroup(CompletionGroupId([1; 16])),
+        Error::CompletionGroupNotNow {
+            id: CompletionGroupId([1; 16]),
             problem: String::new(),
         },
         Error::limit("operations", 1),
