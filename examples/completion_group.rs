@@ -47,7 +47,7 @@ fn fetch(
 ) -> Result<Vec<usize>, Box<dyn Error>> {
     // With CompletionAction::Command a program is run instead, also where this one has long ended: it finds the same in JSON
     // on its standard input.
-    let group = BackgroundTransferCompletionGroup::new(service, Some("example"), CompletionAction::Event)?;
+    let group = BackgroundTransferCompletionGroup::new(service, Some("example"), &CompletionAction::Event)?;
     let downloader = BackgroundDownloader::with_completion_group(service, &group);
     let mut downloads: Vec<DownloadOperation> = Vec::new();
     for number in numbers {

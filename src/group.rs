@@ -54,7 +54,7 @@ impl BackgroundTransferGroup {
         Ok(Self::of(service, group.name))
     }
 
-    /// The groups of this app, by name. WinRT has no such call.
+    /// The groups of this app, by name. `WinRT` has no such call.
     ///
     /// # Errors
     /// [`Error::Disconnected`] where the engine has stopped.
@@ -101,7 +101,7 @@ impl BackgroundTransferGroup {
         self.service.set_group_behavior(&self.name, behavior).map(|_| ())
     }
 
-    /// Removes it; its downloads, all of which have ended, keep its name. WinRT has no such call.
+    /// Removes it; its downloads, all of which have ended, keep its name. `WinRT` has no such call.
     ///
     /// # Errors
     /// [`Error::UnknownGroup`]; [`Error::GroupInUse`] where some have not ended.
@@ -127,7 +127,7 @@ impl BackgroundTransferGroup {
 /// # fn main() -> Result<(), backhaul::Error> {
 /// let service = Service::open("/var/lib/backhaul")?;
 /// let command = ["/usr/bin/install-update", "--from-report"].map(String::from).to_vec();
-/// let group = BackgroundTransferCompletionGroup::new(&service, Some("update"), CompletionAction::Command(command))?;
+/// let group = BackgroundTransferCompletionGroup::new(&service, Some("update"), &CompletionAction::Command(command))?;
 /// let downloader = BackgroundDownloader::with_completion_group(&service, &group);
 /// for part in ["kernel", "root"] {
 ///     let url = format!("https://example.com/{part}");
@@ -150,8 +150,8 @@ impl BackgroundTransferCompletionGroup {
     ///
     /// # Errors
     /// [`Error::Invalid`] naming the field; [`Error::LimitReached`] where the app has 1,000 that are not done.
-    pub fn new(service: &Service, name: Option<&str>, action: CompletionAction) -> Result<Self, Error> {
-        let id = service.create_completion_group(name, &action)?;
+    pub fn new(service: &Service, name: Option<&str>, action: &CompletionAction) -> Result<Self, Error> {
+        let id = service.create_completion_group(name, action)?;
         Ok(Self::of(service, id))
     }
 
@@ -164,7 +164,7 @@ impl BackgroundTransferCompletionGroup {
         Ok(Self::of(service, id))
     }
 
-    /// The groups of this app that are there, in the order of their creation. WinRT has no such call.
+    /// The groups of this app that are there, in the order of their creation. `WinRT` has no such call.
     ///
     /// # Errors
     /// [`Error::Disconnected`] where the engine has stopped.
@@ -212,7 +212,7 @@ impl BackgroundTransferCompletionGroup {
         self.service.enable_completion_group(self.id)
     }
 
-    /// Waits until it has fired, as all of its downloads have ended, and gives it as it is then. WinRT has no such call.
+    /// Waits until it has fired, as all of its downloads have ended, and gives it as it is then. `WinRT` has no such call.
     ///
     /// # Errors
     /// [`Error::CompletionGroupNotNow`] where it is not enabled, and so would never fire.
@@ -254,7 +254,7 @@ impl BackgroundTransferCompletionGroup {
         }
     }
 
-    /// Takes note that it has fired. WinRT does so when the background task has run.
+    /// Takes note that it has fired. `WinRT` does so when the background task has run.
     ///
     /// # Errors
     /// [`Error::CompletionGroupNotNow`] where it has not fired, was acknowledged before, or has a command.
@@ -262,7 +262,7 @@ impl BackgroundTransferCompletionGroup {
         self.service.acknowledge_completion_group(self.id)
     }
 
-    /// Removes it; its downloads stay. WinRT has no such call.
+    /// Removes it; its downloads stay. `WinRT` has no such call.
     ///
     /// # Errors
     /// [`Error::CompletionGroupNotNow`] where it has not done its action, or has downloads that have not ended.

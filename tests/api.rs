@@ -69,7 +69,6 @@ fn each_way(test: impl Fn(&Stage)) {
             None => engine.clone(),
         };
         assert_eq!(service.is_remote(), is_remote);
-        println!("remote: {is_remote}");
         let stage = Stage {
             server,
             place,
@@ -527,7 +526,8 @@ fn ranges_are_told_once_each_and_are_the_whole_in_the_end() {
             }
         }
         assert_eq!(there, LENGTH as u64);
-        assert_eq!(download.downloaded_ranges().unwrap(), [0..LENGTH as u64]);
+        let ranges = download.downloaded_ranges().unwrap();
+        assert_eq!((ranges.len(), ranges[0].clone()), (1, 0..LENGTH as u64));
     });
 }
 
@@ -601,7 +601,7 @@ fn a_group_is_found_by_its_name_hides_its_downloads_and_stays_until_it_is_remove
         let groups = || names(BackgroundTransferGroup::groups(&stage.service).unwrap());
         assert_eq!(groups(), ["maps", "other"]);
         let found = BackgroundDownloader::current_downloads_for_group(&stage.service, &group).unwrap();
-        assert_eq!(found, [member.clone()]);
+        assert_eq!(found, std::slice::from_ref(&member));
         assert_eq!(BackgroundDownloader::current_downloads(&stage.service).unwrap(), []);
         let all = BackgroundDownloader::all_downloads(&stage.service).unwrap();
         assert_eq!(all, [member.clone(), other]);
@@ -630,7 +630,7 @@ fn a_group_is_found_by_its_name_hides_its_downloads_and_stays_until_it_is_remove
 fn a_completion_group_is_sealed_once_and_fires_when_all_have_ended() {
     each_way(|stage| {
         let group =
-            BackgroundTransferCompletionGroup::new(&stage.service, Some("set"), CompletionAction::Event).unwrap();
+            BackgroundTransferCompletionGroup::new(&stage.service, Some("set"), &CompletionAction::Event).unwrap();
         let early = group.wait_timeout(Duration::ZERO);
         assert!(matches!(early, Err(Error::CompletionGroupNotNow { .. })), "{early:?}");
         let downloader = BackgroundDownloader::with_completion_group(&stage.service, &group);
@@ -679,7 +679,7 @@ fn the_command_of_a_completion_group_finds_how_each_download_ended() {
         let script = format!("cat > '{0}.new' && mv '{0}.new' '{0}'", report.display());
         let command = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
         let action = CompletionAction::Command(command);
-        let group = BackgroundTransferCompletionGroup::new(&stage.service, None, action).unwrap();
+        let group = BackgroundTransferCompletionGroup::new(&stage.service, None, &action).unwrap();
         let downloader = BackgroundDownloader::with_completion_group(&stage.service, &group);
         let create = |path: &str, name: &str| {
             let download = downloader

@@ -124,7 +124,7 @@ impl BackgroundDownloader {
         self.append(name, value, false)
     }
 
-    /// The same by a name that says what it does. It differs from nothing in WinRT, which has only the other name.
+    /// The same by a name that says what it does. It differs from nothing in `WinRT`, which has only the other name.
     ///
     /// # Errors
     /// As [`BackgroundDownloader::set_request_header`].
@@ -133,7 +133,7 @@ impl BackgroundDownloader {
     }
 
     /// The same for a value that is kept sealed and never shown, whatever the name. With it all values of the header are.
-    /// WinRT stores all of them in clear text.
+    /// `WinRT` stores all of them in clear text.
     ///
     /// # Errors
     /// As [`BackgroundDownloader::set_request_header`].
@@ -142,7 +142,7 @@ impl BackgroundDownloader {
     }
 
     /// Puts a value in the place of all that the header of this name has. It is shown, also where the one before it was
-    /// sealed, unless the name tells of a secret. WinRT has no such call.
+    /// sealed, unless the name tells of a secret. `WinRT` has no such call.
     ///
     /// # Errors
     /// As [`BackgroundDownloader::set_request_header`].
@@ -151,7 +151,7 @@ impl BackgroundDownloader {
         self.remove_request_header(name)?.append(name, value, false)
     }
 
-    /// Removes a header; one that is not there is no error. WinRT has no such call on templates.
+    /// Removes a header; one that is not there is no error. `WinRT` has no such call on templates.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming `header` where it is no name of a header.
@@ -196,7 +196,7 @@ impl BackgroundDownloader {
         self
     }
 
-    /// Other URLs of the same bytes, best first; at most 16. They are gone to where the URL fails. WinRT has none.
+    /// Other URLs of the same bytes, best first; at most 16. They are gone to where the URL fails. `WinRT` has none.
     pub fn set_mirrors<M: Into<String>>(&mut self, mirrors: impl IntoIterator<Item = M>) -> &mut Self {
         self.template.mirrors = mirrors.into_iter().map(Into::into).collect();
         self
@@ -214,7 +214,7 @@ impl BackgroundDownloader {
 
     /// The rank among those that wait.
     ///
-    /// Stands for the property `Priority` of the operation, which WinRT lets be set only there.
+    /// Stands for the property `Priority` of the operation, which `WinRT` lets be set only there.
     pub fn set_priority(&mut self, priority: Priority) -> &mut Self {
         self.template.priority = priority;
         self
@@ -237,25 +237,25 @@ impl BackgroundDownloader {
 
     // ---- what must come ----
 
-    /// Digests that the content must have, all of them; at most 4, and one of each algorithm. WinRT has none.
+    /// Digests that the content must have, all of them; at most 4, and one of each algorithm. `WinRT` has none.
     pub fn set_digests(&mut self, digests: impl IntoIterator<Item = Digest>) -> &mut Self {
         self.template.digests = digests.into_iter().collect();
         self
     }
 
-    /// The length that the content must have, in bytes. WinRT has none.
+    /// The length that the content must have, in bytes. `WinRT` has none.
     pub fn set_expected_bytes(&mut self, bytes: Option<u64>) -> &mut Self {
         self.template.expected_bytes = bytes;
         self
     }
 
-    /// The media type that the content must have where the server names one: `type/subtype` or `type/*`. WinRT has none.
+    /// The media type that the content must have where the server names one: `type/subtype` or `type/*`. `WinRT` has none.
     pub fn set_expected_type(&mut self, media_type: Option<&str>) -> &mut Self {
         self.template.expected_type = media_type.map(Into::into);
         self
     }
 
-    /// What happens where the destination exists when the download is published; it fails by default. WinRT writes into a
+    /// What happens where the destination exists when the download is published; it fails by default. `WinRT` writes into a
     /// file that must exist.
     pub fn set_collision(&mut self, collision: Collision) -> &mut Self {
         self.template.collision = collision;
@@ -417,7 +417,7 @@ impl BackgroundDownloader {
     }
 
     /// All downloads of this app, whatever their group and whether or not their ends were acknowledged. In the order of their
-    /// creation. WinRT has no such call.
+    /// creation. `WinRT` has no such call.
     ///
     /// # Errors
     /// [`Error::Disconnected`] where the engine has stopped.

@@ -28,7 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// where the record was removed, and with [`Error::Disconnected`] where the engine is in another process and has stopped.
 ///
 /// Stands for `DownloadOperation`. It differs in that nothing has to be attached (`AttachAsync`), and in
-/// [`DownloadOperation::cancel`], [`DownloadOperation::remove`] and [`DownloadOperation::acknowledge`], which WinRT lacks.
+/// [`DownloadOperation::cancel`], [`DownloadOperation::remove`] and [`DownloadOperation::acknowledge`], which `WinRT` lacks.
 #[derive(Clone)]
 pub struct DownloadOperation {
     service: Service,
@@ -277,7 +277,7 @@ impl DownloadOperation {
     }
 
     /// Puts a value in the place of all that the header of this name has, from the next request on. It is shown, also where
-    /// the one before it was sealed; [`DownloadOperation::replace_secret_request_header`] seals. WinRT has no such call.
+    /// the one before it was sealed; [`DownloadOperation::replace_secret_request_header`] seals. `WinRT` has no such call.
     ///
     /// # Errors
     /// As [`DownloadOperation::set_request_header`].
@@ -376,7 +376,7 @@ impl DownloadOperation {
     }
 
     /// Cancels it, and returns at once; durable on return. Its part file is gone once [`DownloadOperation::wait`] gives the
-    /// end. WinRT has no such call: there the asynchronous result is cancelled.
+    /// end. `WinRT` has no such call: there the asynchronous result is cancelled.
     ///
     /// # Errors
     /// [`Error::NotNow`] where it has ended or is being published.
@@ -384,7 +384,7 @@ impl DownloadOperation {
         self.service.cancel(&[self.id])
     }
 
-    /// Removes its record; its file stays. WinRT has no such call.
+    /// Removes its record; its file stays. `WinRT` has no such call.
     ///
     /// # Errors
     /// [`Error::NotNow`] where it has not ended.
@@ -394,7 +394,7 @@ impl DownloadOperation {
 
     /// Takes note of its end, which [`BackgroundDownloader::current_downloads`](super::BackgroundDownloader::current_downloads)
     /// gives until then, also after a crash of whoever was told of it. Its record stays for as long as the history does. In
-    /// WinRT attaching to what has ended does so.
+    /// `WinRT` attaching to what has ended does so.
     ///
     /// # Errors
     /// [`Error::NotNow`] where it has not ended.

@@ -89,7 +89,7 @@ impl TransferStatus {
     }
 
     /// Its number in `BackgroundTransferStatus`. There is a gap between 8 and 32. What only this service tells apart has the
-    /// number of what WinRT shows in such a case: Idle for Queued, Running for Waiting, `PausedSystemPolicy` for
+    /// number of what `WinRT` shows in such a case: Idle for Queued, Running for Waiting, `PausedSystemPolicy` for
     /// `PausedDiskFull`.
     #[must_use]
     pub fn as_winrt(self) -> i32 {

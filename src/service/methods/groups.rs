@@ -345,16 +345,12 @@ impl Method for CompletionGroups {
 // ---- the same for programs ----
 
 impl Service {
-    fn own_app(&self) -> Option<String> {
-        Some(self.app().to_owned())
-    }
-
     /// The transfer group of this app with this name: as it is, or a new one.
     ///
     /// # Errors
     /// As [`Engine::create_group`].
     pub fn create_group(&self, name: &str, behavior: Option<TransferBehavior>) -> Result<GroupView, Error> {
-        let (app, name) = (self.own_app(), name.to_owned());
+        let (app, name) = (Some(self.app().to_owned()), name.to_owned());
         Ok(self.call(CreateGroup { app, name, behavior })?.group)
     }
 
@@ -363,7 +359,7 @@ impl Service {
     /// # Errors
     /// [`Error::Disconnected`] where the engine has stopped.
     pub fn groups(&self) -> Result<Vec<GroupView>, Error> {
-        let (app, all_apps) = (self.own_app(), false);
+        let (app, all_apps) = (Some(self.app().to_owned()), false);
         Ok(self.call(Groups { app, all_apps })?.groups)
     }
 
@@ -372,7 +368,7 @@ impl Service {
     /// # Errors
     /// As [`Engine::set_group_behavior`].
     pub fn set_group_behavior(&self, name: &str, behavior: TransferBehavior) -> Result<GroupView, Error> {
-        let (app, name) = (self.own_app(), name.to_owned());
+        let (app, name) = (Some(self.app().to_owned()), name.to_owned());
         Ok(self.call(SetGroup { app, name, behavior })?.group)
     }
 
@@ -381,7 +377,7 @@ impl Service {
     /// # Errors
     /// As [`Engine::remove_group`].
     pub fn remove_group(&self, name: &str) -> Result<(), Error> {
-        let (app, name) = (self.own_app(), name.to_owned());
+        let (app, name) = (Some(self.app().to_owned()), name.to_owned());
         self.done(RemoveGroup { app, name })
     }
 
@@ -402,7 +398,7 @@ impl Service {
         name: Option<&str>,
         action: &CompletionAction,
     ) -> Result<CompletionGroupId, Error> {
-        let (app, name) = (self.own_app(), name.map(str::to_owned));
+        let (app, name) = (Some(self.app().to_owned()), name.map(str::to_owned));
         let command = match action {
             CompletionAction::Command(command) => Some(command.clone()),
             CompletionAction::Event => None,
@@ -447,7 +443,7 @@ impl Service {
     /// # Errors
     /// [`Error::Disconnected`] where the engine has stopped.
     pub fn completion_groups(&self) -> Result<Vec<CompletionGroupView>, Error> {
-        let (app, all_apps) = (self.own_app(), false);
+        let (app, all_apps) = (Some(self.app().to_owned()), false);
         let groups = self.call(CompletionGroups { app, all_apps })?.groups;
         Ok(groups.into_iter().map(Into::into).collect())
     }
