@@ -125,7 +125,7 @@ impl Default for Config {
             rate_max: None,
             connections: Connections::default(),
             operations_max: 1_000_000,
-            operations_per_app_max: usize::MAX,
+            operations_per_app_max: 1_000_000,
             body_bytes_max: 1 << 30,
             buffer_bytes: 64 << 10,
             roots: Vec::new(),

@@ -400,3 +400,10 @@ pub fn media_type(text: &str) -> Result<String, String> {
 pub fn destination(path: &Path, current: &Path) -> Result<PathBuf, String> {
     address::parse_destination(path, current).map_err(|error| error.to_string())
 }
+
+/// What a server makes of the bytes of a client that come in these pieces, where a message has at most so many bytes.
+pub fn control<'a>(pieces: impl Iterator<Item = &'a [u8]>, message_bytes_max: usize) -> Vec<Heard> {
+    crate::service::heard::heard(pieces, message_bytes_max)
+}
+
+pub use crate::service::heard::Heard;

@@ -262,14 +262,6 @@ impl Table {
         self.only.as_ref()
     }
 
-    /// Of those that scheduling was restricted to, none goes on by itself, but for these.
-    pub(crate) fn is_at_rest_without(&self, besides: &BTreeSet<TransferId>) -> bool {
-        let chosen = self.only.iter().flatten().filter(|id| !besides.contains(id));
-        let mut statuses =
-            chosen.filter_map(|id| self.find(*id).map(|operation| (operation.status(), self.is_busy(*id))));
-        statuses.all(|(status, is_busy)| !is_busy && !status.goes_on_by_itself())
-    }
-
     /// How many operations may be scheduled, where they were restricted.
     pub(crate) fn restricted_to(&self) -> Option<usize> {
         self.only.as_ref().map(BTreeSet::len)

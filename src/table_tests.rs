@@ -583,6 +583,7 @@ fn pages_hold_what_the_filter_means_once_and_in_the_order_of_creation() {
             let Some((last, _)) = page.last() else { break };
             after = Some(*last);
             found.extend(page.into_iter().map(|(_, id)| id));
+            assert!(found.len() <= table.len(), "{filter:?} comes again");
         }
         assert_eq!(found, expected, "{filter:?}");
         meant += found.len();
@@ -616,6 +617,7 @@ fn whoever_goes_from_cursor_to_cursor_misses_no_change() {
             let (changed, next) = table.rows().changed(&filter, cursor, 7, looks_max);
             assert!(changed.len() <= 7);
             found.extend(changed.iter().map(|operation| operation.id));
+            assert!(found.len() <= table.len(), "{filter:?} comes again");
             if next == cursor {
                 break;
             }

@@ -20,7 +20,7 @@ pub(super) struct Args {
     pub(super) command: Command,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 pub(super) struct Global {
     /// Directory that holds the journal and the vault
     #[arg(long, global = true, value_name = "DIR")]
@@ -266,7 +266,7 @@ pub(super) struct Download {
     pub(super) priority: PriorityArg,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 pub(super) struct Running {
     /// Transfers at the same time (default: 4)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -317,7 +317,7 @@ impl Running {
     }
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 pub(super) struct DaemonArgs {
     /// Configuration file (default: backhaul.toml in $CONFIGURATION_DIRECTORY, in /etc/backhaul for root, or in
     /// $XDG_CONFIG_HOME/backhaul or ~/.config/backhaul)

@@ -26,6 +26,8 @@ use crate::scheduler::{self, Action, Plan, Slots};
 use crate::table::Table;
 use crate::vault::Vault;
 
+/// How long nothing happens before memory that was needed for work is given back.
+const QUIET: Duration = Duration::from_secs(1);
 /// Files of one batch of publications, at most.
 const BATCH_MAX: usize = 128;
 /// The clock that sleeps stands still while the device is suspended; the boot-time clock is looked at this often.
@@ -570,6 +572,23 @@ impl Core {
         self.work.notify_one();
     }
 
+    /// Waits on behalf of those who watch: until somebody has something for them, or until the time is over.
+    pub(crate) fn watch<'a>(&self, state: MutexGuard<'a, State>, time: Option<Duration>) -> MutexGuard<'a, State> {
+        let has_quietened = state.has_worked && Self::is_idle(&state);
+        let quiet = has_quietened.then_some(QUIET);
+        let Some(first) = time.into_iter().chain(quiet).min() else {
+            return self.watchers.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        let waited = self.watchers.wait_timeout(state, first);
+        let (mut state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        // Not at every pause: what is given back has to be asked for again.
+        if quiet == Some(first) && timeout.timed_out() && Self::is_idle(&state) {
+            state.has_worked = false;
+            crate::sys::give_back_memory();
+        }
+        state
+    }
+
     /// Those who watch wait for the end of all work; waking them for less would cost more than the work.
     fn tell_if_idle(&self, state: &State) {
         if Self::is_idle(state) {
@@ -591,7 +610,7 @@ impl Core {
             && state.publishing == 0
             && state.commands.running.is_empty();
         // What it works on for others besides does not keep it.
-        is_idle || (!state.besides.is_empty() && state.table.is_at_rest_without(&state.besides))
+        is_idle || (!state.besides.is_empty() && state.is_at_rest_but_for_others())
     }
 }
 

@@ -7,11 +7,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
-use backhaul_backends::{Digest, DigestAlgorithm, Method, WebErrorStatus};
+use backhaul_backends::{Digest, Method, WebErrorStatus};
 use backhaul_journal::{FileKind, Lsn, Urgency, steps};
 
 use super::Engine;
 use super::body::{Body, check_body};
+use super::expected::check_digests;
 use super::groups::check_name;
 use super::spool::{self, SpooledBody};
 use crate::address::{Address, HEADERS_MAX, harmless, parse_destination, parse_header, parse_media_type, parse_mirror};
@@ -31,8 +32,6 @@ const RECORD_BYTES: usize = 160;
 const BODY_BYTES: usize = 64;
 /// What the record of a digest takes, rounded up.
 const DIGEST_BYTES: usize = 80;
-/// Most digests of one operation.
-const DIGESTS_MAX: usize = 4;
 /// What the journal takes besides the records of a list: a segment made in advance, and its reserve.
 const JOURNAL_BYTES: u64 = 768 * 1024;
 
@@ -522,33 +521,6 @@ fn check_distinct(checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
         }
     }
     Ok(())
-}
-
-/// The SHA-256 where there is one, and the others.
-fn check_digests(download: &NewDownload) -> Result<(Option<[u8; 32]>, Vec<Digest>), Error> {
-    let sha256 = download
-        .sha256
-        .and_then(|value| Digest::new(DigestAlgorithm::Sha256, value));
-    let mut digests: Vec<Digest> = Vec::new();
-    for digest in sha256.iter().chain(&download.digests) {
-        match digests.iter().find(|other| other.algorithm() == digest.algorithm()) {
-            Some(other) if other == digest => {}
-            Some(_) => {
-                let problem = "is given beside another value of the same algorithm; no content has both";
-                return Err(Error::invalid("digest", digest.to_string(), problem));
-            }
-            None => digests.push(digest.clone()),
-        }
-    }
-    if digests.len() > DIGESTS_MAX {
-        return Err(Error::limit("digests of one operation", DIGESTS_MAX as u64));
-    }
-    // Older versions know only this one, in a place of its own.
-    let is_sha256 = |digest: &Digest| digest.algorithm() == DigestAlgorithm::Sha256;
-    let sha256 = digests.iter().find(|digest| is_sha256(digest));
-    let sha256 = sha256.and_then(|digest| digest.value().try_into().ok());
-    digests.retain(|digest| !is_sha256(digest));
-    Ok((sha256, digests))
 }
 
 /// The mirrors as they may be shown, and what is hidden of them.

@@ -106,14 +106,16 @@ pub struct OperationView {
     #[serde(default)]
     pub random_access: bool,
     /// How it is asked for.
-    #[serde(with = "wire::text")]
+    #[serde(default, with = "wire::text")]
     pub method: Method,
     /// Header fields of the last accepted response, names and values as they were sent, in their order: without those of
     /// one connection alone, and without those that may carry a secret; 1.5 KiB at most.
     ///
     /// Source: `ResponseInformation.Headers`.
+    #[serde(default)]
     pub response_headers: Vec<(String, String)>,
     /// Some of them did not fit, and were left out.
+    #[serde(default)]
     pub response_headers_cut: bool,
 }
 

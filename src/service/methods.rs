@@ -30,6 +30,15 @@ pub(crate) trait Method: Serialize + DeserializeOwned {
 /// A method as the server calls it: parameters in, the bytes of the whole reply out.
 pub(crate) type Perform = fn(&Engine, Option<&RawValue>) -> Result<Vec<u8>, Fault>;
 
+/// Reads the parameters of a method and writes them again.
+pub(crate) type Rewrite = fn(Option<&RawValue>) -> Result<Vec<u8>, Fault>;
+
+fn rewrite<M: Method>(parameters: Option<&RawValue>) -> Result<Vec<u8>, Fault> {
+    let method: M = parse_parameters(parameters)?;
+    // What came from JSON has a JSON form.
+    Ok(serde_json::to_vec(&method).unwrap_or_default())
+}
+
 fn perform<M: Method>(engine: &Engine, parameters: Option<&RawValue>) -> Result<Vec<u8>, Fault> {
     let method: M = parse_parameters(parameters)?;
     let answer = method.perform(engine)?;
@@ -40,16 +49,16 @@ fn perform<M: Method>(engine: &Engine, parameters: Option<&RawValue>) -> Result<
 pub(crate) fn by_name(name: &str) -> Option<Perform> {
     METHODS
         .iter()
-        .find(|(listed, _)| *listed == name)
-        .map(|(_, perform)| *perform)
+        .find(|(listed, ..)| *listed == name)
+        .map(|(_, perform, _)| *perform)
 }
 
-const fn row<M: Method>() -> (&'static str, Perform) {
-    (M::NAME, perform::<M>)
+const fn row<M: Method>() -> (&'static str, Perform, Rewrite) {
+    (M::NAME, perform::<M>, rewrite::<M>)
 }
 
 /// All of them.
-pub(crate) const METHODS: &[(&str, Perform)] = &[
+pub(crate) const METHODS: &[(&str, Perform, Rewrite)] = &[
     row::<Describe>(),
     row::<Create>(),
     row::<Start>(),

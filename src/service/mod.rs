@@ -34,6 +34,8 @@ use crate::operation::TransferId;
 pub(crate) use self::methods::reading::{READ_BYTES_MAX, Reading};
 pub(crate) use self::monitor::Stand;
 pub use self::monitor::{Monitor, Update};
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::server::heard;
 pub use self::serving::Serving;
 
 /// Operations of one listing that come with one call.

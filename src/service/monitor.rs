@@ -222,6 +222,10 @@ impl Told {
 
     /// The next part of what had changed before the monitor began; `caught_up` with the last.
     pub(crate) fn catch_up(&mut self, engine: &Engine) -> Update {
+        // A cursor is durable before it is given out: one that lies ahead is that of another state directory.
+        if self.cursor > engine.cursor() {
+            self.cursor = 0;
+        }
         let (mut operations, cursor) = engine.changed_since(&self.filter, self.cursor, UPDATE_MAX);
         if let Some(ids) = &self.ids {
             operations.retain(|view| ids.contains(&view.id));
