@@ -25,7 +25,6 @@ struct Stage {
     server: Sample,
     place: Place,
     service: Service,
-    is_remote: bool,
 }
 
 impl Stage {
@@ -69,12 +68,7 @@ fn each_way(test: impl Fn(&Stage)) {
             None => engine.clone(),
         };
         assert_eq!(service.is_remote(), is_remote);
-        let stage = Stage {
-            server,
-            place,
-            service,
-            is_remote,
-        };
+        let stage = Stage { server, place, service };
         test(&stage);
         // Whoever is connected goes first.
         drop(stage);
@@ -531,6 +525,15 @@ fn ranges_are_told_once_each_and_are_the_whole_in_the_end() {
     });
 }
 
+/// Cannot be read.
+struct Failing;
+
+impl Read for Failing {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::other("it is broken"))
+    }
+}
+
 #[test]
 fn a_body_is_sent_along_from_a_file_or_from_whatever_can_be_read() {
     each_way(|stage| {
@@ -562,17 +565,16 @@ fn a_body_is_sent_along_from_a_file_or_from_whatever_can_be_read() {
         assert_eq!(response.header("x-echo"), Some("yes"));
         let long = vec![b'x'; 1_000_000];
         let stream = downloader.create_download_with_body(&url, stage.file("b"), &long[..]);
-        if stage.is_remote {
-            assert!(
-                matches!(&stream, Err(Error::Invalid { field, .. }) if field == "body"),
-                "{stream:?}"
-            );
-            return;
-        }
         let stream = stream.unwrap();
         stream.start().unwrap();
         assert_eq!(stream.wait().unwrap().status, TransferStatus::Completed);
         assert!(fs::read(stage.file("b")).unwrap() == long);
+        let failing = Read::chain(&long[..], Failing);
+        let failed = downloader.create_download_with_body(&url, stage.file("c"), failing);
+        assert!(
+            matches!(&failed, Err(Error::Io(tried, ..)) if tried == "read"),
+            "{failed:?}"
+        );
     });
 }
 

@@ -17,6 +17,7 @@ use super::access::Gates;
 use super::completion::Commands;
 use super::ready::Ready;
 use super::spool::Spooled;
+use super::uploads::Uploads;
 use super::watch::Observers;
 use crate::config::Config;
 use crate::environment::Environment;
@@ -51,6 +52,7 @@ pub(crate) struct Core {
     /// Held from the check of a creation to its record, so that no two are accepted for one destination.
     pub(crate) creating: Mutex<()>,
     pub(super) spooled: Mutex<Spooled>,
+    pub(super) uploads: Mutex<Uploads>,
     /// Work may have come up for the workers, for the publisher; something has changed for those who watch.
     pub(crate) work: Condvar,
     pub(crate) publisher: Condvar,
@@ -221,6 +223,7 @@ impl Core {
             state: Mutex::new(state),
             creating: Mutex::new(()),
             spooled: Mutex::default(),
+            uploads: Mutex::default(),
             work: Condvar::new(),
             publisher: Condvar::new(),
             watchers: Condvar::new(),

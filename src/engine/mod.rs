@@ -25,6 +25,7 @@ mod salvage;
 mod serve;
 mod settle;
 mod spool;
+mod uploads;
 mod view;
 mod watch;
 mod worker;

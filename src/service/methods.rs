@@ -3,6 +3,7 @@
 
 pub(super) mod groups;
 pub(super) mod reading;
+pub(super) mod spooling;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -74,6 +75,7 @@ pub(crate) const METHODS: &[(&str, Perform, Rewrite)] = &[
     row::<List>(),
     row::<reading::Read>(),
     row::<reading::DownloadedRanges>(),
+    row::<spooling::Spool>(),
     row::<groups::CreateGroup>(),
     row::<groups::SetGroup>(),
     row::<groups::RemoveGroup>(),

@@ -206,14 +206,11 @@ impl Service {
     /// Copies a request body, for [`crate::Body::Spooled`]; see [`Engine::spool`].
     ///
     /// # Errors
-    /// As there; [`Error::Invalid`] where the engine is in another process, which takes a body as a file only.
+    /// As there.
     pub fn spool(&self, reader: &mut dyn std::io::Read, len_max: u64) -> Result<SpooledBody, Error> {
         match &self.link {
             Link::Embedded(embedded) => embedded.engine.spool(reader, len_max),
-            Link::Remote(_) => {
-                let problem = "an engine runs in another process, which takes a body as a file only; give one";
-                Err(Error::invalid("body", "a stream", problem))
-            }
+            Link::Remote(_) => self.spool_there(reader, len_max),
         }
     }
 

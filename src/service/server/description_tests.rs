@@ -23,6 +23,7 @@ use crate::service::methods::groups::{
     OneCompletionGroup, OneGroup, RemoveCompletionGroup, RemoveGroup, SetGroup, ShowCompletionGroup,
 };
 use crate::service::methods::reading::{Downloaded, DownloadedRanges, HasRead, Read};
+use crate::service::methods::spooling::{Spool, SpooledSoFar};
 use crate::service::methods::{
     Acknowledge, AllCreated, Attend, Cancel, Create, Created, Describe, Done, ForgetApp, Forgotten, List, Listed,
     METHODS, Pause, Remove, Resume, Set, Show, Shown, Start,
@@ -118,7 +119,7 @@ fn keys(value: &impl Serialize) -> Names {
 /// An operation with everything that one may have.
 fn operation() -> crate::engine::OperationView {
     serde_json::from_value(json!({
-        "id": TransferId([1; 16]), "kind": "download", "owner_uid": 0, "app": "", "group": null, "url": "",
+        "id": TransferId([1; 16]), "kind": "download", "owner_uid": 0, "app": "", "group": null, "completion_group": TransferId([1; 16]), "url": "",
         "destination": "/d", "priority": "low", "status": "Idle", "reason": null,
         "next_attempt_at": null, "bytes_done": 0, "ranges": [[0, 1]], "bytes_total": null, "restarts": 0, "attempts": 0,
         "bytes_wasted": 0, "error": { "status": "Timeout", "code": null, "message": "" },
@@ -199,6 +200,14 @@ fn the_description_has_every_method_with_its_parameters_and_its_answer() {
         ("List", fields::<List>(), keys(&listed)),
         ("Read", fields::<Read>(), keys(&read)),
         ("DownloadedRanges", fields::<DownloadedRanges>(), keys(&downloaded)),
+        (
+            "Spool",
+            fields::<Spool>(),
+            keys(&SpooledSoFar {
+                id: String::new(),
+                len_bytes: 0,
+            }),
+        ),
         (
             "CreateGroup",
             fields::<CreateGroup>(),
