@@ -115,7 +115,7 @@ impl Iterator for Progress {
                 return None;
             };
             let progress = DownloadProgress::from(&view);
-            self.is_over = view.ended_at_ms.is_some();
+            self.is_over = view.has_ended();
             if self.last != Some(progress) {
                 self.last = Some(progress);
                 return Some(progress);
@@ -177,7 +177,7 @@ impl RangesDownloadedEvents {
     /// What has come since the last look; `None` where the download is gone.
     fn look(&mut self) -> Option<RangesDownloaded> {
         let view = self.watch.next_within(None).ok()?;
-        self.is_over = view.ended_at_ms.is_some();
+        self.is_over = view.has_ended();
         let (generation, ranges) = self.watch.service.downloaded_ranges(self.watch.id).ok()?;
         let was_restarted = self.generation.is_some_and(|before| before != generation);
         if was_restarted {

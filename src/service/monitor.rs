@@ -155,8 +155,7 @@ impl Stand {
     /// Whether an operation is so.
     pub(crate) fn is_reached(self, view: &OperationView) -> bool {
         match self {
-            // A status that tells the end may be shown before what is left of it is removed.
-            Self::Ended => view.ended_at_ms.is_some(),
+            Self::Ended => view.has_ended(),
             Self::Still => view.status != crate::operation::TransferStatus::Running,
         }
     }
