@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::operation::{TransferId, TransferStatus};
+use crate::operation::{CompletionGroupId, TransferId, TransferStatus};
 
 /// Why a call failed. Nothing was changed and nothing lost.
 #[derive(Clone, Debug)]
@@ -58,6 +58,31 @@ pub enum Error {
     NotNow {
         /// Which operation.
         id: TransferId,
+        /// The state, and what it does not allow.
+        problem: String,
+    },
+    /// No transfer group of this app has this name.
+    UnknownGroup {
+        /// The app.
+        app: String,
+        /// The name.
+        name: String,
+    },
+    /// Operations of a transfer group that is to be removed have not ended.
+    GroupInUse {
+        /// The app.
+        app: String,
+        /// The name.
+        name: String,
+        /// How many.
+        live_members: usize,
+    },
+    /// No completion group has this id.
+    UnknownCompletionGroup(CompletionGroupId),
+    /// The completion group is in a state that does not allow this.
+    CompletionGroupNotNow {
+        /// Which group.
+        id: CompletionGroupId,
         /// The state, and what it does not allow.
         problem: String,
     },
@@ -161,9 +186,11 @@ impl fmt::Display for Error {
                 path.display()
             ),
             Self::NotNow { id, problem } => write!(formatter, "id '{id}': {problem}"),
-            Self::LimitReached { limit, max } => {
-                write!(formatter, "{limit}: the limit of {max} is reached")
-            }
+            Self::UnknownGroup { .. }
+            | Self::GroupInUse { .. }
+            | Self::UnknownCompletionGroup(_)
+            | Self::CompletionGroupNotNow { .. } => self.fmt_group(formatter),
+            Self::LimitReached { limit, max } => write!(formatter, "{limit}: the limit of {max} is reached"),
             Self::Vault { path, problem } => write!(formatter, "vault file '{}': {problem}", path.display()),
             Self::NotSalvaged { damage, problem } => {
                 write!(formatter, "{damage}: that failed, and nothing was changed: {problem}")
@@ -179,6 +206,29 @@ impl fmt::Display for Error {
             Self::Service(message) => formatter.write_str(message),
             Self::Disconnected(message) => write!(formatter, "the engine has closed the connection: {message}"),
             Self::Io(tried, path, error) => write!(formatter, "cannot {tried} '{}': {error}", path.display()),
+        }
+    }
+}
+
+impl Error {
+    /// Those that are about groups.
+    fn fmt_group(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownGroup { app, name } => write!(
+                formatter,
+                "group '{}': app '{app}' has no such transfer group; make it first",
+                name.escape_debug()
+            ),
+            Self::GroupInUse { name, live_members, .. } => write!(
+                formatter,
+                "group '{}': {live_members} of its operations have not ended; cancel them or wait for them first",
+                name.escape_debug()
+            ),
+            Self::UnknownCompletionGroup(id) => {
+                write!(formatter, "completion group '{id}': there is no such group here")
+            }
+            Self::CompletionGroupNotNow { id, problem } => write!(formatter, "completion group '{id}': {problem}"),
+            _ => Ok(()),
         }
     }
 }

@@ -89,7 +89,15 @@ impl Replayed {
             unacknowledged_lost: table.unacknowledged_lost(),
             as_of,
         };
-        rows.chain([encoded(&totals)]).collect()
+        let groups = table.groups().rows().into_iter();
+        let groups = groups.map(|(as_of, group)| operation::Entry::Group { as_of, group });
+        let completions = table.groups().completion_rows();
+        let completions = completions.map(|(as_of, completion)| operation::Entry::Completion {
+            as_of,
+            completion: completion.clone(),
+        });
+        let groups = groups.chain(completions).map(|entry| encoded(&entry));
+        groups.chain(rows).chain([encoded(&totals)]).collect()
     }
 
     /// Whether both hold the same operations as of the same records, also in what a snapshot might not hold.
@@ -170,6 +178,7 @@ fn spec(draw: Draw<'_>) -> Spec {
         mirrors: Vec::new(),
         method: [Method::GET, Method::POST][draw(2)].clone(),
         body: None,
+        completion_group: None,
     }
 }
 

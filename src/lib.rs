@@ -12,6 +12,7 @@ mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod groups;
 mod history;
 mod listing;
 mod mirrors;
@@ -33,14 +34,18 @@ pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, Method, We
 pub use backhaul_journal::Storage;
 pub use config::{Config, Connections, Window};
 pub use engine::{
-    Body, Catalog, Changes, CheckedDownload, Description, Engine, Filter, GroupFilter, NewDownload, OperationView,
-    SpooledBody, Until, ViewError, backends, check_changes, check_downloads, check_free, damaged_journals,
-    read_catalog,
+    Body, Catalog, Changes, CheckedDownload, CompletionGroupView, CompletionState, Description, Engine, Filter,
+    GroupFilter, NewDownload, OperationView, Report, SpooledBody, Until, ViewError, backends, check_changes,
+    check_downloads, check_free, damaged_journals, read_catalog,
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;
+pub use groups::GroupView;
 pub use history::Retention;
-pub use operation::{Collision, Kind, Priority, Reason, TransferId, TransferStatus};
+pub use operation::{
+    Collision, CompletionAction, CompletionGroupId, Kind, Priority, Reason, TransferBehavior, TransferId,
+    TransferStatus,
+};
 pub use retry::RetryPolicy;
 pub use service::{Listing, Monitor, Service, Serving, Update};
 pub use settings::{LogLevel, SETTINGS_FILE_BYTES_MAX, Settings, SettingsError, SettingsFile, SettingsKey};

@@ -223,6 +223,8 @@ pub(super) fn new_downloads(
             expected_type: download.media_type.clone(),
             recoverable: download.recoverable.clone(),
             app: context.app.clone(),
+            group: None,
+            completion_group: None,
             hold,
         })
         .collect())

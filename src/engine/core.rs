@@ -13,16 +13,17 @@ use std::time::Duration;
 use backhaul_backends::{Interrupt, Registry};
 use backhaul_journal::{Journal, Lock, Lsn, Urgency, steps};
 
+use super::completion::Commands;
 use super::ready::Ready;
 use super::spool::Spooled;
 use super::watch::Observers;
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
-use crate::operation::{BatchId, Condition, Entry, Event, Fact, Now, Operation, Phase, TransferId, encode};
+use crate::operation::{BatchId, Completion, Condition, Entry, Event, Fact, Now, Operation, Phase, TransferId, encode};
 use crate::scheduler::{self, Action, Plan, Slots};
 use crate::table::Table;
-use crate::vault::{SealedName, Vault};
+use crate::vault::Vault;
 
 /// How long nothing happens before memory that was needed for work is given back.
 const QUIET: Duration = Duration::from_secs(1);
@@ -88,6 +89,7 @@ pub(crate) struct State {
     pub(crate) has_worked: bool,
     /// Operations that an engine for chosen ones works on for others.
     pub(crate) besides: BTreeSet<TransferId>,
+    pub(crate) commands: Commands,
 }
 
 /// How much may be in flight at once, so that the limit of open files holds.
@@ -159,6 +161,7 @@ pub(crate) enum Work {
     Publish(Vec<Ready>),
     Finish(Box<Operation>),
     Sweep(Box<Operation>),
+    Command(Box<Completion>, Interrupt),
 }
 
 /// What a thread may take.
@@ -198,6 +201,7 @@ impl Core {
             observers: Observers::default(),
             has_worked: false,
             besides: BTreeSet::new(),
+            commands: Commands::default(),
         };
         Self {
             environment,
@@ -269,9 +273,7 @@ impl Core {
             event,
         };
         let entry = Entry::Fact(fact);
-        let mut bytes = Vec::with_capacity(256);
-        encode(&entry, &mut bytes);
-        let lsn = self.append(&bytes, urgency)?;
+        let lsn = self.append(&entry, urgency)?;
         let Entry::Fact(fact) = entry else {
             unreachable!("it was made above")
         };
@@ -285,20 +287,20 @@ impl Core {
         }
         state.failed += u64::from(is_failure);
         state.observers.changed(id);
-        Ok(lsn)
+        Ok(self.fire(state)?.unwrap_or(lsn))
     }
 
     /// Records that a batch of creations counts.
     pub(crate) fn commit(&self, state: &mut State, batch: BatchId) -> Result<Lsn, Error> {
-        let mut bytes = Vec::with_capacity(32);
-        encode(&Entry::Committed { batch }, &mut bytes);
-        let lsn = self.append(&bytes, Urgency::Normal)?;
+        let lsn = self.append(&Entry::Committed { batch }, Urgency::Normal)?;
         state.table.commit(batch);
         Ok(lsn)
     }
 
-    fn append(&self, bytes: &[u8], urgency: Urgency) -> Result<Lsn, Error> {
-        let lsn = self.journal.append(bytes, urgency)?;
+    pub(super) fn append(&self, entry: &Entry, urgency: Urgency) -> Result<Lsn, Error> {
+        let mut bytes = Vec::with_capacity(256);
+        encode(entry, &mut bytes);
+        let lsn = self.journal.append(&bytes, urgency)?;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(lsn);
         Ok(lsn)
     }
@@ -348,14 +350,15 @@ impl Core {
 
     /// Ends all attempts and lets every thread go; what was transferred so far is claimed.
     pub(crate) fn stop(&self) {
-        let attempts: Vec<Arc<Attempt>> = {
+        let interrupts: Vec<Interrupt> = {
             let mut state = self.state();
             state.stopping = true;
             state.observers.stopped();
-            state.attempts.values().cloned().collect()
+            let attempts = state.attempts.values().map(|attempt| &attempt.interrupt);
+            attempts.chain(state.commands.running.values()).cloned().collect()
         };
-        for attempt in attempts {
-            attempt.interrupt.raise();
+        for interrupt in interrupts {
+            interrupt.raise();
         }
         self.wake_all();
     }
@@ -405,9 +408,17 @@ impl Core {
     /// Work that is there now, for a stepped engine.
     pub(crate) fn next_now(&self) -> Option<Work> {
         let mut state = self.state();
-        self.pick(&mut state, Role::Publisher)
-            .or_else(|_| self.pick(&mut state, Role::Worker))
-            .ok()
+        if let Ok(work) = self.pick(&mut state, Role::Publisher) {
+            return Some(work);
+        }
+        loop {
+            match self.pick(&mut state, Role::Worker) {
+                Ok(work) => return Some(work),
+                // More waits are over than one decision looks at.
+                Err(Some(wake_at_ms)) if wake_at_ms <= self.now().boot_ms => {}
+                Err(_) => return None,
+            }
+        }
     }
 
     /// Takes a piece of work, or tells when to look again.
@@ -422,11 +433,13 @@ impl Core {
         loop {
             let has_room = state.ready.len() + state.publishing < self.room.ready_max;
             let jobs_max = if has_room { self.room.jobs_max } else { 0 };
-            let slots = Slots {
+            let slots = |state: &State| Slots {
                 jobs_max,
                 running: state.attempts.len(),
+                commands: state.commands.running.len(),
             };
-            let plan = scheduler::plan(&mut state.table, now, slots);
+            let free = slots(state);
+            let plan = scheduler::plan(&mut state.table, now, free);
             let action = match plan.actions.first() {
                 Some(Action::Start(id)) if self.stays_blocked(&state.table, *id, now) => {
                     state.table.postpone(*id, now, self.config.retry.probe_every);
@@ -437,8 +450,8 @@ impl Core {
             };
             match self.take(state, action) {
                 Ok(work) => {
-                    let running = state.attempts.len();
-                    let rest = scheduler::plan(&mut state.table, now, Slots { running, ..slots });
+                    let free = slots(state);
+                    let rest = scheduler::plan(&mut state.table, now, free);
                     // Another worker may sleep without knowing of what is left, or of a moment set since it fell asleep.
                     if rest != Plan::default() {
                         self.work.notify_one();
@@ -466,7 +479,10 @@ impl Core {
     }
 
     fn take(&self, state: &mut State, action: Action) -> Result<Work, Error> {
-        let (Action::Start(id) | Action::Finish(id) | Action::Sweep(id)) = action;
+        let id = match action {
+            Action::Run(id) => return self.begin_command(state, id),
+            Action::Start(id) | Action::Finish(id) | Action::Sweep(id) => id,
+        };
         state.table.set_busy(id, true);
         if let Action::Start(_) = action {
             let attempts = state.table.find(id).map_or(0, |operation| operation.attempts) + 1;
@@ -489,7 +505,7 @@ impl Core {
                 Work::Attempt(Box::new(operation), attempt)
             }
             Action::Finish(_) => Work::Finish(Box::new(operation)),
-            Action::Sweep(_) => Work::Sweep(Box::new(operation)),
+            _ => Work::Sweep(Box::new(operation)),
         })
     }
 
@@ -569,21 +585,6 @@ impl Core {
         }
     }
 
-    /// Removes from the history what it has no room or time for.
-    pub(crate) fn sweep_history(&self) -> Result<(), Error> {
-        let mut state = self.state();
-        let expired = state.table.expired(self.now().wall_ms, &self.config.retention);
-        for id in expired {
-            let operation = state.table.find(id).filter(|operation| operation.spec.has_secrets);
-            let sealed = operation.map(|operation| SealedName::of(&operation));
-            self.record(&mut state, id, Event::Forgotten)?;
-            if let Some(sealed) = sealed {
-                self.vault.remove(sealed)?;
-            }
-        }
-        Ok(())
-    }
-
     /// One more than the number of the last record, as far as this engine knows.
     pub(crate) fn next_lsn(&self) -> u64 {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -592,8 +593,11 @@ impl Core {
 
     /// Nothing is left that could go on by itself, of what this engine is there for.
     pub(crate) fn is_idle(state: &State) -> bool {
-        let is_idle =
-            state.table.is_idle() && state.attempts.is_empty() && state.ready.is_empty() && state.publishing == 0;
+        let is_idle = state.table.is_idle()
+            && state.attempts.is_empty()
+            && state.ready.is_empty()
+            && state.publishing == 0
+            && state.commands.running.is_empty();
         // What it works on for others besides does not keep it.
         is_idle || (!state.besides.is_empty() && state.is_at_rest_but_for_others())
     }

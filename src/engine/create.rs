@@ -13,6 +13,7 @@ use backhaul_journal::{FileKind, Lsn, Urgency, steps};
 use super::Engine;
 use super::body::{Body, check_body};
 use super::expected::check_digests;
+use super::groups::check_name;
 use super::spool::{self, SpooledBody};
 use crate::address::{Address, HEADERS_MAX, harmless, parse_destination, parse_header, parse_media_type, parse_mirror};
 use crate::config::Config;
@@ -20,8 +21,8 @@ use crate::environment::Environment;
 use crate::error::Error;
 use crate::mirrors::MIRRORS_MAX;
 use crate::operation::{
-    BatchId, Collision, Event, Kind, Operation, Priority, RequestHeader, SPEC_BYTES_MAX, Shared, Spec, TransferId,
-    directory_of, stored_digests,
+    BatchId, Collision, CompletionGroupId, Event, Kind, Operation, Priority, RequestHeader, SPEC_BYTES_MAX, Shared,
+    Spec, TransferId, directory_of, stored_digests,
 };
 use crate::vault::{SealedMirror, SealedName, Secrets};
 
@@ -81,6 +82,11 @@ pub struct NewDownload {
     pub priority: Priority,
     /// The application it belongs to.
     pub app: String,
+    /// Name of its transfer group, 1 to 128 bytes without control characters. One that is not there is made, as a parallel
+    /// one, together with the operation. Without one it is in none.
+    pub group: Option<String>,
+    /// The completion group it joins, one of its app that is not enabled yet.
+    pub completion_group: Option<CompletionGroupId>,
     /// It stays idle until [`Engine::start`].
     pub hold: bool,
 }
@@ -105,6 +111,8 @@ impl fmt::Debug for NewDownload {
             .field("collision", &self.collision)
             .field("priority", &self.priority)
             .field("app", &self.app)
+            .field("group", &self.group)
+            .field("completion_group", &self.completion_group)
             .field("hold", &self.hold)
             .finish()
     }
@@ -195,6 +203,8 @@ impl Engine {
         for (index, one) in checked.iter().enumerate() {
             self.check_exclusive(one).map_err(|error| (index, error))?;
         }
+        self.check_groups(checked)?;
+        self.check_completion_groups(checked)?;
         check_free(checked, &self.core.environment)?;
         spool::hand_over(&self.core, checked)?;
         let recorded = self
@@ -288,12 +298,9 @@ impl Engine {
             let mirrors: usize = one.spec.mirrors.iter().map(|mirror| mirror.len() + 8).sum();
             let digests = one.spec.digests.len() * DIGEST_BYTES;
             let body = one.spec.body.as_ref().map_or(0, |body| body.shown().len() + BODY_BYTES);
-            body + RECORD_BYTES
-                + one.spec.url.len()
-                + one.spec.destination.as_os_str().len()
-                + headers
-                + mirrors
-                + digests
+            let group = one.spec.group.as_deref().map_or(0, str::len);
+            let paths = one.spec.url.len() + one.spec.destination.as_os_str().len();
+            body + RECORD_BYTES + paths + headers + mirrors + digests + group
         };
         let needed = JOURNAL_BYTES + checked.iter().map(size).sum::<usize>() as u64;
         let directory = &self.core.state_directory;
@@ -366,7 +373,7 @@ impl Checker<'_> {
             destination,
             app: download.app.clone(),
             owner_uid: rustix::process::getuid().as_raw(),
-            group: None,
+            group: checked_group(download)?,
             headers,
             has_secrets: !secrets.is_empty(),
             sha256,
@@ -379,6 +386,7 @@ impl Checker<'_> {
             mirrors,
             method: download.method.clone(),
             body,
+            completion_group: download.completion_group,
         };
         check_spec_bytes(&spec)?;
         let mut id = [0; 16];
@@ -435,6 +443,12 @@ impl Checker<'_> {
         self.directory = Some((directory.to_path_buf(), resolved.clone()));
         Ok(resolved)
     }
+}
+
+fn checked_group(download: &NewDownload) -> Result<Option<String>, Error> {
+    let name = download.group.as_deref();
+    name.map_or(Ok(()), |name| check_name("group", name))?;
+    Ok(download.group.clone())
 }
 
 fn conflict(field: &'static str, value: String, operation: &Operation) -> Error {

@@ -15,7 +15,8 @@ use super::core::{Attempt, State};
 use crate::error::Error;
 use crate::listing::Filter;
 use crate::operation::{
-    Deadline, Kind, Lack, Now, Operation, Outcome, Phase, Priority, Reason, TransferId, TransferStatus,
+    CompletionGroupId, Deadline, Kind, Lack, Now, Operation, Outcome, Phase, Priority, Reason, TransferId,
+    TransferStatus,
 };
 use crate::wire;
 
@@ -36,6 +37,8 @@ pub struct OperationView {
     pub app: String,
     /// Its transfer group.
     pub group: Option<String>,
+    /// Its completion group.
+    pub completion_group: Option<CompletionGroupId>,
     /// What it fetches; secrets read `***`.
     pub url: String,
     /// Where the file goes, or went.
@@ -172,6 +175,7 @@ impl OperationView {
             owner_uid: spec.owner_uid,
             app: spec.app.clone(),
             group: spec.group.clone(),
+            completion_group: spec.completion_group,
             url: spec.url.clone(),
             destination,
             priority: spec.priority,

@@ -5,6 +5,7 @@ mod codec;
 mod deadline;
 mod digest;
 mod event;
+mod group;
 mod headers;
 mod mend;
 mod shared;
@@ -23,6 +24,8 @@ pub(crate) use event::{
     Amendment, BatchId, Claim, Condition, Event, Intent, OperationError, Outcome, Response, StoredValidators, Stretch,
     WaitReason,
 };
+pub(crate) use group::{Completion, CompletionEvent, CompletionFact, Group, GroupFact, Stage};
+pub use group::{CompletionAction, CompletionGroupId, TransferBehavior};
 pub(crate) use headers::{Beside, StoredHeaders};
 pub(crate) use shared::Shared;
 pub(crate) use source::{Origin, Round};

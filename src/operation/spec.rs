@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::body::StoredBody;
 use super::digest::{StoredDigest, digests};
+use super::group::CompletionGroupId;
 
 /// Identity of an operation: 128 random bits, shown as 32 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -156,6 +157,9 @@ pub(crate) struct Spec {
     /// What is sent along.
     #[n(18)]
     pub(crate) body: Option<Box<StoredBody>>,
+    /// The completion group it joined when it was created.
+    #[n(16)]
+    pub(crate) completion_group: Option<CompletionGroupId>,
 }
 
 /// Most bytes of a [`Spec`] in the journal: with everything that comes to be known of an operation it must fit one record.

@@ -36,6 +36,7 @@ pub(crate) fn spec() -> Spec {
         mirrors: Vec::new(),
         method: backhaul_backends::Method::GET,
         body: None,
+        completion_group: None,
     }
 }
 
@@ -196,6 +197,7 @@ fn every_event_is_taken_in_the_listed_states_and_refused_in_all_others() {
             vec![],
         ),
         (Event::Started, vec!["idle"]),
+        (Event::Promoted, live.to_vec()),
         (
             Event::Paused,
             vec!["queued", "running", "waiting", "blocked", "recoverable", "publishing"],
@@ -557,5 +559,6 @@ pub(crate) fn events() -> Vec<Event> {
         Event::Examined { unplaced: true },
         needed(),
         made(),
+        Event::Promoted,
     ]
 }

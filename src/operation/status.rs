@@ -127,6 +127,8 @@ pub enum Reason {
     WaitingForSlot,
     /// As many transfers as may run at its host do: the end of one of them ends it.
     WaitingForHostSlot,
+    /// Another one of its serialized group has the turn: the end of that one's attempt ends it.
+    SerializedGroup,
     /// An attempt failed; the time of the next one ends it.
     BackOff,
     /// The server named a time; that time ends it.
@@ -161,6 +163,10 @@ impl Reason {
                 Self::WaitingForHostSlot,
                 "as many transfers as may run at its host do; the end of one of them ends it",
             ),
+            (
+                Self::SerializedGroup,
+                "another one of its serialized group has the turn; the end of that one's attempt ends it",
+            ),
             (Self::BackOff, "an attempt failed; the time of the next one ends it"),
             (Self::RetryAfter, "the server named a time; that time ends it"),
             (Self::NoNetwork, "no route leads to the server; a network ends it"),
@@ -194,6 +200,7 @@ impl fmt::Display for Reason {
             Self::NoEngine => "no-engine",
             Self::WaitingForSlot => "waiting-for-slot",
             Self::WaitingForHostSlot => "waiting-for-host-slot",
+            Self::SerializedGroup => "serialized-group",
             Self::BackOff => "back-off",
             Self::RetryAfter => "retry-after",
             Self::NoNetwork => "no-network",
@@ -217,6 +224,8 @@ pub(crate) enum Lack {
     Slot,
     /// A slot of its host.
     HostSlot,
+    /// The turn of its serialized group.
+    GroupTurn,
 }
 
 impl Operation {
@@ -261,6 +270,7 @@ impl Operation {
                 Lack::Engine => Reason::NoEngine,
                 Lack::Slot => Reason::WaitingForSlot,
                 Lack::HostSlot => Reason::WaitingForHostSlot,
+                Lack::GroupTurn => Reason::SerializedGroup,
             }),
             (Phase::Waiting { reason, .. }, Wish::Run) => Some(reason.shown()),
             (Phase::Blocked { condition, .. }, Wish::Run) => Some(condition.shown()),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::parse_digest;
 use crate::engine::{Body, Changes, NewDownload};
 use crate::error::Error;
-use crate::operation::{Collision, Priority};
+use crate::operation::{Collision, CompletionGroupId, Priority};
 
 /// What is left out has its default.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -37,6 +37,10 @@ pub(crate) struct Download {
     collision: Option<Collision>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     priority: Option<Priority>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    group: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    completion_group: Option<CompletionGroupId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hold: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,6 +95,8 @@ impl From<&NewDownload> for Download {
             recoverable: texts(&new.recoverable),
             collision: given(new.collision),
             priority: given(new.priority),
+            group: new.group.clone(),
+            completion_group: new.completion_group,
             hold: given(new.hold),
             method: (!new.method.is_get()).then(|| new.method.to_string()),
             body_file: match &new.body {
@@ -150,6 +156,8 @@ impl Download {
             recoverable: recoverable.iter().map(status).collect::<Result<_, _>>()?,
             collision: self.collision.unwrap_or_default(),
             priority: self.priority.unwrap_or_default(),
+            group: self.group,
+            completion_group: self.completion_group,
             hold: self.hold.unwrap_or_default(),
             method,
             body: self.body_file.map(Body::File),
