@@ -409,3 +409,160 @@ fn put<T: Ord>(set: &mut BTreeSet<T>, value: T, add: bool) {
         set.remove(&value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::operation::{Collision, Event, Kind, Outcome, Priority, Shared, Spec};
+
+    fn member(number: u8, order: u64) -> Operation {
+        let spec = Spec {
+            kind: Kind::Download,
+            url: format!("http://host/{number}"),
+            destination: PathBuf::from(format!("/data/{number}")),
+            app: "app".into(),
+            owner_uid: 0,
+            group: Some("group".into()),
+            headers: Vec::new(),
+            has_secrets: false,
+            sha256: None,
+            expected_bytes: None,
+            collision: Collision::Fail,
+            priority: Priority::Default,
+            expected_type: None,
+            recoverable: Vec::new(),
+            digests: Vec::new(),
+            mirrors: Vec::new(),
+            method: backhaul_backends::Method::GET,
+            body: None,
+            cost_policy: crate::operation::CostPolicy::Default,
+            random_access: false,
+            completion_group: Some(CompletionGroupId([7; 16])),
+        };
+        Operation::created(TransferId([number; 16]), Shared::new(spec), order, 0)
+    }
+
+    fn set(behavior: TransferBehavior) -> GroupFact {
+        GroupFact::Set(Group {
+            app: "app".into(),
+            name: "group".into(),
+            behavior,
+        })
+    }
+
+    fn removed() -> GroupFact {
+        GroupFact::Removed {
+            app: "app".into(),
+            name: "group".into(),
+        }
+    }
+
+    fn behavior(groups: &Groups) -> Option<TransferBehavior> {
+        groups.find("app", "group").map(|group| group.behavior)
+    }
+
+    fn completion_fact(number: u8, event: CompletionEvent) -> CompletionFact {
+        CompletionFact {
+            id: CompletionGroupId([number; 16]),
+            at_ms: u64::from(number),
+            event,
+        }
+    }
+
+    fn made() -> CompletionEvent {
+        CompletionEvent::Created {
+            app: "app".into(),
+            name: None,
+            action: CompletionAction::Event,
+        }
+    }
+
+    #[test]
+    fn a_removal_that_is_older_than_a_member_only_takes_the_behavior_back() {
+        // A snapshot that was written while the journal went on knows the member, and the group as it was before.
+        let mut groups = Groups::default();
+        groups.apply(set(TransferBehavior::Serialized), 4);
+        groups.index(&member(1, 10), true);
+        groups.apply(removed(), 7);
+        assert_eq!(behavior(&groups), Some(TransferBehavior::Parallel));
+        groups.apply(set(TransferBehavior::Serialized), 6);
+        assert_eq!(behavior(&groups), Some(TransferBehavior::Parallel), "that was before");
+        groups.apply(set(TransferBehavior::Serialized), 8);
+        assert_eq!(behavior(&groups), Some(TransferBehavior::Serialized));
+        groups.apply(removed(), 12);
+        assert_eq!(behavior(&groups), None);
+    }
+
+    #[test]
+    fn a_fact_that_a_snapshot_contains_changes_nothing() {
+        let mut groups = Groups::default();
+        groups.apply(set(TransferBehavior::Serialized), 9);
+        for (as_of, group) in groups.rows() {
+            let mut restored = Groups::default();
+            restored.restore(&group, as_of);
+            restored.apply(set(TransferBehavior::Parallel), 8);
+            restored.apply(removed(), 3);
+            assert_eq!(behavior(&restored), Some(TransferBehavior::Serialized));
+        }
+    }
+
+    #[test]
+    fn a_group_is_complete_where_it_is_sealed_and_nobody_of_it_lives() {
+        let mut groups = Groups::default();
+        let id = CompletionGroupId([7; 16]);
+        // The member comes out of a snapshot, and its group out of the log after it.
+        let live = member(1, 3);
+        groups.index(&live, true);
+        groups.apply_completion(completion_fact(7, made()), 2);
+        groups.apply_completion(completion_fact(7, CompletionEvent::Sealed), 4);
+        assert_eq!((groups.complete(), groups.remaining(id)), (None, 1));
+        let ended = live.clone().apply(Event::Ended(Outcome::Canceled), 5);
+        let ended = ended.expect("it may end");
+        groups.index(&live, false);
+        groups.index(&ended, true);
+        assert_eq!((groups.complete(), groups.holds(&ended)), (Some(id), true));
+        groups.apply_completion(completion_fact(7, CompletionEvent::Fired), 6);
+        assert_eq!((groups.complete(), groups.unfinished("app")), (None, 1));
+        groups.apply_completion(completion_fact(7, CompletionEvent::Done), 7);
+        assert_eq!((groups.holds(&ended), groups.unfinished("app")), (false, 0));
+    }
+
+    #[test]
+    fn of_groups_that_are_delivered_the_last_thousand_are_kept() {
+        let mut groups = Groups::default();
+        for number in 0..1_003_u64 {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            let fact = |event| CompletionFact {
+                id: CompletionGroupId(id),
+                at_ms: 5_000 - number,
+                event,
+            };
+            let life = [
+                made(),
+                CompletionEvent::Sealed,
+                CompletionEvent::Fired,
+                CompletionEvent::Done,
+            ];
+            for (step, event) in (0..).zip(life) {
+                groups.apply_completion(fact(event), 4 * number + step);
+            }
+        }
+        let expired: Vec<u8> = groups.expired().iter().map(|id| id.0[7]).collect();
+        assert_eq!(
+            expired,
+            [1_002_u64, 1_001, 1_000].map(|number| number.to_be_bytes()[7]),
+            "oldest first"
+        );
+    }
+
+    #[test]
+    fn a_command_waits_longer_after_each_failure_and_not_after_the_last() {
+        let waits: Vec<Option<u64>> = (1..=6)
+            .map(|runs| run_again_after(runs).map(|wait| wait.as_secs()))
+            .collect();
+        assert_eq!(waits, [Some(10), Some(30), Some(90), Some(270), None, None]);
+    }
+}

@@ -38,7 +38,7 @@ pub struct OperationView {
     /// Its transfer group.
     pub group: Option<String>,
     /// Its completion group.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub completion_group: Option<CompletionGroupId>,
     /// What it fetches; secrets read `***`.
     pub url: String,
