@@ -11,6 +11,7 @@ use backhaul_backends::{Digest, Method, WebErrorStatus};
 use backhaul_journal::{FileKind, Lsn, Urgency, steps};
 
 use super::Engine;
+use super::access;
 use super::body::{Body, check_body};
 use super::expected::check_digests;
 use super::groups::check_name;
@@ -375,6 +376,7 @@ impl Checker<'_> {
         let expected_type = download.expected_type.as_deref().map(parse_media_type).transpose()?;
         let (sha256, digests) = check_digests(download)?;
         let (mirrors, sealed_mirrors) = check_mirrors(download, self.schemes, &address)?;
+        access::check_method(download)?;
         let body = check_body(self.environment, &download.method, download.body.as_ref())?;
         let mut secrets = Secrets::new(address.secret_url, address.credential, secret_headers);
         secrets.mirrors = sealed_mirrors;

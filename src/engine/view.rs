@@ -25,6 +25,7 @@ use crate::wire;
 /// Its JSON form is that of `list --json` and of the local interface: the same names, but for times, which lose their `_ms`
 /// and are RFC 3339 in UTC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each says something of its own")]
 #[non_exhaustive]
 pub struct OperationView {
     /// Its identity.
@@ -117,6 +118,9 @@ pub struct OperationView {
     /// Some of them did not fit, and were left out.
     #[serde(default)]
     pub response_headers_cut: bool,
+    /// Reads of it steer the fetch: see [`NewDownload::random_access`](super::NewDownload::random_access).
+    #[serde(default)]
+    pub random_access: bool,
 }
 
 /// An error as it is shown.
@@ -223,6 +227,7 @@ impl OperationView {
                 .map(|response| response.headers.pairs(response.beside()))
                 .unwrap_or_default(),
             response_headers_cut: response.is_some_and(|response| response.headers.is_cut()),
+            random_access: spec.random_access,
         }
     }
 

@@ -153,6 +153,7 @@ impl<'a> Transfer<'a> {
                 message,
             ));
         };
+        // Held until the end: it hands what is raised on to the first.
         let interrupt = self.attempt.interrupt.child();
         let first = interrupt.child();
         self.terms = Some(CrewTerms {

@@ -54,6 +54,8 @@ pub(crate) struct Download {
     /// The id of a body that this engine has spooled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) body_spooled: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    random_access: Option<bool>,
 }
 
 /// Changes of an operation on the wire.
@@ -120,6 +122,7 @@ impl From<&NewDownload> for Download {
                 Some(Body::Spooled(spooled)) => Some(spooled.id()),
                 _ => None,
             },
+            random_access: given(new.random_access),
         }
     }
 }
@@ -176,6 +179,7 @@ impl Download {
             random_access: self.random_access.unwrap_or_default(),
             method,
             body: self.body_file.map(Body::File),
+            random_access: self.random_access.unwrap_or_default(),
         })
     }
 }

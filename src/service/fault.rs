@@ -9,9 +9,14 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Error;
 use crate::operation::TransferStatus;
+use crate::wire;
 
 /// The interface of this service.
 pub(crate) const INTERFACE: &str = "io.backhaul.Transfer";
+
+/// An error of a transfer by its name.
+#[derive(Serialize, Deserialize)]
+struct Named(#[serde(with = "wire::status")] WebErrorStatus);
 
 /// Why a call was refused, as it is sent.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -116,7 +121,7 @@ impl Fault {
         value.unwrap_or_default().to_owned()
     }
 
-    fn parsed<T: for<'de> serde::Deserialize<'de>>(&self, name: &str) -> Option<T> {
+    fn parsed<T: for<'de> Deserialize<'de>>(&self, name: &str) -> Option<T> {
         serde_json::from_value(self.parameters.get(name)?.clone()).ok()
     }
 }
