@@ -17,9 +17,11 @@ use std::time::Duration;
 
 use backhaul::{
     Backend, Collision, Config, Engine, Environment, Error, FixedEnvironment, NewDownload, ReadOutcome, TransferId,
-    TransferStatus, Until, WebErrorStatus, backends,
+    TransferStatus, Until, WebErrorStatus, Window, backends,
 };
-use backhaul_backends::{Act, Capabilities, Failure, Head, Interrupt, MemoryBackend, Refused, Request, Resource, Sink};
+use backhaul_backends::{
+    Act, Capabilities, Failure, Head, Interrupt, MemoryBackend, Method, Refused, Request, Resource, Sink,
+};
 use backhaul_journal::Disk;
 use support::nginx::Nginx;
 use support::{Seeded, assert_same, names_in, until};
@@ -675,10 +677,42 @@ fn a_server_that_falls_silent_is_left_for_what_somebody_waits_for() {
         (written.load(Ordering::SeqCst) == 100_000).then_some(())
     });
     let outcome = engine.read_at(id, MIB, 1000, LONG).unwrap();
+    assert!(!outcome.bytes.is_empty());
     assert_eq!(outcome.bytes, slice(&content, MIB, MIB + outcome.bytes.len() as u64));
     wait_for(&engine, id, TransferStatus::Completed);
     assert_same(&lab.file(), &content);
     assert_eq!(engine.view(id).unwrap().attempts, 1);
+}
+
+#[test]
+fn a_read_that_waits_is_woken_by_the_bytes_and_needs_no_claim() {
+    // On the short path, which has no ledger, and off it.
+    for short_path_bytes_max in [MIB, 16 * KIB] {
+        let mut lab = Lab::new();
+        lab.config.buffer_bytes = 16 << 10;
+        let never = Duration::from_secs(3600);
+        lab.config.window = Window {
+            claim_bytes: 1 << 30,
+            claim_after: never,
+            unclaimed_bytes_max: 1 << 30,
+            unclaimed_age_max: never,
+            short_path_bytes_max,
+        };
+        let (server, content) = scripted(200_000);
+        server.inner.script(URL, Act::HangAt(100_000));
+        let engine = lab.open_on(server, Environment::system());
+        let ordinary = NewDownload {
+            random_access: false,
+            ..lab.download(URL)
+        };
+        let id = add(&engine, ordinary);
+        let waiting = Arc::clone(&engine);
+        let waiting = thread::spawn(move || waiting.read_at(id, 99_990, 10, LONG).unwrap());
+        let _at_work = AtWork::start(&engine);
+        assert_eq!(waiting.join().unwrap().bytes, slice(&content, 99_990, 100_000));
+        assert_eq!(engine.downloaded_ranges(id).unwrap(), (0, vec![(0, 100_000)]));
+        assert_eq!(engine.view(id).unwrap().ranges, []);
+    }
 }
 
 #[test]
@@ -743,6 +777,15 @@ fn a_read_that_can_never_bring_anything_says_why() {
         let read = engine.read_at(id, 0, max_bytes, LONG);
         assert!(matches!(read, Err(Error::Invalid { .. })), "{max_bytes}: {read:?}");
     }
+    let posted = NewDownload {
+        method: Method::POST,
+        ..lab.download(URL)
+    };
+    let refused = engine.create(&[posted]);
+    assert!(
+        matches!(&refused, Err((0, Error::Invalid { field, .. })) if field == "random_access"),
+        "{refused:?}"
+    );
     let unknown = "ab".repeat(16).parse().unwrap();
     assert!(matches!(engine.read_at(unknown, 0, 1, LONG), Err(Error::UnknownId(_))));
     assert!(matches!(engine.downloaded_ranges(unknown), Err(Error::UnknownId(_))));

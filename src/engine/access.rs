@@ -15,6 +15,7 @@ use backhaul_backends::WebErrorStatus;
 use backhaul_journal::{Access, StorageFile};
 
 use super::Engine;
+use super::create::NewDownload;
 use super::crew::Crew;
 use super::ledger::Ledger;
 use super::part::part_path;
@@ -47,7 +48,7 @@ impl Engine {
     /// `offset_bytes` on, as they were written, durable or not. Where none are there yet, waits until some are, or until
     /// `wait` is over; with a `wait` of zero it never blocks.
     ///
-    /// Of a download with [`NewDownload::random_access`](super::NewDownload::random_access) such a read steers: a connection
+    /// Of a download with [`NewDownload::random_access`] such a read steers: a connection
     /// that is elsewhere goes to that offset, and the rest is fetched afterwards. What was claimed before a crash is read as
     /// the disk has it; the next attempt proves it, and starts a new generation where it is damaged. Once it has completed,
     /// the published file is read.
@@ -188,6 +189,15 @@ impl Engine {
             }
         }
     }
+}
+
+/// Only a GET goes on from what is held, and only what goes on can be fetched out of order.
+pub(super) fn check_method(download: &NewDownload) -> Result<(), Error> {
+    if download.random_access && !download.method.is_get() {
+        let problem = "only a GET can be asked for in parts; leave it out, or ask with GET";
+        return Err(Error::invalid("random_access", download.method.to_string(), problem));
+    }
+    Ok(())
 }
 
 fn published(operation: &Operation) -> Content {

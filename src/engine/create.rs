@@ -13,7 +13,7 @@ use backhaul_journal::{FileKind, Lsn, Urgency, steps};
 use super::Engine;
 use super::access;
 use super::body::{Body, check_body};
-use super::expected::check_digests;
+use super::expected::{check_digests, check_recoverable};
 use super::groups::check_name;
 use super::spool::{self, SpooledBody};
 use crate::address::{Address, HEADERS_MAX, harmless, parse_destination, parse_header, parse_media_type, parse_mirror};
@@ -35,9 +35,6 @@ const BODY_BYTES: usize = 64;
 const DIGEST_BYTES: usize = 80;
 /// What the journal takes besides the records of a list: a segment made in advance, and its reserve.
 const JOURNAL_BYTES: u64 = 768 * 1024;
-
-/// Errors that one operation names as such that its owner can mend.
-const RECOVERABLE_MAX: usize = 64;
 
 /// A download to be created. `Debug` shows no value that may be secret.
 #[derive(Clone, Default)]
@@ -97,7 +94,7 @@ pub struct NewDownload {
     /// fails with [`WebErrorStatus::MISSING_CONTENT_LENGTH_SUPPORT`]; and it must say that it serves byte ranges and show a
     /// strong validator (an entity tag, or a Last-Modified at least a second older than the response; a strong digest that
     /// is asked for here is as good), else with [`WebErrorStatus::INSUFFICIENT_RANGE_SUPPORT`]. Where it fails so, no byte
-    /// of that response is kept. `false` by default, as `IsRandomAccessRequired`.
+    /// of that response is kept. For GET alone. `false` by default, as `IsRandomAccessRequired`.
     pub random_access: bool,
 }
 
@@ -572,28 +569,6 @@ pub(super) fn check_header_count(count: usize) -> Result<(), Error> {
         return Err(Error::limit("headers of one operation", HEADERS_MAX as u64));
     }
     Ok(())
-}
-
-/// Errors that the owner of an operation can mend, each one once.
-fn check_recoverable(asked: &[WebErrorStatus]) -> Result<Vec<i32>, Error> {
-    if asked.len() > RECOVERABLE_MAX {
-        return Err(Error::limit(
-            "recoverable errors of one operation",
-            RECOVERABLE_MAX as u64,
-        ));
-    }
-    if let Some(status) = asked.iter().find(|status| !status.is_mendable()) {
-        let problem = if status.name().is_some() {
-            "cannot be mended with another URL, header or credential"
-        } else {
-            "is no error status that has a name"
-        };
-        return Err(Error::invalid("recoverable", status.to_string(), problem));
-    }
-    let mut numbers: Vec<i32> = asked.iter().map(|status| status.0).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
-    Ok(numbers)
 }
 
 /// Plain headers and secret ones.

@@ -21,6 +21,7 @@ mod origin;
 mod part;
 mod publish;
 mod ready;
+mod room;
 mod salvage;
 mod serve;
 mod settle;
@@ -42,7 +43,8 @@ use std::time::Duration;
 use backhaul_backends::{Backend, RateLimit, Registry, Throttle};
 use backhaul_journal::{Lock, Lsn, Replay, ReplayError, steps};
 
-use self::core::{Core, Role, Room, Stored, Work};
+use self::core::{Core, Role, Stored, Work};
+use self::room::Room;
 use crate::config::{Config, Layout};
 use crate::environment::Environment;
 use crate::error::Error;

@@ -103,9 +103,6 @@ pub struct OperationView {
     pub digests: Vec<String>,
     /// After a salvage of the journal: what the disk holds of it is checked again before it is trusted.
     pub unverified: bool,
-    /// Reads of it steer the fetch: see [`NewDownload::random_access`](super::NewDownload::random_access).
-    #[serde(default)]
-    pub random_access: bool,
     /// How it is asked for.
     #[serde(default, with = "wire::text")]
     pub method: Method,
@@ -173,13 +170,7 @@ impl OperationView {
             .next_looks()
             .map(Deadline::wall_ms)
             .find(|at_ms| *at_ms > now.wall_ms);
-        let live = attempt.map(|attempt| {
-            let total = attempt.total_bytes.load(Ordering::Relaxed);
-            (
-                attempt.received_bytes.load(Ordering::Relaxed),
-                Some(total).filter(|total| *total > 0),
-            )
-        });
+        let live = attempt.map(live);
         let response = operation.response.as_deref();
         let (sources, source) = places(operation);
         let spec = &operation.spec;
@@ -221,7 +212,6 @@ impl OperationView {
             source,
             digests: spec.expected_digests().iter().map(ToString::to_string).collect(),
             unverified: operation.doubt.is_some(),
-            random_access: spec.random_access,
             method: spec.method.clone(),
             response_headers: response
                 .map(|response| response.headers.pairs(response.beside()))
@@ -240,6 +230,15 @@ impl OperationView {
             .find(|(other, _)| other.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_str())
     }
+}
+
+/// What an attempt has by now, and what there will be, where known.
+fn live(attempt: &Attempt) -> (u64, Option<u64>) {
+    let total = attempt.total_bytes.load(Ordering::Relaxed);
+    (
+        attempt.received_bytes.load(Ordering::Relaxed),
+        Some(total).filter(|total| *total > 0),
+    )
 }
 
 fn view(state: &State, operation: &Operation, now: Now) -> OperationView {

@@ -162,7 +162,6 @@ impl<'a> Transfer<'a> {
                 held: None,
                 ..request.clone()
             },
-            // Kept here, too: the first connection is interrupted through it, also where nobody else joins.
             interrupt: interrupt.clone(),
             first: first.clone(),
         });

@@ -45,8 +45,6 @@ pub(crate) struct Download {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hold: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    random_access: Option<bool>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     method: Option<String>,
     /// Absolute, like the destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,7 +110,6 @@ impl From<&NewDownload> for Download {
             group: new.group.clone(),
             completion_group: new.completion_group,
             hold: given(new.hold),
-            random_access: given(new.random_access),
             method: (!new.method.is_get()).then(|| new.method.to_string()),
             body_file: match &new.body {
                 Some(Body::File(path)) => Some(path.clone()),
@@ -176,7 +173,6 @@ impl Download {
             group: self.group,
             completion_group: self.completion_group,
             hold: self.hold.unwrap_or_default(),
-            random_access: self.random_access.unwrap_or_default(),
             method,
             body: self.body_file.map(Body::File),
             random_access: self.random_access.unwrap_or_default(),

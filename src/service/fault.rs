@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use backhaul_backends::WebErrorStatus;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
@@ -166,7 +166,7 @@ impl From<Refused> for Fault {
                 problem,
             } => (
                 "Unsuccessful",
-                json!({ "id": id, "status": status, "error": error.map(|error| error.0), "problem": problem }),
+                json!({ "id": id, "status": status, "error": error.map(Named), "problem": problem }),
             ),
             Error::LimitReached { limit, max } => ("LimitReached", json!({ "limit": limit, "max": max })),
             Error::Vault { path, problem } => ("Vault", json!({ "path": path.to_string_lossy(), "problem": problem })),
@@ -252,7 +252,7 @@ fn known(fault: &Fault) -> Option<Error> {
         "Unsuccessful" => Error::Unsuccessful {
             id: fault.parsed("id")?,
             status: status()?,
-            error: fault.parsed::<Option<i32>>("error")?.map(WebErrorStatus),
+            error: fault.parsed::<Option<Named>>("error")?.map(|Named(error)| error),
             problem: text("problem"),
         },
         "LimitReached" => Error::LimitReached {
