@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use backhaul_backends::WebErrorStatus;
 
-use crate::operation::{TransferId, TransferStatus};
+use crate::operation::{CompletionGroupId, TransferId, TransferStatus};
 
 /// Why a call failed. Nothing was changed and nothing lost.
 #[derive(Clone, Debug)]
@@ -72,6 +72,31 @@ pub enum Error {
         /// The error that ended it, where one did.
         error: Option<WebErrorStatus>,
         /// Why, in one line.
+        problem: String,
+    },
+    /// No transfer group of this app has this name.
+    UnknownGroup {
+        /// The app.
+        app: String,
+        /// The name.
+        name: String,
+    },
+    /// Operations of a transfer group that is to be removed have not ended.
+    GroupInUse {
+        /// The app.
+        app: String,
+        /// The name.
+        name: String,
+        /// How many.
+        live_members: usize,
+    },
+    /// No completion group has this id.
+    UnknownCompletionGroup(CompletionGroupId),
+    /// The completion group is in a state that does not allow this.
+    CompletionGroupNotNow {
+        /// Which group.
+        id: CompletionGroupId,
+        /// The state, and what it does not allow.
         problem: String,
     },
     /// A limit of this service is reached.
@@ -182,9 +207,11 @@ impl fmt::Display for Error {
                     "id '{id}': is {status} and has no content: {problem}; fetch it anew"
                 )
             }
-            Self::LimitReached { limit, max } => {
-                write!(formatter, "{limit}: the limit of {max} is reached")
-            }
+            Self::UnknownGroup { .. }
+            | Self::GroupInUse { .. }
+            | Self::UnknownCompletionGroup(_)
+            | Self::CompletionGroupNotNow { .. } => self.fmt_group(formatter),
+            Self::LimitReached { limit, max } => write!(formatter, "{limit}: the limit of {max} is reached"),
             Self::Vault { path, problem } => write!(formatter, "vault file '{}': {problem}", path.display()),
             Self::NotSalvaged { damage, problem } => {
                 write!(formatter, "{damage}: that failed, and nothing was changed: {problem}")
@@ -205,6 +232,29 @@ fn journal(formatter: &mut fmt::Formatter<'_>, error: &backhaul_journal::Error) 
              to look first, 'backhaul journal verify', then 'backhaul journal repair --to DIR'"
         ),
         other => fmt::Display::fmt(other, formatter),
+    }
+}
+
+impl Error {
+    /// Those that are about groups.
+    fn fmt_group(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownGroup { app, name } => write!(
+                formatter,
+                "group '{}': app '{app}' has no such transfer group; make it first",
+                name.escape_debug()
+            ),
+            Self::GroupInUse { name, live_members, .. } => write!(
+                formatter,
+                "group '{}': {live_members} of its operations have not ended; cancel them or wait for them first",
+                name.escape_debug()
+            ),
+            Self::UnknownCompletionGroup(id) => {
+                write!(formatter, "completion group '{id}': there is no such group here")
+            }
+            Self::CompletionGroupNotNow { id, problem } => write!(formatter, "completion group '{id}': {problem}"),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -263,6 +263,7 @@ pub(super) fn details(view: &OperationView) {
     row("bytes", amount(view));
     row("app", view.app.clone());
     row("priority", format!("{:?}", view.priority).to_lowercase());
+    row("cost policy", view.cost_policy.to_string());
     if let Some(expected) = &view.expected_type {
         row("type", expected.clone());
     }

@@ -46,6 +46,7 @@ pub(super) fn set(context: &Context, id: TransferId, changes: ChangeArgs) -> Res
         headers: changes.header,
         secret_headers: changes.secret_header,
         priority: changes.priority.map(Into::into),
+        ..Changes::default()
     };
     check_changes(&changes, &Registry::new(backends.clone()).schemes())?;
     let reached = context.reach(&config, &backends)?;
@@ -223,8 +224,10 @@ pub(super) fn new_downloads(
             expected_type: download.media_type.clone(),
             recoverable: download.recoverable.clone(),
             app: context.app.clone(),
+            group: None,
+            completion_group: None,
             hold,
-            random_access: false,
+            ..NewDownload::default()
         })
         .collect())
 }

@@ -1,10 +1,12 @@
-//! Keeping the store small: the history within its bounds, and the journal as one snapshot of all operations.
+//! Shortening the journal: all operations as they are, in one snapshot; and what goes out of the history before that.
 
 use std::sync::PoisonError;
 
+use backhaul_journal::Urgency;
+
 use super::core::Core;
 use crate::error::Error;
-use crate::operation::{Entry, Event, TransferId, encode};
+use crate::operation::{CompletionEvent, Entry, Event, TransferId, encode};
 use crate::vault::SealedName;
 
 /// Operations of a snapshot that are encoded under one hold of the lock.
@@ -15,6 +17,9 @@ impl Core {
     pub(crate) fn sweep_history(&self) -> Result<(), Error> {
         let mut state = self.state();
         let expired = state.table.expired(self.now().wall_ms, &self.config.retention);
+        for id in state.table.groups().expired() {
+            self.record_completion(&mut state, id, CompletionEvent::Removed, Urgency::Critical)?;
+        }
         for id in expired {
             let operation = state.table.find(id).filter(|operation| operation.spec.has_secrets);
             let sealed = operation.map(|operation| SealedName::of(&operation));
@@ -40,6 +45,9 @@ impl Core {
             return Ok(());
         }
         self.journal.checkpoint(&mut |writer| {
+            for bytes in self.encoded_groups() {
+                writer.record(&bytes)?;
+            }
             let ids = self.state().table.ids();
             for ids in ids.chunks(SNAPSHOT_STEP) {
                 for bytes in self.encoded(ids) {
@@ -66,6 +74,24 @@ impl Core {
             &mut bytes,
         );
         bytes
+    }
+
+    /// The groups come first: who is in them is queued as they say.
+    fn encoded_groups(&self) -> Vec<Vec<u8>> {
+        let state = self.state();
+        let groups = state.table.groups();
+        let transfer = groups.rows().into_iter();
+        let transfer = transfer.map(|(as_of, group)| Entry::Group { as_of, group });
+        let completion = groups.completion_rows().map(|(as_of, completion)| Entry::Completion {
+            as_of,
+            completion: completion.clone(),
+        });
+        let all = transfer.chain(completion).map(|entry| {
+            let mut bytes = Vec::new();
+            encode(&entry, &mut bytes);
+            bytes
+        });
+        all.collect()
     }
 
     fn encoded(&self, ids: &[TransferId]) -> Vec<Vec<u8>> {

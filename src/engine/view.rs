@@ -15,7 +15,8 @@ use super::core::{Attempt, State};
 use crate::error::Error;
 use crate::listing::Filter;
 use crate::operation::{
-    Deadline, Kind, Lack, Now, Operation, Outcome, Phase, Priority, Reason, TransferId, TransferStatus,
+    CompletionGroupId, CostPolicy, Deadline, Kind, Lack, Now, Operation, Outcome, Phase, Priority, Reason, TransferId,
+    TransferStatus,
 };
 use crate::wire;
 
@@ -37,6 +38,9 @@ pub struct OperationView {
     pub app: String,
     /// Its transfer group.
     pub group: Option<String>,
+    /// Its completion group.
+    #[serde(default)]
+    pub completion_group: Option<CompletionGroupId>,
     /// What it fetches; secrets read `***`.
     pub url: String,
     /// Where the file goes, or went.
@@ -44,6 +48,9 @@ pub struct OperationView {
     pub destination: PathBuf,
     /// Its rank among those that wait.
     pub priority: Priority,
+    /// What it may cost.
+    #[serde(default)]
+    pub cost_policy: CostPolicy,
     /// Its status.
     pub status: TransferStatus,
     /// The one reason why it does not move.
@@ -163,13 +170,7 @@ impl OperationView {
             .next_looks()
             .map(Deadline::wall_ms)
             .find(|at_ms| *at_ms > now.wall_ms);
-        let live = attempt.map(|attempt| {
-            let total = attempt.total_bytes.load(Ordering::Relaxed);
-            (
-                attempt.received_bytes.load(Ordering::Relaxed),
-                Some(total).filter(|total| *total > 0),
-            )
-        });
+        let live = attempt.map(live);
         let response = operation.response.as_deref();
         let (sources, source) = places(operation);
         let spec = &operation.spec;
@@ -183,9 +184,11 @@ impl OperationView {
             owner_uid: spec.owner_uid,
             app: spec.app.clone(),
             group: spec.group.clone(),
+            completion_group: spec.completion_group,
             url: spec.url.clone(),
             destination,
             priority: spec.priority,
+            cost_policy: spec.cost_policy,
             status: operation.status(),
             reason: operation.reason(lack),
             next_attempt_at_ms,
@@ -227,6 +230,15 @@ impl OperationView {
             .find(|(other, _)| other.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_str())
     }
+}
+
+/// What an attempt has by now, and what there will be, where known.
+fn live(attempt: &Attempt) -> (u64, Option<u64>) {
+    let total = attempt.total_bytes.load(Ordering::Relaxed);
+    (
+        attempt.received_bytes.load(Ordering::Relaxed),
+        Some(total).filter(|total| *total > 0),
+    )
 }
 
 fn view(state: &State, operation: &Operation, now: Now) -> OperationView {

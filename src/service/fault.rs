@@ -170,7 +170,7 @@ impl From<Refused> for Fault {
             ),
             Error::LimitReached { limit, max } => ("LimitReached", json!({ "limit": limit, "max": max })),
             Error::Vault { path, problem } => ("Vault", json!({ "path": path.to_string_lossy(), "problem": problem })),
-            _ => ("Failed", json!({})),
+            other => of_groups(other).unwrap_or(("Failed", json!({}))),
         };
         let mut fault = Self::new(format!("{INTERFACE}.{name}"), parameters);
         fault.parameters.insert("message".into(), message.into());
@@ -179,6 +179,26 @@ impl From<Refused> for Fault {
         }
         fault
     }
+}
+
+/// Errors about groups.
+fn of_groups(error: &Error) -> Option<(&'static str, Value)> {
+    Some(match error {
+        Error::UnknownGroup { app, name } => ("UnknownGroup", json!({ "app": app, "name": name })),
+        Error::GroupInUse {
+            app,
+            name,
+            live_members,
+        } => (
+            "GroupInUse",
+            json!({ "app": app, "name": name, "live_members": live_members }),
+        ),
+        Error::UnknownCompletionGroup(id) => ("UnknownCompletionGroup", json!({ "id": id })),
+        Error::CompletionGroupNotNow { id, problem } => {
+            ("CompletionGroupNotNow", json!({ "id": id, "problem": problem }))
+        }
+        _ => return None,
+    })
 }
 
 impl From<Fault> for Refused {
@@ -243,6 +263,20 @@ fn known(fault: &Fault) -> Option<Error> {
             path: PathBuf::from(text("path")),
             problem: text("problem").into(),
         },
+        "UnknownGroup" => Error::UnknownGroup {
+            app: text("app"),
+            name: text("name"),
+        },
+        "GroupInUse" => Error::GroupInUse {
+            app: text("app"),
+            name: text("name"),
+            live_members: fault.parsed("live_members")?,
+        },
+        "UnknownCompletionGroup" => Error::UnknownCompletionGroup(fault.parsed("id")?),
+        "CompletionGroupNotNow" => Error::CompletionGroupNotNow {
+            id: fault.parsed("id")?,
+            problem: text("problem"),
+        },
         "Disconnected" => Error::Disconnected(Arc::from(text("message"))),
         _ => return None,
     })
@@ -251,7 +285,7 @@ fn known(fault: &Fault) -> Option<Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operation::TransferId;
+    use crate::operation::{CompletionGroupId, TransferId};
 
     #[test]
     fn an_error_comes_back_as_the_one_that_was_sent() {
@@ -285,6 +319,20 @@ mod tests {
                 status: TransferStatus::Error,
                 error: Some(WebErrorStatus::NOT_FOUND),
                 problem: "is gone".into(),
+            },
+            Error::UnknownGroup {
+                app: "a".into(),
+                name: "g".into(),
+            },
+            Error::GroupInUse {
+                app: "a".into(),
+                name: "g".into(),
+                live_members: 3,
+            },
+            Error::UnknownCompletionGroup(CompletionGroupId([8; 16])),
+            Error::CompletionGroupNotNow {
+                id: CompletionGroupId([8; 16]),
+                problem: "is enabled".into(),
             },
             Error::limit("operations", 7),
             Error::Vault {
