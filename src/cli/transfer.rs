@@ -221,11 +221,11 @@ pub(super) fn new_downloads(
             expected_bytes: download.size,
             collision: download.collision.into(),
             priority: download.priority.into(),
+            group: download.group.clone(),
+            completion_group: download.completion_group,
             expected_type: download.media_type.clone(),
             recoverable: download.recoverable.clone(),
             app: context.app.clone(),
-            group: None,
-            completion_group: None,
             hold,
             ..NewDownload::default()
         })

@@ -286,6 +286,18 @@ impl Engine {
         Ok(())
     }
 
+    /// Removes all completion groups of an app, whatever they wait for: none of them fires any more, and a command that runs
+    /// is ended.
+    pub(super) fn forget_completion_groups(&self, app: &str) -> Result<(), Error> {
+        for group in self.completion_groups(Some(app)) {
+            self.change(group.id, CompletionEvent::Removed, |_, _| None)?;
+            if let Some(interrupt) = self.core.state().commands.running.get(&group.id) {
+                interrupt.raise();
+            }
+        }
+        Ok(())
+    }
+
     /// Records an event where `refuse` does not say why not, durably.
     fn change(
         &self,

@@ -61,7 +61,8 @@ impl Default for ServerLimits {
     }
 }
 
-/// A server at work; dropping it stops it.
+/// A server at work. Dropping it ends all connections, each with a reason, after what is in progress, which has most of a
+/// second for that.
 pub(crate) struct Server {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -84,11 +85,6 @@ impl Server {
             shared,
             thread: Some(thread),
         })
-    }
-
-    /// Ends all connections, each with a reason, after what is in progress, which has most of a second for that.
-    pub(crate) fn stop(self) {
-        drop(self);
     }
 
     /// Other limits from now on. Connections that there are already stay, and keep their limit of messages.

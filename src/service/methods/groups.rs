@@ -443,8 +443,13 @@ impl Service {
     /// # Errors
     /// [`Error::Disconnected`] where the engine has stopped.
     pub fn completion_groups(&self) -> Result<Vec<CompletionGroupView>, Error> {
-        let (app, all_apps) = (Some(self.app().to_owned()), false);
-        let groups = self.call(CompletionGroups { app, all_apps })?.groups;
+        let groups = self.completion_groups_as_sent()?;
         Ok(groups.into_iter().map(Into::into).collect())
+    }
+
+    /// The same in their JSON form.
+    pub(crate) fn completion_groups_as_sent(&self) -> Result<Vec<CompletionGroup>, Error> {
+        let (app, all_apps) = (Some(self.app().to_owned()), false);
+        Ok(self.call(CompletionGroups { app, all_apps })?.groups)
     }
 }
