@@ -711,3 +711,48 @@ fn the_command_of_a_completion_group_finds_how_each_download_ended() {
         });
     });
 }
+
+#[test]
+fn whoever_reads_is_told_that_the_download_began_again_with_another_file() {
+    each_way(|stage| {
+        let mut downloader = stage.downloader();
+        downloader.set_random_access_required(true);
+        let url = stage.server.url("/changing");
+        let download = downloader.create_download(&url, stage.file("a")).unwrap();
+        stage.server.hold_at(LENGTH / 2);
+        download.start().unwrap();
+        let (mut stream, mut reader) = (download.result_stream_at(0), download.open_random_access().unwrap());
+        let mut few = [0; 8];
+        stream.read_exact(&mut few).unwrap();
+        reader.read_exact(&mut few).unwrap();
+        let mut events = download.ranges_downloaded();
+        assert!(!events.next().unwrap().was_restarted);
+        received(&download, LENGTH / 2);
+        download.pause().unwrap();
+        let changed = stage.server.change();
+        stage.server.release();
+        download.resume().unwrap();
+        let done = download.wait().unwrap();
+        assert_eq!((done.status, done.restarts), (TransferStatus::Completed, 1));
+        for _ in 0..2 {
+            let error = stream.read(&mut few).unwrap_err();
+            assert_eq!(
+                error.kind(),
+                io::ErrorKind::InvalidData,
+                "a stream stays with the file it has begun"
+            );
+        }
+        let error = reader.read(&mut few).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(reader.seek(SeekFrom::Current(0)).unwrap(), 8);
+        reader.read_exact(&mut few).unwrap();
+        assert_eq!(few, changed[8..16]);
+        let restarted: Vec<bool> = events.map(|event| event.was_restarted).collect();
+        assert_eq!(
+            restarted.iter().filter(|restarted| **restarted).count(),
+            1,
+            "{restarted:?}"
+        );
+        support::assert_same(&stage.file("a"), changed);
+    });
+}
