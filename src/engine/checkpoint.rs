@@ -104,4 +104,10 @@ impl Core {
         // One that left meanwhile has none.
         entries.filter(|bytes| !bytes.is_empty()).collect()
     }
+
+    /// One more than the number of the last record, as far as this engine knows.
+    pub(crate) fn next_lsn(&self) -> u64 {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.map_or(self.first_lsn, |lsn| lsn.0 + 1)
+    }
 }

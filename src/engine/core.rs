@@ -46,7 +46,7 @@ pub(crate) struct Core {
     /// The last record of this engine, where there is one.
     pub(super) last: Mutex<Option<Lsn>>,
     /// Number of the first record that this engine may write.
-    first_lsn: u64,
+    pub(super) first_lsn: u64,
     state: Mutex<State>,
     /// Held from the check of a creation to its record, so that no two are accepted for one destination.
     pub(crate) creating: Mutex<()>,
@@ -542,12 +542,6 @@ impl Core {
         if Self::is_idle(state) {
             self.watchers.notify_all();
         }
-    }
-
-    /// One more than the number of the last record, as far as this engine knows.
-    pub(crate) fn next_lsn(&self) -> u64 {
-        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.map_or(self.first_lsn, |lsn| lsn.0 + 1)
     }
 
     /// Nothing is left that could go on by itself, of what this engine is there for.

@@ -14,7 +14,7 @@ use super::Engine;
 use super::access;
 use super::body::{Body, check_body};
 use super::expected::{check_digests, check_recoverable};
-use super::groups::check_name;
+use super::groups::checked_group;
 use super::spool::{self, SpooledBody};
 use crate::address::{Address, HEADERS_MAX, harmless, parse_destination, parse_header, parse_media_type, parse_mirror};
 use crate::config::Config;
@@ -383,7 +383,7 @@ impl Checker<'_> {
             destination,
             app: download.app.clone(),
             owner_uid: rustix::process::getuid().as_raw(),
-            group: checked_group(download)?,
+            group: checked_group(download.group.as_deref())?,
             headers,
             has_secrets: !secrets.is_empty(),
             sha256,
@@ -455,12 +455,6 @@ impl Checker<'_> {
         self.directory = Some((directory.to_path_buf(), resolved.clone()));
         Ok(resolved)
     }
-}
-
-fn checked_group(download: &NewDownload) -> Result<Option<String>, Error> {
-    let name = download.group.as_deref();
-    name.map_or(Ok(()), |name| check_name("group", name))?;
-    Ok(download.group.clone())
 }
 
 fn conflict(field: &'static str, value: String, operation: &Operation) -> Error {

@@ -178,3 +178,9 @@ pub(super) fn check_name(field: &'static str, name: &str) -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// The name of the group that a download asks for.
+pub(super) fn checked_group(name: Option<&str>) -> Result<Option<String>, Error> {
+    name.map_or(Ok(()), |name| check_name("group", name))?;
+    Ok(name.map(str::to_owned))
+}
