@@ -233,9 +233,8 @@ fn serve(mut stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
         stream.write_all(body)
     };
     match page {
-        "/download" => content(stream, shared, &asked, "ETag: \"one\"\r\n"),
         "/changing" if shared.lock().has_changed => content(stream, shared, &asked, "ETag: \"changed\"\r\n"),
-        "/changing" => content(stream, shared, &asked, "ETag: \"one\"\r\n"),
+        "/download" | "/changing" => content(stream, shared, &asked, "ETag: \"one\"\r\n"),
         "/bitmap" if asked.path.ends_with(['1', '3', '5', '7', '9']) => simple("400 Bad Request", "", b"no"),
         "/bitmap" => content(stream, shared, &asked, "ETag: \"two\"\r\n"),
         "/random" => content(
