@@ -6,6 +6,7 @@
 pub(crate) mod asked;
 mod calls;
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod description_tests;
 mod event_loop;
 mod fanout;
@@ -16,6 +17,7 @@ mod pool;
 mod shared;
 mod telling;
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests;
 pub(crate) mod traffic;
 mod waits;
@@ -34,6 +36,7 @@ use crate::error::Error;
 const STACK_BYTES: usize = 512 * 1024;
 
 /// How much a server takes on.
+#[expect(clippy::struct_field_names, reason = "each is the most of something")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServerLimits {
     /// Longest call, in bytes; 1 MiB by default.
@@ -60,7 +63,8 @@ impl Default for ServerLimits {
     }
 }
 
-/// A server at work; dropping it stops it.
+/// A server at work. Dropping it ends all connections, each with a reason, after what is in progress, which has most of a
+/// second for that.
 pub(crate) struct Server {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -82,11 +86,6 @@ impl Server {
             shared,
             thread: Some(thread),
         })
-    }
-
-    /// Ends all connections, each with a reason, after what is in progress, which has most of a second for that.
-    pub(crate) fn stop(self) {
-        drop(self);
     }
 
     /// Other limits from now on. Connections that there are already stay, and keep their limit of messages.
