@@ -179,7 +179,11 @@ impl Place<'_> {
                 .into_iter()
                 .collect();
             account.note(service, ends, &running, &only);
-            if caught_up && !views.values().any(|view| view.status.goes_on_by_itself() || view.status.is_ended()) {
+            if caught_up
+                && !views
+                    .values()
+                    .any(|view| view.status.goes_on_by_itself() || view.status.is_ended())
+            {
                 return Ok(Seen::All);
             }
         }

@@ -13,8 +13,12 @@ use crate::{Error, Filter, GroupFilter, OperationView, TransferId, TransferStatu
 /// How often `wait` looks at the journal.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-pub(super) fn list(context: &Context, json: bool, all_apps: bool) -> Result<Exit, Failure> {
-    let views = operations(context, all_apps)?;
+pub(super) fn list(context: &Context, json: bool, all_apps: bool, group: Option<String>) -> Result<Exit, Failure> {
+    let filter = Filter {
+        app: (!all_apps).then(|| context.app.clone()),
+        group: group.map_or(GroupFilter::Any, GroupFilter::Named),
+    };
+    let views = operations(context, &filter)?;
     if json {
         output::json_list(&views);
     } else {
@@ -23,14 +27,10 @@ pub(super) fn list(context: &Context, json: bool, all_apps: bool) -> Result<Exit
     Ok(Exit::Success)
 }
 
-/// The operations of this app, or of all: as the engine knows them that runs, or as they are stored.
-fn operations(context: &Context, all_apps: bool) -> Result<Vec<OperationView>, Failure> {
+/// The operations that are meant: as the engine knows them that runs, or as they are stored.
+fn operations(context: &Context, filter: &Filter) -> Result<Vec<OperationView>, Failure> {
     if let Some(service) = context.running()? {
-        let filter = Filter {
-            app: (!all_apps).then(|| context.app.clone()),
-            group: GroupFilter::Any,
-        };
-        let views = service.list(&filter).collect::<Result<_, _>>()?;
+        let views = service.list(filter).collect::<Result<_, _>>()?;
         note_lost(service.describe()?.unacknowledged_lost);
         note_damaged(&damaged_journals(&context.state_directory, &context.environment)?);
         return Ok(views);
@@ -39,7 +39,7 @@ fn operations(context: &Context, all_apps: bool) -> Result<Vec<OperationView>, F
     note_lost(catalog.unacknowledged_lost);
     note_damaged(&catalog.damaged_journals);
     let mut views = catalog.operations;
-    views.retain(|view| all_apps || view.app == context.app);
+    views.retain(|view| filter.matches(view));
     Ok(views)
 }
 
@@ -57,7 +57,11 @@ pub(super) fn explain(context: &Context, id: Option<TransferId>) -> Result<Exit,
     if let Some(id) = id {
         output::explanation(&find(context, id)?);
     } else {
-        let views = operations(context, false)?;
+        let own = Filter {
+            app: Some(context.app.clone()),
+            group: GroupFilter::Any,
+        };
+        let views = operations(context, &own)?;
         for view in views.iter().filter(|view| !view.status.is_ended()) {
             output::explanation(view);
         }

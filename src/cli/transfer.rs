@@ -46,6 +46,7 @@ pub(super) fn set(context: &Context, id: TransferId, changes: ChangeArgs) -> Res
         headers: changes.header,
         secret_headers: changes.secret_header,
         priority: changes.priority.map(Into::into),
+        ..Changes::default()
     };
     check_changes(&changes, &Registry::new(backends.clone()).schemes())?;
     let reached = context.reach(&config, &backends)?;
@@ -220,10 +221,13 @@ pub(super) fn new_downloads(
             expected_bytes: download.size,
             collision: download.collision.into(),
             priority: download.priority.into(),
+            group: download.group.clone(),
+            completion_group: download.completion_group,
             expected_type: download.media_type.clone(),
             recoverable: download.recoverable.clone(),
             app: context.app.clone(),
             hold,
+            ..NewDownload::default()
         })
         .collect())
 }

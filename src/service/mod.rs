@@ -25,12 +25,14 @@ use self::methods::{
     Acknowledge, Attend, Cancel, Create, Created, Describe, ForgetApp, List, Method, Pause, Remove, Resume, Set, Show,
     Start,
 };
-use self::monitor::{IDS_MAX, Monitoring, Selection, Stand, Waited, Waiting};
+use self::monitor::{FROM_NOW, IDS_MAX, Monitoring, Selection, Waited, Waiting};
 use crate::config::Config;
 use crate::engine::{Body, Changes, Description, Engine, Filter, NewDownload, OperationView, SpooledBody};
 use crate::error::Error;
 use crate::operation::TransferId;
 
+pub(crate) use self::methods::reading::{READ_BYTES_MAX, Reading};
+pub(crate) use self::monitor::Stand;
 pub use self::monitor::{Monitor, Update};
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::server::heard;
@@ -204,14 +206,11 @@ impl Service {
     /// Copies a request body, for [`crate::Body::Spooled`]; see [`Engine::spool`].
     ///
     /// # Errors
-    /// As there; [`Error::Invalid`] where the engine is in another process, which takes a body as a file only.
+    /// As there.
     pub fn spool(&self, reader: &mut dyn std::io::Read, len_max: u64) -> Result<SpooledBody, Error> {
         match &self.link {
             Link::Embedded(embedded) => embedded.engine.spool(reader, len_max),
-            Link::Remote(_) => {
-                let problem = "an engine runs in another process, which takes a body as a file only; give one";
-                Err(Error::invalid("body", "a stream", problem))
-            }
+            Link::Remote(_) => self.spool_there(reader, len_max),
         }
     }
 
@@ -377,6 +376,12 @@ impl Service {
             cursor,
             progress_ms: None,
         })
+    }
+
+    /// Looks on at one operation, at what changes from now on. An update without it may say that too much has changed to be
+    /// told: whoever gets one looks for himself.
+    pub(crate) fn monitor_from_now(&self, id: TransferId) -> Result<Monitor, Error> {
+        self.monitor_ids(&[id], Some(FROM_NOW))
     }
 
     pub(crate) fn monitor_with(&self, monitoring: Monitoring) -> Result<Monitor, Error> {

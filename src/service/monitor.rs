@@ -125,6 +125,10 @@ pub(crate) struct Waiting {
     pub(crate) timeout_ms: Option<u64>,
 }
 
+/// A cursor that nothing lies behind: no more is told first than that all has been told. Readers elsewhere know no larger
+/// number.
+pub(super) const FROM_NOW: u64 = i64::MAX as u64;
+
 impl Waiting {
     /// # Errors
     /// [`Error::LimitReached`].

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use self::event_loop::EventLoop;
 use self::shared::Shared;
+use super::methods::groups::report;
 use super::socket::Socket;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -76,6 +77,7 @@ impl Server {
     /// # Errors
     /// [`Error::Io`]: the system gives no file descriptor or no thread.
     pub(crate) fn start(engine: Arc<Engine>, sockets: Vec<Socket>, limits: ServerLimits) -> Result<Self, Error> {
+        engine.report_by(report);
         let failed = |error| Error::io("set up", "service", error);
         let shared = Arc::new(Shared::new().map_err(failed)?);
         let mut event_loop = EventLoop::new(engine, sockets, limits, Arc::clone(&shared)).map_err(failed)?;
