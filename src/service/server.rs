@@ -6,6 +6,7 @@
 pub(crate) mod asked;
 mod calls;
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod description_tests;
 mod event_loop;
 mod fanout;
@@ -16,6 +17,7 @@ mod pool;
 mod shared;
 mod telling;
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests;
 pub(crate) mod traffic;
 mod waits;
@@ -35,6 +37,7 @@ use crate::error::Error;
 const STACK_BYTES: usize = 512 * 1024;
 
 /// How much a server takes on.
+#[expect(clippy::struct_field_names, reason = "each is the most of something")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServerLimits {
     /// Longest call, in bytes; 1 MiB by default.
