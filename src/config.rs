@@ -30,6 +30,8 @@ pub struct Config {
     pub connections: Connections,
     /// Operations that one state directory holds; 1,000,000 by default.
     pub operations_max: usize,
+    /// Of them those of one app; as many as of all by default.
+    pub operations_per_app_max: usize,
     /// Read buffer of one attempt, in bytes; 64 KiB by default: what was read is still in the processor's cache when it is
     /// written (1 GiB over loopback took 1.0 s of CPU with 64 or 128 KiB, and 1.8 s with 256 KiB).
     pub buffer_bytes: usize,
@@ -120,6 +122,7 @@ impl Default for Config {
             rate_max: None,
             connections: Connections::default(),
             operations_max: 1_000_000,
+            operations_per_app_max: usize::MAX,
             buffer_bytes: 64 << 10,
             roots: Vec::new(),
             ca_bundle: None,

@@ -80,6 +80,15 @@ impl Places {
         }
     }
 
+    /// How many operations an app has.
+    pub(crate) fn count(&self, app: &str) -> usize {
+        let app = hash(app);
+        self.places
+            .range((app, 0)..=(app, u64::MAX))
+            .map(|(_, count)| count)
+            .sum()
+    }
+
     /// Orders from `first` on, ascending, of what a filter means, and of what collides with that. Beginning costs a search
     /// for each group that is meant; where a group but no app is named, a look at each group of each app, too.
     pub(crate) fn from(&self, filter: &Filter, first: u64) -> impl Iterator<Item = u64> + use<'_> {

@@ -56,6 +56,11 @@ impl Rows {
         self.by_id.get(&id).map(|row| row.form.operation())
     }
 
+    /// How many operations an app has.
+    pub(crate) fn count_of_app(&self, app: &str) -> usize {
+        self.places.count(app)
+    }
+
     /// First LSN that an operation does not contain.
     pub(crate) fn as_of(&self, id: TransferId) -> Option<u64> {
         self.by_id.get(&id).map(|row| row.as_of)

@@ -317,6 +317,7 @@ impl Settings {
             rate_max: self.limit_rate,
             connections,
             operations_max: self.operations_max,
+            operations_per_app_max: self.operations_per_app_max(),
             roots: self.roots.clone(),
             ca_bundle: self.ca_bundle.clone(),
             salvage: self.salvage,

@@ -290,6 +290,11 @@ impl Table {
         self.rows.len()
     }
 
+    /// How many operations an app has.
+    pub(crate) fn count_of_app(&self, app: &str) -> usize {
+        self.rows.count_of_app(app)
+    }
+
     /// All operations, for listings.
     pub(crate) fn rows(&self) -> &Rows {
         &self.rows
@@ -383,7 +388,10 @@ impl Table {
 
     /// What an operation lacks that may start.
     pub(crate) fn lack(&self, operation: &Operation) -> Lack {
-        if self.queue.is_full(place(operation).host) {
+        if self.only.as_ref().is_some_and(|only| !only.contains(&operation.id)) {
+            // The engine that is there works for others only.
+            Lack::Engine
+        } else if self.queue.is_full(place(operation).host) {
             Lack::HostSlot
         } else {
             Lack::Slot

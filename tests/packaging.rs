@@ -6,8 +6,9 @@
 mod support;
 
 use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -340,8 +341,61 @@ impl Attended {
         stream
             .write_all(b"{\"method\":\"org.varlink.service.GetInfo\"}\0")
             .unwrap();
-        let bytes = stream.bytes().map(Result::unwrap).take_while(|byte| *byte != 0);
-        String::from_utf8(bytes.collect()).unwrap()
+        let mut bytes = Vec::new();
+        BufReader::new(stream).read_until(0, &mut bytes).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+}
+
+/// The daemon under a service manager that gives it its socket and listens to what it says; it is gone with this value.
+struct Managed {
+    daemon: Child,
+    notified: UnixDatagram,
+}
+
+impl Drop for Managed {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+impl Managed {
+    fn start(directory: &Path, socket: UnixListener) -> Self {
+        let notified = UnixDatagram::bind(directory.join("notify")).unwrap();
+        notified.set_read_timeout(Some(STEP_MAX)).unwrap();
+        let start = r#"exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=backhaul.socket exec "$@""#;
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", start, "sh", PROGRAM, "daemon"]);
+        // As the unit does it: by variables.
+        command.env("NOTIFY_SOCKET", directory.join("notify"));
+        command.env("STATE_DIRECTORY", directory.join("state"));
+        command.env("CONFIGURATION_DIRECTORY", directory);
+        command.env("RUNTIME_DIRECTORY", directory);
+        command.env("WATCHDOG_USEC", "2000000").env_remove("WATCHDOG_PID");
+        let daemon = command.stdin(Stdio::from(OwnedFd::from(socket))).spawn().unwrap();
+        Self { daemon, notified }
+    }
+
+    /// Waits until the manager is told something that begins with this.
+    fn hear(&self, said: &str) {
+        let mut bytes = [0; 4096];
+        loop {
+            let length = self
+                .notified
+                .recv(&mut bytes)
+                .unwrap_or_else(|error| panic!("{said}: {error}"));
+            if bytes[..length].starts_with(said.as_bytes()) {
+                return;
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args([name, &self.daemon.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
     }
 }
 
@@ -390,6 +444,33 @@ fn a_daemon_that_was_killed_is_started_anew_over_what_it_left() {
     device.0.expect("start", 0, "started");
     assert!(device.answer().contains("parameters"));
     device.0.expect("stop", 0, "stopped");
+}
+
+#[test]
+fn a_service_manager_hands_its_socket_over_and_is_told_of_every_state() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("socket");
+    let socket = UnixListener::bind(&path).unwrap();
+    // It waits from before the start on, as a client does that has started the daemon.
+    let mut client = UnixStream::connect(&path).unwrap();
+    client.set_read_timeout(Some(STEP_MAX)).unwrap();
+    client
+        .write_all(b"{\"method\":\"org.varlink.service.GetInfo\"}\0")
+        .unwrap();
+    let mut managed = Managed::start(directory.path(), socket);
+    managed.hear("READY=1");
+    let mut answer = Vec::new();
+    BufReader::new(client).read_until(0, &mut answer).unwrap();
+    assert!(String::from_utf8(answer).unwrap().contains("parameters"));
+    managed.hear("WATCHDOG=1");
+    managed.signal("-HUP");
+    managed.hear("RELOADING=1\nMONOTONIC_USEC=");
+    managed.hear("READY=1");
+    managed.signal("-TERM");
+    managed.hear("STOPPING=1");
+    assert_eq!(managed.daemon.wait().unwrap().code(), Some(0));
+    // The manager goes on listening there.
+    assert!(path.exists());
 }
 
 #[test]

@@ -132,6 +132,7 @@ fn limits(settings: &Settings, clients_max: usize) -> ServerLimits {
         connections_max: clients_max,
         connections_per_peer_max: settings.connections_per_peer_max,
         monitors_max: settings.monitors_max,
+        ..ServerLimits::default()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Creation: everything is checked first, then everything is durable before the first id is given out.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -174,6 +174,7 @@ impl Engine {
     fn admit(&self, checked: &[CheckedDownload]) -> Result<Option<Lsn>, (usize, Error)> {
         let _alone = self.core.creating.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_limit(checked.len()).map_err(|error| (0, error))?;
+        self.check_app_limits(checked)?;
         self.check_room(checked).map_err(|error| (0, error))?;
         for (index, one) in checked.iter().enumerate() {
             self.check_exclusive(one).map_err(|error| (index, error))?;
@@ -228,6 +229,23 @@ impl Engine {
         let max = self.core.config.operations_max;
         if self.core.state().table.len().saturating_add(more) > max {
             return Err(Error::limit("operations (remove those that have ended)", max as u64));
+        }
+        Ok(())
+    }
+
+    /// One app must not take the place of all others.
+    fn check_app_limits(&self, checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
+        let max = self.core.config.operations_per_app_max;
+        let mut more: HashMap<&str, usize> = HashMap::new();
+        let state = self.core.state();
+        for (index, one) in checked.iter().enumerate() {
+            let app = one.spec.app.as_str();
+            let count = more.entry(app).or_insert_with(|| state.table.count_of_app(app));
+            *count += 1;
+            if *count > max {
+                let limit = "operations of one app (remove those that have ended)";
+                return Err((index, Error::limit(limit, max as u64)));
+            }
         }
         Ok(())
     }

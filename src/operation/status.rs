@@ -67,6 +67,26 @@ impl TransferStatus {
         }
     }
 
+    /// What it means, on one line.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Idle => "created, not started",
+            Self::Running => "an attempt is in progress, or the file is being published",
+            Self::PausedByApplication => "the application asked it to stand still",
+            Self::PausedCostedNetwork => "the cost policy forbids the network at hand",
+            Self::PausedNoNetwork => "there is no network",
+            Self::Completed => "the file is published",
+            Self::Canceled => "canceled",
+            Self::Error => "failed for good",
+            Self::PausedRecoverableWebErrorStatus => "an error that the application can mend",
+            Self::PausedSystemPolicy => "the device spares its resources",
+            Self::Queued => "started, and waits for its turn",
+            Self::Waiting => "waits until a time",
+            Self::PausedDiskFull => "waits for room on the disk",
+        }
+    }
+
     /// Every status, for tables and completions.
     #[must_use]
     pub fn all() -> &'static [Self] {

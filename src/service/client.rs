@@ -169,11 +169,6 @@ impl Connection {
             }
         }
     }
-
-    /// Ends the connection from another thread.
-    pub(crate) fn stream(&self) -> io::Result<UnixStream> {
-        self.stream.try_clone()
-    }
 }
 
 fn ended(problem: &str) -> Error {

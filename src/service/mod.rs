@@ -25,14 +25,13 @@ use self::methods::{
     Acknowledge, Attend, Cancel, Create, Created, Describe, ForgetApp, List, Method, Pause, Remove, Resume, Set, Show,
     Start,
 };
-use self::monitor::{Monitoring, Selection, Stand, Waited, Waiting};
+use self::monitor::{IDS_MAX, Monitoring, Selection, Stand, Waited, Waiting};
 use crate::config::Config;
 use crate::engine::{Changes, Description, Engine, Filter, NewDownload, OperationView};
 use crate::error::Error;
 use crate::operation::TransferId;
 
 pub use self::monitor::{Monitor, Update};
-pub(crate) use self::server::{Server, ServerLimits};
 pub use self::serving::Serving;
 
 /// Operations of one listing that come with one call.
@@ -329,17 +328,7 @@ impl Service {
     pub(crate) fn wait_for(&self, ids: &[TransferId], until: Stand, time: Option<Duration>) -> Result<Waited, Error> {
         match &self.link {
             Link::Embedded(embedded) => embedded.wait(ids, until, time),
-            Link::Remote(client) => {
-                let timeout = time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-                let waiting = Waiting {
-                    ids: ids.iter().copied().collect(),
-                    until: Some(until),
-                    timeout_ms: timeout,
-                };
-                let mut connection = client.another()?;
-                connection.send("Wait", &waiting, false)?;
-                Ok(connection.receive::<Waited>(None)?.0)
-            }
+            Link::Remote(client) => wait_there(client, ids, until, time),
         }
     }
 
@@ -418,6 +407,29 @@ impl Iterator for Listing {
             }
         }
     }
+}
+
+/// Waits in another process: for as many operations at once as one call may name, then for the others.
+fn wait_there(client: &Client, ids: &[TransferId], until: Stand, time: Option<Duration>) -> Result<Waited, Error> {
+    let end = time.and_then(|time| Instant::now().checked_add(time));
+    let mut all = Waited {
+        operations: Vec::with_capacity(ids.len()),
+        timed_out: false,
+    };
+    let mut connection = client.another()?;
+    for part in ids.chunks(IDS_MAX) {
+        let timeout_ms = left(end).map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let waiting = Waiting {
+            ids: part.to_vec(),
+            until: Some(until),
+            timeout_ms,
+        };
+        connection.send("Wait", &waiting, false)?;
+        let waited = connection.receive::<Waited>(None)?.0;
+        all.operations.extend(waited.operations);
+        all.timed_out |= waited.timed_out;
+    }
+    Ok(all)
 }
 
 /// A path as it is meant here; a `/` at its end, which means a directory, stays.

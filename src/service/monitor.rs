@@ -117,12 +117,23 @@ pub struct Update {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Waiting {
-    pub(crate) ids: BTreeSet<TransferId>,
+    pub(crate) ids: Vec<TransferId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) until: Option<Stand>,
     /// Longest time in milliseconds; without it, as long as it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timeout_ms: Option<u64>,
+}
+
+impl Waiting {
+    /// # Errors
+    /// [`Error::LimitReached`].
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.ids.len() > IDS_MAX {
+            return Err(Error::limit("operations that one wait names", IDS_MAX as u64));
+        }
+        Ok(())
+    }
 }
 
 /// What operations are waited for to be.

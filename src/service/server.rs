@@ -4,14 +4,21 @@
 //! done by a few threads more, which are there only while there are calls. Nothing wakes up while nothing happens.
 
 pub(crate) mod asked;
+mod calls;
+#[cfg(test)]
+mod description_tests;
 mod event_loop;
+mod fanout;
 mod link;
 mod pool;
 mod shared;
+mod telling;
 pub(crate) mod traffic;
+mod waits;
 
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use self::event_loop::EventLoop;
 use self::shared::Shared;
@@ -33,6 +40,8 @@ pub(crate) struct ServerLimits {
     pub(crate) connections_per_peer_max: usize,
     /// Connections that look on or wait; 1536 by default, so that others come through.
     pub(crate) monitors_max: usize,
+    /// How long a client may read nothing of what it is sent before it is disconnected; 60 s by default.
+    pub(crate) stall_max: Duration,
 }
 
 impl Default for ServerLimits {
@@ -42,6 +51,7 @@ impl Default for ServerLimits {
             connections_max: 2_048,
             connections_per_peer_max: 2_048,
             monitors_max: 1_536,
+            stall_max: Duration::from_secs(60),
         }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) enum Asked {
     /// Updates are wanted.
     Monitor(Monitoring),
     /// Operations are waited for.
-    Wait { waiting: Waiting, oneway: bool },
+    Wait(Waiting),
 }
 
 /// Reads a message.
@@ -62,7 +62,12 @@ fn transfer(method: &str, name: &str, request: &Request<'_>) -> Result<Asked, Fa
         "Monitor" => Ok(Asked::Monitor(parse_parameters(request.parameters)?)),
         "Wait" => {
             let waiting = parse_parameters(request.parameters)?;
-            Ok(Asked::Wait { waiting, oneway })
+            // Nothing is waited for where nobody wants to know.
+            Ok(if oneway {
+                Asked::Answered(None)
+            } else {
+                Asked::Wait(waiting)
+            })
         }
         _ => match by_name(name) {
             Some(perform) => Ok(Asked::Perform { perform, oneway }),

@@ -14,16 +14,14 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
 use super::ServerLimits;
-use super::asked::{self, Asked};
 use super::link::Link;
 use super::pool::Pool;
-use super::shared::{Done, Outcome, Shared, Token};
-use super::traffic::{Call, Step};
+use super::shared::{Shared, Token};
+use super::telling::Telling;
+use super::traffic::Step;
 use crate::engine::Engine;
-use crate::error::Error;
-use crate::service::fault::{Fault, Refused};
-use crate::service::message::{parse_request, refusal};
-use crate::service::methods::Perform;
+use crate::service::fault::Fault;
+use crate::service::message::refusal;
 use crate::service::socket::{Socket, peer};
 
 /// Events that are taken from the system at once.
@@ -34,8 +32,6 @@ const ROUNDS_MAX: usize = 16;
 const ACCEPTS_MAX: usize = 64;
 /// Pause after the system had no file descriptor for another connection, unless one ends before.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-/// A client that has not read for so long is disconnected.
-pub(super) const STALL_MAX: Duration = Duration::from_secs(60);
 /// How long calls in progress may take when the server stops, and how long its threads may take besides.
 const WIND_DOWN_MAX: Duration = Duration::from_millis(700);
 const THREADS_END_MAX: Duration = Duration::from_millis(200);
@@ -45,7 +41,7 @@ const FILES_BESIDES: usize = 16;
 const CONNECTIONS_MIN: usize = 8;
 
 /// Why connections end when the server does.
-const STOPPED: &str = "the service has stopped";
+pub(super) const STOPPED: &str = "the service has stopped";
 
 /// The bell's number among the events. Sockets have those from 0 on, connections those from [`FIRST_TOKEN`] on.
 const BELL: u64 = u64::MAX;
@@ -56,7 +52,8 @@ pub(super) struct EventLoop {
     pub(super) limits: ServerLimits,
     pub(super) shared: Arc<Shared>,
     pub(super) links: HashMap<Token, Link>,
-    pool: Arc<Pool>,
+    pub(super) pool: Pool,
+    pub(super) telling: Telling,
     epoll: OwnedFd,
     sockets: Vec<Socket>,
     /// Connections of each user.
@@ -67,7 +64,7 @@ pub(super) struct EventLoop {
     /// When the sockets are listened to again, where the system had no file descriptor.
     accept_at: Option<Instant>,
     /// The server stops.
-    is_winding_down: bool,
+    pub(super) is_winding_down: bool,
 }
 
 impl EventLoop {
@@ -88,7 +85,8 @@ impl EventLoop {
             limits,
             shared,
             links: HashMap::new(),
-            pool: Arc::default(),
+            pool: Pool::default(),
+            telling: Telling::new(),
             epoll,
             sockets,
             peers: HashMap::new(),
@@ -119,7 +117,8 @@ impl EventLoop {
     /// When something is to be done although nothing happens.
     fn next_moment(&self) -> Option<Instant> {
         let due = self.due.first().map(|(at, _)| *at);
-        [due, self.accept_at].into_iter().flatten().min()
+        let told = self.telling.next_moment();
+        [due, self.accept_at, told].into_iter().flatten().min()
     }
 
     /// Waits until something happens, or until a moment, and does what follows.
@@ -140,7 +139,11 @@ impl EventLoop {
         for done in self.shared.take_done() {
             self.finish(done);
         }
-        self.look_at_clock(Instant::now());
+        let now = Instant::now();
+        if self.shared.take_noted() {
+            self.telling.is_noted(now);
+        }
+        self.look_at_clock(now);
         Ok(())
     }
 
@@ -152,15 +155,25 @@ impl EventLoop {
             && at <= now
         {
             self.due.remove(&(at, token));
-            self.is_late(token);
+            self.is_late(token, now);
         }
+        self.tell_what_is_due(now);
     }
 
-    /// A client has not read for too long.
-    fn is_late(&mut self, token: Token) {
+    /// A client has not read for too long, or has waited as long as it wanted to.
+    fn is_late(&mut self, token: Token, now: Instant) {
         let Some(link) = self.links.get_mut(&token) else { return };
         link.due = None;
-        let problem = format!("the client has read nothing for {} s", STALL_MAX.as_secs());
+        if link
+            .stalled_since
+            .is_none_or(|since| since + self.limits.stall_max > now)
+        {
+            return self.look(token);
+        }
+        let problem = format!(
+            "the client has read nothing for {} s",
+            self.limits.stall_max.as_secs_f32()
+        );
         link.say_at_last(refusal(&Fault::disconnected(&problem)));
         self.end(token);
     }
@@ -257,6 +270,7 @@ impl EventLoop {
                 self.peers.remove(&link.uid);
             }
         }
+        self.telling.remove(token, link.named);
         drop(link);
         self.shared.set_connections(self.links.len());
         if self.accept_at.is_some() {
@@ -298,11 +312,12 @@ impl EventLoop {
                 Step::Nothing => break,
             }
         }
-        self.settle(token);
+        // One that looks on has perhaps taken its last update.
+        self.go_on(token);
     }
 
     /// Looks at what a connection waits for now.
-    fn settle(&mut self, token: Token) {
+    pub(super) fn settle(&mut self, token: Token) {
         let Some(link) = self.links.get_mut(&token) else { return };
         if link.traffic.is_over() {
             return self.end(token);
@@ -316,7 +331,8 @@ impl EventLoop {
                 return self.end(token);
             }
         }
-        let due = link.stalled_since.map(|since| since + STALL_MAX);
+        let stalled = link.stalled_since.map(|since| since + self.limits.stall_max);
+        let due = stalled.or_else(|| self.telling.waits.end(token));
         if due != link.due {
             let before = std::mem::replace(&mut link.due, due);
             before.map(|at| self.due.remove(&(at, token)));
@@ -325,60 +341,11 @@ impl EventLoop {
     }
 
     /// Ends a connection after a reason.
-    fn break_off(&mut self, token: Token, problem: &str) {
+    pub(super) fn break_off(&mut self, token: Token, problem: &str) {
         if let Some(link) = self.links.get_mut(&token) {
             link.traffic.send(refusal(&Fault::disconnected(problem)).into());
             link.traffic.close();
         }
-    }
-
-    fn begin(&mut self, token: Token, message: Vec<u8>) {
-        match asked::read(&message) {
-            Asked::Answered(Some(answer)) => self.answer(token, answer),
-            Asked::Answered(None) => {}
-            Asked::Broken(problem) => self.break_off(token, &problem),
-            Asked::Perform { perform, oneway } => self.perform(token, message, perform, oneway),
-            Asked::Monitor(_) => self.answer(token, refusal(&Fault::method_not_implemented("Monitor"))),
-            Asked::Wait { .. } => self.answer(token, refusal(&Fault::method_not_implemented("Wait"))),
-        }
-    }
-
-    fn answer(&mut self, token: Token, answer: Vec<u8>) {
-        if let Some(link) = self.links.get_mut(&token) {
-            link.traffic.send(answer.into());
-        }
-    }
-
-    fn perform(&mut self, token: Token, message: Vec<u8>, perform: Perform, oneway: bool) {
-        let Some(link) = self.links.get_mut(&token) else { return };
-        link.traffic.call = Some(Call::Work { oneway });
-        let promise = Promise::new(&self.shared, token);
-        let engine = Arc::clone(&self.engine);
-        let job = move || {
-            let answer = match parse_request(&message) {
-                Ok(request) => perform(&engine, request.parameters),
-                Err(problem) => Err(Fault::disconnected(&problem)),
-            };
-            promise.keep(Outcome::Answer(answer.unwrap_or_else(|fault| refusal(&fault))));
-        };
-        if let Err(error) = self.pool.submit(Box::new(job)) {
-            log::warn!("the service cannot start a thread: {error}");
-        }
-    }
-
-    fn finish(&mut self, done: Done) {
-        let Some(link) = self.links.get_mut(&done.token) else {
-            return;
-        };
-        let call = link.traffic.call.take();
-        let Outcome::Answer(answer) = done.outcome;
-        if call == Some(Call::Work { oneway: false }) {
-            link.traffic.send(answer.into());
-        }
-        if self.is_winding_down {
-            self.break_off(done.token, STOPPED);
-        }
-        self.pump(done.token);
     }
 
     // ---- the end ----
@@ -395,7 +362,10 @@ impl EventLoop {
         for token in tokens {
             match self.links.get_mut(&token) {
                 Some(link) if link.is_working() => link.traffic.close(),
-                _ => self.break_off(token, STOPPED),
+                _ => {
+                    self.end_call(token, None);
+                    self.break_off(token, STOPPED);
+                }
             }
             self.pump(token);
         }
@@ -410,38 +380,6 @@ impl EventLoop {
         self.links.clear();
         self.pool.stop(Instant::now() + THREADS_END_MAX);
         self.shared.set_connections(0);
-    }
-}
-
-/// What a thread owes a connection: an answer, also where it panics or is never begun.
-struct Promise {
-    shared: Arc<Shared>,
-    token: Token,
-    is_kept: bool,
-}
-
-impl Promise {
-    fn new(shared: &Arc<Shared>, token: Token) -> Self {
-        Self {
-            shared: Arc::clone(shared),
-            token,
-            is_kept: false,
-        }
-    }
-
-    fn keep(mut self, outcome: Outcome) {
-        self.is_kept = true;
-        self.shared.done(self.token, outcome);
-    }
-}
-
-impl Drop for Promise {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            let error = Error::Service("the call could not be done; see the log of the service".into());
-            let answer = refusal(&Fault::from(Refused::from(error)));
-            self.shared.done(self.token, Outcome::Answer(answer));
-        }
     }
 }
 

@@ -24,6 +24,10 @@ pub(super) struct Link {
     pub(super) interest: Option<EventFlags>,
     /// Since when it has read nothing of what is to be written.
     pub(super) stalled_since: Option<Instant>,
+    /// Counts its calls, so that what comes late of one is not taken for the answer to another.
+    pub(super) serial: u64,
+    /// Operations that it names while it looks on or waits.
+    pub(super) named: usize,
     /// When something is to be done for it if nothing happens before.
     pub(super) due: Option<Instant>,
 }
@@ -36,6 +40,8 @@ impl Link {
             traffic: Traffic::new(message_bytes_max),
             interest: Some(EventFlags::IN),
             stalled_since: None,
+            serial: 0,
+            named: 0,
             due: None,
         }
     }

@@ -1,5 +1,6 @@
 //! What the thread of the event loop shares with all others: a bell, and what they have done.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,12 +8,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::fanout::Message;
+use crate::operation::TransferId;
+use crate::service::monitor::Told;
+
 /// Names a connection; never given twice.
 pub(crate) type Token = u64;
 
 /// What a thread has done for a connection.
 pub(crate) struct Done {
     pub(crate) token: Token,
+    /// For which of its calls.
+    pub(crate) serial: u64,
     pub(crate) outcome: Outcome,
 }
 
@@ -20,17 +27,23 @@ pub(crate) struct Done {
 pub(crate) enum Outcome {
     /// The bytes of its answer.
     Answer(Vec<u8>),
+    /// A monitor is told this, and more is to be looked for where it is not caught up.
+    CaughtUp(Box<Told>, Message),
+    /// One that waits goes on waiting for these.
+    Open(BTreeSet<TransferId>),
 }
 
-type Told = Box<dyn Fn(usize) + Send>;
+type Watching = Box<dyn Fn(usize) + Send>;
 
 pub(crate) struct Shared {
     /// Wakes the event loop.
     bell: OwnedFd,
     done: Mutex<Vec<Done>>,
     stopping: AtomicBool,
+    /// The engine has changed.
+    noted: AtomicBool,
     connections: AtomicUsize,
-    told: Mutex<Option<Told>>,
+    told: Mutex<Option<Watching>>,
 }
 
 impl Shared {
@@ -39,6 +52,7 @@ impl Shared {
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             done: Mutex::default(),
             stopping: AtomicBool::new(false),
+            noted: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             told: Mutex::default(),
         })
@@ -64,13 +78,23 @@ impl Shared {
     }
 
     /// A thread has done something for a connection.
-    pub(crate) fn done(&self, token: Token, outcome: Outcome) {
-        self.lock().push(Done { token, outcome });
+    pub(crate) fn done(&self, done: Done) {
+        self.lock().push(done);
         self.ring();
     }
 
     pub(crate) fn take_done(&self) -> Vec<Done> {
         std::mem::take(&mut *self.lock())
+    }
+
+    /// The engine has changed: called under its lock.
+    pub(crate) fn note(&self) {
+        self.noted.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    pub(crate) fn take_noted(&self) -> bool {
+        self.noted.swap(false, Ordering::AcqRel)
     }
 
     pub(crate) fn stop(&self) {
@@ -86,7 +110,7 @@ impl Shared {
         self.connections.load(Ordering::Acquire)
     }
 
-    pub(crate) fn watch_connections(&self, told: Told) {
+    pub(crate) fn watch_connections(&self, told: Watching) {
         let mut watching = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told(self.connections());
         *watching = Some(told);

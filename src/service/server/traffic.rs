@@ -19,10 +19,14 @@ pub(crate) enum Call {
     /// Updates go out until the connection ends.
     Monitor,
     /// Operations are waited for.
-    Wait {
-        /// Nobody wants its answer.
-        oneway: bool,
-    },
+    Wait,
+}
+
+impl Call {
+    /// Somebody wants its answer.
+    pub(crate) fn is_answered(self) -> bool {
+        self != Self::Work { oneway: true }
+    }
 }
 
 /// What is to be done next for a connection.
@@ -137,7 +141,7 @@ impl Traffic {
     /// Nothing is left to do. What a thread has begun it finishes, and its answer finds nobody.
     pub(crate) fn is_over(&self) -> bool {
         let is_idle = self.call.is_none() && self.outgoing.is_empty();
-        let tells = matches!(self.call, Some(Call::Monitor | Call::Wait { .. }));
+        let tells = matches!(self.call, Some(Call::Monitor | Call::Wait));
         let drained = self.outgoing.is_empty();
         (is_idle && (self.ended || self.closing)) || (tells && drained && (self.gone || self.closing))
     }
