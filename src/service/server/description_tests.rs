@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::asked::DESCRIPTION;
 use crate::engine::Description;
 use crate::error::Error;
-use crate::operation::{Collision, Kind, Priority, Reason, TransferId, TransferStatus};
+use crate::operation::{Collision, Priority, Reason, TransferId, TransferStatus};
 use crate::service::download::{Change, Download};
 use crate::service::fault::{Fault, Refused};
 use crate::service::message::parse_parameters;
@@ -189,7 +189,6 @@ fn the_description_has_every_type_with_its_names() {
     };
     let statuses = TransferStatus::all().iter().map(ToString::to_string);
     let types = BTreeMap::from([
-        ("Kind", variants::<Kind>()),
         ("Priority", variants::<Priority>()),
         ("Collision", variants::<Collision>()),
         ("Status", statuses.collect()),
