@@ -32,6 +32,9 @@ pub struct Config {
     pub operations_max: usize,
     /// Of them those of one app; as many as of all by default.
     pub operations_per_app_max: usize,
+    /// Longest request body that [`crate::Engine::spool`] takes in, in bytes; 1 GiB by default. The file of
+    /// [`crate::Body::File`] has no such limit.
+    pub body_bytes_max: u64,
     /// Read buffer of one attempt, in bytes; 64 KiB by default: what was read is still in the processor's cache when it is
     /// written (1 GiB over loopback took 1.0 s of CPU with 64 or 128 KiB, and 1.8 s with 256 KiB).
     pub buffer_bytes: usize,
@@ -122,7 +125,8 @@ impl Default for Config {
             rate_max: None,
             connections: Connections::default(),
             operations_max: 1_000_000,
-            operations_per_app_max: usize::MAX,
+            operations_per_app_max: 1_000_000,
+            body_bytes_max: 1 << 30,
             buffer_bytes: 64 << 10,
             roots: Vec::new(),
             ca_bundle: None,
@@ -173,6 +177,11 @@ impl Layout {
         let digits = name.strip_prefix(EVIDENCE)?;
         let number = digits.parse().ok()?;
         (format!("{number}") == digits).then_some(number)
+    }
+
+    /// Where request bodies stand that came as a stream.
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.directory.join("spool")
     }
 
     pub(crate) fn vault(&self) -> PathBuf {

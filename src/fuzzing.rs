@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use backhaul_backends::Method;
 use backhaul_journal::{Lsn, Replay};
 
 use crate::engine::Rebuilding;
 use crate::history::Retention;
 use crate::operation::{
     self, Amendment, BatchId, Claim, Collision, Condition, Deadline, Event, Fact, Intent, Kind, Now, OperationError,
-    Origin, Outcome, Priority, Response, Shared, Spec, StoredValidators, Stretch, TransferId, WaitReason,
+    Origin, Outcome, Priority, Response, Shared, Spec, StoredHeaders, StoredValidators, Stretch, TransferId,
+    WaitReason,
 };
 use crate::{address, cli};
 
@@ -166,6 +168,8 @@ fn spec(draw: Draw<'_>) -> Spec {
         recoverable: Vec::new(),
         digests: Vec::new(),
         mirrors: Vec::new(),
+        method: [Method::GET, Method::POST][draw(2)].clone(),
+        body: None,
     }
 }
 
@@ -213,6 +217,7 @@ fn event(draw: Draw<'_>) -> Event {
             digests: Vec::new(),
             mirrors: Vec::new(),
             origin: Origin::default(),
+            headers: StoredHeaders::default(),
         })),
         6 => Event::Progressed(Shared::new(claim(draw))),
         7 => Event::Restarted {
@@ -384,3 +389,10 @@ pub fn media_type(text: &str) -> Result<String, String> {
 pub fn destination(path: &Path, current: &Path) -> Result<PathBuf, String> {
     address::parse_destination(path, current).map_err(|error| error.to_string())
 }
+
+/// What a server makes of the bytes of a client that come in these pieces, where a message has at most so many bytes.
+pub fn control<'a>(pieces: impl Iterator<Item = &'a [u8]>, message_bytes_max: usize) -> Vec<Heard> {
+    crate::service::heard::heard(pieces, message_bytes_max)
+}
+
+pub use crate::service::heard::Heard;

@@ -29,12 +29,13 @@ mod table;
 mod vault;
 mod wire;
 
-pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, WebErrorStatus};
+pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, Method, WebErrorStatus};
 pub use backhaul_journal::Storage;
 pub use config::{Config, Connections, Window};
 pub use engine::{
-    Catalog, Changes, CheckedDownload, Description, Engine, Filter, GroupFilter, NewDownload, OperationView, Until,
-    ViewError, backends, check_changes, check_downloads, check_free, damaged_journals, read_catalog,
+    Body, Catalog, Changes, CheckedDownload, Description, Engine, Filter, GroupFilter, NewDownload, OperationView,
+    SpooledBody, Until, ViewError, backends, check_changes, check_downloads, check_free, damaged_journals,
+    read_catalog,
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;

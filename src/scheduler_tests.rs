@@ -45,6 +45,8 @@ fn spec(number: u64, (app, host, priority): Asked<'_>) -> Spec {
         recoverable: Vec::new(),
         digests: Vec::new(),
         mirrors: vec![format!("http://mirror:8080/{number}")],
+        method: backhaul_backends::Method::GET,
+        body: None,
     }
 }
 

@@ -41,6 +41,10 @@ pub(crate) struct Table {
     strangers: BTreeSet<TransferId>,
     /// Nothing on the disk has been looked at for these since records were lost.
     in_doubt: BTreeSet<TransferId>,
+    /// Orders of those that the start of an engine may change.
+    unsettled: SortedSet<u64>,
+    /// Attempts of all that are here.
+    attempts: u64,
     /// Only these may be scheduled, where set.
     only: Option<BTreeSet<TransferId>>,
     unacknowledged_lost: u64,
@@ -206,20 +210,13 @@ impl Table {
     /// Makes the state of a table that was just replayed the state at the start of an engine.
     pub(crate) fn reopened(&mut self, now: Now) {
         self.drop_uncommitted();
-        let mut attempts = 0;
-        for id in self.ids() {
-            let Some(operation) = self.find(id).map(Cow::into_owned) else {
-                continue;
-            };
-            attempts += u64::from(operation.attempts);
-            let reopened = operation.clone().reopened(now);
-            if reopened != operation {
-                let as_of = self.rows.as_of(id).unwrap_or_default();
-                self.remove(&operation);
-                self.insert(reopened, as_of);
+        let unsettled: Vec<u64> = self.unsettled.iter().collect();
+        for order in unsettled {
+            if let Some((operation, as_of)) = self.rows.at(order).and_then(|id| self.take(id)) {
+                self.insert(operation.reopened(now), as_of);
             }
         }
-        self.queue.count_on_from(attempts);
+        self.queue.count_on_from(self.attempts);
     }
 
     /// From now on only these operations are scheduled.
@@ -252,14 +249,6 @@ impl Table {
     /// Those that scheduling was restricted to, where it was.
     pub(crate) fn chosen(&self) -> Option<&BTreeSet<TransferId>> {
         self.only.as_ref()
-    }
-
-    /// Of those that scheduling was restricted to, none goes on by itself, but for these.
-    pub(crate) fn is_at_rest_without(&self, besides: &BTreeSet<TransferId>) -> bool {
-        let chosen = self.only.iter().flatten().filter(|id| !besides.contains(id));
-        let mut statuses =
-            chosen.filter_map(|id| self.find(*id).map(|operation| (operation.status(), self.is_busy(*id))));
-        statuses.all(|(status, is_busy)| !is_busy && !status.goes_on_by_itself())
     }
 
     /// How many operations may be scheduled, where they were restricted.
@@ -496,6 +485,15 @@ impl Table {
         let id = operation.id;
         if operation.doubt == Some(Doubt::Unseen) {
             put(&mut self.in_doubt, id, add);
+        }
+        if operation.is_reopened_otherwise() {
+            self.unsettled.put(operation.order, add);
+        }
+        let attempts = u64::from(operation.attempts);
+        if add {
+            self.attempts += attempts;
+        } else {
+            self.attempts -= attempts;
         }
         if operation.batch.is_some() {
             return;

@@ -38,6 +38,8 @@ fn spec(number: u8, priority: Priority) -> Spec {
         recoverable: Vec::new(),
         digests: Vec::new(),
         mirrors: Vec::new(),
+        method: backhaul_backends::Method::GET,
+        body: None,
     }
 }
 
@@ -566,6 +568,7 @@ fn pages_hold_what_the_filter_means_once_and_in_the_order_of_creation() {
             let Some((last, _)) = page.last() else { break };
             after = Some(*last);
             found.extend(page.into_iter().map(|(_, id)| id));
+            assert!(found.len() <= table.len(), "{filter:?} comes again");
         }
         assert_eq!(found, expected, "{filter:?}");
         meant += found.len();
@@ -599,6 +602,7 @@ fn whoever_goes_from_cursor_to_cursor_misses_no_change() {
             let (changed, next) = table.rows().changed(&filter, cursor, 7, looks_max);
             assert!(changed.len() <= 7);
             found.extend(changed.iter().map(|operation| operation.id));
+            assert!(found.len() <= table.len(), "{filter:?} comes again");
             if next == cursor {
                 break;
             }
@@ -657,4 +661,17 @@ fn an_operation_is_open_only_while_a_worker_holds_it() {
     log.table.set_busy(id(1), false);
     assert_eq!(opens(&log), 1);
     assert_eq!(log.table.find(id(1)).map(|operation| operation.attempts), Some(1));
+}
+
+#[test]
+fn the_start_of_an_engine_unpacks_only_what_it_changes() {
+    let mut table = grouped(100);
+    for number in [4, 8] {
+        apply(&mut table, number, 1_000, Event::Claimed { attempts: 3 });
+    }
+    let before = OPENED.get();
+    table.reopened(NOW);
+    assert_eq!(OPENED.get() - before, 2);
+    let phase = |number| table.find(wide(number)).map(|operation| operation.phase.clone());
+    assert_eq!([phase(4), phase(8)], [Some(Phase::Ready), Some(Phase::Ready)]);
 }

@@ -69,6 +69,26 @@ pub(crate) mod status {
     }
 }
 
+/// What has a text form in both directions.
+pub(crate) mod text {
+    use super::{Cow, Deserialize, Deserializer, Serializer};
+    use serde::de::Error as _;
+    use std::fmt::Display;
+
+    pub(crate) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(crate) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: std::str::FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
 /// Lists of what has a text form in both directions.
 pub(crate) mod texts {
     use super::{Deserialize, Deserializer, Serializer};

@@ -12,6 +12,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Instant;
 
 use support::{STEP_MAX, left_out, until};
 use tempfile::TempDir;
@@ -377,10 +378,12 @@ impl Managed {
         Self { daemon, notified }
     }
 
-    /// Waits until the manager is told something that begins with this.
+    /// Waits until the manager is told something that begins with this. What is told again and again is no reason to wait
+    /// for ever.
     fn hear(&self, said: &str) {
         let mut bytes = [0; 4096];
-        loop {
+        let started = Instant::now();
+        while started.elapsed() < STEP_MAX {
             let length = self
                 .notified
                 .recv(&mut bytes)
@@ -389,6 +392,7 @@ impl Managed {
                 return;
             }
         }
+        panic!("waited {STEP_MAX:?} in vain for: {said}");
     }
 
     fn signal(&self, name: &str) {

@@ -158,6 +158,7 @@ impl Backend for Overtaking {
             content_type: None,
             modified: None,
             mirrors: Vec::new(),
+            headers: Vec::new(),
         };
         let (first, second) = self.content.split_at(CLAIM_BYTES);
         sink.begin(&head).unwrap();

@@ -244,7 +244,7 @@ fn a_wait_for_an_operation_whose_record_goes_ends_with_an_error() {
     let waiting = client.clone();
     let wait = std::thread::spawn(move || waiting.wait(&[held, gone], None));
     client.cancel(&[gone]).unwrap();
-    client.wait(&[gone], None).unwrap();
+    until("it is swept", || client.view(gone).unwrap().ended_at_ms);
     client.remove(&[gone]).unwrap();
     client.cancel(&[held]).unwrap();
     // Depending on who is first, its end is seen before its record goes.
@@ -290,7 +290,7 @@ fn a_monitor_is_told_what_there_is_then_what_changes_then_what_goes() {
     });
     client.cancel(&[first]).unwrap();
     watch_until(&mut monitor, &mut known, |known| {
-        known.get(&first).is_some_and(|view| view.status.is_ended())
+        known.get(&first).is_some_and(|view| view.ended_at_ms.is_some())
     });
     client.remove(&[first]).unwrap();
     watch_until(&mut monitor, &mut known, |known| !known.contains_key(&first));

@@ -5,7 +5,9 @@ use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use backhaul_backends::{Backend, Failure, Head, HttpBackend, HttpConfig, Interrupt, Limits, Refused, Request, Sink};
+use backhaul_backends::{
+    Backend, Failure, Head, HttpBackend, HttpConfig, Interrupt, Limits, Method, Refused, Request, Sink,
+};
 
 /// Counts bytes and keeps none.
 struct Null(u64);
@@ -42,6 +44,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             let request = Request {
                 url: url.replace("{}", &number.to_string()),
+                method: Method::GET,
+                body: None,
                 headers: Vec::new(),
                 credential: None,
                 held: None,

@@ -1,8 +1,9 @@
 //! What a protocol backend is: one blocking call a direction, told what is already held, interruptible from outside.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::{Digest, Failure, Interrupt};
+use crate::{BodySource, Digest, Failure, Interrupt, Method};
 
 /// One protocol. A backend makes one attempt and reports; it never retries, never touches a file, and never decides
 /// when to try again.
@@ -34,6 +35,11 @@ pub struct Capabilities {
 pub struct Request {
     /// Absolute URL, with any secret query values in place; user info has been moved to `credential`.
     pub url: String,
+    /// What is asked of the server. Only the answer to a GET can continue held bytes (RFC 9110, section 14.2): with any other
+    /// method it comes whole again.
+    pub method: Method,
+    /// What is sent along, from its beginning in every attempt and after every redirect that keeps the method.
+    pub body: Option<Arc<dyn BodySource>>,
     /// Request headers in order, secret ones included.
     pub headers: Vec<Header>,
     /// User name and password for the origin.
@@ -180,6 +186,9 @@ pub struct Head {
     /// Absolute URLs under which the server says that the same bytes are, best first; at most 8 (RFC 6249). To be trusted
     /// only under a digest.
     pub mirrors: Vec<String>,
+    /// Header fields of the response as they were sent, in order, names in their own case. Those that may carry a secret,
+    /// and those that are no text, are left out.
+    pub headers: Vec<(String, String)>,
 }
 
 /// Where the bytes that follow belong.
@@ -208,6 +217,8 @@ pub enum Restart {
     NoProof,
     /// The server says that the held bytes reach beyond the resource (416).
     BeyondEnd,
+    /// The method is another one than GET, whose answer never continues an earlier one.
+    Method,
 }
 
 /// Takes the bytes. Its own errors stay with it: the backend hears only that it must stop.

@@ -1,11 +1,12 @@
 //! What every backend must do, whatever it speaks: one suite, run against each.
 
+use std::io::{self, Read};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
 use crate::{
-    Act, Backend, Failure, FailureKind, Head, Held, Interrupt, Limits, Refused, Request, Resource, Restart, Sink,
-    Start, WebErrorStatus,
+    Act, Backend, BodySource, Failure, FailureKind, Head, Held, Interrupt, Limits, Method, Refused, Request, Resource,
+    Restart, Sink, Start, WebErrorStatus,
 };
 
 /// A backend under test, with the server it talks to.
@@ -18,6 +19,9 @@ pub trait Rig {
 
     /// A URL that the server knows nothing of.
     fn missing(&mut self) -> String;
+
+    /// Method and body of every request for this URL that came whole, oldest first.
+    fn received(&self, url: &str) -> Vec<(Method, Vec<u8>)>;
 }
 
 /// Runs every case, each on a resource of its own.
@@ -36,6 +40,8 @@ pub fn run(rig: &mut dyn Rig) {
     a_missing_resource_fails_for_good(rig);
     an_interrupt_ends_a_silent_transfer(rig);
     a_refusal_of_the_sink_ends_the_attempt(rig);
+    a_body_is_sent_whole_in_every_attempt_and_nothing_held_is_continued(rig);
+    a_body_that_is_not_as_long_as_announced_fails_for_good(rig);
 }
 
 /// Larger than every buffer in use, and different in every place.
@@ -80,6 +86,8 @@ impl Sink for Kept {
 fn request(url: &str, held: Option<Held>) -> Request {
     Request {
         url: url.to_owned(),
+        method: Method::GET,
+        body: None,
         headers: Vec::new(),
         credential: None,
         held,
@@ -291,4 +299,64 @@ fn a_refusal_of_the_sink_ends_the_attempt(rig: &mut dyn Rig) {
         !kept.bytes.is_empty() && kept.bytes.len() <= BUFFER_BYTES,
         "nothing is written after a refusal"
     );
+}
+
+fn a_body_is_sent_whole_in_every_attempt_and_nothing_held_is_continued(rig: &mut dyn Rig) {
+    let url = rig.serve(Resource::new(content(), "v1"), vec![Act::CutAt(CUT)]);
+    let body: Vec<u8> = content().into_iter().rev().collect();
+    let post = |held| Request {
+        method: Method::POST,
+        body: Some(Arc::new(body.clone())),
+        ..request(&url, held)
+    };
+    let (result, first) = attempt(rig, &post(None));
+    result.expect_err("a cut attempt fails");
+    assert!(!first.heads[0].resumable && !first.heads[0].provable);
+    let held = Held {
+        offset_bytes: CUT,
+        validators: first.heads[0].validators.clone(),
+        ..Held::default()
+    };
+    let (result, second) = attempt(rig, &post(Some(held)));
+    result.expect("the second attempt ends well");
+    assert_eq!(second.heads[0].start, Start::Restart(Restart::Method));
+    assert!(second.bytes == content(), "it comes whole");
+    let received = rig.received(&url);
+    assert_eq!(received.len(), 2);
+    let is_whole = |(method, got): &(Method, Vec<u8>)| *method == Method::POST && *got == body;
+    assert!(received.iter().all(is_whole), "both attempts send all of it");
+}
+
+/// A body that announces one byte more than there is, or one less.
+struct Lying(u64);
+
+impl BodySource for Lying {
+    fn len_bytes(&self) -> u64 {
+        self.0
+    }
+
+    fn open(&self) -> io::Result<Box<dyn Read + '_>> {
+        Ok(Box::new(io::repeat(b'x').take(100_000)))
+    }
+}
+
+fn a_body_that_is_not_as_long_as_announced_fails_for_good(rig: &mut dyn Rig) {
+    for announced in [99_999, 100_001] {
+        let url = rig.serve(Resource::new(content(), "v1"), Vec::new());
+        let (result, kept) = attempt(
+            rig,
+            &Request {
+                method: Method::PUT,
+                body: Some(Arc::new(Lying(announced))),
+                ..request(&url, None)
+            },
+        );
+        let failure = result.expect_err("it is not what was announced");
+        assert_eq!(
+            (failure.kind, failure.status),
+            (FailureKind::Permanent, WebErrorStatus::FILE_ACCESS)
+        );
+        assert!(kept.heads.is_empty(), "before any answer");
+        assert!(rig.received(&url).is_empty(), "no server takes it for whole");
+    }
 }

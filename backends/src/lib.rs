@@ -1,6 +1,7 @@
 //! Protocol backends of backhaul: one trait, one folder a protocol, one line in the registry.
 
 mod backend;
+mod body;
 #[cfg(feature = "memory")]
 pub mod conformance;
 mod digest;
@@ -14,6 +15,7 @@ mod interrupt;
 mod media;
 #[cfg(feature = "memory")]
 mod memory;
+mod method;
 #[cfg(any(feature = "http", feature = "memory"))]
 mod proof;
 mod registry;
@@ -24,6 +26,7 @@ pub use backend::{
     Backend, Capabilities, Credential, Head, Header, Held, Limits, RESERVED_HEADERS, Refused, Request, Restart, Sink,
     Start, TAIL_BYTES_MAX, Validators,
 };
+pub use body::BodySource;
 pub use digest::{Digest, DigestAlgorithm};
 pub use failure::{Failure, FailureKind};
 #[cfg(feature = "http")]
@@ -32,6 +35,7 @@ pub use interrupt::{Binding, Interrupt};
 pub use media::is_page;
 #[cfg(feature = "memory")]
 pub use memory::{Act, Attempted, MemoryBackend, Resource};
+pub use method::{METHOD_BYTES_MAX, Method};
 pub use registry::Registry;
 pub use throttle::{RateLimit, Throttle};
 pub use web_error_status::WebErrorStatus;

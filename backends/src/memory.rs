@@ -1,14 +1,16 @@
 //! Serves scripted resources from memory, scheme `mem`: deterministic, for tests of what stands above the backends.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::Read;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::body::{self, Outgoing};
 use crate::media;
 use crate::proof::{self, Sameness};
 use crate::{
-    Backend, Capabilities, Credential, Failure, FailureKind, Head, Header, Held, Interrupt, Request, Restart, Sink,
-    Start, Validators, WebErrorStatus,
+    Backend, Capabilities, Credential, Failure, FailureKind, Head, Header, Held, Interrupt, Method, Request, Restart,
+    Sink, Start, Validators, WebErrorStatus,
 };
 
 /// Most bytes of a tail that are compared: few, so that tests of the caller's own check of what it holds are not helped.
@@ -69,6 +71,10 @@ pub enum Act {
 pub struct Attempted {
     /// The URL asked for.
     pub url: String,
+    /// The method.
+    pub method: Method,
+    /// What was sent along, where all of it could be read.
+    pub body: Option<Vec<u8>>,
     /// First missing byte of what was held; 0 where nothing was.
     pub offset_bytes: u64,
     /// First byte after the gap, where only a gap was asked for.
@@ -126,11 +132,13 @@ impl MemoryBackend {
     }
 
     /// Takes the next act and the resource as it is after it.
-    fn take(&self, request: &Request) -> (Act, Option<Resource>) {
+    fn take(&self, request: &Request, body: Option<Vec<u8>>) -> (Act, Option<Resource>) {
         let mut state = self.state();
         let offset_bytes = request.held.as_ref().map_or(0, |held| held.offset_bytes);
         state.attempts.push(Attempted {
             url: request.url.clone(),
+            method: request.method.clone(),
+            body,
             offset_bytes,
             end_bytes: request.held.as_ref().and_then(|held| held.end_bytes),
             headers: request.headers.clone(),
@@ -158,7 +166,8 @@ impl Backend for MemoryBackend {
     }
 
     fn download(&self, request: &Request, sink: &mut dyn Sink, interrupt: &Interrupt) -> Result<(), Failure> {
-        let (act, resource) = self.take(request);
+        let body = read_body(request)?;
+        let (act, resource) = self.take(request, body);
         if interrupt.is_raised() {
             return Err(failure(
                 FailureKind::Interrupted,
@@ -205,6 +214,23 @@ impl Backend for MemoryBackend {
     }
 }
 
+fn read_body(request: &Request) -> Result<Option<Vec<u8>>, Failure> {
+    let Some(source) = &request.body else {
+        return Ok(None);
+    };
+    let mut bytes = Vec::new();
+    let read = Outgoing::open(source.as_ref()).and_then(|mut outgoing| outgoing.read_to_end(&mut bytes));
+    read.map(|_| Some(bytes)).map_err(|error| {
+        let (kind, status, message) = body::failure(&error);
+        Failure {
+            kind,
+            status,
+            code: None,
+            message,
+        }
+    })
+}
+
 fn check_length(request: &Request, resource: &Resource) -> Result<(), Failure> {
     let kind = if resource.content_type.as_deref().is_some_and(media::is_page) {
         FailureKind::Transient { retry_after: None }
@@ -238,6 +264,9 @@ fn start(request: &Request, resource: &Resource) -> (Start, bool) {
         return (Start::Beginning, false);
     };
     let restart = |why| (Start::Restart(why), false);
+    if !request.method.is_get() {
+        return restart(Restart::Method);
+    }
     let sameness = proof::compare_held(held, &resource.validators);
     let tail = &held.tail[held.tail.len().saturating_sub(COMPARED_BYTES_MAX)..];
     let same_tail = usize::try_from(held.offset_bytes)
@@ -266,12 +295,13 @@ fn head(request: &Request, resource: &Resource, start: Start) -> Head {
         start,
         validators: resource.validators.clone(),
         actual_url: request.url.clone(),
-        resumable: resource.resumable,
-        provable: proof::is_provable(&resource.validators),
+        resumable: resource.resumable && request.method.is_get(),
+        provable: request.method.is_get() && proof::is_provable(&resource.validators),
         on_trust: false,
         content_type: resource.content_type.clone(),
         modified: resource.validators.last_modified.as_deref().and_then(proof::date),
         mirrors: resource.mirrors.clone(),
+        headers: Vec::new(),
     }
 }
 

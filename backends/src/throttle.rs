@@ -1,10 +1,13 @@
 //! One limit on the bytes per second of all transfers together.
 
+use std::io::{self, Read};
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::{Backend, Capabilities, Failure, FailureKind, Head, Interrupt, Refused, Request, Sink, WebErrorStatus};
+use crate::{
+    Backend, BodySource, Capabilities, Failure, FailureKind, Head, Interrupt, Refused, Request, Sink, WebErrorStatus,
+};
 
 /// How far a transfer may run ahead of the rate, as a share of a second (chosen without measurement).
 const BURST_PER_SECOND: u64 = 4;
@@ -98,7 +101,21 @@ impl Backend for Throttle {
             interrupt,
             cut: false,
         };
-        let result = self.inner.download(request, &mut slowed, interrupt);
+        let result = match &request.body {
+            None => self.inner.download(request, &mut slowed, interrupt),
+            Some(body) => {
+                let body = SlowedBody {
+                    body: Arc::clone(body),
+                    limit: Arc::clone(&self.limit),
+                    interrupt: interrupt.clone(),
+                };
+                let request = Request {
+                    body: Some(Arc::new(body)),
+                    ..request.clone()
+                };
+                self.inner.download(&request, &mut slowed, interrupt)
+            }
+        };
         match result {
             Err(failure) if slowed.cut => Err(Failure {
                 kind: FailureKind::Interrupted,
@@ -107,6 +124,43 @@ impl Backend for Throttle {
             }),
             other => other,
         }
+    }
+}
+
+/// A request body at the same rate as everything else.
+struct SlowedBody {
+    body: Arc<dyn BodySource>,
+    limit: Arc<RateLimit>,
+    interrupt: Interrupt,
+}
+
+struct SlowedReader<'a> {
+    reader: Box<dyn Read + 'a>,
+    limit: &'a RateLimit,
+    interrupt: &'a Interrupt,
+}
+
+impl BodySource for SlowedBody {
+    fn len_bytes(&self) -> u64 {
+        self.body.len_bytes()
+    }
+
+    fn open(&self) -> io::Result<Box<dyn Read + '_>> {
+        Ok(Box::new(SlowedReader {
+            reader: self.body.open()?,
+            limit: &self.limit,
+            interrupt: &self.interrupt,
+        }))
+    }
+}
+
+impl Read for SlowedReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let room = buffer.len().min(self.limit.piece_bytes);
+        let amount = self.reader.read(&mut buffer[..room])?;
+        // Whoever sends looks at the interrupt before anything goes out.
+        let _ = self.interrupt.sleep(self.limit.reserve(amount));
+        Ok(amount)
     }
 }
 

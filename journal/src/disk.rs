@@ -255,6 +255,8 @@ fn stat_of(metadata: &Metadata) -> Stat {
         inode: metadata.ino(),
         len_bytes: metadata.len(),
         links: metadata.nlink(),
+        // Every file system of Linux has one.
+        modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
     }
 }
 

@@ -212,6 +212,8 @@ pub struct Stat {
     pub len_bytes: u64,
     /// Number of names (hard links).
     pub links: u64,
+    /// Time of last modification.
+    pub modified: SystemTime,
 }
 
 /// What a directory entry is.

@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit;
 use crate::address::{parse_digest, parse_sha256};
-use crate::{Collision, Digest, Priority, Settings, TransferId, WebErrorStatus};
+use crate::{Collision, Digest, Method, Priority, Settings, TransferId, WebErrorStatus};
 
 /// Transfers files in the background, across crashes, power cuts, lost networks and changed files.
 #[derive(Parser)]
@@ -20,7 +20,7 @@ pub(super) struct Args {
     pub(super) command: Command,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 pub(super) struct Global {
     /// Directory that holds the journal and the vault
     #[arg(long, global = true, value_name = "DIR")]
@@ -222,6 +222,14 @@ pub(super) struct Download {
     /// Read URLs from a file, one a line, each with an optional destination after it; '-' is standard input
     #[arg(short, long, value_name = "FILE")]
     pub(super) input: Option<PathBuf>,
+    /// Method of the request. The answer to any other than GET is fetched from zero in each attempt, and the server may get
+    /// the request more than once
+    #[arg(long, value_name = "METHOD", default_value_t)]
+    pub(super) method: Method,
+    /// File to send along, whole in each attempt: it must stay as it is until the operation has ended. '-' takes a copy of
+    /// standard input, of 1 GiB at most. Its media type is a header: --header 'Content-Type: ...'
+    #[arg(long, value_name = "FILE")]
+    pub(super) body: Option<PathBuf>,
     /// SHA-256 that the content must have, in hexadecimal or base64
     #[arg(long, value_name = "DIGEST", value_parser = sha256)]
     pub(super) sha256: Option<[u8; 32]>,
@@ -258,7 +266,7 @@ pub(super) struct Download {
     pub(super) priority: PriorityArg,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 pub(super) struct Running {
     /// Transfers at the same time (default: 4)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -309,7 +317,7 @@ impl Running {
     }
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 pub(super) struct DaemonArgs {
     /// Configuration file (default: backhaul.toml in $CONFIGURATION_DIRECTORY, in /etc/backhaul for root, or in
     /// $XDG_CONFIG_HOME/backhaul or ~/.config/backhaul)

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,12 +20,10 @@ use crate::service::server::{Server, ServerLimits};
 use crate::service::socket::Socket;
 use crate::{Config, Engine, Environment, Error, Settings, SettingsFile, Until};
 
-/// Files that are asked for where the system allows it: a socket for each client, besides those of the transfers.
-const OPEN_FILES_WANTED: u64 = 8_192;
-/// Looks in the time after which an idle daemon ends.
-const LOOKS: u32 = 4;
-/// Longest time between two of them.
-const LOOK_MAX: Duration = Duration::from_secs(10);
+/// Files that are asked for besides the sockets of clients, where the system allows it.
+const OPEN_FILES_WANTED: u64 = 4_096;
+/// Shortest time until an idle daemon looks again whether it is to end.
+const LOOK_MIN: Duration = Duration::from_millis(10);
 /// Stack of the thread that waits for signals; it reads the configuration.
 const STACK_BYTES: usize = 256 * 1024;
 
@@ -33,7 +31,8 @@ pub(super) fn run(mut global: Global, args: &DaemonArgs) -> Result<Exit, Failure
     let is_root = rustix::process::geteuid().is_root();
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let file = SettingsFile::find(args.config.clone(), is_root, variable);
-    let settings = load(file.as_ref(), &global, args)?;
+    let options = global.clone();
+    let settings = load(file.as_ref(), &options, args)?;
     if global.verbose == 0 {
         output::set_log_level(settings.log);
     }
@@ -42,10 +41,8 @@ pub(super) fn run(mut global: Global, args: &DaemonArgs) -> Result<Exit, Failure
     let mut context = Context::new(global)?;
     let notify = Arc::new(Notify::from_environment());
     let inherited = listen_fds()?;
-    let clients_max = raise_open_files(settings.connections_max);
+    raise_open_files(settings.connections_max);
     context.environment = Environment::system();
-    let files_max = context.environment.open_files_max;
-    context.environment.open_files_max = files_max.saturating_sub(clients_max);
     let config = config(&settings)?;
     let engine = Arc::new(context.open(&config, &backends(&config)?)?);
     let socket = match inherited {
@@ -54,11 +51,17 @@ pub(super) fn run(mut global: Global, args: &DaemonArgs) -> Result<Exit, Failure
     };
     engine.note_socket(&socket.path);
     log::info!("listens on '{}'", socket.path.display());
-    let server = Server::start(Arc::clone(&engine), vec![socket], limits(&settings, clients_max))?;
+    let server = Server::start(Arc::clone(&engine), vec![socket], limits(&settings))?;
+    let server = Arc::new(server);
     let current = Arc::new(Mutex::new(settings));
     let reloading = Reloading {
         current: Arc::clone(&current),
+        server: Arc::downgrade(&server),
         file,
+        options: Options {
+            global: options,
+            args: args.clone(),
+        },
     };
     let signals = SignalThread::start(&engine, &notify, reloading)?;
     notify.ready();
@@ -66,7 +69,7 @@ pub(super) fn run(mut global: Global, args: &DaemonArgs) -> Result<Exit, Failure
     let result = work(&engine, &server, &notify, &current);
     notify.stopping();
     let signal = signals.end();
-    server.stop();
+    drop(server);
     result?;
     close(engine)?;
     log::info!("has stopped");
@@ -95,23 +98,32 @@ fn load(file: Option<&SettingsFile>, global: &Global, args: &DaemonArgs) -> Resu
 /// Works until a signal comes, or until there was nothing to do for long enough.
 fn work(engine: &Arc<Engine>, server: &Server, notify: &Notify, current: &Mutex<Settings>) -> Result<(), Error> {
     let watchdog = watchdog_interval();
-    let exit_idle = || current.lock().unwrap_or_else(PoisonError::into_inner).exit_idle;
-    let look = exit_idle().map(|time| (time / LOOKS).min(LOOK_MAX));
-    let tick = [watchdog, look].into_iter().flatten().min();
-    let mut idle_since = Instant::now();
-    engine.run(Until::Stopped, tick, |engine| {
+    let waked = Arc::downgrade(engine);
+    server.watch_connections(move |_| {
+        if let Some(engine) = waked.upgrade() {
+            engine.wake();
+        }
+    });
+    let mut idle: Option<(u64, Instant)> = None;
+    engine.run_watched(Until::Stopped, |engine| {
         if watchdog.is_some() {
             notify.watchdog();
         }
-        let running = engine.running_count();
-        notify.status(&format!("{running} transfers run, {} clients", server.connections()));
-        if !engine.is_idle() || server.connections() > 0 {
-            idle_since = Instant::now();
-        }
-        if exit_idle().is_some_and(|time| idle_since.elapsed() >= time) {
+        let clients = server.connections();
+        notify.status(&format!("{} transfers run, {clients} clients", engine.running_count()));
+        let exit_idle = current.lock().unwrap_or_else(PoisonError::into_inner).exit_idle;
+        // What was done between two looks shows in the journal.
+        let stand = engine.cursor();
+        let is_idle = engine.is_idle() && clients == 0;
+        idle = idle.filter(|(since, _)| is_idle && *since == stand);
+        let (_, since) = *idle.get_or_insert((stand, Instant::now()));
+        let left = exit_idle.map(|time| time.saturating_sub(since.elapsed()));
+        if is_idle && left == Some(Duration::ZERO) {
             log::info!("has nothing to do, and ends");
             engine.stop();
         }
+        let look = left.filter(|_| is_idle).map(|left| left.max(LOOK_MIN));
+        [watchdog, look].into_iter().flatten().min()
     })
 }
 
@@ -126,53 +138,61 @@ fn config(settings: &Settings) -> Result<Config, Failure> {
     Ok(config)
 }
 
-fn limits(settings: &Settings, clients_max: usize) -> ServerLimits {
+fn limits(settings: &Settings) -> ServerLimits {
     ServerLimits {
         message_bytes_max: settings.message_bytes_max,
-        connections_max: clients_max,
+        connections_max: settings.connections_max,
         connections_per_peer_max: settings.connections_per_peer_max,
         monitors_max: settings.monitors_max,
         ..ServerLimits::default()
     }
 }
 
-/// Raises the limit of open files as far as it is of use and allowed; gives how many clients fit into it.
-fn raise_open_files(clients_max: usize) -> usize {
+/// Raises the limit of open files as far as it is of use and allowed: each client needs one.
+fn raise_open_files(clients_max: usize) {
     let mut limit = getrlimit(Resource::Nofile);
-    let wanted = limit
-        .maximum
-        .map_or(OPEN_FILES_WANTED, |maximum| maximum.min(OPEN_FILES_WANTED));
+    let wanted = OPEN_FILES_WANTED + clients_max as u64;
+    let wanted = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
     if limit.current.is_some_and(|current| current < wanted) {
         limit.current = Some(wanted);
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
             log::warn!("the limit of open files cannot be raised to {wanted}: {error}");
         }
     }
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(OPEN_FILES_WANTED);
-    // Half of them at most: transfers need the others.
-    clients_max.min(usize::try_from(files / 2).unwrap_or(usize::MAX))
+}
+
+/// What the command line gave.
+struct Options {
+    global: Global,
+    args: DaemonArgs,
 }
 
 /// What a reload reads, and what it changes.
 struct Reloading {
     current: Arc<Mutex<Settings>>,
+    server: Weak<Server>,
     file: Option<SettingsFile>,
+    options: Options,
 }
 
 impl Reloading {
     /// Takes over what may change while the daemon runs. A file that cannot be used changes nothing.
     fn reload(&self) {
-        let loaded = Settings::load(self.file.as_ref(), |_| ());
-        let new = match loaded {
+        let new = match load(self.file.as_ref(), &self.options.global, &self.options.args) {
             Ok(new) => new,
-            Err(error) => {
-                log::error!("configuration {error}; nothing has changed");
+            Err(failure) => {
+                log::error!("{}; nothing has changed", failure.message);
                 return;
             }
         };
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let (merged, needs_restart) = current.reloaded(&new);
-        output::set_log_level(merged.log);
+        if self.options.global.verbose == 0 {
+            output::set_log_level(merged.log);
+        }
+        if let Some(server) = self.server.upgrade() {
+            server.set_limits(limits(&merged));
+        }
         *current = merged;
         if !needs_restart.is_empty() {
             log::warn!(
@@ -207,6 +227,9 @@ impl SignalThread {
                     notify.reloading();
                     reloading.reload();
                     notify.ready();
+                    if let Some(engine) = engine.upgrade() {
+                        engine.wake();
+                    }
                     continue;
                 }
                 if noted.swap(signal, Ordering::SeqCst) != 0 {

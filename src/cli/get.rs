@@ -17,7 +17,7 @@ use super::input::Line;
 use super::progress::Progress;
 use super::reach::Reached;
 use super::signals::SignalWatch;
-use super::transfer::{at_line, checked, lines, new_downloads};
+use super::transfer::{at_line, checked, lines, new_downloads, spool_standard_input};
 use super::{Failure, output};
 use crate::{
     Config, Engine, Error, NewDownload, OperationView, Service, TransferId, TransferStatus, Until, check_free,
@@ -42,7 +42,7 @@ pub(super) fn run(
     let lines = lines(download)?;
     let config = context.config_for(running);
     let backends = backends(&config)?;
-    let downloads = new_downloads(context, download, &lines, false)?;
+    let mut downloads = new_downloads(context, download, &lines, false)?;
     let checked = checked(context, &config, &backends, &downloads, &lines)?;
     if !context.state_directory.exists() {
         check_free(&checked, &context.environment).map_err(|(index, error)| at_line(&lines, index, error))?;
@@ -50,6 +50,7 @@ pub(super) fn run(
     drop(checked);
     let signals = SignalWatch::start()?;
     let mut reached = context.reach(&config, &backends)?;
+    spool_standard_input(reached.service(), download, &mut downloads)?;
     let ids = create(reached.service(), &downloads, &lines)?;
     let from_list = lines.len() > 1 || download.input.is_some();
     drop((lines, downloads));

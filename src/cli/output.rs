@@ -247,6 +247,9 @@ pub(super) fn details(view: &OperationView) {
         row("next attempt", moment(next));
     }
     row("url", view.url.clone());
+    if !view.method.is_get() {
+        row("method", view.method.to_string());
+    }
     for mirror in view.sources.iter().skip(1) {
         row("mirror", mirror.clone());
     }
@@ -441,6 +444,7 @@ pub(super) fn kept(view: &OperationView, from_list: bool) {
                 "{problem}; mend it with: backhaul set {id} --url URL (or --secret-header), then backhaul resume {id}"
             )
         }
+        _ if !view.method.is_get() => "go on with: 'backhaul run'".into(),
         _ if from_list => "go on with: the same command, or 'backhaul run'".into(),
         _ => format!(
             "go on with: backhaul get '{}' -o '{}', or 'backhaul run'",

@@ -1,6 +1,6 @@
 //! Commands that create and run operations: `add`, `run`, and what `get` shares with them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backhaul_backends::{Backend, Registry};
@@ -13,18 +13,19 @@ use super::reach::close;
 use super::signals::SignalWatch;
 use super::{Failure, output};
 use crate::{
-    Changes, CheckedDownload, Config, Error, NewDownload, Service, TransferId, Until, check_changes, check_downloads,
-    check_free,
+    Body, Changes, CheckedDownload, Config, Error, NewDownload, Service, TransferId, Until, check_changes,
+    check_downloads, check_free,
 };
 
 pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<Exit, Failure> {
     let lines = lines(download)?;
     let config = context.config_for_one_command();
     let backends = backends(&config)?;
-    let downloads = new_downloads(context, download, &lines, hold)?;
+    let mut downloads = new_downloads(context, download, &lines, hold)?;
     let checked = checked(context, &config, &backends, &downloads, &lines)?;
     check_free(&checked, &context.environment).map_err(|(index, error)| at_line(&lines, index, error))?;
     let reached = context.reach(&config, &backends)?;
+    spool_standard_input(reached.service(), download, &mut downloads)?;
     let ids = reached
         .service()
         .create(&downloads)
@@ -98,6 +99,44 @@ pub(super) fn checked(
     checked.map_err(|(index, error)| at_line(lines, index, error))
 }
 
+/// Takes the body from standard input, where it is to come from there.
+pub(super) fn spool_standard_input(
+    service: &Service,
+    download: &Download,
+    asked: &mut [NewDownload],
+) -> Result<(), Failure> {
+    if !is_standard(download.body.as_deref()) {
+        return Ok(());
+    }
+    let spooled = service.spool(&mut std::io::stdin().lock(), u64::MAX)?;
+    for one in asked {
+        one.body = Some(Body::Spooled(spooled.clone()));
+    }
+    Ok(())
+}
+
+fn is_standard(path: Option<&Path>) -> bool {
+    path == Some(Path::new("-"))
+}
+
+/// Standard input gives one body for one operation, and nothing else besides.
+fn check_standard_body(download: &Download, lines: &[Line]) -> Result<(), Failure> {
+    let refuse = |problem: &str| Err(Error::invalid("body", "-", problem).into());
+    if !is_standard(download.body.as_deref()) {
+        return Ok(());
+    }
+    if download.method.is_get() {
+        return refuse("GET takes no body; give the method that it is for, like --method POST");
+    }
+    if is_standard(download.input.as_deref()) || download.urls.iter().any(|url| url == "-") {
+        return refuse("the list of URLs comes from standard input already; give one of the two as a file");
+    }
+    if lines.len() > 1 {
+        return refuse("is one body for one operation; for several URLs give a file");
+    }
+    Ok(())
+}
+
 /// The URLs of the arguments and of the list, in this order.
 pub(super) fn lines(download: &Download) -> Result<Vec<Line>, Failure> {
     let mut lines = Vec::new();
@@ -138,6 +177,7 @@ pub(super) fn new_downloads(
     lines: &[Line],
     hold: bool,
 ) -> Result<Vec<NewDownload>, Failure> {
+    check_standard_body(download, lines)?;
     let output = download.output.clone().unwrap_or_else(|| PathBuf::from("./"));
     let is_directory = output.as_os_str().as_encoded_bytes().ends_with(b"/");
     if lines.len() > 1 && !is_directory {
@@ -164,6 +204,13 @@ pub(super) fn new_downloads(
         .iter()
         .map(|line| NewDownload {
             url: line.url.clone(),
+            method: download.method.clone(),
+            // What comes from standard input is read once everything else was checked.
+            body: download
+                .body
+                .clone()
+                .filter(|path| !is_standard(Some(path.as_path())))
+                .map(Body::File),
             destination: destination(line),
             headers: download.header.clone(),
             secret_headers: download.secret_header.clone(),

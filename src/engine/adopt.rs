@@ -62,6 +62,7 @@ impl Engine {
         let pairs = [
             ("sha256", digest.as_ref().is_some_and(|(field, _)| *field == "sha256")),
             ("digest", digest.as_ref().is_some_and(|(field, _)| *field == "digest")),
+            ("body", sends_other_body(stored, asked)),
             ("mirror", !asked.mirrors.is_empty() && stored.mirrors != asked.mirrors),
             (
                 "size",
@@ -93,8 +94,8 @@ impl Engine {
             .collect())
     }
 
-    /// Refuses to go on with an operation that is not held to the digest, length or type that is asked for: its success would
-    /// be taken for a check that nobody made.
+    /// Refuses to go on with an operation that is not held to the digest, length or type that is asked for, as its success
+    /// would be taken for a check that nobody made, and with one that sends another body.
     ///
     /// # Errors
     /// [`Error::Expectation`], naming the field.
@@ -111,6 +112,10 @@ impl Engine {
                 kind.filter(|_| stored.expected_type != asked.expected_type)
                     .map(|kind| ("type", kind))
             });
+        let differing = differing.or_else(|| {
+            let body = asked.body.as_ref().filter(|_| sends_other_body(stored, asked));
+            body.map(|body| ("body", body.shown()))
+        });
         let status = operation.status();
         differing.map_or(Ok(()), |(field, value)| {
             Err(Error::Expectation {
@@ -126,6 +131,7 @@ impl Engine {
     fn is_same(&self, operation: &Operation, checked: &CheckedDownload) -> bool {
         operation.spec.app == checked.spec.app
             && operation.spec.url == checked.spec.url
+            && operation.spec.method == checked.spec.method
             && self.has_url(operation, checked.secrets.url.as_deref())
     }
 
@@ -163,6 +169,12 @@ impl Engine {
         let expected = checked.spec.expected_digests();
         expected.is_empty() || file_has(storage, &path, stat.len_bytes, &expected).unwrap_or(false)
     }
+}
+
+/// What is to be sent along is not what the stored operation sends.
+fn sends_other_body(stored: &Spec, asked: &Spec) -> bool {
+    let asked = asked.body.as_ref();
+    asked.is_some_and(|asked| !stored.body.as_ref().is_some_and(|stored| stored.is_like(asked)))
 }
 
 /// The first digest that is asked for and that the stored operation is not held to: its option, and the digest.

@@ -14,6 +14,7 @@ use backhaul_backends::{Interrupt, Registry};
 use backhaul_journal::{Journal, Lock, Lsn, Urgency, steps};
 
 use super::ready::Ready;
+use super::spool::Spooled;
 use super::watch::Observers;
 use crate::config::Config;
 use crate::environment::Environment;
@@ -23,6 +24,8 @@ use crate::scheduler::{self, Action, Plan, Slots};
 use crate::table::Table;
 use crate::vault::{SealedName, Vault};
 
+/// How long nothing happens before memory that was needed for work is given back.
+const QUIET: Duration = Duration::from_secs(1);
 /// Files of one batch of publications, at most.
 const BATCH_MAX: usize = 128;
 /// The clock that sleeps stands still while the device is suspended; the boot-time clock is looked at this often.
@@ -45,6 +48,7 @@ pub(crate) struct Core {
     state: Mutex<State>,
     /// Held from the check of a creation to its record, so that no two are accepted for one destination.
     pub(crate) creating: Mutex<()>,
+    pub(super) spooled: Mutex<Spooled>,
     /// Work may have come up for the workers, for the publisher; something has changed for those who watch.
     pub(crate) work: Condvar,
     pub(crate) publisher: Condvar,
@@ -209,6 +213,7 @@ impl Core {
             first_lsn: next_lsn,
             state: Mutex::new(state),
             creating: Mutex::new(()),
+            spooled: Mutex::default(),
             work: Condvar::new(),
             publisher: Condvar::new(),
             watchers: Condvar::new(),
@@ -540,6 +545,23 @@ impl Core {
         self.work.notify_one();
     }
 
+    /// Waits on behalf of those who watch: until somebody has something for them, or until the time is over.
+    pub(crate) fn watch<'a>(&self, state: MutexGuard<'a, State>, time: Option<Duration>) -> MutexGuard<'a, State> {
+        let has_quietened = state.has_worked && Self::is_idle(&state);
+        let quiet = has_quietened.then_some(QUIET);
+        let Some(first) = time.into_iter().chain(quiet).min() else {
+            return self.watchers.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        let waited = self.watchers.wait_timeout(state, first);
+        let (mut state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        // Not at every pause: what is given back has to be asked for again.
+        if quiet == Some(first) && timeout.timed_out() && Self::is_idle(&state) {
+            state.has_worked = false;
+            crate::sys::give_back_memory();
+        }
+        state
+    }
+
     /// Those who watch wait for the end of all work; waking them for less would cost more than the work.
     fn tell_if_idle(&self, state: &State) {
         if Self::is_idle(state) {
@@ -573,7 +595,7 @@ impl Core {
         let is_idle =
             state.table.is_idle() && state.attempts.is_empty() && state.ready.is_empty() && state.publishing == 0;
         // What it works on for others besides does not keep it.
-        is_idle || (!state.besides.is_empty() && state.table.is_at_rest_without(&state.besides))
+        is_idle || (!state.besides.is_empty() && state.is_at_rest_but_for_others())
     }
 }
 

@@ -7,10 +7,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
-use backhaul_backends::{Digest, DigestAlgorithm, WebErrorStatus};
+use backhaul_backends::{Digest, Method, WebErrorStatus};
 use backhaul_journal::{FileKind, Lsn, Urgency, steps};
 
 use super::Engine;
+use super::body::{Body, check_body};
+use super::expected::check_digests;
+use super::spool::{self, SpooledBody};
 use crate::address::{Address, HEADERS_MAX, harmless, parse_destination, parse_header, parse_media_type, parse_mirror};
 use crate::config::Config;
 use crate::environment::Environment;
@@ -24,10 +27,10 @@ use crate::vault::{SealedMirror, SealedName, Secrets};
 
 /// What the record of a creation takes besides its texts, rounded up.
 const RECORD_BYTES: usize = 160;
+/// What the record of a request body takes besides its path, rounded up.
+const BODY_BYTES: usize = 64;
 /// What the record of a digest takes, rounded up.
 const DIGEST_BYTES: usize = 80;
-/// Most digests of one operation.
-const DIGESTS_MAX: usize = 4;
 /// What the journal takes besides the records of a list: a segment made in advance, and its reserve.
 const JOURNAL_BYTES: u64 = 768 * 1024;
 
@@ -39,6 +42,15 @@ const RECOVERABLE_MAX: usize = 64;
 pub struct NewDownload {
     /// What to fetch. User info becomes a sealed credential.
     pub url: String,
+    /// How it is asked for; GET by default. Only a GET goes on with what it has: the answer to any other method is fetched
+    /// from zero in each attempt, and the server may get the request more than once. One app may ask the same URL several
+    /// times at once, but for GET.
+    ///
+    /// Source: `BackgroundDownloader.Method`.
+    pub method: Method,
+    /// What is sent along, whole in each attempt and after a redirect by 307 or 308, wherever that leads; not with GET. Its
+    /// media type is a header like any other.
+    pub body: Option<Body>,
     /// Where the file goes: a path with a file name, or a directory with a `/` at its end, which takes the file name
     /// from the URL.
     pub destination: PathBuf,
@@ -79,6 +91,8 @@ impl fmt::Debug for NewDownload {
         formatter
             .debug_struct("NewDownload")
             .field("url", &harmless(&self.url))
+            .field("method", &self.method)
+            .field("body", &self.body)
             .field("destination", &self.destination)
             .field("headers", &self.headers.len())
             .field("secret_headers", &self.secret_headers.len())
@@ -102,6 +116,8 @@ pub struct CheckedDownload {
     id: TransferId,
     pub(super) spec: Shared<Spec>,
     pub(super) secrets: Secrets,
+    /// The copy that is sent along.
+    pub(super) spooled: Option<SpooledBody>,
     hold: bool,
 }
 
@@ -180,10 +196,12 @@ impl Engine {
             self.check_exclusive(one).map_err(|error| (index, error))?;
         }
         check_free(checked, &self.core.environment)?;
+        spool::hand_over(&self.core, checked)?;
         let recorded = self
             .seal(checked)
             .and_then(|()| self.record_creation(checked).map_err(|error| (0, error)));
         if recorded.is_err() {
+            spool::take_back(checked);
             for one in checked.iter().filter(|one| one.spec.has_secrets) {
                 // What stays is swept at the next start.
                 let _ = self.core.vault.remove(SealedName::first(one.id));
@@ -215,11 +233,16 @@ impl Engine {
         self.check_url_free(checked.id, spec, &checked.secrets)
     }
 
-    /// No other live operation of the same app has the URL.
+    /// No other live operation of the same app has the URL. Nobody minds the same request twice but a GET, of which one
+    /// answer is enough.
     pub(super) fn check_url_free(&self, id: TransferId, spec: &Spec, secrets: &Secrets) -> Result<(), Error> {
+        if !spec.method.is_get() {
+            return Ok(());
+        }
         let state = self.core.state();
         let others = state.table.live_for_url(&spec.app, &spec.url);
-        let others: Vec<Operation> = others.filter(|other| other.id != id).map(Cow::into_owned).collect();
+        let is_other = |other: &Cow<'_, Operation>| other.id != id && other.spec.method.is_get();
+        let others: Vec<Operation> = others.filter(is_other).map(Cow::into_owned).collect();
         drop(state);
         let same = others.iter().find(|other| self.has_url(other, secrets.url.as_deref()));
         same.map_or(Ok(()), |other| Err(conflict("url", spec.url.clone(), other)))
@@ -264,7 +287,13 @@ impl Engine {
                 .sum();
             let mirrors: usize = one.spec.mirrors.iter().map(|mirror| mirror.len() + 8).sum();
             let digests = one.spec.digests.len() * DIGEST_BYTES;
-            RECORD_BYTES + one.spec.url.len() + one.spec.destination.as_os_str().len() + headers + mirrors + digests
+            let body = one.spec.body.as_ref().map_or(0, |body| body.shown().len() + BODY_BYTES);
+            body + RECORD_BYTES
+                + one.spec.url.len()
+                + one.spec.destination.as_os_str().len()
+                + headers
+                + mirrors
+                + digests
         };
         let needed = JOURNAL_BYTES + checked.iter().map(size).sum::<usize>() as u64;
         let directory = &self.core.state_directory;
@@ -328,6 +357,7 @@ impl Checker<'_> {
         let expected_type = download.expected_type.as_deref().map(parse_media_type).transpose()?;
         let (sha256, digests) = check_digests(download)?;
         let (mirrors, sealed_mirrors) = check_mirrors(download, self.schemes, &address)?;
+        let body = check_body(self.environment, &download.method, download.body.as_ref())?;
         let mut secrets = Secrets::new(address.secret_url, address.credential, secret_headers);
         secrets.mirrors = sealed_mirrors;
         let spec = Spec {
@@ -347,6 +377,8 @@ impl Checker<'_> {
             recoverable: check_recoverable(&download.recoverable)?,
             digests: stored_digests(&digests),
             mirrors,
+            method: download.method.clone(),
+            body,
         };
         check_spec_bytes(&spec)?;
         let mut id = [0; 16];
@@ -355,6 +387,10 @@ impl Checker<'_> {
             id: TransferId(id),
             spec: Shared::new(spec),
             secrets,
+            spooled: match &download.body {
+                Some(Body::Spooled(spooled)) => Some(spooled.clone()),
+                _ => None,
+            },
             hold: download.hold,
         })
     }
@@ -453,38 +489,11 @@ fn check_distinct(checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
             let shown = spec.destination.display().to_string();
             return Err((index, Error::invalid("destination", shown, problem)));
         }
-        if !urls.insert((&spec.app, &spec.url, &one.secrets.url)) {
+        if spec.method.is_get() && !urls.insert((&spec.app, &spec.url, &one.secrets.url)) {
             return Err((index, Error::invalid("url", &*spec.url, problem)));
         }
     }
     Ok(())
-}
-
-/// The SHA-256 where there is one, and the others.
-fn check_digests(download: &NewDownload) -> Result<(Option<[u8; 32]>, Vec<Digest>), Error> {
-    let sha256 = download
-        .sha256
-        .and_then(|value| Digest::new(DigestAlgorithm::Sha256, value));
-    let mut digests: Vec<Digest> = Vec::new();
-    for digest in sha256.iter().chain(&download.digests) {
-        match digests.iter().find(|other| other.algorithm() == digest.algorithm()) {
-            Some(other) if other == digest => {}
-            Some(_) => {
-                let problem = "is given beside another value of the same algorithm; no content has both";
-                return Err(Error::invalid("digest", digest.to_string(), problem));
-            }
-            None => digests.push(digest.clone()),
-        }
-    }
-    if digests.len() > DIGESTS_MAX {
-        return Err(Error::limit("digests of one operation", DIGESTS_MAX as u64));
-    }
-    // Older versions know only this one, in a place of its own.
-    let is_sha256 = |digest: &Digest| digest.algorithm() == DigestAlgorithm::Sha256;
-    let sha256 = digests.iter().find(|digest| is_sha256(digest));
-    let sha256 = sha256.and_then(|digest| digest.value().try_into().ok());
-    digests.retain(|digest| !is_sha256(digest));
-    Ok((sha256, digests))
 }
 
 /// The mirrors as they may be shown, and what is hidden of them.
@@ -495,6 +504,10 @@ fn check_mirrors(
 ) -> Result<(Vec<String>, Vec<SealedMirror>), Error> {
     if download.mirrors.len() > MIRRORS_MAX {
         return Err(Error::limit("mirrors of one operation", MIRRORS_MAX as u64));
+    }
+    if let Some(mirror) = download.mirrors.first().filter(|_| !download.method.is_get()) {
+        let problem = "mirrors are for GET: the answer to another method is no copy of anything";
+        return Err(Error::invalid("mirror", harmless(mirror), problem));
     }
     let (mut shown, mut sealed) = (Vec::new(), Vec::new());
     // What is shown alike may differ in what is hidden.

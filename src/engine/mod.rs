@@ -3,11 +3,13 @@
 mod adopt;
 mod amend;
 mod backends;
+mod body;
 mod checkpoint;
 mod core;
 mod create;
 mod crew;
 mod doubt;
+mod expected;
 mod fault;
 mod filter;
 mod forget;
@@ -19,6 +21,7 @@ mod ready;
 mod salvage;
 mod serve;
 mod settle;
+mod spool;
 mod view;
 mod watch;
 mod worker;
@@ -28,7 +31,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::thread::Builder;
 use std::time::Duration;
 
@@ -45,10 +48,12 @@ use crate::vault::{SealedName, Vault, make_directory};
 
 pub use self::amend::{Changes, check_changes};
 pub use self::backends::backends;
+pub use self::body::Body;
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};
 pub(crate) use self::salvage::journal_directory;
 pub use self::serve::Description;
 pub(crate) use self::serve::holder;
+pub use self::spool::SpooledBody;
 pub use self::view::{OperationView, ViewError};
 pub(crate) use self::watch::{Noted, Observer};
 pub use crate::listing::{Filter, GroupFilter};
@@ -58,9 +63,6 @@ const WORKER_STACK_BYTES: usize = 512 * 1024;
 
 /// Most connections of one transfer, whatever is asked for: servers take more for an attack.
 const CONNECTIONS_MAX: usize = 16;
-
-/// How long nothing happens before memory that was needed for work is given back.
-const QUIET: Duration = Duration::from_secs(1);
 
 /// Shortest pause between two looks at what an operation waits for.
 const PROBE_EVERY_MIN: Duration = Duration::from_millis(1);
@@ -152,6 +154,9 @@ impl Engine {
         if !table.is_salvaged() && steps::is_taken("removal of secrets that nobody needs") {
             vault.sweep(|sealed| table.find(sealed.id).is_some_and(|one| SealedName::of(&one) == sealed))?;
         }
+        if !table.is_salvaged() {
+            spool::sweep(storage, &layout.spool(), &table)?;
+        }
         let backends = throttled(backends, config.rate_max);
         let stored = Stored {
             directory: directory.to_path_buf(),
@@ -242,6 +247,28 @@ impl Engine {
     /// # Errors
     /// What made the engine stop by itself: a journal or a disk that refuses.
     pub fn run(&self, until: Until, tick: Option<Duration>, mut observe: impl FnMut(&Self)) -> Result<(), Error> {
+        let result = self.run_watched(until, |engine| {
+            if tick.is_some() {
+                observe(engine);
+            }
+            tick
+        });
+        if tick.is_none() {
+            observe(self);
+        }
+        result
+    }
+
+    /// The same; `observe` is called at the beginning, whenever all work is done, at [`Engine::wake`], and after the time that
+    /// it gave when it was called last.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    pub(crate) fn run_watched(
+        &self,
+        until: Until,
+        mut observe: impl FnMut(&Self) -> Option<Duration>,
+    ) -> Result<(), Error> {
         let core = &self.core;
         core.set_threaded(true);
         let mut threads = Vec::new();
@@ -254,24 +281,12 @@ impl Engine {
                 Err(error) => self.core.fail(Error::io("start a thread for", "engine", error)),
             }
         }
+        let mut tick = observe(self);
         let mut state = core.state();
         while !state.stopping && !is_over(&state, until) {
-            let has_quietened = state.has_worked && Core::is_idle(&state);
-            let Some(time) = tick.or_else(|| has_quietened.then_some(QUIET)) else {
-                state = core.watchers.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            let waited = core.watchers.wait_timeout(state, time);
-            let (mut after, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            // Not at every pause: what is given back has to be asked for again.
-            if has_quietened && timeout.timed_out() && Core::is_idle(&after) {
-                after.has_worked = false;
-                crate::sys::give_back_memory();
-            }
-            drop(after);
-            if tick.is_some() {
-                observe(self);
-            }
+            state = core.watch(state, tick);
+            drop(state);
+            tick = observe(self);
             state = core.state();
         }
         drop(state);
@@ -285,6 +300,11 @@ impl Engine {
         let mut state = core.state();
         state.stopping = false;
         state.fault.take().map_or(Ok(()), Err)
+    }
+
+    /// Lets whoever runs the engine look at it now.
+    pub(crate) fn wake(&self) {
+        self.core.watchers.notify_all();
     }
 
     /// Does one piece of work on this thread, if there is one; for tests that decide what happens when.

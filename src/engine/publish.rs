@@ -19,6 +19,7 @@ use super::fault::Fault;
 use super::part::{Part, file_crc32, part_path};
 use super::ready::Ready;
 use super::settle::{self, remove_given_up, remove_if_there};
+use super::spool;
 use crate::error::Error;
 use crate::operation::{Collision, Event, Intent, Operation, Outcome, Phase, TransferId};
 
@@ -78,7 +79,11 @@ fn publish_all(core: &Arc<Core>, batch: Vec<Ready>) -> Result<(), Error> {
                 .postpone_finish(ready.id, core.now(), core.config.retry.probe_every);
         }
     }
-    sync_ends(core)
+    sync_ends(core)?;
+    for ready in &renamed {
+        spool::release(core, ready.id, &ready.spec);
+    }
+    Ok(())
 }
 
 fn sync_ends(core: &Core) -> Result<(), Error> {
@@ -244,7 +249,9 @@ pub(crate) fn sweep(core: &Arc<Core>, operation: &Operation) -> Result<(), Error
         }
     }
     core.record(&mut core.state(), operation.id, Event::Ended(outcome.clone()))?;
-    sync_ends(core)
+    sync_ends(core)?;
+    spool::release(core, operation.id, &operation.spec);
+    Ok(())
 }
 
 /// Removes the part file of an operation, durably.
@@ -277,7 +284,11 @@ pub(crate) fn finish(core: &Arc<Core>, operation: &Operation) -> Result<(), Erro
         return Ok(());
     };
     match recover_one(core, operation, intent) {
-        Ok(()) => sync_ends(core),
+        Ok(()) => {
+            sync_ends(core)?;
+            spool::release(core, operation.id, &operation.spec);
+            Ok(())
+        }
         Err(Fault::Engine(error)) => Err(error),
         Err(Fault::Unacceptable(error)) => settle::fault(core, operation.id, Fault::Unacceptable(error)),
         Err(fault) => {

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::core::Core;
+use super::core::{Core, State};
 use super::{Engine, PER_HOST};
 use crate::config::Layout;
 use crate::environment::engine_holder;
 use crate::error::Error;
-use crate::operation::TransferId;
+use crate::operation::{TransferId, TransferStatus};
 
 /// Before the path of the socket in the text of the lock file, in hexadecimal digits: a path may hold anything.
 const SOCKET: &str = "socket ";
@@ -91,6 +91,22 @@ impl Core {
         if !lines.is_empty() {
             self.lock.add_lines(&lines);
         }
+    }
+}
+
+impl State {
+    /// Of those that this engine is there for, none goes on by itself.
+    pub(super) fn is_at_rest_but_for_others(&self) -> bool {
+        let table = &self.table;
+        let mut own = table
+            .chosen()
+            .into_iter()
+            .flatten()
+            .filter(|id| !self.besides.contains(id));
+        own.all(|id| {
+            let status = table.find(*id).map(|operation| operation.status());
+            !table.is_busy(*id) && !status.is_some_and(TransferStatus::goes_on_by_itself)
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use backhaul_backends::WebErrorStatus;
+use backhaul_backends::{Method, WebErrorStatus};
 use backhaul_journal::Lsn;
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +95,18 @@ pub struct OperationView {
     pub digests: Vec<String>,
     /// After a salvage of the journal: what the disk holds of it is checked again before it is trusted.
     pub unverified: bool,
+    /// How it is asked for.
+    #[serde(default, with = "wire::text")]
+    pub method: Method,
+    /// Header fields of the last accepted response, names and values as they were sent, in their order: without those of
+    /// one connection alone, and without those that may carry a secret; 1.5 KiB at most.
+    ///
+    /// Source: `ResponseInformation.Headers`.
+    #[serde(default)]
+    pub response_headers: Vec<(String, String)>,
+    /// Some of them did not fit, and were left out.
+    #[serde(default)]
+    pub response_headers_cut: bool,
 }
 
 /// An error as it is shown.
@@ -186,7 +198,22 @@ impl OperationView {
             source,
             digests: spec.expected_digests().iter().map(ToString::to_string).collect(),
             unverified: operation.doubt.is_some(),
+            method: spec.method.clone(),
+            response_headers: response
+                .map(|response| response.headers.pairs(response.beside()))
+                .unwrap_or_default(),
+            response_headers_cut: response.is_some_and(|response| response.headers.is_cut()),
         }
+    }
+
+    /// The value of a header field of the last accepted response, whatever the case of its name; the first where there
+    /// are several.
+    #[must_use]
+    pub fn response_header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.response_headers.iter();
+        headers
+            .find(|(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -321,5 +348,101 @@ impl Engine {
     #[must_use]
     pub fn unacknowledged_lost(&self) -> u64 {
         self.core.state().table.unacknowledged_lost()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use backhaul_backends::MemoryBackend;
+    use backhaul_journal::simulation::SimDisk;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::engine::NewDownload;
+    use crate::environment::FixedEnvironment;
+    use crate::listing::GroupFilter;
+    use crate::operation::Event;
+
+    fn open(disk: &SimDisk) -> Engine {
+        let environment = FixedEnvironment::new(1).on(disk.storage());
+        let backend = Arc::new(MemoryBackend::new());
+        let opened = Engine::open(Path::new("/state"), Config::default(), environment, vec![backend]);
+        opened.expect("it opens")
+    }
+
+    fn create(engine: &Engine, count: usize) -> Vec<TransferId> {
+        let download = |number| NewDownload {
+            url: format!("mem://host/{number}"),
+            destination: format!("/data/{number}").into(),
+            app: format!("app {}", number % 2),
+            hold: true,
+            ..NewDownload::default()
+        };
+        let list: Vec<NewDownload> = (0..count).map(download).collect();
+        engine.create(&list).expect("all are created")
+    }
+
+    fn disk() -> SimDisk {
+        let disk = SimDisk::new();
+        disk.put_directory(Path::new("/data"));
+        disk
+    }
+
+    #[test]
+    fn no_crash_takes_back_a_cursor_that_was_given_out() {
+        let disk = disk();
+        let engine = open(&disk);
+        let ids = create(&engine, 3);
+        let record = |id| {
+            let mut state = engine.core.state();
+            engine.core.record(&mut state, id, Event::Started).expect("it fits");
+        };
+        let next_after_crash = || open(&disk.lose_unsynced()).core.next_lsn();
+        record(ids[0]);
+        assert!(engine.cursor() <= next_after_crash());
+        let (changed, cursor) = engine.changed_since(&Filter::default(), 0, 9);
+        assert_eq!(changed.len(), 3);
+        assert!(cursor <= next_after_crash());
+        assert_eq!(
+            engine.changed_since(&Filter::default(), cursor, 9),
+            (Vec::new(), cursor)
+        );
+        record(ids[1]);
+        let (changed, _) = engine.changed_since(&Filter::default(), cursor, 9);
+        assert_eq!(changed.iter().map(|view| view.id).collect::<Vec<_>>(), [ids[1]]);
+    }
+
+    #[test]
+    fn a_cursor_means_the_same_after_a_restart() {
+        let disk = disk();
+        let engine = open(&disk);
+        let ids = create(&engine, 4);
+        let (_, cursor) = engine.changed_since(&Filter::default(), 0, 9);
+        engine.start(ids[2]).expect("it was on hold");
+        engine.close().expect("it closes");
+        let engine = open(&disk);
+        let (changed, _) = engine.changed_since(&Filter::default(), cursor, 9);
+        assert_eq!(changed.iter().map(|view| view.id).collect::<Vec<_>>(), [ids[2]]);
+    }
+
+    #[test]
+    fn a_page_says_where_to_go_on_and_the_last_one_does_not() {
+        let disk = disk();
+        let engine = open(&disk);
+        let ids = create(&engine, 7);
+        let filter = Filter {
+            app: Some("app 0".into()),
+            group: GroupFilter::Ungrouped,
+        };
+        let first = engine.list(&filter, None, 2);
+        let second = engine.list(&filter, first.next, 2);
+        let shown: Vec<TransferId> = first.views.iter().chain(&second.views).map(|view| view.id).collect();
+        assert_eq!(shown, [ids[0], ids[2], ids[4], ids[6]]);
+        assert_eq!((first.next.is_some(), second.next), (true, None));
+        let known = engine.views_of(&[ids[3], TransferId([9; 16]), ids[1]]);
+        assert_eq!(known.iter().map(|view| view.id).collect::<Vec<_>>(), [ids[3], ids[1]]);
     }
 }

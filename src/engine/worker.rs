@@ -9,12 +9,13 @@ use std::sync::atomic::Ordering;
 use std::thread::{Builder, JoinHandle};
 
 use backhaul_backends::{
-    Failure, FailureKind, Head, Held, Refused, Request, Restart, Sink, Start, Validators, WebErrorStatus,
+    BodySource, Failure, FailureKind, Head, Held, Refused, Request, Restart, Sink, Start, Validators, WebErrorStatus,
 };
 
 use backhaul_journal::steps;
 
 use self::gather::{CrewTerms, Watch};
+use super::body::StoredSource;
 use super::core::{Attempt, Core};
 use super::crew::Crew;
 use super::doubt;
@@ -24,8 +25,11 @@ use super::origin::{self, Source};
 use super::part::{Part, Sums, part_path, tail};
 use super::ready::Ready;
 use super::settle::{self, End};
+use crate::config::Layout;
 use crate::error::Error;
-use crate::operation::{Doubt, Event, Operation, Response, Shared, StoredValidators, Stretch, millis, stored_digests};
+use crate::operation::{
+    Beside, Doubt, Event, Operation, Response, Shared, StoredHeaders, StoredValidators, Stretch, millis, stored_digests,
+};
 use crate::pieces::Pieces;
 use crate::vault::{SealedName, Secrets};
 
@@ -249,6 +253,8 @@ impl<'a> Transfer<'a> {
         Ok(Request {
             headers: origin::headers_for(&url, self.operation, &secrets),
             url,
+            method: spec.method.clone(),
+            body: self.body(),
             credential,
             held,
             expected_bytes: spec.expected_bytes,
@@ -256,6 +262,12 @@ impl<'a> Transfer<'a> {
             limits: self.core.config.limits,
             buffer_bytes: self.core.config.buffer_bytes,
         })
+    }
+
+    fn body(&self) -> Option<Arc<dyn BodySource>> {
+        let body = self.operation.spec.body.as_ref()?;
+        let spool = Layout::new(&self.core.state_directory).spool();
+        Some(Arc::new(StoredSource::new(&self.core.environment, &spool, body)))
     }
 
     fn open_secrets(&self) -> Result<Secrets, Fault> {
@@ -503,6 +515,7 @@ fn cause_text(cause: Restart) -> &'static str {
         Restart::RangeIgnored => "the server sent the whole resource",
         Restart::NoProof => "nothing proves that new bytes continue the old ones",
         Restart::BeyondEnd => "the server says that the held bytes reach beyond the resource",
+        Restart::Method => "the answer to another method than GET always comes whole",
         _ => "the server could not continue",
     }
 }
@@ -533,17 +546,24 @@ fn stored_response(head: &Head, source: &Source) -> Response {
         // URLs are ASCII.
         actual_url = format!("{}...", actual_url.get(..ACTUAL_URL_BYTES_MAX - 3).unwrap_or_default());
     }
+    let validators = StoredValidators {
+        etag: short(etag, TAG_BYTES_MAX),
+        last_modified: short(last_modified, DATE_BYTES_MAX),
+        date: short(date, DATE_BYTES_MAX),
+        total_bytes,
+    };
+    let content_type = short(head.content_type.clone(), TYPE_BYTES_MAX);
+    let beside = Beside {
+        validators: &validators,
+        content_type: content_type.as_deref(),
+    };
     Response {
-        validators: StoredValidators {
-            etag: short(etag, TAG_BYTES_MAX),
-            last_modified: short(last_modified, DATE_BYTES_MAX),
-            date: short(date, DATE_BYTES_MAX),
-            total_bytes,
-        },
+        headers: StoredHeaders::new(&head.headers, beside),
+        validators,
         actual_url,
         status_code: head.status_code,
         resumable: head.resumable,
-        content_type: short(head.content_type.clone(), TYPE_BYTES_MAX),
+        content_type,
         digests: stored_digests(&source.told),
         mirrors: source.mirrors.clone(),
         origin: source.origin,

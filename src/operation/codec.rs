@@ -229,6 +229,17 @@ mod tests {
         entries
     }
 
+    fn largest_headers() -> crate::operation::StoredHeaders {
+        use crate::operation::{Beside, StoredHeaders, StoredValidators};
+        let validators = StoredValidators::default();
+        let beside = Beside {
+            validators: &validators,
+            content_type: None,
+        };
+        let sent = vec![("X".to_owned(), "y".repeat(24)); 1_000];
+        StoredHeaders::new(&sent, beside)
+    }
+
     #[test]
     fn the_largest_operation_fits_one_record_of_the_journal() {
         use crate::operation::{
@@ -282,6 +293,7 @@ mod tests {
                 digests: stored_digests(&digests),
                 mirrors: vec![text(256); 8],
                 origin,
+                headers: largest_headers(),
             })),
             error: Some(Shared::new(error.clone())),
             phase: Phase::Ending(Outcome::Failed(error)),

@@ -4,6 +4,7 @@ use minicbor::{Decode, Encode};
 
 use super::deadline::Deadline;
 use super::digest::StoredDigest;
+use super::headers::{Beside, StoredHeaders};
 use super::shared::Shared;
 use super::source::{Origin, Round};
 use super::spec::Spec;
@@ -207,6 +208,19 @@ pub(crate) struct Response {
     /// Where the bytes that follow it come from.
     #[cbor(n(7), default, skip_if = "Origin::is_default")]
     pub(crate) origin: Origin,
+    /// Header fields of the response.
+    #[cbor(n(8), default, skip_if = "StoredHeaders::is_empty")]
+    pub(crate) headers: StoredHeaders,
+}
+
+impl Response {
+    /// What is stored of it besides its header fields.
+    pub(crate) fn beside(&self) -> Beside<'_> {
+        Beside {
+            validators: &self.validators,
+            content_type: self.content_type.as_deref(),
+        }
+    }
 }
 
 /// Bytes of a file that lie side by side: `[first, end)`, and their CRC-32.

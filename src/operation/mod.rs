@@ -1,9 +1,11 @@
 //! An operation: one stored transfer. Everything here is pure: facts in, state out.
 
+mod body;
 mod codec;
 mod deadline;
 mod digest;
 mod event;
+mod headers;
 mod mend;
 mod shared;
 mod source;
@@ -11,6 +13,7 @@ mod spec;
 mod state;
 mod status;
 
+pub(crate) use body::{SpoolId, StoredBody};
 #[cfg(test)]
 pub(crate) use codec::OPENED;
 pub(crate) use codec::{Entry, Fact, Packed, decode, encode};
@@ -20,6 +23,7 @@ pub(crate) use event::{
     Amendment, BatchId, Claim, Condition, Event, Intent, OperationError, Outcome, Response, StoredValidators, Stretch,
     WaitReason,
 };
+pub(crate) use headers::{Beside, StoredHeaders};
 pub(crate) use shared::Shared;
 pub(crate) use source::{Origin, Round};
 pub use spec::{Collision, Kind, Priority, TransferId};

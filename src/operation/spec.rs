@@ -5,10 +5,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use backhaul_backends::{Digest, DigestAlgorithm};
+use backhaul_backends::{Digest, DigestAlgorithm, Method};
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::body::StoredBody;
 use super::digest::{StoredDigest, digests};
 
 /// Identity of an operation: 128 random bits, shown as 32 lower-case hexadecimal digits.
@@ -150,10 +151,15 @@ pub(crate) struct Spec {
     /// Other URLs of the same bytes, as they may be shown, best first.
     #[cbor(n(15), default, skip_if = "Vec::is_empty")]
     pub(crate) mirrors: Vec<String>,
+    #[cbor(n(17), default, skip_if = "Method::is_get", with = "method_text")]
+    pub(crate) method: Method,
+    /// What is sent along.
+    #[n(18)]
+    pub(crate) body: Option<Box<StoredBody>>,
 }
 
 /// Most bytes of a [`Spec`] in the journal: with everything that comes to be known of an operation it must fit one record.
-pub(crate) const SPEC_BYTES_MAX: usize = 18 * 1024;
+pub(crate) const SPEC_BYTES_MAX: usize = 17 * 1024;
 
 impl Spec {
     /// How many bytes it takes in the journal.
@@ -192,8 +198,30 @@ pub(crate) fn directory_of(path: &Path) -> &Path {
     }
 }
 
+/// A method as it is sent. One that this version refuses is of another version.
+mod method_text {
+    use super::Method;
+    use minicbor::decode::Error as DecodeError;
+    use minicbor::encode::{Error as EncodeError, Write};
+    use minicbor::{Decoder, Encoder};
+
+    pub(super) fn encode<C, W: Write>(
+        method: &Method,
+        encoder: &mut Encoder<W>,
+        _context: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        encoder.str(method.as_str())?.ok()
+    }
+
+    pub(super) fn decode<C>(decoder: &mut Decoder<'_>, _context: &mut C) -> Result<Method, DecodeError> {
+        let position = decoder.position();
+        let method = decoder.str()?.parse();
+        method.map_err(|problem: String| DecodeError::message(problem).at(position))
+    }
+}
+
 /// Paths are bytes on Linux; they need not be UTF-8.
-mod path_bytes {
+pub(super) mod path_bytes {
     use super::{OsStrExt, OsStringExt, PathBuf};
     use minicbor::decode::Error as DecodeError;
     use minicbor::encode::{Error as EncodeError, Write};
@@ -201,7 +229,7 @@ mod path_bytes {
     use std::ffi::OsString;
 
     #[expect(clippy::ptr_arg, reason = "the derive passes the field as it is")]
-    pub(super) fn encode<C, W: Write>(
+    pub(in crate::operation) fn encode<C, W: Write>(
         path: &PathBuf,
         encoder: &mut Encoder<W>,
         _context: &mut C,
@@ -209,7 +237,7 @@ mod path_bytes {
         encoder.bytes(path.as_os_str().as_bytes())?.ok()
     }
 
-    pub(super) fn decode<C>(decoder: &mut Decoder<'_>, _context: &mut C) -> Result<PathBuf, DecodeError> {
+    pub(in crate::operation) fn decode<C>(decoder: &mut Decoder<'_>, _context: &mut C) -> Result<PathBuf, DecodeError> {
         Ok(PathBuf::from(OsString::from_vec(decoder.bytes()?.to_vec())))
     }
 }

@@ -261,6 +261,14 @@ impl Operation {
         self
     }
 
+    /// Whether [`Operation::reopened`] may change anything.
+    pub(crate) fn is_reopened_otherwise(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Running | Phase::Waiting { .. } | Phase::Blocked { .. }
+        ) || !self.round.is_default()
+    }
+
     /// It is over, and nothing of it is left to do.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended(_))

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use super::*;
 use crate::operation::digest::StoredDigest;
 use crate::operation::{
-    Collision, Kind, Lack, Origin, Priority, Reason, StoredValidators, TransferStatus, stored_digests,
+    Beside, Collision, Kind, Lack, Origin, Priority, Reason, SpoolId, StoredBody, StoredHeaders, StoredValidators,
+    TransferStatus, stored_digests,
 };
 use backhaul_backends::{Digest, DigestAlgorithm};
 
@@ -33,6 +34,8 @@ pub(crate) fn spec() -> Spec {
         recoverable: Vec::new(),
         digests: Vec::new(),
         mirrors: Vec::new(),
+        method: backhaul_backends::Method::GET,
+        body: None,
     }
 }
 
@@ -120,6 +123,12 @@ pub(crate) fn made() -> Event {
             url: "http://other/file".into(),
             expected_type: Some("image/*".into()),
             recoverable: vec![401, 403],
+            method: backhaul_backends::Method::PUT,
+            body: Some(Box::new(StoredBody::Spooled {
+                id: SpoolId([3; 16]),
+                len_bytes: 9,
+                crc32: 8,
+            })),
             ..spec()
         }),
         sealed_revision: 1,
@@ -453,6 +462,17 @@ fn digest() -> Vec<StoredDigest> {
     stored_digests(digest.as_slice())
 }
 
+fn headers() -> StoredHeaders {
+    let validators = StoredValidators::default();
+    let beside = Beside {
+        validators: &validators,
+        content_type: Some("text/plain"),
+    };
+    let sent = [("Content-Type", "text/plain"), ("X-Own", "1")];
+    let sent = sent.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    StoredHeaders::new(&sent, beside)
+}
+
 /// Every shape of event, for the tests of the codec.
 pub(crate) fn events() -> Vec<Event> {
     let failed = Outcome::Failed((*error()).clone());
@@ -469,11 +489,20 @@ pub(crate) fn events() -> Vec<Event> {
         digests: digest(),
         mirrors: vec!["http://mirror/file".into()],
         origin: ELSEWHERE,
+        headers: headers(),
     };
     let everywhere = Spec {
         sha256: Some([9; 32]),
         digests: digest(),
         mirrors: vec!["http://a/".into(), "http://b/".into()],
+        method: backhaul_backends::Method::POST,
+        body: Some(Box::new(StoredBody::File {
+            path: "/data/body".into(),
+            len_bytes: 1 << 40,
+            modified_ns: 1_700_000_000_123_456_789,
+            inode: 7,
+            boot_id: [1; 16],
+        })),
         ..spec()
     };
     let Event::Progressed(plain) = claim(7) else {

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use backhaul_backends::{Digest, DigestAlgorithm, WebErrorStatus};
+use backhaul_backends::{Digest, DigestAlgorithm, Method, WebErrorStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::address::parse_digest;
-use crate::engine::{Changes, NewDownload};
+use crate::engine::{Body, Changes, NewDownload};
 use crate::error::Error;
 use crate::operation::{Collision, Priority};
 
@@ -39,6 +39,14 @@ pub(crate) struct Download {
     priority: Option<Priority>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hold: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    method: Option<String>,
+    /// Absolute, like the destination.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body_file: Option<PathBuf>,
+    /// The id of a body that this engine has spooled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) body_spooled: Option<String>,
 }
 
 /// Changes of an operation on the wire.
@@ -84,6 +92,15 @@ impl From<&NewDownload> for Download {
             collision: given(new.collision),
             priority: given(new.priority),
             hold: given(new.hold),
+            method: (!new.method.is_get()).then(|| new.method.to_string()),
+            body_file: match &new.body {
+                Some(Body::File(path)) => Some(path.clone()),
+                _ => None,
+            },
+            body_spooled: match &new.body {
+                Some(Body::Spooled(spooled)) => Some(spooled.id()),
+                _ => None,
+            },
         }
     }
 }
@@ -99,6 +116,17 @@ impl Download {
             let problem = "is not absolute; the service does not know the current directory of its clients";
             return Err(Error::invalid("destination", shown, problem));
         }
+        if let Some(path) = self.body_file.as_ref().filter(|path| !path.is_absolute()) {
+            let shown = path.to_string_lossy().into_owned();
+            let problem = "is not absolute; the service does not know the current directory of its clients";
+            return Err(Error::invalid("body", shown, problem));
+        }
+        let method = match self.method {
+            None => Method::GET,
+            Some(text) => text
+                .parse()
+                .map_err(|problem: String| Error::invalid("method", text, problem))?,
+        };
         let digests = self.digests.unwrap_or_default();
         let recoverable = self.recoverable.unwrap_or_default();
         let status = |text: &String| {
@@ -123,6 +151,8 @@ impl Download {
             collision: self.collision.unwrap_or_default(),
             priority: self.priority.unwrap_or_default(),
             hold: self.hold.unwrap_or_default(),
+            method,
+            body: self.body_file.map(Body::File),
         })
     }
 }

@@ -83,10 +83,6 @@ impl Fault {
         )
     }
 
-    pub(crate) fn method_not_implemented(method: &str) -> Self {
-        Self::new("org.varlink.service.MethodNotImplemented", json!({ "method": method }))
-    }
-
     /// The method answers several times, which has to be asked for.
     pub(crate) fn expected_more() -> Self {
         Self::new("org.varlink.service.ExpectedMore", json!({}))

@@ -9,7 +9,7 @@ use super::download::{Change, Download};
 use super::fault::{Fault, Refused};
 use super::message::{parse_parameters, reply};
 use super::monitor::{Selection, UPDATE_MAX};
-use crate::engine::{CheckedDownload, Description, Engine, NewDownload, OperationView};
+use crate::engine::{Body, CheckedDownload, Description, Engine, NewDownload, OperationView};
 use crate::error::Error;
 use crate::operation::{TransferId, TransferStatus};
 
@@ -27,6 +27,15 @@ pub(crate) trait Method: Serialize + DeserializeOwned {
 /// A method as the server calls it: parameters in, the bytes of the whole reply out.
 pub(crate) type Perform = fn(&Engine, Option<&RawValue>) -> Result<Vec<u8>, Fault>;
 
+/// Reads the parameters of a method and writes them again.
+pub(crate) type Rewrite = fn(Option<&RawValue>) -> Result<Vec<u8>, Fault>;
+
+fn rewrite<M: Method>(parameters: Option<&RawValue>) -> Result<Vec<u8>, Fault> {
+    let method: M = parse_parameters(parameters)?;
+    // What came from JSON has a JSON form.
+    Ok(serde_json::to_vec(&method).unwrap_or_default())
+}
+
 fn perform<M: Method>(engine: &Engine, parameters: Option<&RawValue>) -> Result<Vec<u8>, Fault> {
     let method: M = parse_parameters(parameters)?;
     let answer = method.perform(engine)?;
@@ -37,16 +46,16 @@ fn perform<M: Method>(engine: &Engine, parameters: Option<&RawValue>) -> Result<
 pub(crate) fn by_name(name: &str) -> Option<Perform> {
     METHODS
         .iter()
-        .find(|(listed, _)| *listed == name)
-        .map(|(_, perform)| *perform)
+        .find(|(listed, ..)| *listed == name)
+        .map(|(_, perform, _)| *perform)
 }
 
-const fn row<M: Method>() -> (&'static str, Perform) {
-    (M::NAME, perform::<M>)
+const fn row<M: Method>() -> (&'static str, Perform, Rewrite) {
+    (M::NAME, perform::<M>, rewrite::<M>)
 }
 
 /// All of them.
-pub(crate) const METHODS: &[(&str, Perform)] = &[
+pub(crate) const METHODS: &[(&str, Perform, Rewrite)] = &[
     row::<Describe>(),
     row::<Create>(),
     row::<Start>(),
@@ -119,7 +128,15 @@ impl Method for Create {
     fn perform(self, engine: &Engine) -> Result<AllCreated, Refused> {
         let downloads = self.downloads.into_iter().enumerate();
         let downloads: Vec<NewDownload> = downloads
-            .map(|(index, download)| download.meant().map_err(|error| (index, error)))
+            .map(|(index, mut download)| {
+                let spooled = download.body_spooled.take().map(|id| engine.spooled(&id)).transpose();
+                let meant = spooled.and_then(|spooled| {
+                    let mut meant = download.meant()?;
+                    meant.body = spooled.map(Body::Spooled).or(meant.body);
+                    Ok(meant)
+                });
+                meant.map_err(|error| (index, error))
+            })
             .collect::<Result<_, _>>()?;
         let checked = engine.check(&downloads)?;
         let operations = if self.go_on {

@@ -27,11 +27,13 @@ use self::methods::{
 };
 use self::monitor::{IDS_MAX, Monitoring, Selection, Stand, Waited, Waiting};
 use crate::config::Config;
-use crate::engine::{Changes, Description, Engine, Filter, NewDownload, OperationView};
+use crate::engine::{Body, Changes, Description, Engine, Filter, NewDownload, OperationView, SpooledBody};
 use crate::error::Error;
 use crate::operation::TransferId;
 
 pub use self::monitor::{Monitor, Update};
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::server::heard;
 pub use self::serving::Serving;
 
 /// Operations of one listing that come with one call.
@@ -193,7 +195,24 @@ impl Service {
             self.app.as_ref().clone_into(&mut download.app);
         }
         download.destination = joined(here, &download.destination);
+        if let Some(Body::File(path)) = &mut download.body {
+            *path = joined(here, path);
+        }
         download
+    }
+
+    /// Copies a request body, for [`crate::Body::Spooled`]; see [`Engine::spool`].
+    ///
+    /// # Errors
+    /// As there; [`Error::Invalid`] where the engine is in another process, which takes a body as a file only.
+    pub fn spool(&self, reader: &mut dyn std::io::Read, len_max: u64) -> Result<SpooledBody, Error> {
+        match &self.link {
+            Link::Embedded(embedded) => embedded.engine.spool(reader, len_max),
+            Link::Remote(_) => {
+                let problem = "an engine runs in another process, which takes a body as a file only; give one";
+                Err(Error::invalid("body", "a stream", problem))
+            }
+        }
     }
 
     /// Starts operations that were created on hold.

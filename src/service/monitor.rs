@@ -217,6 +217,10 @@ impl Told {
 
     /// The next part of what had changed before the monitor began; `caught_up` with the last.
     pub(crate) fn catch_up(&mut self, engine: &Engine) -> Update {
+        // A cursor is durable before it is given out: one that lies ahead is that of another state directory.
+        if self.cursor > engine.cursor() {
+            self.cursor = 0;
+        }
         let (mut operations, cursor) = engine.changed_since(&self.filter, self.cursor, UPDATE_MAX);
         if let Some(ids) = &self.ids {
             operations.retain(|view| ids.contains(&view.id));
@@ -235,6 +239,13 @@ impl Told {
     /// It has read less than there was: everything since the cursor comes again.
     pub(crate) fn begin_again(&mut self) {
         self.caught_up = false;
+    }
+
+    /// As after the last part of what had changed before.
+    #[cfg(test)]
+    pub(crate) fn caught_up_at(&mut self, cursor: u64) {
+        self.caught_up = true;
+        self.cursor = cursor;
     }
 
     /// It was told everything up to here.

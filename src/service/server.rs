@@ -9,10 +9,14 @@ mod calls;
 mod description_tests;
 mod event_loop;
 mod fanout;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod heard;
 mod link;
 mod pool;
 mod shared;
 mod telling;
+#[cfg(test)]
+mod tests;
 pub(crate) mod traffic;
 mod waits;
 
@@ -83,6 +87,11 @@ impl Server {
     /// Ends all connections, each with a reason, after what is in progress, which has most of a second for that.
     pub(crate) fn stop(self) {
         drop(self);
+    }
+
+    /// Other limits from now on. Connections that there are already stay, and keep their limit of messages.
+    pub(crate) fn set_limits(&self, limits: ServerLimits) {
+        self.shared.set_limits(limits);
     }
 
     /// Connections that there are now.

@@ -177,6 +177,7 @@ fn choose_new(url: usize, choices: &mut Choices) -> New {
             _ => None,
         },
         is_secret: choices.one_in(4),
+        is_post: choices.one_in(5),
         is_long: choices.one_in(8),
         hold: choices.one_in(6),
         recoverable: if choices.one_in(4) {

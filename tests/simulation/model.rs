@@ -74,6 +74,7 @@ pub(crate) struct Asked {
     pub(crate) digest: Option<u32>,
     /// It is to stand still until it is started.
     pub(crate) held: bool,
+    pub(crate) is_post: bool,
     pub(crate) canceled: Known,
     pub(crate) removed: Known,
     pub(crate) acknowledged: Known,
@@ -107,6 +108,11 @@ pub(crate) struct Model {
 
 pub(crate) fn url(index: usize) -> String {
     format!("mem://host/{index}")
+}
+
+/// What is sent along with a POST to a URL; longer than a sector.
+pub(crate) fn body(url: usize) -> Vec<u8> {
+    content(url, u32::MAX, 1_300)
 }
 
 /// Each version of each resource differs from all others in almost every byte.
@@ -416,6 +422,7 @@ impl Model {
         );
         let may_begin_again = served.version != asked.since
             || matches!(served.proof, Proof::Nothing | Proof::Whole)
+            || asked.is_post
             // Without a claim, the name of the part file may go with the power.
             || served.len as u64 <= CLAIM_BYTES
             // Whoever took the file away before a new boot found it published leaves nothing that tells of it.
@@ -440,6 +447,9 @@ impl Model {
                     // its operation says so.
                     || self.is_rotten && views.iter().any(|view| view.destination == *path);
                 assert!(is_known, "left behind: '{}', of {views:?}", path.display());
+            } else if path.extension().is_some_and(|extension| extension == "body") {
+                // One whose removal failed goes with the next start.
+                assert!(self.is_faulty, "the body of a request that has ended is left: {name}");
             } else if let Some(id) = name.strip_suffix(".sealed") {
                 let (id, revision) = id.split_once('.').unwrap_or((id, "0"));
                 let is_kept = views.iter().any(|view| view.id.to_string() == id);

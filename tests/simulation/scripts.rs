@@ -41,6 +41,7 @@ pub(crate) const PLAIN: New = New {
     collision: Collision::Fail,
     digest: None,
     is_secret: false,
+    is_post: false,
     is_long: false,
     hold: false,
     recoverable: &[],
@@ -86,6 +87,7 @@ const LATER: Op = Op::Pass(Duration::from_secs(601));
 pub(crate) fn scripts() -> Vec<Script> {
     let mut scripts = servers();
     scripts.extend(segments());
+    scripts.push(posts());
     scripts.extend(creations());
     scripts.extend(wishes());
     scripts.push(checkpoints());
@@ -127,6 +129,30 @@ fn segments() -> Vec<Script> {
             ],
         ),
     ]
+}
+
+/// Bodies are sent along, one after a cut and one never.
+fn posts() -> Script {
+    script(
+        "posted",
+        vec![served(Proof::Strong, 3_000), served(Proof::Strong, 700)],
+        vec![
+            Op::CutAt(0, 2_500),
+            new(New { is_post: true, ..PLAIN }),
+            ALL,
+            LATER,
+            ALL,
+            new(New {
+                url: 1,
+                name: "b.img",
+                is_post: true,
+                hold: true,
+                ..PLAIN
+            }),
+            Op::Wish(Wish::Cancel, 1),
+            ALL,
+        ],
+    )
 }
 
 /// Servers that cut, change, refuse and have no proof.

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use backhaul::{
-    Catalog, Changes, Collision, Config, Connections, Engine, Environment, Error, FixedEnvironment, Priority,
-    TransferId, TransferStatus, WebErrorStatus, Window, read_catalog,
+    Body, Catalog, Changes, Collision, Config, Connections, Engine, Environment, Error, FixedEnvironment, Method,
+    Priority, TransferId, TransferStatus, WebErrorStatus, Window, read_catalog,
 };
 use backhaul_backends::{Act, Failure, FailureKind, MemoryBackend};
 use backhaul_journal::FileSystem;
@@ -16,7 +16,8 @@ use backhaul_journal::simulation::{Call, Choices, Fault, SimDisk};
 
 use super::guard::KeyGuard;
 use super::model::{
-    Asked, CLAIM_BYTES, DATA, Known, Model, NEEDS_KEY, SECRET, SHORT_BYTES, STATE, Served, WINDOW_BYTES, has_ended, url,
+    Asked, CLAIM_BYTES, DATA, Known, Model, NEEDS_KEY, SECRET, SHORT_BYTES, STATE, Served, WINDOW_BYTES, body,
+    has_ended, url,
 };
 
 /// How long the first boot has lasted when a life begins.
@@ -30,6 +31,7 @@ const STEPS_MAX: usize = 1_000;
 
 /// A download to ask for.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub(crate) struct New {
     pub(crate) url: usize,
     pub(crate) name: &'static str,
@@ -37,6 +39,8 @@ pub(crate) struct New {
     /// The digest of the version that is served now is expected, or that of the next one.
     pub(crate) digest: Option<Digest>,
     pub(crate) is_secret: bool,
+    /// It is asked for by a POST, with a body that the engine has taken a copy of.
+    pub(crate) is_post: bool,
     /// It has a header so long that few of its kind fit into one frame of the journal.
     pub(crate) is_long: bool,
     pub(crate) hold: bool,
@@ -432,6 +436,14 @@ impl World {
         let before = self.model.asked.len();
         let mut requests = Vec::new();
         for new in new {
+            let body = new.is_post.then(|| {
+                let answer = engine.spool(&mut &*body(new.url), u64::MAX);
+                self.taken(answer).map(Body::Spooled)
+            });
+            if body.as_ref().is_some_and(Option::is_none) {
+                self.model.asked.truncate(before);
+                return;
+            }
             let served = &self.model.served[new.url];
             let asked = Asked {
                 id: None,
@@ -445,6 +457,7 @@ impl World {
                     Digest::Next => served.version + 1,
                 }),
                 held: new.hold,
+                is_post: new.is_post,
                 canceled: Known::No,
                 removed: Known::No,
                 acknowledged: Known::No,
@@ -457,6 +470,9 @@ impl World {
             request
                 .headers
                 .extend(new.is_long.then(|| format!("X-Long: {}", "l".repeat(5_000))));
+            if let Some(body) = body {
+                (request.method, request.body) = (Method::POST, body);
+            }
             requests.push(request);
             self.model.asked.push(asked);
         }
@@ -676,8 +692,11 @@ impl World {
         if self.model.is_faulty || self.model.is_rotten {
             return;
         }
-        let attempts = self.server.attempts();
-        for view in before.operations.iter().filter(|view| !view.status.is_ended()) {
+        // The answer to another method is never continued, and several operations may ask one URL with it.
+        let mut attempts = self.server.attempts();
+        attempts.retain(|attempt| attempt.method.is_get());
+        let open = before.operations.iter().filter(|view| !view.status.is_ended());
+        for view in open.filter(|view| view.method.is_get()) {
             let first = attempts.iter().find(|attempt| attempt.url == view.url);
             let is_publishing = view.reason == Some(backhaul::Reason::Verifying);
             let Some(first) = first.filter(|_| !is_publishing) else {

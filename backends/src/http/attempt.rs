@@ -35,6 +35,10 @@ pub(super) enum Fault {
     Cut,
     /// The connection broke.
     Connection(io::Error),
+    /// The request body cannot be read.
+    Body(io::Error),
+    /// The server answered before it had the request body, and not with a success.
+    Refused,
 }
 
 /// What the transport is doing; each phase has its own limit.
@@ -63,6 +67,8 @@ pub(super) struct Attempt {
     fresh_only: Cell<bool>,
     direct: Cell<bool>,
     lent: RefCell<Option<Socket>>,
+    sends_body: Cell<bool>,
+    head: RefCell<Vec<u8>>,
 }
 
 /// Ends the attempt's time as the current one of its thread.
@@ -98,6 +104,8 @@ impl Attempt {
             fresh_only: Cell::new(false),
             direct: Cell::new(false),
             lent: RefCell::new(None),
+            sends_body: Cell::new(false),
+            head: RefCell::new(Vec::new()),
         });
         CURRENT.with_borrow_mut(|current| *current = Some(Rc::clone(&attempt)));
         Entered(attempt)
@@ -117,6 +125,8 @@ impl Attempt {
         self.fresh_only.set(fresh_only);
         self.direct.set(false);
         self.lent.replace(None);
+        self.sends_body.set(false);
+        self.head.take();
         self.enter_phase(Phase::Connect);
     }
 
@@ -152,6 +162,51 @@ impl Attempt {
     pub(super) fn note_bytes(&self) {
         self.heard.set(true);
         self.silent_since.set(None);
+    }
+
+    /// Bytes of the request went out: the limit on a response is one on silence while a long body is sent.
+    pub(super) fn note_sent(&self) {
+        if self.phase.get() == Phase::Response {
+            self.phase_began.set(Instant::now());
+        }
+    }
+
+    /// Whether a request body is being sent, so that an answer would come too early.
+    pub(super) fn sends_body(&self) -> bool {
+        self.sends_body.get()
+    }
+
+    pub(super) fn begin_body(&self) {
+        self.sends_body.set(true);
+    }
+
+    /// The server does not want the rest of the request body. Whether that is why sending failed: then there may be an
+    /// answer all the same, and that says more (RFC 9112, section 9.3).
+    pub(super) fn body_was_refused(&self) -> bool {
+        let is_refused = self.sends_body.get()
+            && match &*self.fault.borrow() {
+                Some(Fault::Refused) => true,
+                Some(Fault::Connection(error)) => {
+                    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+                }
+                _ => false,
+            };
+        if is_refused {
+            self.sends_body.set(false);
+            self.fault.take();
+        }
+        is_refused
+    }
+
+    /// Keeps the head of a response as it came.
+    pub(super) fn note_head(&self, head: &[u8]) {
+        if self.phase.get() == Phase::Response {
+            self.head.replace(head.to_vec());
+        }
+    }
+
+    pub(super) fn take_head(&self) -> Vec<u8> {
+        self.head.take()
     }
 
     /// The other side ended the stream in good order.

@@ -2,6 +2,8 @@
 
 use ureq::unversioned::transport::Buffers;
 
+use super::attempt::Attempt;
+
 /// Room for the request head; one header line must fit. Untouched pages cost nothing, so it is kept for the life of
 /// the connection: memory that was given back and taken again would have to be cleared.
 const OUTPUT_BYTES: usize = 64 * 1024;
@@ -89,6 +91,13 @@ impl Buffers for WireBuffers {
 
     fn input_consume(&mut self, amount: usize) {
         assert!(amount <= self.end - self.start, "no more can be consumed than there is");
+        let consumed = &self.input[self.start..self.start + amount];
+        // A head is consumed in one piece, and ureq keeps neither its order nor the case of its names.
+        if consumed.starts_with(b"HTTP/")
+            && let Some(attempt) = Attempt::current()
+        {
+            attempt.note_head(consumed);
+        }
         self.progress = amount > 0;
         self.start += amount;
     }

@@ -1,32 +1,43 @@
 //! One request and the head of its response, through ureq.
 
-use std::io::Read;
+use std::io::{self, Read};
 
-use ureq::http::{HeaderMap, Request, Response, Version, header};
-use ureq::{Agent, Body};
+use ureq::http::{self, HeaderMap, HeaderValue, Request, Response, Version, header};
+use ureq::{Agent, Body, SendBody};
 
-use super::attempt::{Attempt, Phase};
+use super::attempt::{Attempt, Fault, Phase};
 use super::fields::Fields;
 use super::problem::Problem;
 use super::response::{Ask, Framing, Reply};
 use super::target::Target;
 use super::{digests, links};
-use crate::{Digest, WebErrorStatus};
+use crate::body::Outgoing;
+use crate::{BodySource, Digest, Method, WebErrorStatus};
 
 /// Body of a response that is not wanted: up to here it is read, so that the connection can be used again; beyond, a
 /// new connection is cheaper.
 const DRAIN_BYTES_MAX: u64 = 16 * 1024;
 
-/// Sends a GET and gives what came. A connection from the pool that the server had closed meanwhile is replaced once.
-pub(super) fn get(
+/// What is asked of a server, and what goes along.
+#[derive(Clone)]
+pub(super) struct Errand<'a> {
+    pub(super) method: Method,
+    pub(super) body: Option<&'a dyn BodySource>,
+}
+
+/// Sends a request and gives what came. A connection from the pool that the server had closed meanwhile is replaced once;
+/// where it matters how often a request arrives, none is taken from there (RFC 9110, section 9.2.2).
+pub(super) fn make(
     agent: &Agent,
     attempt: &Attempt,
+    errand: &Errand<'_>,
     target: &Target,
     fields: &Fields,
     ask: &Ask,
 ) -> Result<(Reply, Body), Problem> {
-    let response = match send(agent, attempt, target, fields.head(ask)?, false) {
-        Err(_) if attempt.reused_connection_was_dead() => send(agent, attempt, target, fields.head(ask)?, true),
+    let fresh_only = !errand.method.is_idempotent();
+    let response = match send(agent, attempt, errand, target, fields.head(ask)?, fresh_only) {
+        Err(_) if attempt.reused_connection_was_dead() => send(agent, attempt, errand, target, fields.head(ask)?, true),
         other => other,
     };
     let response = response.map_err(|error| problem(&error, attempt))?;
@@ -38,14 +49,66 @@ pub(super) fn get(
 fn send(
     agent: &Agent,
     attempt: &Attempt,
+    errand: &Errand<'_>,
     target: &Target,
     head: HeaderMap,
     fresh_only: bool,
 ) -> Result<Response<Body>, ureq::Error> {
     attempt.begin_exchange(fresh_only);
-    let mut request = Request::get(target.as_str()).body(())?;
+    // The length is known, so that the body is never sent in chunks.
+    let length = match errand.body {
+        Some(body) => Some(body.len_bytes()),
+        None => errand.method.expects_body().then_some(0),
+    };
+    let method = http::Method::from_bytes(errand.method.as_str().as_bytes()).map_err(http::Error::from)?;
+    let mut request = Request::builder().method(method).uri(target.as_str()).body(())?;
     *request.headers_mut() = head;
-    agent.run(request)
+    if let Some(length) = length {
+        request
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    let Some(body) = errand.body else {
+        return agent.run(request);
+    };
+    // Before a connection is made for it.
+    let outgoing = Outgoing::open(body).map_err(|error| attempt.fail(Fault::Body(error)))?;
+    if length == Some(0) {
+        return agent.run(request);
+    }
+    let mut sending = Sending {
+        outgoing,
+        has_begun: false,
+        attempt,
+    };
+    agent.run(request.map(|()| SendBody::from_reader(&mut sending)))
+}
+
+/// A request body as ureq takes it from us.
+struct Sending<'a> {
+    outgoing: Outgoing<'a>,
+    has_begun: bool,
+    attempt: &'a Attempt,
+}
+
+impl Read for Sending<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.attempt.interrupt.is_raised() {
+            return Err(self.attempt.fail(Fault::Interrupted));
+        }
+        if self.has_begun && !self.attempt.sends_body() {
+            // The server wants no more of it: ureq must have as much as was announced, and it goes nowhere.
+            let left = usize::try_from(self.outgoing.left_bytes()).unwrap_or(usize::MAX);
+            let amount = left.min(buffer.len());
+            buffer[..amount].fill(0);
+            self.outgoing.skip(amount);
+            return Ok(amount);
+        }
+        self.has_begun = true;
+        self.attempt.begin_body();
+        let read = self.outgoing.read(buffer);
+        read.map_err(|error| self.attempt.fail(Fault::Body(error)))
+    }
 }
 
 /// Reads what is left of an unwanted body, if that is little.
@@ -53,7 +116,7 @@ pub(super) fn drain(reply: &Reply, body: Body) {
     if let Framing::Length(0..=DRAIN_BYTES_MAX) = reply.framing {
         let mut rest = body.into_reader().take(DRAIN_BYTES_MAX + 1);
         // If it fails, the connection is closed instead of used again.
-        let _ = std::io::copy(&mut rest, &mut std::io::sink());
+        let _ = io::copy(&mut rest, &mut io::sink());
     }
 }
 

@@ -24,6 +24,38 @@ struct Field {
     stays: bool,
 }
 
+/// Header fields of a request that speak of its body, besides those that begin with `content-`.
+///
+/// Source: RFC 9110, section 15.4, on redirects that change the method.
+const OF_THE_BODY: &[&str] = &["digest", "last-modified", "repr-digest", "want-content-digest"];
+
+/// Header fields of a response that are secret, or challenge for a secret, in lower case.
+const SECRET_FIELDS: &[&str] = &[
+    "authentication-info",
+    "authorization",
+    "cookie",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "set-cookie",
+    "set-cookie2",
+    "www-authenticate",
+];
+
+/// What the names of fields have in them whose values nobody but the receiver may know.
+const SECRET_WORDS: &[&str] = &[
+    "api-key",
+    "apikey",
+    "auth",
+    "credential",
+    "csrf",
+    "passw",
+    "secret",
+    "session",
+    "signature",
+    "token",
+];
+
 impl Fields {
     pub(super) fn check(headers: &[Header], credential: Option<&Credential>) -> Result<Self, Problem> {
         let mut fields = headers.iter().map(check).collect::<Result<Vec<_>, _>>()?;
@@ -41,6 +73,12 @@ impl Fields {
         self.fields.retain(|field| !field.stays);
     }
 
+    /// Drops what speaks of a body that does not follow a redirect.
+    pub(super) fn leave_body(&mut self) {
+        let is_of_body = |name: &str| name.starts_with("content-") || OF_THE_BODY.contains(&name);
+        self.fields.retain(|field| !is_of_body(field.name.as_str()));
+    }
+
     /// The head of one request.
     pub(super) fn head(&self, ask: &Ask) -> Result<HeaderMap, Problem> {
         let mut head = HeaderMap::with_capacity(self.fields.len() + 4);
@@ -56,6 +94,40 @@ impl Fields {
         }
         Ok(head)
     }
+}
+
+/// The fields of a response head as they were sent, without those that may carry a secret: by their name, or by a URL with
+/// user info or a query, which may be signed.
+pub(super) fn as_sent(head: &[u8]) -> Vec<(String, String)> {
+    // The head was read as one of a response, so that only its lines have to be told apart.
+    let lines = head.split(|byte| *byte == b'\n').skip(1);
+    let fields = lines.filter_map(|line| {
+        let (name, value) = std::str::from_utf8(line).ok()?.split_once(':')?;
+        let value = value.trim_matches([' ', '\t', '\r']);
+        let is_name = !name.is_empty() && !name.contains([' ', '\t']);
+        (is_name && !may_be_secret(name, value)).then(|| (name.to_owned(), value.to_owned()))
+    });
+    fields.collect()
+}
+
+fn may_be_secret(name: &str, value: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let is_named = SECRET_FIELDS.contains(&name.as_str()) || SECRET_WORDS.iter().any(|word| name.contains(word));
+    // Of all fields, for any may name a place; only entity tags have such letters without one.
+    is_named || name != "etag" && value.contains("://") && value.contains(['?', '@']) || is_place(&name, value)
+}
+
+/// A reference without a scheme, in a field that is known to have one.
+fn is_place(name: &str, value: &str) -> bool {
+    let places = [
+        "content-location",
+        "link",
+        "location",
+        "refresh",
+        "sourcemap",
+        "x-sourcemap",
+    ];
+    places.contains(&name) && value.contains(['?', '@'])
 }
 
 fn check(given: &Header) -> Result<Field, Problem> {
@@ -159,6 +231,28 @@ mod tests {
         fields.leave_origin();
         let head = fields.head(&whole).unwrap();
         assert_eq!((head.len(), head.get_all("x-tag").iter().count()), (2, 2));
+    }
+
+    #[test]
+    fn fields_of_a_response_keep_their_case_and_order_and_show_no_secret() {
+        let head = "HTTP/1.1 200 OK\r\nETag: \"a://?\"\r\nX-Trace:  one two \r\nx-trace: three\r\nSet-Cookie: id=hush\r\n\
+            X-Amz-Security-Token: hush\r\nX-Session-Id: hush\r\nWWW-Authenticate: Basic hush\r\n\
+            Content-Location: /a?sig=hush\r\nLink: <https://h/a>; rel=duplicate\r\nX-Origin: see https://u:hush@h/\r\n\
+            Empty:\r\n folded\r\n\r\n";
+        let fields = as_sent(head.as_bytes());
+        let pairs: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let expected = [
+            ("ETag", "\"a://?\""),
+            ("X-Trace", "one two"),
+            ("x-trace", "three"),
+            ("Link", "<https://h/a>; rel=duplicate"),
+            ("Empty", ""),
+        ];
+        assert_eq!(pairs, expected);
+        assert!(
+            as_sent(b"HTTP/1.1 200 OK\r\nA: \xff\r\n\r\n").is_empty(),
+            "what is no text is left out"
+        );
     }
 
     #[test]

@@ -28,13 +28,14 @@ use ureq::config::Config;
 use self::attempt::Attempt;
 use self::body::Transfer;
 use self::connector::{NoResolver, WireConnector};
+use self::exchange::Errand;
 use self::fields::Fields;
 use self::problem::Problem;
 use self::response::{Accepted, Ask, Decision, Reply, Terms};
 use self::roots::{Sources, TlsSetup};
 use self::source::Source;
 use self::target::Target;
-use crate::{Backend, Capabilities, Failure, Head, Interrupt, Request, Restart, Sink, WebErrorStatus, proof};
+use crate::{Backend, Capabilities, Failure, Head, Interrupt, Method, Request, Restart, Sink, WebErrorStatus, proof};
 
 /// Redirects followed in one attempt.
 ///
@@ -137,6 +138,8 @@ fn settings(user_agent: String) -> Config {
         .max_response_header_size(HEAD_BYTES_MAX)
         .max_idle_connections(IDLE_MAX)
         .max_idle_connections_per_host(IDLE_MAX)
+        // Which ones are sent is decided by the type of the method.
+        .allow_non_standard_methods(true)
         .build()
 }
 
@@ -158,7 +161,11 @@ impl Backend for HttpBackend {
             agent: &self.agent,
             attempt: &attempt,
             request,
-            visited: vec![target.clone()],
+            errand: Errand {
+                method: request.method.clone(),
+                body: request.body.as_deref(),
+            },
+            visited: vec![(target.clone(), request.method.is_get())],
             target,
             fields,
         };
@@ -173,9 +180,11 @@ struct Download<'a> {
     agent: &'a Agent,
     attempt: &'a Attempt,
     request: &'a Request,
+    errand: Errand<'a>,
     target: Target,
     fields: Fields,
-    visited: Vec<Target>,
+    /// Where it was asked already, and whether with GET.
+    visited: Vec<(Target, bool)>,
 }
 
 impl Download<'_> {
@@ -184,11 +193,15 @@ impl Download<'_> {
             held: self.request.held.as_ref(),
             expected_bytes: self.request.expected_bytes,
         };
-        let mut ask = response::ask(terms);
+        let mut ask = if self.request.method.is_get() {
+            response::ask(terms)
+        } else {
+            response::ask_without_range(terms)
+        };
         // Ends: every turn follows one of a bounded number of redirects, asks for the rest, which happens a bounded number
         // of times, or asks for the whole, which happens once.
         loop {
-            let (reply, body) = exchange::get(self.agent, self.attempt, &self.target, &self.fields, &ask)?;
+            let (reply, body) = self.make(&ask)?;
             let expected_type = self.request.expected_type.as_deref();
             if let Some(problem) = response::not_the_content(terms.held, expected_type, &reply) {
                 exchange::drain(&reply, body);
@@ -214,7 +227,7 @@ impl Download<'_> {
                 }
                 Decision::Redirect(location) => {
                     exchange::drain(&reply, body);
-                    self.follow(&location)?;
+                    self.follow(reply.status, &location)?;
                 }
                 Decision::Fail(problem) => {
                     exchange::drain(&reply, body);
@@ -237,9 +250,22 @@ impl Download<'_> {
         Ok(body::read_exact(self.attempt, source, tail.len())? == tail)
     }
 
-    fn follow(&mut self, location: &str) -> Result<(), Problem> {
+    fn make(&self, ask: &Ask) -> Result<(Reply, ureq::Body), Problem> {
+        exchange::make(self.agent, self.attempt, &self.errand, &self.target, &self.fields, ask)
+    }
+
+    /// RFC 9110, section 15.4: 307 and 308 keep the method and what is sent; after the others the answer is fetched.
+    fn follow(&mut self, status: u16, location: &str) -> Result<(), Problem> {
         let next = self.target.join(location)?;
-        if self.visited.contains(&next) {
+        if !matches!(status, 307 | 308) && !self.errand.method.is_get() {
+            self.errand = Errand {
+                method: Method::GET,
+                body: None,
+            };
+            self.fields.leave_body();
+        }
+        let is_get = self.errand.method.is_get();
+        if self.visited.contains(&(next.clone(), is_get)) {
             let text = format!("redirected in a loop, back to {}", next.place());
             return Err(Problem::permanent(WebErrorStatus::REDIRECT_FAILED, text));
         }
@@ -250,7 +276,7 @@ impl Download<'_> {
         if !next.has_origin_of(&self.target) {
             self.fields.leave_origin();
         }
-        self.visited.push(next.clone());
+        self.visited.push((next.clone(), is_get));
         self.target = next;
         Ok(())
     }
@@ -279,23 +305,28 @@ impl Download<'_> {
 
     /// What the Link field refers to, where it may be gone to from here: as for a redirect, never out of https.
     fn mirrors(&self, reply: &Reply) -> Vec<String> {
+        if !self.request.method.is_get() {
+            return Vec::new();
+        }
         let joined = reply.mirrors.iter().filter_map(|link| self.target.join(link).ok());
         let elsewhere = joined.filter(|mirror| *mirror != self.target);
         elsewhere.map(|mirror| mirror.as_str().to_owned()).collect()
     }
 
     fn head(&self, reply: &Reply, accepted: &Accepted) -> Head {
+        let is_get = self.request.method.is_get();
         Head {
             start: accepted.start.clone(),
             validators: accepted.validators.clone(),
             actual_url: self.target.without_secrets(),
             status_code: reply.status,
-            resumable: accepted.resumable,
-            provable: proof::is_provable(&accepted.validators),
+            resumable: accepted.resumable && is_get,
+            provable: is_get && proof::is_provable(&accepted.validators),
             on_trust: accepted.on_trust,
             content_type: reply.content_type.clone(),
             modified: accepted.validators.last_modified.as_deref().and_then(proof::date),
             mirrors: self.mirrors(reply),
+            headers: fields::as_sent(&self.attempt.take_head()),
         }
     }
 }

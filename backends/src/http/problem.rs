@@ -7,7 +7,7 @@ use rustls::CertificateError;
 
 use super::attempt::{Fault, Phase};
 use super::connector::is_unreachable;
-use crate::{Failure, FailureKind, WebErrorStatus};
+use crate::{Failure, FailureKind, WebErrorStatus, body};
 
 /// A [`Failure`] that does not know yet where it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +131,17 @@ impl From<Fault> for Problem {
                 "the server cut the secure connection short",
             ),
             Fault::Connection(error) => connection_problem(&error),
+            Fault::Body(error) => {
+                let (kind, status, text) = body::failure(&error);
+                Self {
+                    kind,
+                    ..Self::permanent(status, text)
+                }
+            }
+            Fault::Refused => Self::transient(
+                WebErrorStatus::DISCONNECTED,
+                "the server answered before it had the whole request, and then not in full",
+            ),
         }
     }
 }

@@ -14,7 +14,7 @@
 //! | rest | 200, 203 otherwise (14.2) | accept from 0: changed, or range ignored |
 //! | rest | 416 with `bytes */N` (15.5.17), all N held and announced as the whole | accept as complete |
 //! | rest | 416 otherwise | ask for the whole: beyond the end, or changed |
-//! | any | 301, 302, 303, 307, 308 with Location (15.4) | redirect |
+//! | any | 301, 302, 303, 307, 308 with Location (15.4) | redirect; after the first three of them with GET and without a body |
 //! | any | content-encoding (8.4) or transfer-coding (RFC 9112, 6.1) nobody asked for | fail |
 //! | any | 408, 421, 425, 429, 500, 502, 503, 504, 511, unknown 5xx (15) | fail, a later attempt may succeed, after Retry-After (10.2.3) |
 //! | any | other | fail for good |
@@ -149,8 +149,7 @@ pub(super) struct ContentRange {
 /// What to ask for. Without a validator that could prove the answer, or a digest that will judge it, a part is not worth
 /// asking for.
 pub(super) fn ask(terms: Terms<'_>) -> Ask {
-    let is_gap = |held: &&Held| held.offset_bytes > 0 || held.end_bytes.is_some();
-    let Some(held) = terms.held.filter(is_gap) else {
+    let Some(held) = terms.held.filter(|held| is_gap(held)) else {
         return Ask::Whole { given_up: None };
     };
     let is_foreign = held.foreign;
@@ -189,6 +188,18 @@ pub(super) fn ask(terms: Terms<'_>) -> Ask {
         rival: None,
         turn: 1,
     })
+}
+
+/// What to ask for with another method than GET: section 14.2 defines Range for that one alone.
+pub(super) fn ask_without_range(terms: Terms<'_>) -> Ask {
+    Ask::Whole {
+        given_up: terms.held.filter(|held| is_gap(held)).map(|_| Restart::Method),
+    }
+}
+
+/// Something is held, or nothing but one gap is missing.
+fn is_gap(held: &Held) -> bool {
+    held.offset_bytes > 0 || held.end_bytes.is_some()
 }
 
 /// Bytes of another source that only a digest of the whole can prove.

@@ -108,12 +108,29 @@ impl Socket {
                     .map_err(|error| attempt.fail(Fault::Connection(error)))?;
                 self.write_timeout = Some(wait);
             }
+            if attempt.sends_body() && self.is_refused_early() {
+                return Err(attempt.fail(Fault::Refused));
+            }
             match (&*self.stream).write(bytes) {
-                Ok(amount) => return Ok(amount),
+                Ok(amount) => {
+                    attempt.note_sent();
+                    return Ok(amount);
+                }
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(error) => return Err(attempt.fail(Fault::Connection(error))),
             }
         }
+    }
+
+    /// Whether an answer lies there that is no success, while the request is still being sent. Under TLS what lies there
+    /// looks like none.
+    ///
+    /// Source: RFC 9112, section 9.3: whoever sends a body watches for such an answer.
+    fn is_refused_early(&self) -> bool {
+        let mut beginning = [0; 10];
+        self.read_now(&mut beginning, RecvFlags::PEEK).is_ok()
+            && beginning.starts_with(b"HTTP/1.")
+            && matches!(beginning[9], b'3'..=b'9')
     }
 
     /// Reads without waiting.
@@ -151,6 +168,8 @@ pub(super) struct Wire {
     socket: Socket,
     tls: Option<Box<ClientConnection>>,
     buffers: WireBuffers,
+    /// The server did not want the rest of a request body, which then goes nowhere; no other request can follow it.
+    has_refused: bool,
 }
 
 impl Wire {
@@ -159,6 +178,7 @@ impl Wire {
             socket,
             tls: None,
             buffers: WireBuffers::new(PLAIN_INPUT_BYTES),
+            has_refused: false,
         }
     }
 
@@ -175,6 +195,7 @@ impl Wire {
             socket,
             tls: Some(Box::new(tls)),
             buffers: WireBuffers::new(TLS_INPUT_BYTES),
+            has_refused: false,
         })
     }
 
@@ -242,7 +263,15 @@ impl Transport for Wire {
             attempt.note_reuse();
         }
         attempt.enter_phase(Phase::Response);
-        self.send(amount, &attempt)?;
+        if !self.has_refused
+            && let Err(error) = self.send(amount, &attempt)
+        {
+            // What rustls still has to send would come before anything that can be read.
+            if self.tls.is_some() || !attempt.body_was_refused() {
+                return Err(error.into());
+            }
+            self.has_refused = true;
+        }
         attempt.enter_phase(Phase::Response);
         Ok(())
     }
@@ -257,7 +286,7 @@ impl Transport for Wire {
     fn is_open(&mut self) -> bool {
         let comes_from_pool = self.socket.binding.take().is_none();
         self.buffers.release();
-        if comes_from_pool && Attempt::current().is_none_or(|attempt| attempt.wants_fresh()) {
+        if self.has_refused || comes_from_pool && Attempt::current().is_none_or(|attempt| attempt.wants_fresh()) {
             return false;
         }
         self.is_idle()

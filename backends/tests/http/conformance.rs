@@ -1,16 +1,16 @@
 //! The suite that every backend must pass, against memory and against a raw HTTP server.
 
-use std::collections::VecDeque;
-use std::io::Write;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use backhaul_backends::conformance::{self, Rig};
-use backhaul_backends::{Act, Backend, HttpBackend, HttpConfig, MemoryBackend, RateLimit, Resource, Throttle};
+use backhaul_backends::{Act, Backend, HttpBackend, HttpConfig, MemoryBackend, Method, RateLimit, Resource, Throttle};
 
-use crate::server::take;
+use crate::server::{length_of, take};
 
 struct MemoryRig {
     memory: Arc<MemoryBackend>,
@@ -35,26 +35,46 @@ impl Rig for MemoryRig {
     fn missing(&mut self) -> String {
         "mem://test/missing".to_owned()
     }
+
+    fn received(&self, url: &str) -> Vec<(Method, Vec<u8>)> {
+        let attempts = self.memory.attempts().into_iter().filter(|attempt| attempt.url == url);
+        attempts
+            .filter_map(|attempt| Some((attempt.method, attempt.body?)))
+            .collect()
+    }
 }
+
+type Received = Arc<Mutex<BTreeMap<String, Vec<(Method, Vec<u8>)>>>>;
 
 struct HttpRig {
     backend: Arc<dyn Backend>,
+    received: Received,
 }
 
 impl HttpRig {
-    fn listen(script: Arc<Mutex<(Option<Resource>, VecDeque<Act>)>>) -> String {
+    fn new(backend: Arc<dyn Backend>) -> Self {
+        Self {
+            backend,
+            received: Received::default(),
+        }
+    }
+
+    fn listen(&self, script: Arc<Mutex<(Option<Resource>, VecDeque<Act>)>>) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
+        let url = format!("http://{address}/resource");
+        let (own, received) = (url.clone(), Arc::clone(&self.received));
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let script = Arc::clone(&script);
+                let (script, own, received) = (Arc::clone(&script), own.clone(), Arc::clone(&received));
                 thread::spawn(move || {
                     let mut stream = stream.unwrap();
-                    while answer(&mut stream, &script).is_some() {}
+                    let note = |request| received.lock().unwrap().entry(own.clone()).or_default().push(request);
+                    while answer(&mut stream, &script, &note).is_some() {}
                 });
             }
         });
-        format!("http://{address}/resource")
+        url
     }
 }
 
@@ -64,17 +84,29 @@ impl Rig for HttpRig {
     }
 
     fn serve(&mut self, resource: Resource, acts: Vec<Act>) -> String {
-        Self::listen(Arc::new(Mutex::new((Some(resource), acts.into()))))
+        self.listen(Arc::new(Mutex::new((Some(resource), acts.into()))))
     }
 
     fn missing(&mut self) -> String {
-        Self::listen(Arc::new(Mutex::new((None, VecDeque::new()))))
+        self.listen(Arc::new(Mutex::new((None, VecDeque::new()))))
+    }
+
+    fn received(&self, url: &str) -> Vec<(Method, Vec<u8>)> {
+        self.received.lock().unwrap().get(url).cloned().unwrap_or_default()
     }
 }
 
 /// Answers one request as an origin server does (RFC 9110, sections 13.1.5 and 14); `None` ends the connection.
-fn answer(stream: &mut TcpStream, script: &Mutex<(Option<Resource>, VecDeque<Act>)>) -> Option<()> {
+fn answer(
+    stream: &mut TcpStream,
+    script: &Mutex<(Option<Resource>, VecDeque<Act>)>,
+    note: &dyn Fn((Method, Vec<u8>)),
+) -> Option<()> {
     let asked = take(stream)?;
+    let mut body = vec![0; length_of(&asked).unwrap_or(0)];
+    stream.read_exact(&mut body).ok()?;
+    let method = asked.split(' ').next()?.to_ascii_uppercase();
+    note((method.parse().ok()?, body));
     let (resource, act) = {
         let mut script = script.lock().unwrap();
         let act = script.1.pop_front().unwrap_or(Act::Serve);
@@ -143,9 +175,8 @@ fn memory_conforms() {
 
 #[test]
 fn http_conforms() {
-    conformance::run(&mut HttpRig {
-        backend: Arc::new(HttpBackend::new(HttpConfig::default()).unwrap()),
-    });
+    let http = HttpBackend::new(HttpConfig::default()).unwrap();
+    conformance::run(&mut HttpRig::new(Arc::new(http)));
 }
 
 #[test]
@@ -153,7 +184,6 @@ fn a_throttled_backend_conforms() {
     let http = HttpBackend::new(HttpConfig::default()).unwrap();
     // Fast enough to be over soon, slow enough to wait.
     let limit = RateLimit::new(NonZeroU64::new(20_000_000).unwrap());
-    conformance::run(&mut HttpRig {
-        backend: Arc::new(Throttle::new(Arc::new(http), Arc::new(limit))),
-    });
+    let throttle = Throttle::new(Arc::new(http), Arc::new(limit));
+    conformance::run(&mut HttpRig::new(Arc::new(throttle)));
 }

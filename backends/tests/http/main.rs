@@ -1,6 +1,7 @@
 //! The HTTP backend against servers that misbehave on purpose.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod bodies;
 mod conformance;
 mod digests;
 mod fallback;

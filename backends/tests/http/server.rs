@@ -2,19 +2,24 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
 use backhaul_backends::{
-    Backend, Failure, FailureKind, Head, Header, Held, HttpBackend, HttpConfig, Interrupt, Limits, Refused, Request,
-    Sink, Validators,
+    Backend, Failure, FailureKind, Head, Header, Held, HttpBackend, HttpConfig, Interrupt, Limits, Method, Refused,
+    Request, Sink, Validators,
 };
 
 /// One thing that a connection does.
 pub(crate) enum Step {
     /// Reads one request head and reports it.
     Take,
+    /// Reads one request with its body, and reports both.
+    TakeWhole,
+    /// Reads one request head and so many bytes after it.
+    TakePart(usize),
     /// Sends bytes.
     Send(Vec<u8>),
     /// Waits until the test says so.
@@ -83,6 +88,15 @@ fn play(mut stream: TcpStream, script: Vec<Step>, requests: &Sender<String>) {
                 Some(head) => requests.send(head).unwrap(),
                 None => return,
             },
+            Step::TakeWhole => match take_whole(&mut stream) {
+                Some(request) => requests.send(request).unwrap(),
+                None => return,
+            },
+            Step::TakePart(bytes) => {
+                let head = take(&mut stream).unwrap();
+                stream.read_exact(&mut vec![0; bytes]).unwrap();
+                requests.send(head).unwrap();
+            }
             Step::Send(bytes) => {
                 if stream.write_all(&bytes).is_err() {
                     return;
@@ -117,6 +131,20 @@ pub(crate) fn take(stream: &mut impl Read) -> Option<String> {
         head.push(byte[0]);
     }
     Some(String::from_utf8(head).unwrap().to_ascii_lowercase())
+}
+
+/// A request head in lower case, and after it the body that it announces, which must be text.
+pub(crate) fn take_whole(stream: &mut impl Read) -> Option<String> {
+    let head = take(stream)?;
+    let mut body = vec![0; length_of(&head).unwrap_or(0)];
+    stream.read_exact(&mut body).ok()?;
+    Some(head + &String::from_utf8(body).unwrap())
+}
+
+/// The length that a request head announces.
+pub(crate) fn length_of(head: &str) -> Option<usize> {
+    let mut lines = head.lines();
+    lines.find_map(|line| line.strip_prefix("content-length: ")?.parse().ok())
 }
 
 /// A response with a length.
@@ -164,6 +192,8 @@ impl Kept {
 pub(crate) fn request(url: &str) -> Request {
     Request {
         url: url.to_owned(),
+        method: Method::GET,
+        body: None,
         headers: Vec::new(),
         credential: None,
         held: None,
@@ -171,6 +201,15 @@ pub(crate) fn request(url: &str) -> Request {
         expected_type: None,
         limits: Limits::default(),
         buffer_bytes: 64 * 1024,
+    }
+}
+
+/// A POST of these bytes.
+pub(crate) fn post(url: &str, body: impl Into<Vec<u8>>) -> Request {
+    Request {
+        method: Method::POST,
+        body: Some(Arc::new(body.into())),
+        ..request(url)
     }
 }
 

@@ -1,13 +1,16 @@
 //! Targets over what servers say: no header leads to bytes being joined that are not proven to belong together, and no
 //! framing to a body being taken for whole that is not.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use backhaul_backends::fuzzing::{
     Fields, Made, Sent, compare, content_range, date, decide, download, duplicates, instance_digest, redirect,
     repr_digest, shown_date, unsatisfied_range,
 };
-use backhaul_backends::{Credential, Head, Header, Held, Limits, Refused, Request, Sink, Start, Validators};
+use backhaul_backends::{
+    BodySource, Credential, Head, Header, Held, Limits, Method, Refused, Request, Sink, Start, Validators,
+};
 
 /// A secret for one host.
 const SECRET: &str = "hush9";
@@ -284,8 +287,11 @@ pub(crate) fn http_wire(bytes: &[u8]) {
         content_type: Some("application/octet-stream".to_owned()),
         ..Held::default()
     };
+    let is_post = flags & 8 != 0;
     let request = Request {
         url: format!("{}://{HOST}/a", if flags & 4 == 0 { "http" } else { "https" }),
+        method: if is_post { Method::POST } else { Method::GET },
+        body: is_post.then(|| Arc::new(vec![b'b'; usize::from(*piece_bytes)]) as Arc<dyn BodySource>),
         headers: vec![Header {
             name: "x-key".to_owned(),
             value: SECRET.to_owned(),
@@ -341,6 +347,10 @@ fn check_whole(taken: &Taken, request: &Request) {
     {
         assert_eq!(len, whole, "what is not whole is taken for whole");
     }
+    assert!(
+        request.method.is_get() || !matches!(head.start, Start::Continue { .. }),
+        "an answer to a POST continues held bytes"
+    );
     assert!(
         request.held.is_none() == (head.start == Start::Beginning),
         "what was held is given up in silence"

@@ -3,6 +3,7 @@
 //! The fuzzers under `fuzz/fuzz_targets` and the replay in `tests/fuzz_corpus.rs` run the same functions. Everything
 //! happens in memory, so that a target gets through many inputs a second.
 
+pub(crate) mod control;
 #[path = "../../../journal/tests/counting.rs"]
 pub(crate) mod counting;
 mod directory;
@@ -39,6 +40,7 @@ macro_rules! for_each_target {
             http::http_wire,
             text::input_list,
             text::address,
+            control::control_protocol,
         }
     };
 }

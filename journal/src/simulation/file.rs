@@ -29,6 +29,7 @@ impl StorageFile for SimFile {
             inode: self.inode,
             len_bytes: state.content(self.inode)?.live().len() as u64,
             links: links as u64,
+            modified: SystemTime::UNIX_EPOCH,
         })
     }
 

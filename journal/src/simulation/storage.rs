@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::disk::{Call, SimDisk, State};
 use super::file::{SimFile, SimLock};
@@ -132,6 +133,7 @@ impl Storage for SimDisk {
                 inode: 0,
                 len_bytes: 0,
                 links: 2,
+                modified: SystemTime::UNIX_EPOCH,
             }),
         }
     }

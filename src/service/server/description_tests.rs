@@ -125,7 +125,7 @@ fn the_description_has_every_method_with_its_parameters_and_its_answer() {
     let described = described();
     let names: BTreeSet<&str> = METHODS
         .iter()
-        .map(|(name, _)| *name)
+        .map(|(name, ..)| *name)
         .chain(["Monitor", "Wait"])
         .collect();
     let done = || keys(&Done {});

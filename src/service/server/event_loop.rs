@@ -76,10 +76,7 @@ impl EventLoop {
     ) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, shared.bell(), EventData::new_u64(BELL), EventFlags::IN)?;
-        let limits = ServerLimits {
-            connections_max: limits.connections_max.min(room_for_connections(&engine)),
-            ..limits
-        };
+        let limits = fitting(limits, &engine);
         let mut event_loop = Self {
             engine,
             limits,
@@ -129,12 +126,17 @@ impl EventLoop {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+        #[cfg(test)]
+        self.shared.turns.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         for event in events {
             match event.data.u64() {
                 BELL => self.shared.silence(),
                 token if token >= FIRST_TOKEN => self.happened(token, event.flags),
                 socket => self.accept(usize::try_from(socket).unwrap_or(usize::MAX)),
             }
+        }
+        if let Some(limits) = self.shared.take_limits() {
+            self.limits = fitting(limits, &self.engine);
         }
         for done in self.shared.take_done() {
             self.finish(done);
@@ -380,6 +382,14 @@ impl EventLoop {
         self.links.clear();
         self.pool.stop(Instant::now() + THREADS_END_MAX);
         self.shared.set_connections(0);
+    }
+}
+
+/// Limits as far as the system has room for them.
+fn fitting(limits: ServerLimits, engine: &Engine) -> ServerLimits {
+    ServerLimits {
+        connections_max: limits.connections_max.min(room_for_connections(engine)),
+        ..limits
     }
 }
 

@@ -341,3 +341,202 @@ fn update(changes: &[&Change], cursor: u64) -> Message {
     };
     reply(&written, true).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    use crate::service::Update;
+    use crate::service::monitor::{Monitoring, Selection};
+
+    fn id(number: u16) -> TransferId {
+        let mut id = [0; 16];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        TransferId(id)
+    }
+
+    fn change(number: u16, app: &str) -> Change {
+        let view = json!({
+            "id": id(number), "kind": "download", "owner_uid": 0, "app": app, "group": null, "url": "",
+            "destination": "/d", "priority": "low", "status": "Idle", "reason": null, "next_attempt_at": null,
+            "bytes_done": 0, "ranges": [], "bytes_total": null, "restarts": 0, "attempts": 0, "bytes_wasted": 0,
+            "error": null, "created_at": "1970-01-01T00:00:00.001Z", "ended_at": null, "acknowledged": false,
+            "actual_url": null, "status_code": null, "content_type": null, "resumable": null, "expected_type": null,
+            "recoverable": [], "sources": [], "source": "", "digests": [], "unverified": false
+        });
+        Change::new(id(number), serde_json::from_value(view).unwrap())
+    }
+
+    fn gone(number: u16) -> Change {
+        Change::new(id(number), None)
+    }
+
+    fn told(app: &str, progress_ms: u64) -> Told {
+        let mut told = Told::new(Monitoring {
+            selection: Selection {
+                app: Some(app.into()),
+                ..Selection::default()
+            },
+            progress_ms: Some(progress_ms),
+            ..Monitoring::default()
+        })
+        .unwrap();
+        told.caught_up_at(0);
+        told
+    }
+
+    /// Monitors of these apps, all of them caught up.
+    fn fanout(apps: &[&str]) -> Fanout {
+        let mut fanout = Fanout::default();
+        for (token, app) in (0..).zip(apps) {
+            fanout.add(token, told(app, 0), Instant::now());
+        }
+        fanout
+    }
+
+    fn read(message: &Message) -> Update {
+        let (zero, text) = message.split_last().unwrap();
+        assert_eq!(*zero, 0);
+        let message: Value = serde_json::from_slice(text).unwrap();
+        assert_eq!(message["continues"], true);
+        serde_json::from_value(message["parameters"].clone()).unwrap()
+    }
+
+    /// Which operations a message is about, and where it stands.
+    fn content(message: &Message) -> (Vec<TransferId>, Vec<TransferId>, u64) {
+        let update = read(message);
+        let ids = update.operations.iter().map(|view| view.id).collect();
+        (ids, update.removed, update.cursor)
+    }
+
+    #[test]
+    fn monitors_of_one_subject_share_the_bytes_and_others_are_told_their_own() {
+        let mut fanout = fanout(&["a", "b", "a"]);
+        let messages = fanout.tell(&[change(1, "a"), change(2, "b"), gone(3)], 7);
+        let tokens: Vec<Token> = messages.iter().map(|(token, _)| *token).collect();
+        assert_eq!(tokens, [0, 2, 1]);
+        assert!(Arc::ptr_eq(&messages[0].1, &messages[1].1));
+        assert_eq!(content(&messages[0].1), (vec![id(1)], vec![id(3)], 7));
+        assert_eq!(content(&messages[2].1), (vec![id(2)], vec![id(3)], 7));
+        assert!(fanout.tell(&[change(4, "c")], 8).is_empty());
+    }
+
+    #[test]
+    fn who_reads_slowly_is_told_each_operation_once_and_as_it_is_when_it_reads_again() {
+        let mut fanout = fanout(&["a", "a"]);
+        assert_eq!(fanout.tell(&[change(1, "a")], 5).len(), 2);
+        assert!(matches!(fanout.drained(1), Next::Nothing), "the second one reads");
+        for cursor in 6..9 {
+            let messages = fanout.tell(&[change(2, "a"), change(3, "a")], cursor);
+            assert_eq!(messages.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [1]);
+            assert!(matches!(fanout.drained(1), Next::Nothing));
+        }
+        let Next::Changed(ids) = fanout.drained(0) else {
+            panic!("nothing is pending")
+        };
+        assert_eq!(ids, [id(2), id(3)]);
+        let message = fanout.update_for(0, &[change(2, "a"), change(3, "a")]).unwrap();
+        assert_eq!(content(&message), (vec![id(2), id(3)], vec![], 8));
+        assert!(matches!(fanout.drained(0), Next::Nothing));
+    }
+
+    #[test]
+    fn a_cursor_never_lies_above_what_was_not_told() {
+        let mut fanout = fanout(&["a"]);
+        assert_eq!(fanout.tell(&[change(0, "a")], 5).len(), 1);
+        let many: Vec<Change> = (1..=300).map(|number| change(number, "a")).collect();
+        assert!(fanout.tell(&many, 400).is_empty());
+        let Next::Changed(ids) = fanout.drained(0) else {
+            panic!("nothing is pending")
+        };
+        let first: Vec<Change> = (1..=256).map(|number| change(number, "a")).collect();
+        assert_eq!(ids.len(), first.len());
+        let (told, _, cursor) = content(&fanout.update_for(0, &first).unwrap());
+        assert_eq!((told.len(), cursor), (256, 5), "44 operations are not told yet");
+        let Next::Changed(ids) = fanout.drained(0) else {
+            panic!("nothing is pending")
+        };
+        assert_eq!(ids.len(), 44);
+        let rest: Vec<Change> = (257..=300).map(|number| change(number, "a")).collect();
+        assert_eq!(content(&fanout.update_for(0, &rest).unwrap()).2, 400);
+    }
+
+    #[test]
+    fn who_has_missed_more_than_is_noted_reads_everything_again_from_its_cursor() {
+        let mut fanout = fanout(&["a"]);
+        assert_eq!(fanout.tell(&[change(0, "a")], 5).len(), 1);
+        for number in 1..=1_100 {
+            assert!(fanout.tell(&[change(number, "a")], 5 + u64::from(number)).is_empty());
+        }
+        let Next::CatchUp(mut told) = fanout.drained(0) else {
+            panic!("it has missed nothing")
+        };
+        assert_eq!((told.cursor(), told.caught_up()), (5, false));
+        // What changes while a thread looks is not lost.
+        assert!(fanout.tell(&[change(7, "a")], 2_000).is_empty());
+        told.caught_up_at(1_500);
+        fanout.caught_up(0, told);
+        assert!(
+            fanout.tell(&[change(8, "a")], 2_001).is_empty(),
+            "its update is not taken yet"
+        );
+        let Next::Changed(ids) = fanout.drained(0) else {
+            panic!("nothing is pending")
+        };
+        assert_eq!(ids, [id(7), id(8)]);
+    }
+
+    #[test]
+    fn progress_is_told_as_often_as_is_asked_for_and_seldom_where_many_look_on() {
+        let start = Instant::now();
+        let mut fanout = Fanout::default();
+        assert_eq!(fanout.progress_at(), None);
+        fanout.add(0, told("a", 0), start);
+        assert_eq!(fanout.progress_at(), None, "it wants none");
+        fanout.add(1, told("a", 300), start);
+        let at = fanout.progress_at().unwrap();
+        assert_eq!(at, start + Duration::from_millis(300));
+        assert!(fanout.tell_progress(&[change(1, "a")], start).is_empty());
+        assert_eq!(fanout.tell_progress(&[change(1, "a")], at).len(), 1);
+        assert_eq!(fanout.progress_at(), Some(at + Duration::from_millis(300)));
+        let later = at + Duration::from_secs(1);
+        assert!(
+            fanout.tell_progress(&[change(1, "a")], later).is_empty(),
+            "it has not read the last one"
+        );
+        for token in 2..1_000 {
+            fanout.add(token, told("a", 300), later);
+        }
+        let later = later + Duration::from_secs(1);
+        assert_eq!(fanout.tell_progress(&[change(1, "a")], later).len(), 998);
+        assert_eq!(
+            fanout.progress_at(),
+            Some(later + Duration::from_secs(1)),
+            "1,000 messages a second"
+        );
+    }
+
+    #[test]
+    fn nothing_is_kept_of_those_that_are_gone() {
+        let mut fanout = fanout(&["a", "b", "a"]);
+        for token in 0..3 {
+            assert!(fanout.contains(token));
+            fanout.remove(token);
+        }
+        assert!(fanout.monitors.is_empty() && fanout.groups.is_empty() && fanout.numbers.is_empty());
+        fanout.remove(0);
+    }
+
+    #[test]
+    fn an_update_is_written_as_one_that_is_read() {
+        let change = change(1, "a");
+        let expected = Update {
+            operations: vec![change.view().unwrap().clone()],
+            removed: vec![id(2)],
+            cursor: 9,
+            caught_up: true,
+        };
+        assert_eq!(*update(&[&change, &gone(2)], 9), *reply(&expected, true));
+    }
+}

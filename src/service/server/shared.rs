@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::ServerLimits;
 use super::fanout::Message;
 use crate::operation::TransferId;
 use crate::service::monitor::Told;
@@ -43,7 +44,12 @@ pub(crate) struct Shared {
     /// The engine has changed.
     noted: AtomicBool,
     connections: AtomicUsize,
+    /// Limits that hold from the next turn on.
+    limits: Mutex<Option<ServerLimits>>,
     told: Mutex<Option<Watching>>,
+    /// How often the event loop woke up.
+    #[cfg(test)]
+    pub(crate) turns: std::sync::atomic::AtomicU64,
 }
 
 impl Shared {
@@ -54,7 +60,10 @@ impl Shared {
             stopping: AtomicBool::new(false),
             noted: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
+            limits: Mutex::default(),
             told: Mutex::default(),
+            #[cfg(test)]
+            turns: std::sync::atomic::AtomicU64::new(0),
         })
     }
 
@@ -95,6 +104,15 @@ impl Shared {
 
     pub(crate) fn take_noted(&self) -> bool {
         self.noted.swap(false, Ordering::AcqRel)
+    }
+
+    pub(crate) fn set_limits(&self, limits: ServerLimits) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = Some(limits);
+        self.ring();
+    }
+
+    pub(crate) fn take_limits(&self) -> Option<ServerLimits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(crate) fn stop(&self) {

@@ -123,10 +123,6 @@ impl Traffic {
         self.sent = 0;
     }
 
-    pub(crate) fn is_abandoned(&self) -> bool {
-        self.gone
-    }
-
     /// Ends after what is written already.
     pub(crate) fn close(&mut self) {
         self.closing = true;

@@ -39,10 +39,6 @@ impl Waits {
         self.0.len()
     }
 
-    pub(crate) fn contains(&self, token: Token) -> bool {
-        self.0.contains_key(&token)
-    }
-
     pub(crate) fn tokens(&self) -> Vec<Token> {
         self.0.keys().copied().collect()
     }

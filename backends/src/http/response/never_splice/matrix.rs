@@ -191,7 +191,9 @@ fn published() -> String {
          Of a resource of 10 bytes the first 4 are held. A column says what identifies them, a row what comes when the rest \
          is asked for (in the first column: the whole), with the section of RFC 9110 that defines it. \"ask rest again\" \
          means without `If-Range`; what is asked again is judged by the same rules, at most three times. \"ask whole\" is \
-         asked without Range, and gives the held bytes up. Times are strong (8.8.2.2).\n\n| section | came |",
+         asked without Range, and gives the held bytes up. Times are strong (8.8.2.2). With another method than GET nothing but \
+         the first column counts: Range is defined for GET alone (14.2), so that held bytes are given up, and the whole is \
+         asked for.\n\n| section | came |",
     );
     for (name, ..) in &columns {
         let _ = write!(text, " {name} |");

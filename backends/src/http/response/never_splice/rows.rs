@@ -97,15 +97,45 @@ pub(super) fn word(decision: &Decision) -> &'static str {
             start: Start::Restart(Restart::BeyondEnd),
             ..
         }) => "restart, beyond end",
+        Accept(Accepted {
+            start: Start::Restart(Restart::Method),
+            ..
+        }) => "restart, method",
         AskRest(_) => "ask rest again",
         AskWhole(Restart::Changed) => "ask whole, changed",
         AskWhole(Restart::NoProof) => "ask whole, no proof",
         AskWhole(Restart::BeyondEnd) => "ask whole, beyond end",
         AskWhole(Restart::RangeIgnored) => "ask whole, range ignored",
+        AskWhole(Restart::Method) => "ask whole, method",
         Redirect(_) => "redirect",
         Fail(problem) if problem.status == WebErrorStatus::LENGTH_MISMATCH => "fail, length",
         Fail(problem) if problem.kind == FailureKind::Permanent => "fail",
         Fail(_) => "fail, again",
+    }
+}
+
+#[test]
+fn with_another_method_than_get_held_bytes_are_given_up_before_anything_is_asked() {
+    let asked = |held: Option<&Held>| {
+        ask_without_range(Terms {
+            held,
+            ..Terms::default()
+        })
+    };
+    let given_up = |given_up| Ask::Whole { given_up };
+    assert_eq!(asked(None), given_up(None));
+    assert_eq!(asked(Some(&Held::default())), given_up(None), "nothing is held");
+    for held in [strong(), held("\"a\"", OLD, Some(10))] {
+        let ask = asked(Some(&held));
+        assert_eq!(ask, given_up(Some(Restart::Method)));
+        let terms = Terms {
+            held: Some(&held),
+            ..Terms::default()
+        };
+        let answers = [(reply(200), "restart, method"), (part("bytes 4-9/10", "\"a\""), "fail")];
+        for (reply, expected) in answers {
+            assert_eq!(word(&decide(&ask, terms, &reply, SystemTime::UNIX_EPOCH)), expected);
+        }
     }
 }
 

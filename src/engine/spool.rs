@@ -1,0 +1,273 @@
+//! Bodies that came as a stream: copied into the state directory before the operation is accepted, gone once it has ended.
+//!
+//! A copy is durable, with its name, before anybody can refer to it. From then on it belongs to whoever holds the
+//! [`SpooledBody`], and once an operation was created with it, to that operation. What belongs to nobody is swept at the start.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
+
+use backhaul_journal::{Storage, StorageFile, steps};
+
+use super::Engine;
+use super::core::Core;
+use super::create::CheckedDownload;
+use crate::config::Layout;
+use crate::error::Error;
+use crate::operation::{Phase, Spec, SpoolId, StoredBody, TransferId};
+use crate::table::Table;
+use crate::vault::make_directory;
+
+/// Bytes that are copied at once.
+const PIECE_BYTES: usize = 64 * 1024;
+/// The room on the disk is looked at before every so many bytes.
+const LOOK_EVERY_BYTES: u64 = 1 << 20;
+/// Room that a copy leaves for the journal: as much as a list of downloads leaves it, rounded up.
+const ROOM_BYTES: u64 = 1 << 20;
+/// How the names of copies end.
+const SUFFIX: &str = ".body";
+
+/// A request body that [`Engine::spool`] took in; durable. For one operation: clones are the same body. Where none was
+/// created with it, its file goes with the last clone.
+#[derive(Clone)]
+pub struct SpooledBody {
+    copy: Arc<Copy>,
+}
+
+pub(super) struct Copy {
+    storage: Arc<dyn Storage>,
+    directory: PathBuf,
+    id: SpoolId,
+    len_bytes: u64,
+    crc32: u32,
+    /// It belongs to an operation.
+    is_taken: AtomicBool,
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        if !self.is_taken.load(Ordering::Relaxed) {
+            // What stays is swept at the next start.
+            let _ = self.storage.remove(&spooled_path(&self.directory, self.id));
+        }
+    }
+}
+
+impl SpooledBody {
+    /// Its length in bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.copy.len_bytes
+    }
+
+    /// By what [`Engine::spooled`] finds it.
+    pub(crate) fn id(&self) -> String {
+        self.copy.id.to_string()
+    }
+
+    pub(super) fn stored(&self) -> StoredBody {
+        StoredBody::Spooled {
+            id: self.copy.id,
+            len_bytes: self.copy.len_bytes,
+            crc32: self.copy.crc32,
+        }
+    }
+}
+
+impl fmt::Debug for SpooledBody {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "SpooledBody({}, {} bytes)",
+            self.copy.id, self.copy.len_bytes
+        )
+    }
+}
+
+impl PartialEq for SpooledBody {
+    fn eq(&self, other: &Self) -> bool {
+        self.copy.id == other.copy.id
+    }
+}
+
+impl Eq for SpooledBody {}
+
+/// The copies that somebody in this process holds, by their ids.
+pub(super) type Spooled = HashMap<String, Weak<Copy>>;
+
+/// Where a copy stands.
+pub(super) fn spooled_path(directory: &Path, id: SpoolId) -> PathBuf {
+    directory.join(format!("{id}{SUFFIX}"))
+}
+
+impl Engine {
+    /// Copies a request body into the state directory, for [`super::Body::Spooled`]. The copy is durable on return. At most
+    /// `len_max` bytes are taken, and at most [`crate::Config::body_bytes_max`].
+    ///
+    /// # Errors
+    /// [`Error::LimitReached`] where there are more; [`Error::Io`] where the body cannot be read or the copy not be written,
+    /// also where it would leave the journal no room. No copy is left then.
+    pub fn spool(&self, reader: &mut dyn Read, len_max: u64) -> Result<SpooledBody, Error> {
+        let core = &self.core;
+        let directory = Layout::new(&core.state_directory).spool();
+        make_directory(&core.environment.storage, &directory)?;
+        let mut id = [0; 16];
+        core.environment.random.fill(&mut id);
+        let mut copy = Copy {
+            storage: Arc::clone(&core.environment.storage),
+            directory,
+            id: SpoolId(id),
+            len_bytes: 0,
+            crc32: 0,
+            is_taken: AtomicBool::new(false),
+        };
+        let path = spooled_path(&copy.directory, copy.id);
+        let created = copy.storage.create(&path, 0o600);
+        let file = created.map_err(|error| Error::io("create", &path, error))?;
+        // Whatever fails from here on, the copy goes with the value that stands for it.
+        let len_max = len_max.min(core.config.body_bytes_max);
+        (copy.len_bytes, copy.crc32) = take(reader, file.as_ref(), &copy, len_max)?;
+        if steps::is_taken("sync of a spooled body") {
+            file.sync_all().map_err(|error| Error::io("sync", &path, error))?;
+        }
+        if steps::is_taken("directory sync after a spooled body got its name") {
+            let synced = copy.storage.sync_directory(&copy.directory);
+            synced.map_err(|error| Error::io("sync", &copy.directory, error))?;
+        }
+        let (id, copy) = (copy.id.to_string(), Arc::new(copy));
+        let mut spooled = core.spooled.lock().unwrap_or_else(PoisonError::into_inner);
+        spooled.retain(|_, copy| copy.strong_count() > 0);
+        spooled.insert(id, Arc::downgrade(&copy));
+        Ok(SpooledBody { copy })
+    }
+
+    /// The body that somebody in this process holds under this id.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where nobody does.
+    pub(crate) fn spooled(&self, id: &str) -> Result<SpooledBody, Error> {
+        let spooled = self.core.spooled.lock().unwrap_or_else(PoisonError::into_inner);
+        let copy = spooled.get(id).and_then(Weak::upgrade);
+        let copy = copy.ok_or_else(|| Error::invalid("body", id, "is no body that this engine has spooled"))?;
+        Ok(SpooledBody { copy })
+    }
+}
+
+/// Writes what comes into the file; its length and CRC-32.
+fn take(reader: &mut dyn Read, file: &dyn StorageFile, copy: &Copy, len_max: u64) -> Result<(u64, u32), Error> {
+    let path = spooled_path(&copy.directory, copy.id);
+    let mut buffer = vec![0; PIECE_BYTES];
+    let (mut len_bytes, mut crc, mut looked_until) = (0, crc32fast::Hasher::new(), 0);
+    loop {
+        let amount = match reader.read(&mut buffer) {
+            Ok(0) => return Ok((len_bytes, crc.finalize())),
+            Ok(amount) => amount,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Error::io("read", "request body", error)),
+        };
+        let end = len_bytes + amount as u64;
+        if end > len_max {
+            return Err(Error::limit("bytes of a request body", len_max));
+        }
+        if end > looked_until {
+            looked_until = end + LOOK_EVERY_BYTES;
+            let available = copy.storage.available_bytes(&copy.directory);
+            if available.is_ok_and(|available| available < LOOK_EVERY_BYTES + ROOM_BYTES) {
+                let full = io::Error::from(io::ErrorKind::StorageFull);
+                return Err(Error::io("leave room for the journal beside", &path, full));
+            }
+        }
+        let written = file.write_all_at(&buffer[..amount], len_bytes);
+        written.map_err(|error| Error::io("write", &path, error))?;
+        crc.update(&buffer[..amount]);
+        len_bytes = end;
+    }
+}
+
+/// Gives the copies that downloads come with to the operations that are about to be recorded; all of them or none.
+///
+/// # Errors
+/// The position of the first that belongs to another operation, is given twice, or is not of this state directory.
+pub(super) fn hand_over(core: &Core, checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
+    let directory = Layout::new(&core.state_directory).spool();
+    for (index, one) in checked.iter().enumerate() {
+        let Some(copy) = one.spooled.as_ref().map(|spooled| &spooled.copy) else {
+            continue;
+        };
+        let problem = if copy.directory != directory {
+            Some("was spooled into another state directory")
+        } else if copy.is_taken.swap(true, Ordering::Relaxed) {
+            Some("belongs to another operation; spool it once more")
+        } else if copy.storage.stat(&spooled_path(&directory, copy.id)).is_err() {
+            copy.is_taken.store(false, Ordering::Relaxed);
+            Some("is not there any more; spool it once more")
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            take_back(&checked[..index]);
+            let shown = format!("{} bytes", copy.len_bytes);
+            return Err((index, Error::invalid("body", shown, problem)));
+        }
+    }
+    Ok(())
+}
+
+/// The operations were not recorded.
+pub(super) fn take_back(checked: &[CheckedDownload]) {
+    for spooled in checked.iter().filter_map(|one| one.spooled.as_ref()) {
+        spooled.copy.is_taken.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Removes the copy of an operation whose end is durable.
+pub(super) fn release(core: &Core, id: TransferId, spec: &Spec) {
+    let Some(spool_id) = spec.body.as_ref().and_then(|body| body.spool_id()) else {
+        return;
+    };
+    let state = core.state();
+    let has_ended = state
+        .table
+        .find(id)
+        .is_none_or(|operation| matches!(operation.phase, Phase::Ended(_)));
+    drop(state);
+    let path = spooled_path(&Layout::new(&core.state_directory).spool(), spool_id);
+    if has_ended
+        && let Err(error) = core.environment.storage.remove(&path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        log::warn!("{id}: '{}' stays until the next start: {error}", path.display());
+    }
+}
+
+/// Removes the copies that no live operation needs: a crash left them between the copy and its operation, or between an end
+/// and the removal.
+pub(super) fn sweep(storage: &Arc<dyn Storage>, directory: &Path, table: &Table) -> Result<(), Error> {
+    let names = match storage.list(directory) {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("list", directory, error)),
+    };
+    let bodies: Vec<&str> = names
+        .iter()
+        .filter_map(|name| name.to_str()?.strip_suffix(SUFFIX))
+        .collect();
+    if bodies.is_empty() || !steps::is_taken("removal of spooled bodies that nobody needs") {
+        return Ok(());
+    }
+    let live = table.in_order();
+    let live = live.filter(|operation| !matches!(operation.phase, Phase::Ended(_)));
+    let needed: HashSet<String> = live
+        .filter_map(|operation| Some(operation.spec.body.as_ref()?.spool_id()?.to_string()))
+        .collect();
+    for name in bodies.into_iter().filter(|name| !needed.contains(*name)) {
+        let path = directory.join(format!("{name}{SUFFIX}"));
+        storage
+            .remove(&path)
+            .map_err(|error| Error::io("remove", path, error))?;
+    }
+    Ok(())
+}
