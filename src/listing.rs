@@ -122,7 +122,8 @@ fn place(spec: &Spec) -> (u64, u64) {
     (hash(spec.app.as_str()), hash(&spec.group.as_deref()))
 }
 
-fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
+/// What stands for a value in an index; two that collide are told apart by whoever looks.
+pub(crate) fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::history::{History, Retention};
+use crate::listing::hash;
 use crate::operation::{
     BatchId, Deadline, Doubt, Event, Fact, Lack, Now, Operation, Outcome, Phase, Rejected, TransferId, Wish, millis,
 };
@@ -587,12 +587,6 @@ fn put<T: Ord>(set: &mut BTreeSet<T>, value: T, add: bool) {
     } else {
         set.remove(&value);
     }
-}
-
-fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

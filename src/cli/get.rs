@@ -161,7 +161,7 @@ impl Place<'_> {
                 views.remove(&id);
                 account.open.remove(&id);
             }
-            let (ends, open): (Vec<_>, Vec<_>) = update.operations.into_iter().partition(|view| view.status.is_ended());
+            let (ends, open): (Vec<_>, Vec<_>) = update.operations.into_iter().partition(OperationView::has_ended);
             views.extend(open.into_iter().map(|view| (view.id, view)));
             for view in &ends {
                 views.remove(&view.id);
@@ -179,7 +179,7 @@ impl Place<'_> {
                 .into_iter()
                 .collect();
             account.note(service, ends, &running, &only);
-            if caught_up && !views.values().any(|view| view.status.goes_on_by_itself()) {
+            if caught_up && !views.values().any(|view| view.status.goes_on_by_itself() || view.status.is_ended()) {
                 return Ok(Seen::All);
             }
         }
@@ -203,7 +203,7 @@ fn create(service: &Service, downloads: &[NewDownload], lines: &[Line]) -> Resul
             ));
         }
         let view = service.view(id)?;
-        if !view.status.is_ended() {
+        if !view.has_ended() {
             output::note(&format!(
                 "goes on with operation {id}: {} bytes are there",
                 view.bytes_done
@@ -248,7 +248,7 @@ impl Account {
     /// Takes note of those that have ended already.
     fn look(&mut self, service: &Service) -> Result<(), Error> {
         let views = self.open.iter().map(|id| service.view(*id));
-        let ended = views.filter(|view| view.as_ref().map_or(true, |view| view.status.is_ended()));
+        let ended = views.filter(|view| view.as_ref().map_or(true, OperationView::has_ended));
         let ended: Vec<OperationView> = ended.collect::<Result<_, _>>()?;
         self.note(service, ended, &[], &[]);
         Ok(())
@@ -312,7 +312,7 @@ fn keep(reached: &Reached, ids: &BTreeSet<TransferId>, from_list: bool, interrup
     }
     let views = ids.iter().filter_map(|id| reached.service().view(*id).ok());
     let mut open = 0;
-    for view in views.filter(|view| !view.status.is_ended()) {
+    for view in views.filter(|view| !view.has_ended()) {
         open += 1;
         if open <= KEPT_SHOWN_MAX {
             output::kept(&view, from_list);

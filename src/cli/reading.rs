@@ -109,7 +109,7 @@ pub(super) fn wait(context: &Context, ids: &[TransferId], timeout: Option<Durati
             },
             None => stored(context, ids)?,
         };
-        if views.iter().all(|view| view.status.is_ended()) {
+        if views.iter().all(OperationView::has_ended) {
             return reported(context, &views);
         }
         if end.is_some_and(|end| Instant::now() >= end) {
@@ -118,7 +118,7 @@ pub(super) fn wait(context: &Context, ids: &[TransferId], timeout: Option<Durati
             } else {
                 "no engine is running; 'run' starts one"
             };
-            let open = views.iter().filter(|view| !view.status.is_ended()).count();
+            let open = views.iter().filter(|view| !view.has_ended()).count();
             let message = format!("timeout: {open} of {} operations have not ended; {engine}", views.len());
             return Err(Failure::new(Exit::TimedOut, message));
         }

@@ -75,7 +75,7 @@ impl Screen {
         for view in operations {
             // Ends from before are history; 'list' has them.
             let is_news = self.has_begun && self.said.insert(view.id, view.status) != Some(view.status);
-            if view.status.is_ended() {
+            if view.has_ended() {
                 self.live.remove(&view.id);
                 self.said.remove(&view.id);
                 if self.has_begun {

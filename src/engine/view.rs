@@ -136,6 +136,13 @@ pub(crate) struct Page {
 }
 
 impl OperationView {
+    /// Its end is recorded, and nothing of it is left to be done: it can be acknowledged and removed. Its status may tell of
+    /// the end a moment earlier, while what it left is being removed.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended_at_ms.is_some()
+    }
+
     pub(crate) fn new(operation: &Operation, now: Now, lack: Lack, attempt: Option<&Attempt>) -> Self {
         let due;
         // A wait that is over waits for a slot, or for an engine.

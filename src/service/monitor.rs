@@ -151,7 +151,7 @@ impl Stand {
     /// Whether an operation is so.
     pub(crate) fn is_reached(self, view: &OperationView) -> bool {
         match self {
-            Self::Ended => view.status.is_ended(),
+            Self::Ended => view.has_ended(),
             Self::Still => view.status != crate::operation::TransferStatus::Running,
         }
     }

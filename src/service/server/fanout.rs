@@ -12,7 +12,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::shared::Token;
 use crate::engine::{Filter, OperationView};
-use crate::operation::TransferId;
+use crate::operation::{TransferId, TransferStatus};
 use crate::service::message::reply;
 use crate::service::monitor::{Told, UPDATE_MAX};
 
@@ -128,6 +128,8 @@ pub(crate) struct Fanout {
     next_group: u64,
     /// Everything that was noted below this cursor has been told or is pending.
     cursor: u64,
+    /// Operations that run, as they were told last, without what progress changes.
+    running: HashMap<TransferId, OperationView>,
 }
 
 impl Fanout {
@@ -176,6 +178,9 @@ impl Fanout {
         let Some(group) = self.groups.get_mut(&monitor.group) else {
             return;
         };
+        if self.monitors.is_empty() {
+            self.running = HashMap::new();
+        }
         group.members.remove(&token);
         if group.members.is_empty() {
             self.numbers.remove(&group.subject);
@@ -191,12 +196,31 @@ impl Fanout {
         (FLUSH_PER_MONITOR * monitors).clamp(FLUSH_EVERY_MIN, FLUSH_EVERY_MAX)
     }
 
+    /// Whether more has changed than the progress of an attempt, which is told in its own time.
+    fn is_news(&mut self, change: &Change) -> bool {
+        match change.view().filter(|view| view.status == TransferStatus::Running) {
+            Some(view) => {
+                let mut still = view.clone();
+                still.bytes_done = 0;
+                still.ranges = Vec::new();
+                let before = self.running.insert(change.id, still);
+                before.as_ref() != self.running.get(&change.id)
+            }
+            None => {
+                self.running.remove(&change.id);
+                true
+            }
+        }
+    }
+
     /// Tells all of what has changed. `cursor`: whatever lies below it has been noted before, and is among these or was told.
     pub(crate) fn tell(&mut self, changes: &[Change], cursor: u64) -> Vec<(Token, Message)> {
         self.cursor = self.cursor.max(cursor);
+        let news: Vec<&Change> = changes.iter().filter(|change| self.is_news(change)).collect();
         let mut messages = Vec::new();
         for group in self.groups.values() {
-            let wanted: Vec<&Change> = changes.iter().filter(|change| group.subject.wants(change)).collect();
+            let news = news.iter().copied();
+            let wanted: Vec<&Change> = news.filter(|change| group.subject.wants(change)).collect();
             if wanted.is_empty() {
                 continue;
             }
@@ -222,6 +246,7 @@ impl Fanout {
 
     /// More has changed than was noted: all look for themselves what they have missed.
     pub(crate) fn all_missed(&mut self) {
+        self.running = HashMap::new();
         for monitor in self.monitors.values_mut() {
             monitor.miss();
         }
@@ -357,15 +382,19 @@ mod tests {
     }
 
     fn change(number: u16, app: &str) -> Change {
+        Change::new(id(number), Some(view(number, app, "Idle", 0)))
+    }
+
+    fn view(number: u16, app: &str, status: &str, bytes_done: u64) -> OperationView {
         let view = json!({
             "id": id(number), "kind": "download", "owner_uid": 0, "app": app, "group": null, "url": "",
-            "destination": "/d", "priority": "low", "status": "Idle", "reason": null, "next_attempt_at": null,
-            "bytes_done": 0, "ranges": [], "bytes_total": null, "restarts": 0, "attempts": 0, "bytes_wasted": 0,
+            "destination": "/d", "priority": "low", "status": status, "reason": null, "next_attempt_at": null,
+            "bytes_done": bytes_done, "ranges": [[0, bytes_done]], "bytes_total": null, "restarts": 0, "attempts": 0, "bytes_wasted": 0,
             "error": null, "created_at": "1970-01-01T00:00:00.001Z", "ended_at": null, "acknowledged": false,
             "actual_url": null, "status_code": null, "content_type": null, "resumable": null, "expected_type": null,
             "recoverable": [], "sources": [], "source": "", "digests": [], "unverified": false
         });
-        Change::new(id(number), serde_json::from_value(view).unwrap())
+        serde_json::from_value(view).unwrap()
     }
 
     fn gone(number: u16) -> Change {
@@ -515,6 +544,25 @@ mod tests {
             Some(later + Duration::from_secs(1)),
             "1,000 messages a second"
         );
+    }
+
+    #[test]
+    fn mere_progress_is_told_only_in_its_own_time() {
+        let mut fanout = fanout(&["a"]);
+        let mut told = |status: &str, bytes_done: u64| {
+            let change = Change::new(id(1), Some(view(1, "a", status, bytes_done)));
+            let messages = fanout.tell(&[change], 1);
+            fanout.drained(0);
+            !messages.is_empty()
+        };
+        assert!(told("Queued", 0));
+        assert!(told("Running", 0), "an attempt has begun");
+        assert!(!told("Running", 1_000));
+        assert!(!told("Running", 2_000));
+        assert!(told("Waiting", 2_000), "it is over");
+        assert!(told("Running", 2_000), "another one has begun");
+        fanout.all_missed();
+        assert!(fanout.running.is_empty());
     }
 
     #[test]
