@@ -36,9 +36,17 @@ pub(crate) fn take_inherited_descriptor() -> Option<OwnedFd> {
     Some(descriptor)
 }
 
-/// Gives memory that is free, but still held for later, back to the system. glibc keeps what many threads have freed for
-/// good otherwise; other C libraries do not, and there this does nothing.
+/// Gives back to the system what memory is not needed while nothing happens. Costs some milliseconds, and page faults at the
+/// next work.
+///
+/// That is memory which is free, but still held for later: glibc keeps what many threads have freed for good otherwise. And
+/// pages of code and constants: they stay in the page cache as long as the system has no better use for them.
 pub(crate) fn give_back_memory() {
+    give_back_free_memory();
+    give_back_code();
+}
+
+fn give_back_free_memory() {
     #[cfg(target_env = "gnu")]
     #[expect(unsafe_code, reason = "std knows nothing of the allocator below it")]
     // SAFETY: malloc_trim(3) may be called at any time and from any thread; it takes the allocator's own locks and touches
@@ -46,6 +54,65 @@ pub(crate) fn give_back_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+fn give_back_code() {
+    #[expect(unsafe_code, reason = "std knows nothing of how programs are loaded")]
+    // SAFETY: `visit` is given what dl_iterate_phdr(3) promises, unwinds nowhere, and keeps no pointer.
+    unsafe {
+        libc::dl_iterate_phdr(Some(visit), std::ptr::null_mut());
+    }
+}
+
+/// Tags of dynamic sections that tell of code which differs from its file, because addresses were written into it.
+///
+/// Source: elf(5), `Elf64_Dyn`; the System V ABI, "Dynamic Section".
+const DT_NULL: usize = 0;
+const DT_TEXTREL: usize = 22;
+const DT_FLAGS: usize = 30;
+const DF_TEXTREL: usize = 4;
+
+/// Gives back the pages of one loaded file that are as in that file.
+#[expect(unsafe_code, reason = "dl_iterate_phdr and madvise take pointers")]
+unsafe extern "C" fn visit(
+    object: *mut libc::dl_phdr_info,
+    _size_bytes: libc::size_t,
+    _data: *mut libc::c_void,
+) -> libc::c_int {
+    // SAFETY: the caller gives a valid object, whose headers stay loaded until this function returns: the loader's lock is
+    // held, so that nothing is unloaded meanwhile. A dynamic section is an array of pairs of words that ends with DT_NULL.
+    unsafe {
+        let base = usize::try_from((*object).dlpi_addr).unwrap_or(0);
+        if (*object).dlpi_phdr.is_null() {
+            return 0;
+        }
+        let headers = std::slice::from_raw_parts((*object).dlpi_phdr, usize::from((*object).dlpi_phnum));
+        let place = |address| base.wrapping_add(usize::try_from(address).unwrap_or(0));
+        for header in headers.iter().filter(|header| header.p_type == libc::PT_DYNAMIC) {
+            let mut pair = place(header.p_vaddr) as *const [usize; 2];
+            while (*pair)[0] != DT_NULL {
+                let [tag, value] = *pair;
+                if tag == DT_TEXTREL || (tag == DT_FLAGS && value & DF_TEXTREL != 0) {
+                    return 0;
+                }
+                pair = pair.add(1);
+            }
+        }
+        let page = usize::try_from(libc::sysconf(libc::_SC_PAGESIZE)).unwrap_or(usize::MAX);
+        for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD) {
+            // What is not writable was not written, so that the file still has it. Whole pages only: others may belong to
+            // two segments.
+            if header.p_flags & libc::PF_W == 0 {
+                let begin = place(header.p_vaddr).next_multiple_of(page);
+                let length = usize::try_from(header.p_filesz).unwrap_or(0);
+                let end = place(header.p_vaddr).saturating_add(length) / page * page;
+                if end > begin {
+                    libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_DONTNEED);
+                }
+            }
+        }
+    }
+    0
 }
 
 #[cfg(test)]

@@ -1,5 +1,10 @@
 //! The arguments as they are typed. Those that may hold secrets have no `Debug`.
 
+#![expect(
+    clippy::doc_markdown,
+    reason = "the comments are the help of the command, for people"
+)]
+
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;

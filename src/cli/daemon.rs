@@ -45,6 +45,8 @@ pub(super) fn run(mut global: Global, args: &DaemonArgs) -> Result<Exit, Failure
     context.environment = Environment::system();
     let config = config(&settings)?;
     let engine = Arc::new(context.open(&config, &backends(&config)?)?);
+    // From here on no signal ends the process by itself: there will be a socket to remove.
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(cannot_watch)?;
     let socket = match inherited {
         Some(listener) => Socket::inherited(listener),
         None => Socket::bind(&context.socket_path())?,
@@ -63,7 +65,7 @@ pub(super) fn run(mut global: Global, args: &DaemonArgs) -> Result<Exit, Failure
             args: args.clone(),
         },
     };
-    let signals = SignalThread::start(&engine, &notify, reloading)?;
+    let signals = SignalThread::start(signals, &engine, &notify, reloading)?;
     notify.ready();
     notify.status("waits for work");
     let result = work(&engine, &server, &notify, &current);
@@ -211,10 +213,17 @@ struct SignalThread {
     seen: Arc<AtomicI32>,
 }
 
+fn cannot_watch(error: std::io::Error) -> Failure {
+    Error::io("watch for", "signals", error).into()
+}
+
 impl SignalThread {
-    fn start(engine: &Arc<Engine>, notify: &Arc<Notify>, reloading: Reloading) -> Result<Self, Failure> {
-        let failed = |error| Failure::from(Error::io("watch for", "signals", error));
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
+    fn start(
+        mut signals: Signals,
+        engine: &Arc<Engine>,
+        notify: &Arc<Notify>,
+        reloading: Reloading,
+    ) -> Result<Self, Failure> {
         let handle = signals.handle();
         let seen = Arc::new(AtomicI32::new(0));
         let (engine, notify, noted) = (Arc::downgrade(engine), Arc::clone(notify), Arc::clone(&seen));
@@ -243,7 +252,7 @@ impl SignalThread {
         });
         Ok(Self {
             handle,
-            thread: thread.map_err(failed)?,
+            thread: thread.map_err(cannot_watch)?,
             seen,
         })
     }

@@ -6,9 +6,9 @@ use super::exit::Exit;
 use super::{Failure, output};
 use crate::{CompletionAction, CompletionState, Error, Service};
 
-pub(super) fn group(context: &Context, command: Group) -> Result<Exit, Failure> {
+pub(super) fn group(context: &Context, command: &Group) -> Result<Exit, Failure> {
     on_service(context, |service| {
-        match &command {
+        match command {
             Group::Create { name, behavior } => {
                 let group = service.create_group(name, behavior.map(Into::into))?;
                 output::group(&group);
@@ -28,9 +28,9 @@ pub(super) fn group(context: &Context, command: Group) -> Result<Exit, Failure> 
     })
 }
 
-pub(super) fn completion(context: &Context, command: Completion) -> Result<Exit, Failure> {
+pub(super) fn completion(context: &Context, command: &Completion) -> Result<Exit, Failure> {
     on_service(context, |service| {
-        match &command {
+        match command {
             Completion::Create { name, command } => {
                 let action = if command.is_empty() {
                     CompletionAction::Event

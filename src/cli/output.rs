@@ -414,13 +414,13 @@ pub(super) fn screen(lines: &[String], views: &[&OperationView], more: usize) ->
     // Home, then each line cleared to its end, then what is below (ECMA-48, section 8.3).
     let mut text = String::from("\x1b[H");
     for line in lines {
-        let _ = write!(text, "{line}\x1b[K\n");
+        let _ = writeln!(text, "{line}\x1b[K");
     }
     for view in views {
-        let _ = write!(text, "{}\x1b[K\n", state_line(view));
+        let _ = writeln!(text, "{}\x1b[K", state_line(view));
     }
     if more > 0 {
-        let _ = write!(text, "and {more} more\x1b[K\n");
+        let _ = writeln!(text, "and {more} more\x1b[K");
     }
     text.push_str("\x1b[J");
     print(&text)

@@ -160,7 +160,7 @@ impl Context {
     /// Lets other processes speak to an engine of this one. Where that cannot be, it works all the same: only who has asked
     /// for a certain socket is refused.
     pub(super) fn serve(&self, service: &Service) -> Result<Option<Serving>, Failure> {
-        match service.serve(&self.socket_path()) {
+        match service.serve(self.socket_path()) {
             Ok(serving) => Ok(Some(serving)),
             Err(error) if self.socket.is_some() => Err(error.into()),
             Err(error) => {

@@ -89,7 +89,7 @@ pub(crate) struct State {
     /// Which ones, where the engine works on a bounded set only.
     pub(crate) ends: Vec<TransferId>,
     pub(crate) observers: Observers,
-    /// An attempt was made since memory was given back.
+    /// Something was done since memory was given back.
     pub(crate) has_worked: bool,
     /// Operations that an engine for chosen ones works on for others.
     pub(crate) besides: BTreeSet<TransferId>,
@@ -149,7 +149,8 @@ impl Core {
             ended: 0,
             ends: Vec::new(),
             observers: Observers::default(),
-            has_worked: false,
+            // Opening is work, too.
+            has_worked: true,
             besides: BTreeSet::new(),
             commands: Commands::default(),
         };

@@ -16,6 +16,7 @@ const NOTED_MAX: usize = 4_096;
 
 /// What has changed since an observer looked last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a kind of change of its own")]
 pub(crate) struct Noted {
     /// Each one once.
     pub(crate) ids: BTreeSet<TransferId>,
@@ -66,15 +67,12 @@ impl Observer {
     pub(crate) fn wait(&self, time: Option<Duration>) -> Noted {
         let mut noted = self.lock();
         if noted.is_empty() {
-            noted = match time {
-                Some(time) => {
-                    let waited = self.changed.wait_timeout_while(noted, time, |noted| noted.is_empty());
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => {
-                    let waited = self.changed.wait_while(noted, |noted| noted.is_empty());
-                    waited.unwrap_or_else(PoisonError::into_inner)
-                }
+            noted = if let Some(time) = time {
+                let waited = self.changed.wait_timeout_while(noted, time, |noted| noted.is_empty());
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                let waited = self.changed.wait_while(noted, |noted| noted.is_empty());
+                waited.unwrap_or_else(PoisonError::into_inner)
             };
         }
         std::mem::take(&mut *noted)

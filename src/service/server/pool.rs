@@ -97,6 +97,13 @@ fn work(shared: &Shared) {
         let _ = catch_unwind(AssertUnwindSafe(job));
     }
     shared.ended.notify_all();
+    let is_last = {
+        let state = shared.lock();
+        state.threads == 0 && !state.stopping
+    };
+    if is_last {
+        crate::sys::give_back_memory();
+    }
 }
 
 /// The next job; `None` where the thread is to end, which then counts no more.

@@ -1,0 +1,112 @@
+//! Where the daemon stands, and who may come in.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+
+use serde_json::json;
+
+use super::support::{Home, left_out};
+use super::{Client, Lab, is_root, run_as_stranger};
+
+#[test]
+fn a_socket_path_that_cannot_be_taken_is_refused_by_name() {
+    let lab = Lab::new();
+    let regular = lab.home.path().join("regular");
+    fs::write(&regular, "precious").unwrap();
+    let taken = lab.home.path().join("taken");
+    let listener = UnixListener::bind(&taken).unwrap();
+    let long = lab.home.path().join("n".repeat(120));
+    let cases = [
+        (&regular, "no socket"),
+        (&taken, "another process listens on it"),
+        (&long, "1 to 107"),
+    ];
+    for (path, problem) in cases {
+        let ended = lab
+            .home
+            .run(&["--socket", path.to_str().unwrap(), "daemon"])
+            .expect_code(2);
+        assert!(
+            ended.stderr.contains("socket '") && ended.stderr.contains(problem),
+            "{}",
+            ended.stderr
+        );
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    }
+    assert_eq!(fs::read(&regular).unwrap(), b"precious");
+    assert!(fs::symlink_metadata(&taken).unwrap().file_type().is_socket());
+    drop(listener);
+    // Nobody listens there any more.
+    let mut command = lab.home.command(&["--socket", taken.to_str().unwrap(), "daemon"]);
+    let daemon = super::Daemon::spawn(&mut command, &lab.log());
+    super::until("the daemon to listen", || {
+        std::os::unix::net::UnixStream::connect(&taken).ok()
+    });
+    assert_eq!(daemon.stop(), "");
+}
+
+#[test]
+fn the_socket_is_its_owners_alone() {
+    let lab = Lab::new();
+    let daemon = lab.start(&[]);
+    let metadata = fs::symlink_metadata(lab.socket()).unwrap();
+    assert_eq!(metadata.mode() & 0o777, 0o600);
+    daemon.stop();
+}
+
+#[test]
+fn a_stranger_is_refused_by_the_mode_and_behind_it_by_the_daemon() {
+    if !is_root() {
+        left_out("want of root: only root can act as somebody else");
+        return;
+    }
+    let lab = Lab::new();
+    let daemon = lab.start(&[]);
+    let socket = lab.socket();
+    let watch = [
+        "--state-dir",
+        "elsewhere",
+        "--socket",
+        socket.to_str().unwrap(),
+        "watch",
+    ];
+    // Not let in: to the stranger there is no engine.
+    run_as_stranger(&lab.home, &watch).expect_code(9);
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
+    let ended = run_as_stranger(&lab.home, &watch);
+    assert_ne!(ended.code(), Some(0));
+    assert!(
+        ended.stderr.contains("only root and the user of this service may"),
+        "{}",
+        ended.stderr
+    );
+    // The owner is served all the same.
+    Client::connect(&socket).call("Describe", &json!({}));
+    daemon.stop();
+}
+
+#[test]
+fn the_state_of_another_user_is_refused_by_name_and_untouched() {
+    if !is_root() {
+        left_out("want of root: only root can act as somebody else");
+        return;
+    }
+    let home = Home::new();
+    fs::create_dir(home.state()).unwrap();
+    fs::set_permissions(home.state(), fs::Permissions::from_mode(0o755)).unwrap();
+    let state = home.state();
+    let socket = home.path().join("socket");
+    let words = [
+        "--state-dir",
+        state.to_str().unwrap(),
+        "--socket",
+        socket.to_str().unwrap(),
+        "daemon",
+    ];
+    let ended = run_as_stranger(&home, &words).expect_code(6);
+    assert!(ended.stderr.contains(state.to_str().unwrap()), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
+    assert!(!socket.exists());
+}
