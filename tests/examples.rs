@@ -1,5 +1,6 @@
 //! The examples do what they show, on an engine of their own and on one behind a socket.
 
+#![expect(clippy::duplicate_mod, reason = "each example is a program of its own")]
 #![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
 #[expect(dead_code, reason = "each test program uses its own part of this module")]
