@@ -49,6 +49,22 @@ impl BackgroundTransferGroup {
     /// # Errors
     /// [`Error::Invalid`] naming `group` where the name is not 1 to 128 bytes without control characters;
     /// [`Error::LimitReached`].
+    ///
+    /// ```
+    /// use backhaul::{BackgroundDownloader, BackgroundTransferGroup, Service};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// let service = Service::open(directory.path().join("state"))?;
+    /// let group = BackgroundTransferGroup::create_group(&service, "maps")?;
+    /// let mut downloader = BackgroundDownloader::new(&service);
+    /// downloader.set_transfer_group(&group);
+    /// let map = downloader.create_download("https://example.com/north.map", directory.path().join("north.map"))?;
+    /// assert_eq!(BackgroundDownloader::current_downloads(&service)?, []); // it is found by its group only
+    /// assert_eq!(BackgroundDownloader::current_downloads_for_group(&service, &group)?, [map]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn create_group(service: &Service, name: &str) -> Result<Self, Error> {
         let group = service.create_group(name, None)?;
         Ok(Self::of(service, group.name))

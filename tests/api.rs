@@ -8,7 +8,7 @@ mod sample;
 mod support;
 
 use std::fs;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -488,7 +488,8 @@ fn a_reader_anywhere_has_the_fetch_go_where_it_reads() {
         reader.read_to_end(&mut tail).unwrap();
         assert!(tail == stage.server.content()[LENGTH - 1000..]);
         let ranges = download.downloaded_ranges().unwrap();
-        assert!(ranges.len() > 1 && ranges.last().unwrap().end == length, "{ranges:?}");
+        let there: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        assert!(there < length && ranges.last().unwrap().end == length, "{ranges:?}");
         assert!(reader.seek(SeekFrom::Start(10)).is_ok());
         assert_eq!(reader.seek(SeekFrom::Current(-4)).unwrap(), 6);
         let mut few = [0; 4];
@@ -710,4 +711,114 @@ fn the_command_of_a_completion_group_finds_how_each_download_ended() {
             (group.view().unwrap().state == CompletionState::Done).then_some(())
         });
     });
+}
+
+#[test]
+fn whoever_reads_is_told_that_the_download_began_again_with_another_file() {
+    each_way(|stage| {
+        let mut downloader = stage.downloader();
+        downloader.set_random_access_required(true);
+        let url = stage.server.url("/changing");
+        let download = downloader.create_download(&url, stage.file("a")).unwrap();
+        stage.server.hold_at(LENGTH / 2);
+        download.start().unwrap();
+        let (mut stream, mut reader) = (download.result_stream_at(0), download.open_random_access().unwrap());
+        let mut few = [0; 8];
+        stream.read_exact(&mut few).unwrap();
+        reader.read_exact(&mut few).unwrap();
+        let mut events = download.ranges_downloaded();
+        assert!(!events.next().unwrap().was_restarted);
+        received(&download, LENGTH / 2);
+        download.pause().unwrap();
+        let changed = stage.server.change();
+        stage.server.release();
+        download.resume().unwrap();
+        let done = download.wait().unwrap();
+        assert_eq!((done.status, done.restarts), (TransferStatus::Completed, 1));
+        for _ in 0..2 {
+            let error = stream.read(&mut few).unwrap_err();
+            assert_eq!(
+                error.kind(),
+                io::ErrorKind::InvalidData,
+                "a stream stays with the file it has begun"
+            );
+        }
+        let error = reader.read(&mut few).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(reader.stream_position().unwrap(), 8);
+        reader.read_exact(&mut few).unwrap();
+        assert_eq!(few, changed[8..16]);
+        let restarted: Vec<bool> = events.map(|event| event.was_restarted).collect();
+        assert_eq!(
+            restarted.iter().filter(|restarted| **restarted).count(),
+            1,
+            "{restarted:?}"
+        );
+        support::assert_same(&stage.file("a"), changed);
+    });
+}
+
+/// One call over the socket, as a client in another language makes it.
+fn ask(socket: &std::path::Path, method: &str, parameters: &serde_json::Value) -> serde_json::Value {
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    let call = serde_json::json!({ "method": format!("io.backhaul.Transfer.{method}"), "parameters": parameters });
+    stream.write_all(format!("{call}\0").as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    io::BufReader::new(stream).read_until(0, &mut answer).unwrap();
+    answer.pop();
+    serde_json::from_slice(&answer).unwrap()
+}
+
+#[test]
+fn a_body_that_comes_in_parts_is_refused_where_a_part_is_out_of_place() {
+    let (server, place) = (Sample::start(), Place::new());
+    let engine = Service::open_with(place.state(), config()).unwrap();
+    let serving = engine.serve(place.socket()).unwrap();
+    let part = |parameters: serde_json::Value| ask(serving.socket(), "Spool", &parameters);
+    let part_of = |id: &serde_json::Value, offset: u64, last: bool| {
+        part(serde_json::json!({ "id": id, "offset": offset, "bytes": "Ynl0ZXM=", "last": last }))
+    };
+    let begun = part(serde_json::json!({ "offset": 0, "bytes": "Ynl0ZXM=", "last": false }));
+    let id = &begun["parameters"]["id"];
+    assert_eq!(begun["parameters"]["len_bytes"], 5);
+    for (refused, field) in [
+        (part_of(id, 4, false), "offset"),
+        (part_of(&"00".repeat(16).into(), 5, false), "id"),
+        (
+            part(serde_json::json!({ "offset": 1, "bytes": "", "last": false })),
+            "offset",
+        ),
+        (
+            part(serde_json::json!({ "offset": 0, "bytes": "A".repeat(800_000), "last": false })),
+            "bytes",
+        ),
+    ] {
+        assert_eq!(refused["error"], "io.backhaul.Transfer.Invalid", "{refused}");
+        assert_eq!(refused["parameters"]["field"], field, "{refused}");
+    }
+    assert_eq!(part_of(id, 5, true)["parameters"]["len_bytes"], 10);
+    assert_eq!(part_of(id, 10, true)["parameters"]["field"], "id", "it is whole");
+    let download = serde_json::json!({
+        "url": server.url("/echo"), "destination": place.file("a"), "method": "POST", "body_spooled": id
+    });
+    let create = |download: &serde_json::Value| {
+        let downloads = serde_json::json!({ "downloads": [download] });
+        ask(serving.socket(), "Create", &downloads)
+    };
+    let created = create(&download);
+    let transfer = created["parameters"]["operations"][0]["id"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let done = DownloadOperation::find(&engine, transfer).unwrap().wait().unwrap();
+    assert_eq!(done.status, TransferStatus::Completed);
+    assert_eq!(fs::read(place.file("a")).unwrap(), b"bytesbytes");
+    let mut again = download;
+    again["destination"] = place.file("b").to_str().unwrap().into();
+    assert_eq!(
+        create(&again)["parameters"]["field"],
+        "body",
+        "a body is for one download"
+    );
 }

@@ -56,8 +56,11 @@ fn each(
     ids: &Ids,
     act: impl Fn(&Service, &[TransferId]) -> Result<(), Error>,
 ) -> Result<Exit, Failure> {
-    let reached = context.reach(&context.config_for_one_command(), &[])?;
-    act(reached.service(), &ids.ids)?;
-    reached.close()?;
+    let config = context.config_for_one_command();
+    context.with_engine(&config, &[], |service, again| match act(service, &ids.ids) {
+        // The engine before may have done it.
+        Err(Error::NotNow { .. } | Error::UnknownId(_)) if again => Ok(()),
+        result => result,
+    })?;
     Ok(Exit::Success)
 }

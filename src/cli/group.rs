@@ -8,9 +8,9 @@ use crate::{CompletionAction, CompletionState, Error, Service};
 
 pub(super) fn group(context: &Context, command: Group) -> Result<Exit, Failure> {
     on_service(context, |service| {
-        match command {
+        match &command {
             Group::Create { name, behavior } => {
-                let group = service.create_group(&name, behavior.map(Into::into))?;
+                let group = service.create_group(name, behavior.map(Into::into))?;
                 output::group(&group);
             }
             Group::List { json: true } => {
@@ -18,11 +18,11 @@ pub(super) fn group(context: &Context, command: Group) -> Result<Exit, Failure> 
             }
             Group::List { json: false } => service.groups()?.iter().for_each(output::group),
             Group::Set { name, behavior } => {
-                let group = service.set_group_behavior(&name, behavior.into())?;
+                let group = service.set_group_behavior(name, (*behavior).into())?;
                 output::group(&group);
             }
-            Group::Remove { name } => service.remove_group(&name)?,
-            Group::Current { id } => service.make_current(id)?,
+            Group::Remove { name } => service.remove_group(name)?,
+            Group::Current { id } => service.make_current(*id)?,
         }
         Ok(())
     })
@@ -30,17 +30,17 @@ pub(super) fn group(context: &Context, command: Group) -> Result<Exit, Failure> 
 
 pub(super) fn completion(context: &Context, command: Completion) -> Result<Exit, Failure> {
     on_service(context, |service| {
-        match command {
+        match &command {
             Completion::Create { name, command } => {
                 let action = if command.is_empty() {
                     CompletionAction::Event
                 } else {
-                    CompletionAction::Command(command)
+                    CompletionAction::Command(command.clone())
                 };
                 let id = service.create_completion_group(name.as_deref(), &action)?;
                 output::line(&id.to_string());
             }
-            Completion::Enable { id } => service.enable_completion_group(id)?,
+            Completion::Enable { id } => service.enable_completion_group(*id)?,
             Completion::List { json: true } => {
                 output::json(&service.completion_groups_as_sent()?);
             }
@@ -62,19 +62,16 @@ pub(super) fn completion(context: &Context, command: Completion) -> Result<Exit,
                     ));
                 }
             }
-            Completion::Ack { id } => service.acknowledge_completion_group(id)?,
-            Completion::Remove { id } => service.remove_completion_group(id)?,
+            Completion::Ack { id } => service.acknowledge_completion_group(*id)?,
+            Completion::Remove { id } => service.remove_completion_group(*id)?,
         }
         Ok(())
     })
 }
 
-/// Does something with the engine that runs, or with one of its own.
-fn on_service(context: &Context, act: impl FnOnce(&Service) -> Result<(), Error>) -> Result<Exit, Failure> {
+fn on_service(context: &Context, act: impl Fn(&Service) -> Result<(), Error>) -> Result<Exit, Failure> {
     let config = context.config_for_one_command();
-    let reached = context.reach(&config, &backends(&config)?)?;
-    act(reached.service())?;
-    reached.close()?;
+    context.with_engine(&config, &backends(&config)?, |service, _| act(service))?;
     Ok(Exit::Success)
 }
 

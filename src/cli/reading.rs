@@ -29,9 +29,12 @@ pub(super) fn list(context: &Context, json: bool, all_apps: bool, group: Option<
 
 /// The operations that are meant: as the engine knows them that runs, or as they are stored.
 fn operations(context: &Context, filter: &Filter) -> Result<Vec<OperationView>, Failure> {
-    if let Some(service) = context.running()? {
-        let views = service.list(filter).collect::<Result<_, _>>()?;
-        note_lost(service.describe()?.unacknowledged_lost);
+    let asked = context.ask(|service| {
+        let views = service.list(filter).collect::<Result<Vec<_>, _>>()?;
+        Ok((views, service.describe()?.unacknowledged_lost))
+    })?;
+    if let Some((views, lost)) = asked {
+        note_lost(lost);
         note_damaged(&damaged_journals(&context.state_directory, &context.environment)?);
         return Ok(views);
     }
@@ -91,8 +94,8 @@ fn note_damaged(journals: &[PathBuf]) {
 }
 
 fn find(context: &Context, id: TransferId) -> Result<OperationView, Failure> {
-    if let Some(service) = context.running()? {
-        return Ok(service.view(id)?);
+    if let Some(view) = context.ask(|service| service.view(id))? {
+        return Ok(view);
     }
     let views = read_catalog(&context.state_directory, &context.environment)?.operations;
     Ok(views
@@ -143,9 +146,8 @@ fn reported(context: &Context, views: &[OperationView]) -> Result<Exit, Failure>
         output::end(view);
     }
     let ids: Vec<TransferId> = views.iter().map(|view| view.id).collect();
-    let reached = context.reach(&context.config_for_one_command(), &[])?;
-    reached.service().acknowledge(&ids)?;
-    reached.close()?;
+    let config = context.config_for_one_command();
+    context.with_engine(&config, &[], |service, _| service.acknowledge(&ids))?;
     let completed = views.iter().all(|view| view.status == TransferStatus::Completed);
     Ok(if completed { Exit::Success } else { Exit::TransferFailed })
 }

@@ -113,10 +113,17 @@ impl BackgroundDownloader {
     /// [`Error::Invalid`] naming `header`: no header name, a line break in the value, longer than 8 KiB, or a header that the
     /// service sets itself. The template stays as it was.
     ///
-    /// ```no_run
-    /// # fn example(downloader: &mut backhaul::BackgroundDownloader) -> Result<(), backhaul::Error> {
+    /// ```
+    /// use backhaul::{BackgroundDownloader, Error, Service};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// let service = Service::open(directory.path())?;
+    /// let mut downloader = BackgroundDownloader::new(&service);
     /// // Accept: text/plain, text/html
     /// downloader.set_request_header("Accept", "text/plain")?.set_request_header("accept", "text/html")?;
+    /// let refused = downloader.set_request_header("X-Two", "lines\r\nX-Other: smuggled");
+    /// assert!(matches!(refused, Err(Error::Invalid { .. })));
     /// # Ok(())
     /// # }
     /// ```
@@ -297,6 +304,26 @@ impl BackgroundDownloader {
     /// # Errors
     /// [`Error::Invalid`] naming the field; [`Error::Conflict`] with the id of the other download;
     /// [`Error::DestinationExists`]; otherwise as [`Service::create`].
+    ///
+    /// ```
+    /// use backhaul::{BackgroundDownloader, Service, TransferStatus};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// let state = directory.path().join("state");
+    /// let service = Service::open(&state)?;
+    /// let downloader = BackgroundDownloader::new(&service);
+    /// let download = downloader.create_download("https://example.com/big.img", directory.path().join("big.img"))?;
+    /// assert_eq!(download.progress_snapshot()?.status, TransferStatus::Idle);
+    /// let id = download.id();
+    /// drop((download, downloader, service));
+    ///
+    /// let service = Service::open(&state)?; // another run of the program
+    /// let found = BackgroundDownloader::current_downloads(&service)?;
+    /// assert_eq!(found[0].id(), id);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn create_download(&self, url: &str, path: impl AsRef<Path>) -> Result<DownloadOperation, Error> {
         self.create(&self.filled_in(url, path.as_ref()))
     }

@@ -125,6 +125,12 @@ impl From<&NewDownload> for Download {
 }
 
 impl Download {
+    /// How long it is in a message, in bytes, with the comma behind it.
+    pub(crate) fn sent_bytes(&self) -> usize {
+        // What has no JSON form is refused when it is sent.
+        serde_json::to_vec(self).map_or(0, |bytes| bytes.len() + 1)
+    }
+
     /// The download that is meant.
     ///
     /// # Errors

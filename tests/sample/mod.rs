@@ -58,6 +58,7 @@ impl Asked {
 /// - `/bitmap` the same; 400 where the last digit of the query is odd
 /// - `/random` with a fixed Last-Modified and no entity tag
 /// - `/recoverable?expire=yes` hangs up past half way, then 403 to whatever does not begin at 0
+/// - `/changing` the same as `/download`, until it becomes another file under another tag
 /// - `/moved` redirects to `/download`
 /// - `/echo` answers with the body of the request
 /// - `/missing` 404
@@ -72,10 +73,13 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     content: Vec<u8>,
+    /// What `/changing` serves once it has changed.
+    changed_content: Vec<u8>,
 }
 
 #[derive(Default)]
 struct State {
+    has_changed: bool,
     asked: Vec<Asked>,
     /// No byte between these offsets is sent.
     held: Option<Range<usize>>,
@@ -120,6 +124,7 @@ impl Sample {
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
             content: Seeded::new(5).bytes(LENGTH),
+            changed_content: Seeded::new(6).bytes(LENGTH),
             ..Shared::default()
         });
         let serving = Arc::clone(&shared);
@@ -138,6 +143,12 @@ impl Sample {
     /// What every page but `/echo` serves.
     pub(crate) fn content(&self) -> &[u8] {
         &self.shared.content
+    }
+
+    /// What `/changing` serves after this; gives that.
+    pub(crate) fn change(&self) -> &[u8] {
+        self.shared.lock().has_changed = true;
+        &self.shared.changed_content
     }
 
     /// Nothing at or beyond this offset is sent until [`Sample::release`].
@@ -222,7 +233,8 @@ fn serve(mut stream: &TcpStream, shared: &Shared) -> std::io::Result<()> {
         stream.write_all(body)
     };
     match page {
-        "/download" => content(stream, shared, &asked, "ETag: \"one\"\r\n"),
+        "/changing" if shared.lock().has_changed => content(stream, shared, &asked, "ETag: \"changed\"\r\n"),
+        "/download" | "/changing" => content(stream, shared, &asked, "ETag: \"one\"\r\n"),
         "/bitmap" if asked.path.ends_with(['1', '3', '5', '7', '9']) => simple("400 Bad Request", "", b"no"),
         "/bitmap" => content(stream, shared, &asked, "ETag: \"two\"\r\n"),
         "/random" => content(
@@ -267,7 +279,12 @@ fn content(mut stream: &TcpStream, shared: &Shared, asked: &Asked, validator: &s
             return Ok(());
         };
         let next = allowed.min(first + SEND_BYTES);
-        stream.write_all(&shared.content[first..next])?;
+        let bytes = if validator.contains("changed") {
+            &shared.changed_content
+        } else {
+            &shared.content
+        };
+        stream.write_all(&bytes[first..next])?;
         first = next;
     }
     Ok(())
