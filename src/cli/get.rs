@@ -27,6 +27,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(200);
 /// Options that `set` changes.
 const CHANGEABLE: [&str; 3] = ["header", "secret-header", "priority"];
+/// Operations that are looked on at by name; more of them are found among all of the app.
+const NAMED_MAX: usize = 1_000;
 /// Operations that an interrupted `get` names one by one.
 const KEPT_SHOWN_MAX: usize = 8;
 
@@ -142,7 +144,15 @@ impl Place<'_> {
     /// Looks on while another process runs them.
     fn look_on(&self, service: &Service, account: &mut Account) -> Result<Seen, Failure> {
         let ids = account.open_ids();
-        let mut monitor = service.monitor_ids(&ids, None)?;
+        let mut monitor = if ids.len() <= NAMED_MAX {
+            service.monitor_ids(&ids, None)?
+        } else {
+            let filter = Filter {
+                app: Some(service.app().to_owned()),
+                group: GroupFilter::Any,
+            };
+            service.monitor(&filter, None)?
+        };
         let mut views: BTreeMap<TransferId, OperationView> = BTreeMap::new();
         let mut caught_up = false;
         loop {
@@ -159,7 +169,9 @@ impl Place<'_> {
                 views.remove(&id);
                 account.open.remove(&id);
             }
-            let (ends, open): (Vec<_>, Vec<_>) = update.operations.into_iter().partition(OperationView::has_ended);
+            let operations = update.operations.into_iter();
+            let operations = operations.filter(|view| account.open.contains(&view.id));
+            let (ends, open): (Vec<_>, Vec<_>) = operations.partition(OperationView::has_ended);
             views.extend(open.into_iter().map(|view| (view.id, view)));
             for view in &ends {
                 views.remove(&view.id);

@@ -271,7 +271,7 @@ impl Service {
     /// # Errors
     /// As [`Engine::start`]. An unknown id refuses all; those before one that its state refuses are started.
     pub fn start(&self, ids: &[TransferId]) -> Result<(), Error> {
-        self.done(Start { ids: ids.into() })
+        self.on_each(ids, |ids| Start { ids })
     }
 
     /// Asks operations to stand still; their attempts end in under a second each. [`Service::wait_until_still`] waits for
@@ -280,7 +280,7 @@ impl Service {
     /// # Errors
     /// As [`Engine::pause`] and [`Service::start`].
     pub fn pause(&self, ids: &[TransferId]) -> Result<(), Error> {
-        self.done(Pause { ids: ids.into() })
+        self.on_each(ids, |ids| Pause { ids })
     }
 
     /// Lets paused operations go on.
@@ -288,7 +288,7 @@ impl Service {
     /// # Errors
     /// As [`Engine::resume`] and [`Service::start`].
     pub fn resume(&self, ids: &[TransferId]) -> Result<(), Error> {
-        self.done(Resume { ids: ids.into() })
+        self.on_each(ids, |ids| Resume { ids })
     }
 
     /// Cancels operations and removes their part files.
@@ -296,7 +296,7 @@ impl Service {
     /// # Errors
     /// As [`Engine::cancel`] and [`Service::start`].
     pub fn cancel(&self, ids: &[TransferId]) -> Result<(), Error> {
-        self.done(Cancel { ids: ids.into() })
+        self.on_each(ids, |ids| Cancel { ids })
     }
 
     /// Removes the records of operations that have ended.
@@ -304,7 +304,7 @@ impl Service {
     /// # Errors
     /// As [`Engine::remove`] and [`Service::start`].
     pub fn remove(&self, ids: &[TransferId]) -> Result<(), Error> {
-        self.done(Remove { ids: ids.into() })
+        self.on_each(ids, |ids| Remove { ids })
     }
 
     /// Acknowledges ends, so that the history may drop them.
@@ -312,7 +312,7 @@ impl Service {
     /// # Errors
     /// As [`Engine::acknowledge`].
     pub fn acknowledge(&self, ids: &[TransferId]) -> Result<(), Error> {
-        self.done(Acknowledge { ids: ids.into() })
+        self.on_each(ids, |ids| Acknowledge { ids })
     }
 
     /// Changes an operation that does not run.
@@ -326,7 +326,7 @@ impl Service {
 
     /// An engine that works on chosen operations only, like that of a `get`, works on these, too, from now on.
     pub(crate) fn attend(&self, ids: &[TransferId]) -> Result<(), Error> {
-        self.done(Attend { ids: ids.into() })
+        self.on_each(ids, |ids| Attend { ids })
     }
 
     /// Cleans up after an app, as when it is uninstalled: cancels its operations, removes their part files, records and
@@ -353,6 +353,11 @@ impl Service {
             Link::Embedded(_) => true,
             Link::Remote(client) => client.works_on(directory),
         }
+    }
+
+    /// A list of ids that is longer than a message may be goes in parts, one after the other.
+    fn on_each<M: Method>(&self, ids: &[TransferId], method: impl Fn(Vec<TransferId>) -> M) -> Result<(), Error> {
+        ids.chunks(IDS_MAX).try_for_each(|ids| self.done(method(ids.into())))
     }
 
     fn done<M: Method>(&self, method: M) -> Result<(), Error> {
