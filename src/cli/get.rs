@@ -20,7 +20,8 @@ use super::signals::SignalWatch;
 use super::transfer::{at_line, checked, lines, new_downloads, spool_standard_input};
 use super::{Failure, output};
 use crate::{
-    Config, Engine, Error, NewDownload, OperationView, Service, TransferId, TransferStatus, Until, check_free,
+    Config, Engine, Error, Filter, GroupFilter, NewDownload, OperationView, Service, TransferId, TransferStatus, Until,
+    check_free,
 };
 
 /// How often progress is looked at.
