@@ -822,3 +822,31 @@ fn a_body_that_comes_in_parts_is_refused_where_a_part_is_out_of_place() {
         "a body is for one download"
     );
 }
+
+#[test]
+fn a_monitor_reports_progress_no_more_often_than_was_asked_for() {
+    each_way(|stage| {
+        stage.server.hold_at(1000);
+        let download = stage.create("/download", "a");
+        let mut monitor = stage.service.monitor(&backhaul::Filter::default(), None).unwrap();
+        download.start().unwrap();
+        let end = std::time::Instant::now() + Duration::from_secs(1);
+        let mut updates = 0;
+        while std::time::Instant::now() < end {
+            updates += u32::from(monitor.next_within(Some(Duration::from_millis(100))).unwrap().is_some());
+        }
+        stage.server.release();
+        assert!(updates < 60, "{updates} updates in a second");
+    });
+}
+
+#[test]
+fn the_longest_time_there_is_may_be_waited() {
+    each_way(|stage| {
+        let download = stage.create("/download", "a");
+        download.start().unwrap();
+        assert!(download.wait_timeout(Duration::MAX).unwrap().is_some());
+        let mut monitor = stage.service.monitor(&backhaul::Filter::default(), None).unwrap();
+        assert!(monitor.next_within(Some(Duration::MAX)).unwrap().is_some());
+    });
+}
