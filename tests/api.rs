@@ -850,3 +850,37 @@ fn the_longest_time_there_is_may_be_waited() {
         assert!(monitor.next_within(Some(Duration::MAX)).unwrap().is_some());
     });
 }
+
+#[test]
+fn an_end_is_told_however_much_else_has_changed_meanwhile() {
+    each_way(|stage| {
+        let watched = stage.create("/download?0", "a");
+        let mut progress = watched.progress();
+        assert_eq!(
+            progress.next().map(|progress| progress.status),
+            Some(TransferStatus::Idle)
+        );
+        assert_eq!(watched.progress().next().unwrap().status, TransferStatus::Idle);
+        // The look on begins with the second look.
+        let mut monitor = stage.service.monitor_ids(&[watched.id()], None).unwrap();
+        while !monitor.next().unwrap().unwrap().caught_up {}
+        for round in 0..4 {
+            let others = (0..600).map(|number| backhaul::NewDownload {
+                url: stage.server.url(&format!("/download?{round}-{number}")),
+                destination: stage.file(&format!("{round}-{number}")),
+                hold: true,
+                ..backhaul::NewDownload::default()
+            });
+            let others: Vec<_> = others.collect();
+            stage.service.create(&others).unwrap();
+        }
+        watched.cancel().unwrap();
+        let time = Some(Duration::from_secs(5));
+        let mut told = std::iter::from_fn(|| monitor.next_within(time).unwrap());
+        assert!(told.any(|update| update.operations.iter().any(backhaul::OperationView::has_ended)));
+        assert_eq!(
+            progress.last().map(|progress| progress.status),
+            Some(TransferStatus::Canceled)
+        );
+    });
+}
