@@ -324,6 +324,39 @@ pub(crate) fn parse_header(field: &'static str, text: &str) -> Result<(RequestHe
     ))
 }
 
+/// A header with another value behind what it has.
+///
+/// Source: RFC 9110, section 5.3: lines of one name and their values with commas between are the same.
+///
+/// # Errors
+/// [`Error::Invalid`] where it gets too long.
+pub(crate) fn appended(header: &RequestHeader, value: &str) -> Result<RequestHeader, Error> {
+    let value = format!("{}, {value}", header.value);
+    check_header("header", &header.name, &value)?;
+    Ok(RequestHeader {
+        name: header.name.clone(),
+        value,
+    })
+}
+
+/// A checked request header from its two parts, and whether it is a secret by its name.
+///
+/// # Errors
+/// [`Error::Invalid`] naming `field`; the value is not shown.
+pub(crate) fn parse_header_parts(field: &'static str, name: &str, value: &str) -> Result<(RequestHeader, bool), Error> {
+    // A colon in the name would make a part of it the value.
+    check_header(field, name, value)?;
+    parse_header(field, &format!("{name}: {value}"))
+}
+
+/// Checks the name of a request header.
+///
+/// # Errors
+/// [`Error::Invalid`] naming `field`.
+pub(crate) fn check_header_name(field: &'static str, name: &str) -> Result<(), Error> {
+    check_header(field, name, "")
+}
+
 fn check_header(field: &'static str, name: &str, value: &str) -> Result<(), Error> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(is_token) {

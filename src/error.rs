@@ -6,7 +6,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::operation::{TransferId, TransferStatus};
+use backhaul_backends::WebErrorStatus;
+
+use crate::operation::{CompletionGroupId, TransferId, TransferStatus};
 
 /// Why a call failed. Nothing was changed and nothing lost.
 #[derive(Clone, Debug)]
@@ -58,6 +60,42 @@ pub enum Error {
     NotNow {
         /// Which operation.
         id: TransferId,
+        /// The state, and what it does not allow.
+        problem: String,
+    },
+    /// The operation ended without its content, so that there is nothing to read.
+    Unsuccessful {
+        /// Which operation.
+        id: TransferId,
+        /// How it ended.
+        status: TransferStatus,
+        /// The error that ended it, where one did.
+        error: Option<WebErrorStatus>,
+        /// Why, in one line.
+        problem: String,
+    },
+    /// No transfer group of this app has this name.
+    UnknownGroup {
+        /// The app.
+        app: String,
+        /// The name.
+        name: String,
+    },
+    /// Operations of a transfer group that is to be removed have not ended.
+    GroupInUse {
+        /// The app.
+        app: String,
+        /// The name.
+        name: String,
+        /// How many.
+        live_members: usize,
+    },
+    /// No completion group has this id.
+    UnknownCompletionGroup(CompletionGroupId),
+    /// The completion group is in a state that does not allow this.
+    CompletionGroupNotNow {
+        /// Which group.
+        id: CompletionGroupId,
         /// The state, and what it does not allow.
         problem: String,
     },
@@ -161,24 +199,61 @@ impl fmt::Display for Error {
                 path.display()
             ),
             Self::NotNow { id, problem } => write!(formatter, "id '{id}': {problem}"),
-            Self::LimitReached { limit, max } => {
-                write!(formatter, "{limit}: the limit of {max} is reached")
+            Self::Unsuccessful {
+                id, status, problem, ..
+            } => {
+                write!(
+                    formatter,
+                    "id '{id}': is {status} and has no content: {problem}; fetch it anew"
+                )
             }
+            Self::UnknownGroup { .. }
+            | Self::GroupInUse { .. }
+            | Self::UnknownCompletionGroup(_)
+            | Self::CompletionGroupNotNow { .. } => self.fmt_group(formatter),
+            Self::LimitReached { limit, max } => write!(formatter, "{limit}: the limit of {max} is reached"),
             Self::Vault { path, problem } => write!(formatter, "vault file '{}': {problem}", path.display()),
             Self::NotSalvaged { damage, problem } => {
                 write!(formatter, "{damage}: that failed, and nothing was changed: {problem}")
             }
-            Self::Journal(error) => match error.as_ref() {
-                corrupt @ backhaul_journal::Error::Corrupt(_) => write!(
-                    formatter,
-                    "{corrupt}: 'backhaul run --salvage' goes on with what is intact and keeps the rest; \
-                     to look first, 'backhaul journal verify', then 'backhaul journal repair --to DIR'"
-                ),
-                other => fmt::Display::fmt(other, formatter),
-            },
+            Self::Journal(error) => journal(formatter, error),
             Self::Service(message) => formatter.write_str(message),
             Self::Disconnected(message) => write!(formatter, "the engine has closed the connection: {message}"),
             Self::Io(tried, path, error) => write!(formatter, "cannot {tried} '{}': {error}", path.display()),
+        }
+    }
+}
+
+fn journal(formatter: &mut fmt::Formatter<'_>, error: &backhaul_journal::Error) -> fmt::Result {
+    match error {
+        corrupt @ backhaul_journal::Error::Corrupt(_) => write!(
+            formatter,
+            "{corrupt}: 'backhaul run --salvage' goes on with what is intact and keeps the rest; \
+             to look first, 'backhaul journal verify', then 'backhaul journal repair --to DIR'"
+        ),
+        other => fmt::Display::fmt(other, formatter),
+    }
+}
+
+impl Error {
+    /// Those that are about groups.
+    fn fmt_group(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownGroup { app, name } => write!(
+                formatter,
+                "group '{}': app '{app}' has no such transfer group; make it first",
+                name.escape_debug()
+            ),
+            Self::GroupInUse { name, live_members, .. } => write!(
+                formatter,
+                "group '{}': {live_members} of its operations have not ended; cancel them or wait for them first",
+                name.escape_debug()
+            ),
+            Self::UnknownCompletionGroup(id) => {
+                write!(formatter, "completion group '{id}': there is no such group here")
+            }
+            Self::CompletionGroupNotNow { id, problem } => write!(formatter, "completion group '{id}': {problem}"),
+            _ => Ok(()),
         }
     }
 }

@@ -8,9 +8,9 @@ use backhaul_journal::{Lsn, Replay};
 use crate::engine::Rebuilding;
 use crate::history::Retention;
 use crate::operation::{
-    self, Amendment, BatchId, Claim, Collision, Condition, Deadline, Event, Fact, Intent, Kind, Now, OperationError,
-    Origin, Outcome, Priority, Response, Shared, Spec, StoredHeaders, StoredValidators, Stretch, TransferId,
-    WaitReason,
+    self, Amendment, BatchId, Claim, Collision, Condition, CostPolicy, Deadline, Event, Fact, Intent, Kind, Now,
+    OperationError, Origin, Outcome, Priority, Response, Shared, Spec, StoredHeaders, StoredValidators, Stretch,
+    TransferId, WaitReason,
 };
 use crate::{address, cli};
 
@@ -89,7 +89,15 @@ impl Replayed {
             unacknowledged_lost: table.unacknowledged_lost(),
             as_of,
         };
-        rows.chain([encoded(&totals)]).collect()
+        let groups = table.groups().rows().into_iter();
+        let groups = groups.map(|(as_of, group)| operation::Entry::Group { as_of, group });
+        let completions = table.groups().completion_rows();
+        let completions = completions.map(|(as_of, completion)| operation::Entry::Completion {
+            as_of,
+            completion: completion.clone(),
+        });
+        let groups = groups.chain(completions).map(|entry| encoded(&entry));
+        groups.chain(rows).chain([encoded(&totals)]).collect()
     }
 
     /// Whether both hold the same operations as of the same records, also in what a snapshot might not hold.
@@ -168,8 +176,11 @@ fn spec(draw: Draw<'_>) -> Spec {
         recoverable: Vec::new(),
         digests: Vec::new(),
         mirrors: Vec::new(),
+        cost_policy: [CostPolicy::Default, CostPolicy::UnrestrictedOnly, CostPolicy::Always][draw(3)],
+        random_access: false,
         method: [Method::GET, Method::POST][draw(2)].clone(),
         body: None,
+        completion_group: None,
     }
 }
 

@@ -32,15 +32,18 @@ impl Default for Retention {
 pub(crate) struct History {
     acknowledged: BTreeSet<(u64, TransferId)>,
     unacknowledged: BTreeSet<(u64, TransferId)>,
+    /// Those whose completion group is not delivered yet, acknowledged or not; they stay.
+    held: BTreeSet<(u64, TransferId)>,
 }
 
 impl History {
-    /// Adds an operation, or takes it out, where it has ended.
-    pub(crate) fn put(&mut self, operation: &Operation, add: bool) {
+    /// Adds an operation, or takes it out, where it has ended. `held`: its completion group is not delivered yet.
+    pub(crate) fn put(&mut self, operation: &Operation, held: bool, add: bool) {
         let Some(ended_at_ms) = operation.ended_at_ms else {
             return;
         };
         let ended = match operation.acknowledged_at_ms {
+            _ if held => &mut self.held,
             Some(_) => &mut self.acknowledged,
             None => &mut self.unacknowledged,
         };
@@ -51,9 +54,9 @@ impl History {
         }
     }
 
-    /// Those whose end nobody has acknowledged, oldest first.
+    /// Those whose end nobody may have acknowledged: oldest first, then the held ones.
     pub(crate) fn unacknowledged(&self) -> impl Iterator<Item = TransferId> {
-        self.unacknowledged.iter().map(|(_, id)| *id)
+        self.unacknowledged.iter().chain(&self.held).map(|(_, id)| *id)
     }
 
     /// Those that there is no room or time for, oldest first.

@@ -6,12 +6,15 @@
 mod address;
 pub mod cli;
 mod config;
+mod download;
 mod engine;
 mod environment;
 mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod group;
+mod groups;
 mod history;
 mod listing;
 mod mirrors;
@@ -32,15 +35,25 @@ mod wire;
 pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, Method, WebErrorStatus};
 pub use backhaul_journal::Storage;
 pub use config::{Config, Connections, Window};
+pub use download::{
+    BackgroundDownloader, BackgroundTransferError, DownloadOperation, DownloadProgress, Progress, RandomAccessReader,
+    RangesDownloaded, RangesDownloadedEvents, ResponseInformation, ResultStream,
+};
 pub use engine::{
-    Body, Catalog, Changes, CheckedDownload, Description, Engine, Filter, GroupFilter, NewDownload, OperationView,
-    SpooledBody, Until, ViewError, backends, check_changes, check_downloads, check_free, damaged_journals,
-    read_catalog,
+    Body, Catalog, Changes, CheckedDownload, CompletionGroupView, CompletionState, Description, Engine, Filter,
+    GroupFilter, NewDownload, OperationView, READ_BYTES_MAX, ReadOutcome, Report, SpooledBody, Until, ViewError,
+    backends, check_changes, check_downloads, check_free, damaged_journals, read_catalog,
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;
+pub use group::{BackgroundTransferCompletionGroup, BackgroundTransferGroup};
+pub use groups::GroupView;
 pub use history::Retention;
-pub use operation::{Collision, Kind, Priority, Reason, TransferId, TransferStatus};
+pub use operation::{
+    Collision, CompletionAction, CompletionGroupId, CostPolicy, Kind, Priority, Reason, TransferBehavior, TransferId,
+    TransferStatus,
+};
+
 pub use retry::RetryPolicy;
 pub use service::{Listing, Monitor, Service, Serving, Update};
 pub use settings::{LogLevel, SETTINGS_FILE_BYTES_MAX, Settings, SettingsError, SettingsFile, SettingsKey};

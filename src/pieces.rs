@@ -2,9 +2,14 @@
 //!
 //! A file is cut into pieces that lie side by side. Of each a run of bytes from its beginning is there; the rest of it is
 //! fetched by whoever took it. A piece that nobody took, or the larger half of one that somebody works on, goes to whoever
-//! has nothing left to do, so that the last connection does not drag.
+//! has nothing left to do, so that the last connection does not drag. What somebody waits for goes before that
+//! ([`steering`]).
+
+mod steering;
 
 use crc32fast::Hasher;
+
+use self::steering::{NEAR_BYTES, Want};
 
 use crate::operation::Stretch;
 
@@ -22,6 +27,8 @@ pub(crate) struct Piece {
     /// Up to here somebody is writing right now; at least `next`.
     granted: u64,
     is_taken: bool,
+    /// Whoever took it is to leave it for what somebody waits for.
+    is_called: bool,
 }
 
 impl Piece {
@@ -33,11 +40,17 @@ impl Piece {
             crc32,
             granted: next,
             is_taken: false,
+            is_called: false,
         }
     }
 
     fn is_complete(&self) -> bool {
         self.next >= self.end
+    }
+
+    /// It holds nothing, nobody has it, and nothing can come into it: its number may be given to another one.
+    fn is_vacant(&self) -> bool {
+        self.first == self.end && !self.is_taken
     }
 
     /// Bytes that nobody writes yet.
@@ -49,8 +62,12 @@ impl Piece {
 /// All pieces of one file, without gaps or overlaps between them. The first is the one at offset 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pieces {
-    pieces: Vec<Piece>,
+    all: Vec<Piece>,
     received_bytes: u64,
+    /// What somebody waits for.
+    wants: Vec<Want>,
+    /// See [`NEAR_BYTES`].
+    near_bytes: u64,
 }
 
 impl Pieces {
@@ -66,11 +83,16 @@ impl Pieces {
             pieces.push(Piece::new(stretch.first, stretch.end, end_of(index + 1), stretch.crc32));
         }
         let received_bytes = pieces.iter().map(|piece| piece.next - piece.first).sum();
-        Self { pieces, received_bytes }
+        Self {
+            all: pieces,
+            received_bytes,
+            wants: Vec::new(),
+            near_bytes: NEAR_BYTES,
+        }
     }
 
     pub(crate) fn get(&self, index: usize) -> Piece {
-        self.pieces[index]
+        self.all[index]
     }
 
     /// Bytes that are there.
@@ -79,48 +101,54 @@ impl Pieces {
     }
 
     pub(crate) fn is_complete(&self) -> bool {
-        self.pieces.iter().all(Piece::is_complete)
+        self.all.iter().all(Piece::is_complete)
     }
 
     /// Takes the first piece, for the connection that begins it all.
     pub(crate) fn take_first(&mut self) {
-        self.pieces[0].is_taken = true;
+        self.all[0].is_taken = true;
     }
 
     /// Cuts what is missing until `count` connections have work, each at least `bytes_min`.
     pub(crate) fn spread(&mut self, count: usize, bytes_min: u64) {
-        while self.pieces.iter().filter(|piece| !piece.is_complete()).count() < count {
+        while self.all.iter().filter(|piece| !piece.is_complete()).count() < count {
             if self.cut_largest(bytes_min).is_none() {
                 return;
             }
         }
     }
 
-    /// Gives a piece to whoever asks: the largest that nobody took, the last of them where several are; else the second
-    /// half of the largest that somebody works on, where both halves have at least `bytes_min`.
+    /// Gives a piece to whoever asks: what somebody waits for; else the largest that nobody took, the last of them where
+    /// several are; else the second half of the largest that somebody works on, where both halves have at least
+    /// `bytes_min`.
     pub(crate) fn take(&mut self, bytes_min: u64) -> Option<usize> {
-        let free = (0..self.pieces.len()).filter(|index| {
-            let piece = &self.pieces[*index];
+        if let Some(index) = self.find_wanted() {
+            self.all[index].is_taken = true;
+            return Some(index);
+        }
+        let free = (0..self.all.len()).filter(|index| {
+            let piece = &self.all[*index];
             !piece.is_taken && !piece.is_complete()
         });
-        let index = match free.max_by_key(|index| self.pieces[*index].open_bytes()) {
+        let index = match free.max_by_key(|index| self.all[*index].open_bytes()) {
             Some(index) => index,
             None => self.cut_largest(bytes_min)?,
         };
-        self.pieces[index].is_taken = true;
+        self.all[index].is_taken = true;
         Some(index)
     }
 
-    /// Gives a piece back.
-    pub(crate) fn release(&mut self, index: usize) {
-        let piece = &mut self.pieces[index];
+    /// Gives a piece back; `true` where it was to be left for another one.
+    pub(crate) fn release(&mut self, index: usize) -> bool {
+        let piece = &mut self.all[index];
         piece.is_taken = false;
         piece.granted = piece.next;
+        std::mem::take(&mut piece.is_called)
     }
 
     /// How many of `wanted` bytes may be written at the end of what is there of a piece. They are nobody else's from now on.
     pub(crate) fn grant(&mut self, index: usize, wanted: usize) -> usize {
-        let piece = &mut self.pieces[index];
+        let piece = &mut self.all[index];
         let room = usize::try_from(piece.end - piece.next).unwrap_or(usize::MAX);
         let granted = wanted.min(room);
         piece.granted = piece.next + granted as u64;
@@ -130,27 +158,27 @@ impl Pieces {
     /// As [`Pieces::grant`], for a response that goes on behind the piece: what nobody has begun or taken there becomes
     /// part of it first.
     pub(crate) fn grant_onward(&mut self, index: usize, wanted: usize) -> usize {
-        while self.pieces[index].end - self.pieces[index].next < wanted as u64 && self.extend(index) {}
+        while self.all[index].end - self.all[index].next < wanted as u64 && self.extend(index) {}
         self.grant(index, wanted)
     }
 
     /// Joins the piece behind one to it, where nothing of it is there and nobody took it. Numbers of pieces stay what
     /// they are.
     pub(crate) fn extend(&mut self, index: usize) -> bool {
-        let at = self.pieces[index].end;
+        let at = self.all[index].end;
         let is_open =
             |piece: &&mut Piece| (piece.first, piece.next) == (at, at) && !piece.is_complete() && !piece.is_taken;
-        let Some(behind) = self.pieces.iter_mut().find(is_open) else {
+        let Some(behind) = self.all.iter_mut().find(is_open) else {
             return false;
         };
         let end = std::mem::replace(&mut behind.end, at);
-        self.pieces[index].end = end;
+        self.all[index].end = end;
         true
     }
 
     /// Up to `next` a piece is there now, with this CRC-32.
     pub(crate) fn advance(&mut self, index: usize, next: u64, crc32: u32) {
-        let piece = &mut self.pieces[index];
+        let piece = &mut self.all[index];
         self.received_bytes += next - piece.next;
         piece.next = next;
         piece.granted = next;
@@ -159,15 +187,11 @@ impl Pieces {
 
     /// What is there: the bytes from 0 on with their CRC-32, and the stretches beyond.
     pub(crate) fn held(&self) -> (u64, u32, Vec<Stretch>) {
-        let mut there: Vec<&Piece> = self.pieces.iter().filter(|piece| piece.next > piece.first).collect();
+        let mut there: Vec<&Piece> = self.all.iter().filter(|piece| piece.next > piece.first).collect();
         there.sort_unstable_by_key(|piece| piece.first);
         let mut stretches: Vec<Stretch> = Vec::with_capacity(there.len());
         for piece in there {
-            let next = Stretch {
-                first: piece.first,
-                end: piece.next,
-                crc32: piece.crc32,
-            };
+            let next = stretch(piece);
             match stretches.last_mut().filter(|last| last.end == next.first) {
                 Some(last) => *last = join(last, &next),
                 None => stretches.push(next),
@@ -181,18 +205,66 @@ impl Pieces {
 
     /// Cuts the piece of which most is missing in two, and gives the second half. Numbers of pieces stay what they are.
     fn cut_largest(&mut self, bytes_min: u64) -> Option<usize> {
-        if self.pieces.len() >= PIECES_MAX {
+        let largest = (0..self.all.len()).max_by_key(|index| self.all[*index].open_bytes())?;
+        let piece = self.all[largest];
+        let half = piece.open_bytes() / 2;
+        if piece.end == u64::MAX || half < bytes_min.max(1) {
             return None;
         }
-        let largest = self.pieces.iter_mut().max_by_key(|piece| piece.open_bytes())?;
-        let half = largest.open_bytes() / 2;
-        if largest.end == u64::MAX || half < bytes_min.max(1) {
-            return None;
+        self.cut(largest, piece.granted + half)
+    }
+
+    /// Cuts a piece in two where nobody writes yet, and gives the second part; `None` where there are too many already.
+    fn cut(&mut self, index: usize, at: u64) -> Option<usize> {
+        let new = self.vacancy()?;
+        let end = std::mem::replace(&mut self.all[index].end, at);
+        self.all[new] = Piece::new(at, at, end, 0);
+        Some(new)
+    }
+
+    /// The number of a piece that may be another one from now on. The first piece stays the first.
+    fn vacancy(&mut self) -> Option<usize> {
+        let vacant = |pieces: &[Piece]| pieces.iter().skip(1).position(Piece::is_vacant);
+        if let Some(position) = vacant(&self.all) {
+            return Some(position + 1);
         }
-        let at = largest.granted + half;
-        let end = std::mem::replace(&mut largest.end, at);
-        self.pieces.push(Piece::new(at, at, end, 0));
-        Some(self.pieces.len() - 1)
+        if self.all.len() < PIECES_MAX {
+            self.all.push(Piece::new(0, 0, 0, 0));
+            return Some(self.all.len() - 1);
+        }
+        self.join_complete();
+        vacant(&self.all).map(|position| position + 1)
+    }
+
+    /// Joins complete pieces that lie side by side and that nobody has.
+    fn join_complete(&mut self) {
+        let mut order: Vec<usize> = (0..self.all.len()).collect();
+        order.retain(|index| self.all[*index].first < self.all[*index].end);
+        order.sort_unstable_by_key(|index| self.all[*index].first);
+        let mut left: Option<usize> = None;
+        for index in order {
+            let piece = self.all[index];
+            if !piece.is_complete() || piece.is_taken {
+                left = None;
+                continue;
+            }
+            let Some(left) = left else {
+                left = Some(index);
+                continue;
+            };
+            let joined = join(&stretch(&self.all[left]), &stretch(&piece));
+            self.all[left] = Piece::new(joined.first, joined.end, joined.end, joined.crc32);
+            self.all[index] = Piece::new(piece.end, piece.end, piece.end, 0);
+        }
+    }
+}
+
+/// What is there of a piece.
+fn stretch(piece: &Piece) -> Stretch {
+    Stretch {
+        first: piece.first,
+        end: piece.next,
+        crc32: piece.crc32,
     }
 }
 
@@ -230,7 +302,7 @@ mod tests {
     }
 
     fn assert_sound(pieces: &Pieces) {
-        let mut all = pieces.pieces.clone();
+        let mut all = pieces.all.clone();
         all.retain(|piece| piece.first < piece.end);
         all.sort_unstable_by_key(|piece| piece.first);
         assert_eq!((all[0].first, all[all.len() - 1].end), (0, TOTAL));
@@ -327,18 +399,18 @@ mod tests {
     fn no_piece_is_smaller_than_asked_and_a_file_of_unknown_length_is_one() {
         let mut pieces = Pieces::new(0, 0, &[], Some(TOTAL));
         pieces.spread(8, 200);
-        assert!(pieces.pieces.iter().all(|piece| piece.end - piece.first >= 200));
-        assert_eq!(pieces.pieces.len(), 4);
+        assert!(pieces.all.iter().all(|piece| piece.end - piece.first >= 200));
+        assert_eq!(pieces.all.len(), 4);
         let mut endless = Pieces::new(10, 1, &[], None);
         endless.take_first();
         endless.spread(8, 1);
-        assert_eq!((endless.pieces.len(), endless.take(1)), (1, None));
+        assert_eq!((endless.all.len(), endless.take(1)), (1, None));
     }
 
     #[test]
     fn pieces_are_bounded_in_number() {
         let mut pieces = Pieces::new(0, 0, &[], Some(1 << 40));
         pieces.spread(10_000, 1);
-        assert_eq!(pieces.pieces.len(), PIECES_MAX);
+        assert_eq!(pieces.all.len(), PIECES_MAX);
     }
 }

@@ -7,6 +7,9 @@
 //! attempts running, then the one whose last start is longest ago; within an app, the moment or the age decides. Every
 //! [`TURN`]th start goes to the oldest of an app instead, whatever its priority. Age is counted in starts and not in time
 //! on purpose: a backlog of a day must not make `High` mean nothing, and a wrong clock neither promotes nor starves.
+//!
+//! Of a serialized group only the first stands in a lane, and nobody while one of them is at work; the others stand behind
+//! it in a set of their own, in the order of the group: those that were moved to its front, then by priority and age.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroUsize;
@@ -19,6 +22,9 @@ pub(crate) const TURN: u64 = 8;
 
 /// Apps that are remembered at most while they have nothing queued and nothing running.
 const APPS_IDLE_MAX: usize = 4_096;
+
+/// Waits that a decision takes for over, at most; the next decision has the rest (chosen without measurement).
+const MATURE_MAX: usize = 64;
 
 /// Those whose moment has come, then `High`, `Default`, `Low`.
 const CLASSES: usize = 4;
@@ -44,14 +50,46 @@ pub(crate) enum Wait {
 /// One operation that may start, now or later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// Position among all operations ever created; it stands for the operation here.
-    pub(crate) order: u64,
+    pub(crate) spot: Spot,
     pub(crate) place: Place,
     pub(crate) wait: Wait,
+    /// Its transfer group, where that is a serialized one.
+    pub(crate) group: Option<u64>,
 }
 
-/// Moment (0 where there is none), and order, which no two have in common.
-type Key = (u64, u64);
+/// Where an operation stands in its transfer group; the least comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Spot {
+    /// 0 for those that were moved to the front, then the classes of priorities.
+    rank: u8,
+    /// Position among all operations ever created; below 0, and the later the lower, where it was moved to the front. It
+    /// stands for the operation here: no two have the same.
+    position: i64,
+}
+
+impl Spot {
+    pub(crate) fn position(self) -> i64 {
+        self.position
+    }
+
+    /// `order` is the LSN of its creation, `promoted` that of its move to the front.
+    pub(crate) fn new(priority: Priority, order: u64, promoted: Option<u64>) -> Self {
+        let signed = |lsn: u64| i64::try_from(lsn).unwrap_or(i64::MAX);
+        match promoted {
+            Some(lsn) => Self {
+                rank: 0,
+                position: -1 - signed(lsn),
+            },
+            None => Self {
+                rank: class_of(priority),
+                position: signed(order),
+            },
+        }
+    }
+}
+
+/// Moment (0 where there is none), and position, which no two have in common.
+type Key = (u64, i64);
 
 /// How an app stands in a class: attempts that run, its last start, its first operation there, itself. The least is next.
 type Standing = (usize, u64, Key, u64);
@@ -60,12 +98,18 @@ type Standing = (usize, u64, Key, u64);
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     /// Moments that had not come when [`Queue::mature`] looked.
-    timers: BTreeMap<Key, Place>,
+    timers: BTreeMap<Key, Entry>,
     lanes: HashMap<Place, Lane>,
     apps: HashMap<u64, App>,
     hosts: HashMap<u64, Host>,
     best: [BTreeSet<Standing>; CLASSES],
     running: HashMap<TransferId, Place>,
+    /// Transfer groups of which somebody waits or is at work.
+    groups: HashMap<u64, Group>,
+    /// Those that have the turn of their group, which they keep until their worker and the publisher have let go of them.
+    turns: HashMap<TransferId, u64>,
+    /// All that wait in serialized groups.
+    grouped: usize,
     /// Attempts ever started, as far as known.
     starts: u64,
     per_host_max: Option<NonZeroUsize>,
@@ -89,6 +133,24 @@ struct App {
 }
 
 #[derive(Debug, Default)]
+struct Group {
+    /// How many have the turn. More than one only where they were begun before the group was serialized.
+    at_work: usize,
+    /// Those that could start if it were not for the others.
+    waiting: BTreeMap<Spot, Standby>,
+    /// The one of them that stands in a lane.
+    head: Option<Standby>,
+}
+
+/// Where one of a serialized group will stand once it is the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Standby {
+    place: Place,
+    class: usize,
+    key: Key,
+}
+
+#[derive(Debug, Default)]
 struct Host {
     running: usize,
     /// Those that have a lane there.
@@ -98,13 +160,25 @@ struct Host {
 impl Entry {
     fn key(&self) -> Key {
         match self.wait {
-            Wait::Turn(_) => (0, self.order),
-            Wait::Until(due_ms) => (due_ms, self.order),
+            Wait::Turn(_) => (0, self.spot.position),
+            Wait::Until(due_ms) => (due_ms, self.spot.position),
+        }
+    }
+
+    fn standby(&self) -> Standby {
+        let class = match self.wait {
+            Wait::Turn(priority) => usize::from(class_of(priority)),
+            Wait::Until(_) => DUE,
+        };
+        Standby {
+            place: self.place,
+            class,
+            key: self.key(),
         }
     }
 }
 
-fn class_of(priority: Priority) -> usize {
+fn class_of(priority: Priority) -> u8 {
     match priority {
         Priority::High => 1,
         Priority::Default => 2,
@@ -129,33 +203,33 @@ impl Queue {
 
     /// Adds an operation, or takes it out.
     pub(crate) fn put(&mut self, entry: &Entry, add: bool) {
-        let (place, key) = (entry.place, entry.key());
         self.looks += 1;
         match entry.wait {
             Wait::Until(_) if add => {
-                self.timers.insert(key, place);
+                self.timers.insert(entry.key(), *entry);
             }
-            Wait::Until(_) => {
-                if self.timers.remove(&key).is_none() {
-                    self.put_in_lane(place, DUE, key, false);
-                }
-            }
-            Wait::Turn(priority) => self.put_in_lane(place, class_of(priority), key, add),
+            Wait::Until(_) if self.timers.remove(&entry.key()).is_some() => {}
+            _ => self.admit(entry, add),
         }
     }
 
     /// Those whose moment has come wait for their turn from now on: once for each wait, so that no decision walks past
-    /// them again.
+    /// them again. At most [`MATURE_MAX`] of them, earliest first, so that a burst holds up no decision; the moment of the
+    /// next one then lies in the past, which asks for another decision at once.
     pub(crate) fn mature(&mut self, boot_ms: u64) {
-        while let Some(first) = self.timers.first_entry().filter(|first| first.key().0 <= boot_ms) {
-            let (key, place) = first.remove_entry();
+        for _ in 0..MATURE_MAX {
+            let first = self.timers.first_entry();
+            let Some(first) = first.filter(|first| first.key().0 <= boot_ms) else {
+                return;
+            };
+            let entry = first.remove();
             self.looks += 1;
-            self.put_in_lane(place, DUE, key, true);
+            self.admit(&entry, true);
         }
     }
 
-    /// Who starts next, by its order, if a slot is free.
-    pub(crate) fn next(&mut self) -> Option<u64> {
+    /// Who starts next, by its position, if a slot is free.
+    pub(crate) fn next(&mut self) -> Option<i64> {
         let oldest = if (self.starts + 1).is_multiple_of(TURN) {
             self.oldest()
         } else {
@@ -164,27 +238,33 @@ impl Queue {
         oldest.or_else(|| self.best_in_rank())
     }
 
-    fn best_in_rank(&mut self) -> Option<u64> {
+    fn best_in_rank(&mut self) -> Option<i64> {
         self.looks += CLASSES as u64 + 1;
         let (class, best) = self.best.iter().enumerate().find(|(_, best)| !best.is_empty())?;
         let (_, _, _, app) = best.first()?;
-        let ((_, order), _) = self.apps.get(app)?.heads[class].first()?;
-        Some(*order)
+        let ((_, position), _) = self.apps.get(app)?.heads[class].first()?;
+        Some(*position)
     }
 
     /// Those whose moment has come are no part of it: they go first anyway.
-    fn oldest(&mut self) -> Option<u64> {
+    fn oldest(&mut self) -> Option<i64> {
         self.looks += 2 * CLASSES as u64;
         let bests = self.best[DUE + 1..].iter();
         let (_, _, _, app) = bests.filter_map(BTreeSet::first).min()?;
         let heads = self.apps.get(app)?.heads[DUE + 1..].iter();
-        let ((_, order), _) = heads.filter_map(BTreeSet::first).min()?;
-        Some(*order)
+        let ((_, position), _) = heads.filter_map(BTreeSet::first).min()?;
+        Some(*position)
     }
 
-    /// An attempt begins; the operation is not among those that wait.
-    pub(crate) fn start(&mut self, id: TransferId, place: Place) {
+    /// An attempt begins; the operation is not among those that wait. `group` is its transfer group, serialized or not.
+    pub(crate) fn start(&mut self, id: TransferId, place: Place, group: Option<u64>) {
         self.starts += 1;
+        if let Some(number) = group
+            && self.turns.insert(id, number).is_none()
+        {
+            self.groups.entry(number).or_default().at_work += 1;
+            self.settle(number);
+        }
         self.running.insert(id, place);
         let running = self.hosts.entry(place.host).or_default().running + 1;
         if self.per_host_max.is_some_and(|max| running == max.get()) {
@@ -219,6 +299,24 @@ impl Queue {
         self.forget_host_if_empty(place.host);
     }
 
+    /// Nobody has the operation in hand any more: the turn of its group goes to the next one.
+    pub(crate) fn let_go(&mut self, id: TransferId) {
+        let Some(number) = self.turns.remove(&id) else { return };
+        if let Some(group) = self.groups.get_mut(&number) {
+            group.at_work -= 1;
+        }
+        self.settle(number);
+    }
+
+    /// Whether an operation that may start has to let another one of its serialized group go first.
+    pub(crate) fn is_behind(&self, group: u64, id: TransferId, spot: Spot) -> bool {
+        let Some(group) = self.groups.get(&group) else {
+            return false;
+        };
+        let is_other = |head: Standby| head.key.1 != spot.position;
+        group.at_work > usize::from(self.turns.contains_key(&id)) || group.head.is_some_and(is_other)
+    }
+
     /// Whether a host has no slot left.
     pub(crate) fn is_full(&self, host: u64) -> bool {
         let running = self.hosts.get(&host).map_or(0, |host| host.running);
@@ -227,15 +325,57 @@ impl Queue {
 
     /// Nobody waits for a turn or for a moment.
     pub(crate) fn is_empty(&self) -> bool {
-        self.lanes.is_empty() && self.timers.is_empty()
+        self.lanes.is_empty() && self.timers.is_empty() && self.grouped == 0
     }
 
-    /// Those that wait for a moment that has not come, by moment and order, earliest first.
-    pub(crate) fn timers(&self) -> impl Iterator<Item = (u64, u64)> {
+    /// Those that wait for a moment that has not come, by moment and position, earliest first.
+    pub(crate) fn timers(&self) -> impl Iterator<Item = (u64, i64)> {
         self.timers.keys().copied()
     }
 
-    fn put_in_lane(&mut self, place: Place, class: usize, key: Key, add: bool) {
+    /// Puts one that may start where it stands, or takes it away.
+    fn admit(&mut self, entry: &Entry, add: bool) {
+        let standby = entry.standby();
+        let Some(number) = entry.group else {
+            return self.put_in_lane(standby, add);
+        };
+        self.looks += 1;
+        let waiting = &mut self.groups.entry(number).or_default().waiting;
+        let before = waiting.len();
+        if add {
+            waiting.insert(entry.spot, standby);
+        } else {
+            waiting.remove(&entry.spot);
+        }
+        self.grouped = self.grouped + waiting.len() - before;
+        self.settle(number);
+    }
+
+    /// Lets the first of a group stand in a lane, where none of them is at work, and nobody else.
+    fn settle(&mut self, number: u64) {
+        self.looks += 1;
+        let Some(group) = self.groups.get_mut(&number) else {
+            return;
+        };
+        let first = group.waiting.first_key_value().map(|(_, standby)| *standby);
+        let next = first.filter(|_| group.at_work == 0);
+        let before = std::mem::replace(&mut group.head, next);
+        if group.at_work == 0 && group.waiting.is_empty() {
+            self.groups.remove(&number);
+        }
+        if before == next {
+            return;
+        }
+        if let Some(standby) = before {
+            self.put_in_lane(standby, false);
+        }
+        if let Some(standby) = next {
+            self.put_in_lane(standby, true);
+        }
+    }
+
+    fn put_in_lane(&mut self, standby: Standby, add: bool) {
+        let Standby { place, class, key } = standby;
         self.looks += 1;
         self.remember(place.app);
         self.stand(place.app, false);
@@ -332,14 +472,17 @@ impl Queue {
 #[cfg(any(test, feature = "fuzzing"))]
 impl Queue {
     /// Those that wait for their turn, best first as if no other ran and no turn came.
-    pub(crate) fn ranked(&self) -> Vec<u64> {
+    pub(crate) fn ranked(&self) -> Vec<i64> {
         let lanes = self.lanes.values();
         let classes = lanes.flat_map(|lane| lane.classes.iter().enumerate());
         let mut all: Vec<(usize, Key)> = classes
             .flat_map(|(class, keys)| keys.iter().map(move |key| (class, *key)))
             .collect();
+        let groups = self.groups.values().flat_map(|group| group.waiting.values());
+        all.extend(groups.map(|standby| (standby.class, standby.key)));
         all.sort_unstable();
-        all.into_iter().map(|(_, (_, order))| order).collect()
+        all.dedup();
+        all.into_iter().map(|(_, (_, position))| position).collect()
     }
 }
 

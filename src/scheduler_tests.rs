@@ -1,14 +1,16 @@
 //! Who starts when: turns, limits and fairness, against a scheduler that looks at everything; what a decision costs; and
 //! every reason against the one thing that ends it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::*;
 use crate::operation::{
-    Amendment, Collision, Condition, Deadline, Event, Fact, Intent, Kind, Lack, Operation, OperationError, Outcome,
-    Phase, Priority, Reason, Round, Shared, Spec, WaitReason, Wish,
+    Amendment, Collision, Condition, CostPolicy, Deadline, Event, Fact, Group, GroupFact, Intent, Kind, Lack,
+    Operation, OperationError, Outcome, Phase, Priority, Reason, Round, Shared, Spec, TransferBehavior, WaitReason,
+    Wish,
 };
 use crate::queue::TURN;
 
@@ -44,9 +46,12 @@ fn spec(number: u64, (app, host, priority): Asked<'_>) -> Spec {
         expected_type: None,
         recoverable: Vec::new(),
         digests: Vec::new(),
+        random_access: false,
         mirrors: vec![format!("http://mirror:8080/{number}")],
+        cost_policy: CostPolicy::Default,
         method: backhaul_backends::Method::GET,
         body: None,
+        completion_group: None,
     }
 }
 
@@ -83,7 +88,19 @@ impl World {
     }
 
     fn create(&mut self, number: u64, asked: Asked<'_>, started: bool) {
-        let spec = Shared::new(spec(number, asked));
+        self.create_spec(number, spec(number, asked), started);
+    }
+
+    fn create_in(&mut self, group: &str, number: u64, asked: Asked<'_>) {
+        let spec = Spec {
+            group: Some(group.into()),
+            ..spec(number, asked)
+        };
+        self.create_spec(number, spec, true);
+    }
+
+    fn create_spec(&mut self, number: u64, spec: Spec, started: bool) {
+        let spec = Shared::new(spec);
         self.must(
             id(number),
             Event::Created {
@@ -94,10 +111,29 @@ impl World {
         );
     }
 
+    /// A group of app "app".
+    fn set_group(&mut self, name: &str, behavior: TransferBehavior) {
+        self.lsn += 1;
+        let group = Group {
+            app: "app".into(),
+            name: name.into(),
+            behavior,
+        };
+        self.table.apply_group(GroupFact::Set(group), self.lsn);
+    }
+
+    fn make_current(&mut self, number: u64) {
+        let operation = self.table.find(id(number)).expect("it is there").into_owned();
+        for id in self.table.rotation(&operation) {
+            self.must(id, Event::Promoted);
+        }
+    }
+
     fn plan(&mut self) -> Plan {
         let slots = Slots {
             jobs_max: self.jobs_max,
             running: self.running.len(),
+            commands: 0,
         };
         plan(&mut self.table, self.now, slots)
     }
@@ -272,8 +308,9 @@ fn cost_among(count: u64, prepare: impl Fn(&mut World, u64)) -> u64 {
     let mut cost = 0;
     for number in 0..3 * TURN {
         world.create(1_000_000 + number, ("small", "free", Priority::Low), true);
-        // The first one may meet waits that have just ended; each of them is charged to its own end.
-        world.plan();
+        // The first ones may meet waits that have just ended; each of them is charged to its own end.
+        let is_due = |moment: u64, world: &World| moment <= world.now.boot_ms;
+        while world.plan().wake_at_ms.is_some_and(|moment| is_due(moment, &world)) {}
         let looks = world.table.looks();
         let id = world.next().expect("one may start");
         world.start(id);
@@ -319,6 +356,17 @@ fn a_decision_among_a_hundred_thousand_costs_no_more_than_one_among_a_hundred() 
         world.start(id(1));
         world.now.boot_ms += 10;
     });
+    assert_cost_is_the_same(
+        "a serialized group that waits for the end of one of it",
+        |world, count| {
+            world.set_group("group", TransferBehavior::Serialized);
+            for number in 0..count {
+                world.create_in("group", number, ("app", "h", Priority::High));
+            }
+            let id = world.next().expect("one of it may start");
+            world.start(id);
+        },
+    );
     assert_cost_is_the_same("waits that are not over", |world, count| {
         for number in 0..count {
             world.create(number, ("big", "h", Priority::High), true);
@@ -327,6 +375,166 @@ fn a_decision_among_a_hundred_thousand_costs_no_more_than_one_among_a_hundred() 
             world.must(id(number), waited(until, WaitReason::BackOff, None));
         }
     });
+}
+
+/// What it costs that the turn of a serialized group of `count` goes from one to the next.
+fn cost_of_turns_among(count: u64) -> u64 {
+    let mut world = World::new(8, 0);
+    world.set_group("group", TransferBehavior::Serialized);
+    for number in 0..count {
+        world.create_in("group", number, ("app", "h", Priority::Default));
+    }
+    let looks = world.table.looks();
+    assert_eq!(world.one_by_one(50), (0..50).collect::<Vec<_>>());
+    world.table.looks() - looks
+}
+
+#[test]
+fn a_turn_in_a_group_of_a_hundred_thousand_costs_no_more_than_in_one_of_a_hundred() {
+    let costs = [100, 100_000].map(cost_of_turns_among);
+    assert_eq!(costs[0], costs[1]);
+    assert!(costs[0] / 50 < 500, "{costs:?}");
+}
+
+#[test]
+fn a_burst_of_waits_that_are_over_is_shared_out_to_many_decisions_in_its_order() {
+    let mut world = World::new(1, 0);
+    for number in 0..1_000 {
+        world.create(number, ("app", "h", Priority::Default), true);
+        world.must(id(number), Event::Claimed { attempts: 1 });
+        let until = Deadline::after(world.now, 2_000 - number);
+        world.must(id(number), waited(until, WaitReason::BackOff, None));
+    }
+    world.now.boot_ms += 2_000;
+    let looks = world.table.looks();
+    assert_eq!(world.next(), Some(id(999)), "the moment that came first");
+    assert!(world.table.looks() - looks < 64 * 60, "one decision moves a few");
+    let order = world.one_by_one(1_000);
+    assert_eq!(order, (0..1_000).rev().collect::<Vec<_>>());
+}
+
+// ---- transfer groups ----
+
+#[test]
+fn one_of_a_serialized_group_runs_at_a_time_whatever_its_priority_and_others_beside_it() {
+    let mut world = World::new(4, 0);
+    world.set_group("group", TransferBehavior::Serialized);
+    world.create_in("group", 1, ("app", "h", Priority::Default));
+    world.create_in("group", 2, ("app", "i", Priority::High));
+    world.create_in("group", 3, ("app", "j", Priority::Low));
+    world.create(4, ("app", "h", Priority::Low), true);
+    assert_eq!(
+        world.next(),
+        Some(id(2)),
+        "the order within the group is that of priorities"
+    );
+    world.start(id(2));
+    assert_eq!(world.next(), Some(id(4)), "the group keeps nobody else waiting");
+    world.start(id(4));
+    assert_eq!(world.next(), None);
+    assert_eq!(world.reason(id(1)), Some(Reason::SerializedGroup));
+    world.end(id(2), Event::Ended(Outcome::Canceled));
+    assert_eq!(world.next(), Some(id(1)));
+    assert_eq!(world.reason(id(1)), Some(Reason::WaitingForSlot));
+    assert_eq!(world.reason(id(3)), Some(Reason::SerializedGroup));
+}
+
+#[test]
+fn the_turn_goes_on_only_when_publisher_and_worker_have_let_go() {
+    let mut world = World::new(4, 0);
+    world.set_group("group", TransferBehavior::Serialized);
+    world.create_in("group", 1, ("app", "h", Priority::Default));
+    world.create_in("group", 2, ("app", "h", Priority::Default));
+    world.start(id(1));
+    world.free(id(1));
+    assert_eq!(world.next(), None, "its file has no name yet");
+    world.must(id(1), Event::Ended(Outcome::Canceled));
+    world.table.set_busy(id(1), false);
+    assert_eq!(world.next(), Some(id(2)));
+}
+
+#[test]
+fn one_of_a_serialized_group_that_waits_gives_its_turn_away_and_has_the_next_one() {
+    let mut world = World::new(4, 0);
+    world.set_group("group", TransferBehavior::Serialized);
+    for number in 1..=3 {
+        world.create_in("group", number, ("app", "h", Priority::Default));
+    }
+    world.start(id(1));
+    let until = Deadline::after(world.now, 100);
+    world.end(id(1), waited(until, WaitReason::BackOff, None));
+    assert_eq!(world.next(), Some(id(2)));
+    world.start(id(2));
+    world.now.boot_ms += 100;
+    assert_eq!(world.next(), None, "its wait is over, and the turn is another one's");
+    assert_eq!(
+        world.reason(id(1)),
+        Some(Reason::BackOff),
+        "as long as nobody looks at the clock for it"
+    );
+    world.end(id(2), Event::Released);
+    assert_eq!(world.next(), Some(id(1)));
+    world.must(id(1), Event::Paused);
+    assert_eq!(world.next(), Some(id(2)), "one that is paused has no turn either");
+}
+
+#[test]
+fn a_group_that_becomes_serialized_or_parallel_does_so_for_what_is_queued_and_what_runs() {
+    let mut world = World::new(4, 0);
+    for number in 1..=4 {
+        world.create_in("group", number, ("app", "h", Priority::Default));
+    }
+    world.start(id(1));
+    world.start(id(2));
+    assert_eq!(world.next(), Some(id(3)));
+    world.set_group("group", TransferBehavior::Serialized);
+    assert_eq!(world.next(), None);
+    world.end(id(1), Event::Ended(Outcome::Canceled));
+    assert_eq!(world.next(), None, "one of them still runs");
+    world.end(id(2), Event::Ended(Outcome::Canceled));
+    assert_eq!(world.next(), Some(id(3)));
+    world.start(id(3));
+    assert_eq!(world.next(), None);
+    world.set_group("group", TransferBehavior::Parallel);
+    assert_eq!(world.next(), Some(id(4)));
+}
+
+#[test]
+fn what_is_made_current_goes_first_with_all_behind_it_and_those_before_it_come_last() {
+    for behavior in [TransferBehavior::Serialized, TransferBehavior::Parallel] {
+        let order_after = |moves: &[u64], later: Option<Priority>| {
+            let mut world = World::new(1, 0);
+            world.set_group("group", behavior);
+            for number in 1..=5 {
+                world.create_in("group", number, ("app", "h", Priority::Default));
+            }
+            for number in moves {
+                world.make_current(*number);
+            }
+            if let Some(priority) = later {
+                world.create_in("group", 6, ("app", "h", priority));
+            }
+            // An eighth start is the turn of the oldest.
+            world.one_by_one(6)
+        };
+        assert_eq!(order_after(&[3], None), [3, 4, 5, 1, 2], "{behavior:?}");
+        assert_eq!(order_after(&[3, 1], None), [1, 2, 3, 4, 5], "{behavior:?}");
+        assert_eq!(order_after(&[3, 5, 4], None), [4, 5, 1, 2, 3], "{behavior:?}");
+        assert_eq!(order_after(&[1], None), [1, 2, 3, 4, 5], "the first stays where it is");
+        let last = order_after(&[4], Some(Priority::Default));
+        assert_eq!(last, [4, 5, 1, 2, 3, 6], "who comes new is the last");
+    }
+}
+
+#[test]
+fn what_is_made_current_goes_before_those_of_higher_priority_in_a_serialized_group() {
+    let mut world = World::new(1, 0);
+    world.set_group("group", TransferBehavior::Serialized);
+    world.create_in("group", 1, ("app", "h", Priority::High));
+    world.create_in("group", 2, ("app", "h", Priority::Default));
+    world.create_in("group", 3, ("app", "h", Priority::Low));
+    world.make_current(3);
+    assert_eq!(world.one_by_one(3), [3, 1, 2]);
 }
 
 // ---- against a scheduler that looks at everything ----
@@ -340,9 +548,36 @@ struct Naive {
     held: BTreeSet<TransferId>,
     only: Option<BTreeSet<TransferId>>,
     per_host_max: usize,
+    /// Which of the groups are serialized, and who is at work in any.
+    serialized: BTreeSet<String>,
+    at_work: HashMap<TransferId, String>,
 }
 
 impl Naive {
+    /// Whether others of its serialized group go before an operation that may start.
+    fn is_behind(&self, all: &[Operation], operation: &Operation, now: Now) -> bool {
+        let in_group = |other: &Operation| (other.spec.app.clone(), other.spec.group.clone());
+        let Some(group) = operation
+            .spec
+            .group
+            .as_ref()
+            .filter(|group| self.serialized.contains(*group))
+        else {
+            return false;
+        };
+        if operation.spec.app != "app" {
+            return false;
+        }
+        let place = |one: &Operation| {
+            let rank = one.promoted.map_or(3 - one.spec.priority as u8, |_| 0);
+            let order = one.promoted.map_or(i128::from(one.order), |lsn| -1 - i128::from(lsn));
+            (rank, order, one.id)
+        };
+        let mut others = all.iter().filter(|one| in_group(one) == in_group(operation));
+        self.at_work.values().any(|other| other == group)
+            || others.any(|one| self.rank(one, now).is_some() && place(one) < place(operation))
+    }
+
     /// Rank and moment of an operation that may start.
     fn rank(&self, operation: &Operation, now: Now) -> Option<(u8, u64)> {
         let is_out = self.held.contains(&operation.id) || operation.wish != Wish::Run;
@@ -358,20 +593,26 @@ impl Naive {
     }
 
     fn next(&mut self, table: &Table, now: Now) -> Option<TransferId> {
-        let operations = table.in_order();
+        let operations: Vec<Operation> = table.in_order().map(Cow::into_owned).collect();
         let mut candidates = Vec::new();
-        for operation in operations {
-            let Some((rank, moment)) = self.rank(&operation, now) else {
+        for operation in &operations {
+            let Some((rank, moment)) = self.rank(operation, now) else {
                 continue;
             };
             let (app, host) = (&operation.spec.app, operation.host());
+            if self.is_behind(&operations, operation, now) {
+                continue;
+            }
             let last = *self.last.entry(app.clone()).or_insert(self.starts);
             let at_host = self.running.values().filter(|(_, other)| other == host).count();
             if self.per_host_max > 0 && at_host >= self.per_host_max {
                 continue;
             }
             let of_app = self.running.values().filter(|(other, _)| other == app).count();
-            candidates.push((rank, of_app, last, moment, operation.order, operation.id));
+            let order = operation
+                .promoted
+                .map_or(i128::from(operation.order), |lsn| -1 - i128::from(lsn));
+            candidates.push((rank, of_app, last, moment, order, operation.id));
         }
         let is_turn = (self.starts + 1).is_multiple_of(TURN);
         let olds = candidates.iter().filter(|candidate| is_turn && candidate.0 > 0);
@@ -389,6 +630,14 @@ impl Naive {
         self.held.insert(operation.id);
         let place = (operation.spec.app.clone(), operation.host().to_owned());
         self.running.insert(operation.id, place);
+        if let Some(group) = operation.spec.group.as_ref().filter(|_| operation.spec.app == "app") {
+            self.at_work.insert(operation.id, group.clone());
+        }
+    }
+
+    fn let_go(&mut self, id: TransferId) {
+        self.held.remove(&id);
+        self.at_work.remove(&id);
     }
 }
 
@@ -414,14 +663,30 @@ const PRIORITIES: [Priority; 3] = [Priority::Low, Priority::Default, Priority::H
 /// Something happens that is no start.
 fn happen(world: &mut World, naive: &mut Naive, dice: &mut Dice, created: &mut u64) {
     let any = id(dice.below((*created).max(1)));
-    let (app, host) = (dice.one_of(&["a", "b", "c"]), dice.one_of(&["x", "y", "mirror:8080"]));
+    let (app, host) = (dice.one_of(&["app", "b", "c"]), dice.one_of(&["x", "y", "mirror:8080"]));
     let priority = dice.one_of(&PRIORITIES).unwrap_or_default();
-    let asked = (app.unwrap_or("a"), host.unwrap_or("x"), priority);
-    match dice.below(12) {
+    let asked = (app.unwrap_or("app"), host.unwrap_or("x"), priority);
+    match dice.below(14) {
         0..=2 => {
-            world.create(*created, asked, dice.below(4) > 0);
+            let spec = Spec {
+                group: dice.one_of(&[None, Some("g"), Some("k")]).flatten().map(str::to_owned),
+                ..spec(*created, asked)
+            };
+            world.create_spec(*created, spec, dice.below(4) > 0);
             *created += 1;
         }
+        12 => {
+            let name = dice.one_of(&["g", "k"]).unwrap_or("g");
+            let is_serialized = dice.below(2) == 0;
+            if is_serialized {
+                naive.serialized.insert(name.into());
+                world.set_group(name, TransferBehavior::Serialized);
+            } else {
+                naive.serialized.remove(name);
+                world.set_group(name, TransferBehavior::Parallel);
+            }
+        }
+        13 if world.table.find(any).is_some_and(|operation| operation.is_live()) => world.make_current(number(any)),
         3 => world.now.boot_ms += dice.below(2_000),
         4 => drop(world.apply(any, Event::Paused)),
         5 => drop(world.apply(any, Event::Resumed)),
@@ -453,7 +718,7 @@ fn happen(world: &mut World, naive: &mut Naive, dice: &mut Dice, created: &mut u
                 .copied()
                 .collect();
             if let Some(id) = dice.one_of(&held) {
-                naive.held.remove(&id);
+                naive.let_go(id);
                 world.table.set_busy(id, false);
             }
         }
@@ -486,7 +751,7 @@ fn end_one(world: &mut World, naive: &mut Naive, dice: &mut Dice) {
     world.free(id);
     naive.running.remove(&id);
     if dice.below(3) > 0 {
-        naive.held.remove(&id);
+        naive.let_go(id);
         world.table.set_busy(id, false);
     }
 }
@@ -537,6 +802,8 @@ enum Wake {
     HostSlot,
     /// The worker or publisher that holds it lets it go.
     LetGo,
+    /// Another one of its group is let go by all who held it; the end of one elsewhere does not do, nor does a free slot.
+    GroupTurn,
 }
 
 /// The list of what ends what; a new reason does not compile without its line.
@@ -556,6 +823,7 @@ fn wake_of(reason: Reason) -> Wake {
         Reason::NoEngine => Wake::Engine,
         Reason::WaitingForSlot => Wake::Slot,
         Reason::WaitingForHostSlot => Wake::HostSlot,
+        Reason::SerializedGroup => Wake::GroupTurn,
         Reason::BackOff | Reason::RetryAfter | Reason::ClockNotSet => Wake::Moment(2_000),
         Reason::NoNetwork | Reason::DiskFull => Wake::Moment(5_000),
         Reason::PausedByApplication => Wake::Commands(vec![Event::Resumed]),
@@ -590,6 +858,18 @@ fn stopped_for(reason: Reason) -> World {
                 world.start(id(number));
             }
             world.jobs_max += usize::from(reason == Reason::WaitingForHostSlot);
+            return world;
+        }
+        Reason::SerializedGroup => {
+            world.must(subject, Event::Ended(Outcome::Canceled));
+            world.must(subject, Event::Removed);
+            world.set_group("group", TransferBehavior::Serialized);
+            for (number, priority) in [(1, Priority::Default), (2, Priority::High)] {
+                world.create_in("group", number, ("app", "h", priority));
+            }
+            world.create(3, ("app", "i", Priority::High), true);
+            world.start(id(2));
+            world.start(id(3));
             return world;
         }
         Reason::PausedByApplication => {
@@ -664,6 +944,15 @@ fn wake(world: &mut World, reason: Reason) {
         Wake::LetGo => {
             still(world, None);
             world.table.set_busy(id(1), false);
+        }
+        Wake::GroupTurn => {
+            still(world, None);
+            world.end(id(3), Event::Ended(Outcome::Canceled));
+            still(world, None);
+            world.free(id(2));
+            still(world, None);
+            world.must(id(2), Event::Ended(Outcome::Canceled));
+            world.table.set_busy(id(2), false);
         }
     }
 }

@@ -1,17 +1,20 @@
 //! Operations by id, rebuilt by replay, with the indexes that keep a decision cheap however many there are. Pure.
 
+mod grouped;
+
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::groups::Groups;
 use crate::history::{History, Retention};
 use crate::listing::hash;
 use crate::operation::{
-    BatchId, Deadline, Doubt, Event, Fact, Lack, Now, Operation, Outcome, Phase, Rejected, TransferId, Wish, millis,
+    BatchId, Deadline, Doubt, Event, Fact, Now, Operation, Outcome, Phase, Rejected, TransferId, Wish, millis,
 };
-use crate::queue::{Entry, Place, Queue, Wait};
+use crate::queue::{Entry, Place, Queue, Spot, Wait};
 use crate::rows::Rows;
 use crate::sorted::SortedSet;
 
@@ -32,6 +35,9 @@ pub(crate) struct Table {
     destinations: SortedSet<(u64, u64)>,
     urls: SortedSet<(u64, u64)>,
     history: History,
+    groups: Groups,
+    /// Those that were moved to the front of their group, by their position in the queue.
+    promoted: HashMap<i64, TransferId>,
     /// Operations of batches that are not committed yet.
     uncommitted: HashMap<[u8; 16], Vec<TransferId>>,
     /// In the hands of a worker.
@@ -95,11 +101,15 @@ impl Table {
         };
         let leaves = matches!(event, Event::Removed | Event::Forgotten);
         let lost = matches!(event, Event::Forgotten) && operation.acknowledged_at_ms.is_none();
+        let promoted = matches!(event, Event::Promoted);
         let again = operation.doubt.is_some().then(|| event.clone());
-        let next = operation.clone().apply(event, at_ms).or_else(|rejected| {
+        let mut next = operation.clone().apply(event, at_ms).or_else(|rejected| {
             let mended = again.and_then(|event| operation.clone().mended(event, at_ms));
             mended.ok_or(rejected)
         })?;
+        if promoted {
+            next.promoted = Some(lsn);
+        }
         self.remove(&operation);
         if leaves {
             self.unacknowledged_lost += u64::from(lost && lsn >= self.totals_as_of);
@@ -210,6 +220,7 @@ impl Table {
     /// Makes the state of a table that was just replayed the state at the start of an engine.
     pub(crate) fn reopened(&mut self, now: Now) {
         self.drop_uncommitted();
+        self.groups.reopened(now);
         let unsettled: Vec<u64> = self.unsettled.iter().collect();
         for order in unsettled {
             if let Some((operation, as_of)) = self.rows.at(order).and_then(|id| self.take(id)) {
@@ -314,7 +325,9 @@ impl Table {
     /// Completed operations whose end nobody has acknowledged.
     pub(crate) fn unacknowledged_completed(&self) -> impl Iterator<Item = Cow<'_, Operation>> {
         let ended = self.history.unacknowledged().filter_map(|id| self.find(id));
-        ended.filter(|operation| operation.phase == Phase::Ended(Outcome::Completed))
+        ended.filter(|operation| {
+            operation.phase == Phase::Ended(Outcome::Completed) && operation.acknowledged_at_ms.is_none()
+        })
     }
 
     fn candidates<'a>(
@@ -334,7 +347,7 @@ impl Table {
     /// The operation that starts next, if a slot is free.
     pub(crate) fn next_start(&mut self, now: Now) -> Option<TransferId> {
         self.queue.mature(now.boot_ms);
-        self.queue.next().and_then(|order| self.rows.at(order))
+        self.queue.next().and_then(|position| self.at(position))
     }
 
     /// The next moment after now at which anything may be done, in milliseconds of the boot-time clock.
@@ -346,45 +359,15 @@ impl Table {
         let others = others
             .into_iter()
             .filter_map(|waiting| waiting.range(later..).find(free));
-        timer.into_iter().chain(others.map(|(due_ms, _)| *due_ms)).min()
+        let others = others.map(|(due_ms, _)| *due_ms);
+        timer.into_iter().chain(others).chain(self.next_run(now)).min()
     }
 
     /// Operations that wait for a moment (milliseconds of the boot-time clock) that had not come at the last decision,
     /// earliest first.
     pub(crate) fn timers(&self) -> impl Iterator<Item = (u64, TransferId)> {
         let timers = self.queue.timers();
-        timers.filter_map(|(due_ms, order)| Some((due_ms, self.rows.at(order)?)))
-    }
-
-    /// Notes that an attempt begins, or that it is over: that gives its slot to others.
-    pub(crate) fn set_running(&mut self, id: TransferId, runs: bool) {
-        if !runs {
-            self.queue.end(id);
-        } else if let Some(place) = self.find(id).map(|operation| place(&operation)) {
-            self.queue.start(id, place);
-        }
-    }
-
-    /// For a table that was replayed beside its engine: the attempts that run there are those that the journal knows of.
-    pub(crate) fn assume_running(&mut self, per_host_max: Option<NonZeroUsize>) {
-        self.limit_hosts(per_host_max);
-        for operation in self.rows.in_order() {
-            if operation.phase == Phase::Running {
-                self.queue.start(operation.id, place(&operation));
-            }
-        }
-    }
-
-    /// What an operation lacks that may start.
-    pub(crate) fn lack(&self, operation: &Operation) -> Lack {
-        if self.only.as_ref().is_some_and(|only| !only.contains(&operation.id)) {
-            // The engine that is there works for others only.
-            Lack::Engine
-        } else if self.queue.is_full(place(operation).host) {
-            Lack::HostSlot
-        } else {
-            Lack::Slot
-        }
+        timers.filter_map(|(due_ms, position)| Some((due_ms, self.at(position)?)))
     }
 
     /// Operations that have begun to end and that no worker holds.
@@ -423,6 +406,7 @@ impl Table {
             && !self.ending.iter().any(|(_, id)| chooses(self.only.as_ref(), *id))
             && self.finishing.is_empty()
             && self.busy.is_empty()
+            && self.runs().next().is_none()
     }
 
     /// Moves the moment that a blocked operation waits for, in memory only: looking again changed nothing.
@@ -442,6 +426,9 @@ impl Table {
         }
         // Its entry is known only while it is free.
         self.busy.remove(&id);
+        if !busy {
+            self.queue.let_go(id);
+        }
         if let Some(entry) = self.find(id).and_then(|operation| self.entry(&operation)) {
             self.queue.put(&entry, !busy);
         }
@@ -498,13 +485,15 @@ impl Table {
         if operation.batch.is_some() {
             return;
         }
+        self.groups.index(operation, add);
         if operation.is_live() {
+            self.index_promoted(operation, add);
             let (spec, order) = (&operation.spec, operation.order);
             self.destinations.put((hash(&spec.destination.as_path()), order), add);
             self.urls
                 .put((hash(&(spec.app.as_str(), spec.url.as_str())), order), add);
         }
-        self.history.put(operation, add);
+        self.history.put(operation, self.groups.holds(operation), add);
         if matches!(operation.phase, Phase::Ending(_)) {
             let (until_ms, _) = self.postponed.get(&id).copied().unwrap_or_default();
             put(&mut self.ending, (until_ms, id), add);
@@ -545,9 +534,10 @@ impl Table {
             None => return None,
         };
         Some(Entry {
-            order: operation.order,
+            spot: spot(operation),
             place: place(operation),
             wait,
+            group: self.groups.serialized(operation),
         })
     }
 }
@@ -557,7 +547,7 @@ impl Table {
     /// Those that wait for their turn, best first as if no other ran.
     pub(crate) fn ranked(&self) -> Vec<TransferId> {
         let ranked = self.queue.ranked();
-        ranked.into_iter().filter_map(|order| self.rows.at(order)).collect()
+        ranked.into_iter().filter_map(|position| self.at(position)).collect()
     }
 }
 
@@ -572,6 +562,10 @@ impl Table {
 /// Whether scheduling that is restricted so is about an operation.
 fn chooses(only: Option<&BTreeSet<TransferId>>, id: TransferId) -> bool {
     only.is_none_or(|only| only.contains(&id))
+}
+
+fn spot(operation: &Operation) -> Spot {
+    Spot::new(operation.spec.priority, operation.order, operation.promoted)
 }
 
 fn place(operation: &Operation) -> Place {

@@ -6,7 +6,7 @@ use super::*;
 use crate::listing::{Filter, GroupFilter};
 use crate::operation::OPENED;
 use crate::operation::{
-    Amendment, Collision, Condition, Kind, OperationError, Outcome, Priority, Shared, Spec, decode,
+    Amendment, Collision, Condition, CostPolicy, Kind, OperationError, Outcome, Priority, Shared, Spec, decode,
 };
 use crate::scheduler::{Action, Slots, plan};
 
@@ -38,8 +38,11 @@ fn spec(number: u8, priority: Priority) -> Spec {
         recoverable: Vec::new(),
         digests: Vec::new(),
         mirrors: Vec::new(),
+        cost_policy: CostPolicy::Default,
+        random_access: false,
         method: backhaul_backends::Method::GET,
         body: None,
+        completion_group: None,
     }
 }
 
@@ -189,7 +192,16 @@ fn starts(table: &mut Table, jobs_max: usize, running: usize, now: Now) -> Vec<u
     let mut started = Vec::new();
     loop {
         let running = running + started.len();
-        let actions = plan(table, now, Slots { jobs_max, running }).actions;
+        let actions = plan(
+            table,
+            now,
+            Slots {
+                jobs_max,
+                running,
+                commands: 0,
+            },
+        )
+        .actions;
         let Some(Action::Start(next)) = actions.last().copied() else {
             ids.extend(actions);
             break;
@@ -205,6 +217,7 @@ fn starts(table: &mut Table, jobs_max: usize, running: usize, now: Now) -> Vec<u
     }
     let numbers = ids.into_iter().map(|action| match action {
         Action::Start(id) | Action::Sweep(id) | Action::Finish(id) => id.0[0],
+        Action::Run(id) => id.0[0],
     });
     numbers.collect()
 }
@@ -249,6 +262,7 @@ fn a_wait_ends_at_its_moment_and_the_plan_says_when_to_look() {
         Slots {
             jobs_max: 4,
             running: 0,
+            commands: 0,
         },
     );
     assert_eq!(
@@ -452,7 +466,8 @@ fn a_change_moves_an_operation_to_its_new_url_and_rank() {
             NOW,
             Slots {
                 jobs_max: 9,
-                running: 0
+                running: 0,
+                commands: 0,
             }
         ),
         crate::scheduler::Plan::default()

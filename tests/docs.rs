@@ -27,8 +27,8 @@ fn holds_table(path: &str, mark: &str, rows: &str) {
     if std::env::var_os("BACKHAUL_WRITE").is_some() {
         fs::write(root().join(path), &expected).unwrap();
     } else {
-        assert_eq!(
-            page, expected,
+        assert!(
+            page == expected,
             "{path}: run this test with BACKHAUL_WRITE=1 and look at the change"
         );
     }

@@ -10,7 +10,7 @@ use std::net::Shutdown;
 use backhaul::{Filter, OperationView, Service};
 use serde_json::{Value, json};
 
-use served::{Lab, Raw, framed, until};
+use served::{Lab, Raw, create, framed, until};
 
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
@@ -299,7 +299,7 @@ fn clients_that_go_without_reading_hold_up_nobody() {
         raw.say(&json!({ "method": method("Monitor"), "more": true }));
     }
     let client = lab.connect();
-    lab.create(&client, lab.held("f"));
+    create(&client, lab.held("f"));
     let serving = lab.serving.as_ref().unwrap();
     until("all are gone", || (serving.connections() == 1).then_some(()));
 }
@@ -328,9 +328,9 @@ fn random_bytes_end_at_most_their_own_connection() {
         while raw.hear().is_some() {
             count += 1;
         }
-        assert!(count <= bytes.iter().filter(|byte| **byte == 0).count());
+        assert!(count <= bytes.split(|byte| *byte == 0).count());
     }
-    lab.create(&lab.connect(), lab.held("f"));
+    create(&lab.connect(), lab.held("f"));
 }
 
 #[test]

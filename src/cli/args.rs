@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit;
 use crate::address::{parse_digest, parse_sha256};
-use crate::{Collision, Digest, Method, Priority, Settings, TransferId, WebErrorStatus};
+use crate::{Collision, CompletionGroupId, Digest, Method, Priority, Settings, TransferId, WebErrorStatus};
 
 /// Transfers files in the background, across crashes, power cuts, lost networks and changed files.
 #[derive(Parser)]
@@ -119,6 +119,9 @@ pub(super) enum Command {
         /// Also those of other apps
         #[arg(long)]
         all_apps: bool,
+        /// Only those of this transfer group
+        #[arg(long, value_name = "NAME")]
+        group: Option<String>,
     },
     /// Show all about one operation
     Show {
@@ -145,6 +148,12 @@ pub(super) enum Command {
         /// Which one; all that have not ended where none is given
         id: Option<TransferId>,
     },
+    /// Groups of operations, which run side by side or one after the other
+    #[command(subcommand)]
+    Group(Group),
+    /// Sets of operations with one action when all of them have ended
+    #[command(subcommand)]
+    Completion(Completion),
     /// Clean up after an application
     #[command(subcommand)]
     App(App),
@@ -158,6 +167,86 @@ pub(super) enum Command {
     },
     /// Print the manual page
     Man,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Group {
+    /// Make a group, or show the one that is there
+    Create {
+        /// Its name: 1 to 128 bytes
+        name: String,
+        /// How its operations run
+        #[arg(long, value_enum)]
+        behavior: Option<BehaviorArg>,
+    },
+    /// List the groups of the app
+    List {
+        /// Print a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change how the operations of a group run
+    Set {
+        /// Which group
+        name: String,
+        /// How its operations run
+        #[arg(long, value_enum)]
+        behavior: BehaviorArg,
+    },
+    /// Remove a group that no live operation is in
+    Remove {
+        /// Which group
+        name: String,
+    },
+    /// Make an operation the first of its group; those before it go behind those after it
+    Current {
+        /// Which operation
+        id: TransferId,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum BehaviorArg {
+    /// Side by side
+    Parallel,
+    /// One after the other
+    Serialized,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Completion {
+    /// Make a completion group and print its id; operations join it with 'add --completion-group ID'
+    Create {
+        /// A name for people
+        #[arg(long)]
+        name: Option<String>,
+        /// Command that is run once all have ended, with a report in JSON on its standard input: an absolute path, then
+        /// arguments, after '--'. It is run again where it fails, 5 times in all, and after a crash; without one the group
+        /// stands as fired until 'completion ack'. It is stored in clear text
+        #[arg(last = true, value_name = "COMMAND")]
+        command: Vec<String>,
+    },
+    /// Seal it: nothing joins any more, and it fires when all have ended
+    Enable {
+        /// Which one
+        id: CompletionGroupId,
+    },
+    /// List the completion groups of the app
+    List {
+        /// Print a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Acknowledge one that has fired
+    Ack {
+        /// Which one
+        id: CompletionGroupId,
+    },
+    /// Remove the record of one that is done, has failed, or was never enabled
+    Remove {
+        /// Which one
+        id: CompletionGroupId,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -258,6 +347,12 @@ pub(super) struct Download {
     /// Request header whose value is sealed and never shown
     #[arg(long, value_name = "NAME: VALUE")]
     pub(super) secret_header: Vec<String>,
+    /// Transfer group that it joins; one that is not there is made
+    #[arg(long, value_name = "NAME")]
+    pub(super) group: Option<String>,
+    /// Completion group that it joins
+    #[arg(long, value_name = "ID")]
+    pub(super) completion_group: Option<CompletionGroupId>,
     /// What to do where the destination exists
     #[arg(long, value_enum, default_value_t)]
     pub(super) collision: CollisionArg,

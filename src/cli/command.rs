@@ -3,7 +3,7 @@
 use super::args::{App, Args, Command, Ids};
 use super::context::Context;
 use super::exit::Exit;
-use super::{Failure, daemon, get, journal, output, reading, transfer, watch};
+use super::{Failure, daemon, get, group, journal, output, reading, transfer, watch};
 use crate::{Error, Service, TransferId};
 
 pub(super) fn run(args: Args) -> Result<Exit, Failure> {
@@ -36,10 +36,12 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Cancel(ids) => each(&context, &ids, Service::cancel),
         Command::Remove(ids) => each(&context, &ids, Service::remove),
         Command::Ack(ids) => each(&context, &ids, Service::acknowledge),
+        Command::Group(command) => group::group(&context, command),
+        Command::Completion(command) => group::completion(&context, command),
         Command::App(App::Forget { name }) => transfer::forget(&context, &name),
         Command::Watch { json, all_apps, since } => watch::run(&context, json, all_apps, since),
         Command::Wait { ids, timeout } => reading::wait(&context, &ids.ids, timeout),
-        Command::List { json, all_apps } => reading::list(&context, json, all_apps),
+        Command::List { json, all_apps, group } => reading::list(&context, json, all_apps, group),
         Command::Show { id, json } => reading::show(&context, id, json),
         Command::Explain { id } => reading::explain(&context, id),
         Command::Journal(command) => journal::run(&context, &command),
@@ -54,8 +56,11 @@ fn each(
     ids: &Ids,
     act: impl Fn(&Service, &[TransferId]) -> Result<(), Error>,
 ) -> Result<Exit, Failure> {
-    let reached = context.reach(&context.config_for_one_command(), &[])?;
-    act(reached.service(), &ids.ids)?;
-    reached.close()?;
+    let config = context.config_for_one_command();
+    context.with_engine(&config, &[], |service, again| match act(service, &ids.ids) {
+        // The engine before may have done it.
+        Err(Error::NotNow { .. } | Error::UnknownId(_)) if again => Ok(()),
+        result => result,
+    })?;
     Ok(Exit::Success)
 }

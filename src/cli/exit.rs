@@ -28,7 +28,7 @@ Exit codes:
   0    done
   1    an operation ended in an error
   2    bad input: an argument, URL, header, destination or digest
-  3    no operation has this id
+  3    no operation or group has this id or name
   4    another process works on the state directory
   5    the journal is damaged, or of another format
   6    the state directory or another local file cannot be used
@@ -65,11 +65,15 @@ impl Exit {
     pub(super) fn for_error(error: &Error) -> Self {
         match error {
             Error::Invalid { .. } | Error::DestinationExists(_) => Self::BadInput,
-            Error::UnknownId(_) => Self::UnknownId,
+            Error::UnknownId(_) | Error::UnknownGroup { .. } | Error::UnknownCompletionGroup(_) => Self::UnknownId,
             Error::Locked { .. } => Self::Locked,
-            Error::Conflict { .. } | Error::Expectation { .. } | Error::NotNow { .. } | Error::LimitReached { .. } => {
-                Self::Refused
-            }
+            Error::Conflict { .. }
+            | Error::Expectation { .. }
+            | Error::NotNow { .. }
+            | Error::Unsuccessful { .. }
+            | Error::GroupInUse { .. }
+            | Error::CompletionGroupNotNow { .. }
+            | Error::LimitReached { .. } => Self::Refused,
             Error::NotSalvaged { .. } => Self::Journal,
             Error::Journal(error) => match error.as_ref() {
                 backhaul_journal::Error::Corrupt { .. } | backhaul_journal::Error::Unsupported { .. } => Self::Journal,

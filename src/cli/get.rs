@@ -15,7 +15,7 @@ use super::context::{Context, backends};
 use super::exit::Exit;
 use super::input::Line;
 use super::progress::Progress;
-use super::reach::Reached;
+use super::reach::{ENGINES_MAX, Reached};
 use super::signals::SignalWatch;
 use super::transfer::{at_line, checked, lines, new_downloads, spool_standard_input};
 use super::{Failure, output};
@@ -29,8 +29,6 @@ const TICK: Duration = Duration::from_millis(200);
 const CHANGEABLE: [&str; 3] = ["header", "secret-header", "priority"];
 /// Operations that an interrupted `get` names one by one.
 const KEPT_SHOWN_MAX: usize = 8;
-/// Engines that may come and go while one `get` looks on.
-const ENGINES_MAX: usize = 16;
 
 pub(super) fn run(
     context: &Context,
@@ -179,7 +177,11 @@ impl Place<'_> {
                 .into_iter()
                 .collect();
             account.note(service, ends, &running, &only);
-            if caught_up && !views.values().any(|view| view.status.goes_on_by_itself() || view.status.is_ended()) {
+            if caught_up
+                && !views
+                    .values()
+                    .any(|view| view.status.goes_on_by_itself() || view.status.is_ended())
+            {
                 return Ok(Seen::All);
             }
         }

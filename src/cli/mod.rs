@@ -6,6 +6,7 @@ mod context;
 mod daemon;
 mod exit;
 mod get;
+mod group;
 pub(crate) mod input;
 mod journal;
 mod output;

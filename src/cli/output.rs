@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::args::Args;
 use super::exit::Exit;
 use crate::wire::moment;
-use crate::{OperationView, Reason, TransferId, TransferStatus};
+use crate::{GroupView, OperationView, Reason, TransferId, TransferStatus};
 
 /// Standard error is a terminal that bars can be drawn on.
 pub(super) fn stderr_is_terminal() -> bool {
@@ -178,7 +178,7 @@ pub(super) fn json_line(value: &impl Serialize) -> bool {
     }
 }
 
-fn json(value: &impl Serialize) -> bool {
+pub(super) fn json(value: &impl Serialize) -> bool {
     match serde_json::to_string_pretty(value) {
         Ok(text) => print(&(text + "\n")),
         Err(error) => unreachable!("strings and numbers always have a JSON form: {error}"),
@@ -187,6 +187,15 @@ fn json(value: &impl Serialize) -> bool {
 
 /// What is said of an operation that a salvage has put in doubt.
 const UNVERIFIED: &str = "after the journal was salvaged: what is on the disk is checked again before it is trusted";
+
+/// A transfer group, on one line.
+pub(super) fn group(group: &GroupView) {
+    let behavior = format!("{:?}", group.behavior).to_lowercase();
+    line(&format!(
+        "{behavior:<10}  {:>6} live  {}",
+        group.live_members, group.name
+    ));
+}
 
 /// One line an operation, with a head.
 pub(super) fn table(views: &[OperationView]) {
@@ -262,7 +271,11 @@ pub(super) fn details(view: &OperationView) {
     row("destination", shown(view));
     row("bytes", amount(view));
     row("app", view.app.clone());
+    if let Some(group) = &view.group {
+        row("group", group.clone());
+    }
     row("priority", format!("{:?}", view.priority).to_lowercase());
+    row("cost policy", view.cost_policy.to_string());
     if let Some(expected) = &view.expected_type {
         row("type", expected.clone());
     }

@@ -14,6 +14,8 @@ use crate::{Config, Engine, Error, Service, Serving};
 
 /// How long a writing command waits for another process to let go of the state directory.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// Engines that may come and go while a command is at work.
+pub(super) const ENGINES_MAX: usize = 16;
 /// How often it looks.
 const LOCK_LOOK: Duration = Duration::from_millis(50);
 
@@ -91,6 +93,36 @@ impl Context {
                     return Ok(Reached::Own(engine, service));
                 }
             }
+        }
+    }
+
+    /// Does something with the engine that runs, or with one of its own; where that engine ends in the middle, again with
+    /// the next. `act` is told whether it is again: what was asked for before may have been done.
+    pub(super) fn with_engine<T>(
+        &self,
+        config: &Config,
+        backends: &[Arc<dyn Backend>],
+        mut act: impl FnMut(&Service, bool) -> Result<T, Error>,
+    ) -> Result<T, Failure> {
+        let mut engines = 0;
+        loop {
+            let reached = self.reach(config, backends)?;
+            match act(reached.service(), engines > 0) {
+                Err(Error::Disconnected(_)) if engines < ENGINES_MAX => engines += 1,
+                result => {
+                    let done = result?;
+                    reached.close()?;
+                    return Ok(done);
+                }
+            }
+        }
+    }
+
+    /// Asks the engine that runs; `None` where none does, also where it ends in the middle.
+    pub(super) fn ask<T>(&self, act: impl FnOnce(&Service) -> Result<T, Error>) -> Result<Option<T>, Failure> {
+        match self.running()?.as_ref().map(act) {
+            None | Some(Err(Error::Disconnected(_))) => Ok(None),
+            Some(result) => Ok(Some(result?)),
         }
     }
 

@@ -13,8 +13,12 @@ use crate::{Error, Filter, GroupFilter, OperationView, TransferId, TransferStatu
 /// How often `wait` looks at the journal.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-pub(super) fn list(context: &Context, json: bool, all_apps: bool) -> Result<Exit, Failure> {
-    let views = operations(context, all_apps)?;
+pub(super) fn list(context: &Context, json: bool, all_apps: bool, group: Option<String>) -> Result<Exit, Failure> {
+    let filter = Filter {
+        app: (!all_apps).then(|| context.app.clone()),
+        group: group.map_or(GroupFilter::Any, GroupFilter::Named),
+    };
+    let views = operations(context, &filter)?;
     if json {
         output::json_list(&views);
     } else {
@@ -23,15 +27,14 @@ pub(super) fn list(context: &Context, json: bool, all_apps: bool) -> Result<Exit
     Ok(Exit::Success)
 }
 
-/// The operations of this app, or of all: as the engine knows them that runs, or as they are stored.
-fn operations(context: &Context, all_apps: bool) -> Result<Vec<OperationView>, Failure> {
-    if let Some(service) = context.running()? {
-        let filter = Filter {
-            app: (!all_apps).then(|| context.app.clone()),
-            group: GroupFilter::Any,
-        };
-        let views = service.list(&filter).collect::<Result<_, _>>()?;
-        note_lost(service.describe()?.unacknowledged_lost);
+/// The operations that are meant: as the engine knows them that runs, or as they are stored.
+fn operations(context: &Context, filter: &Filter) -> Result<Vec<OperationView>, Failure> {
+    let asked = context.ask(|service| {
+        let views = service.list(filter).collect::<Result<Vec<_>, _>>()?;
+        Ok((views, service.describe()?.unacknowledged_lost))
+    })?;
+    if let Some((views, lost)) = asked {
+        note_lost(lost);
         note_damaged(&damaged_journals(&context.state_directory, &context.environment)?);
         return Ok(views);
     }
@@ -39,7 +42,7 @@ fn operations(context: &Context, all_apps: bool) -> Result<Vec<OperationView>, F
     note_lost(catalog.unacknowledged_lost);
     note_damaged(&catalog.damaged_journals);
     let mut views = catalog.operations;
-    views.retain(|view| all_apps || view.app == context.app);
+    views.retain(|view| filter.matches(view));
     Ok(views)
 }
 
@@ -57,7 +60,11 @@ pub(super) fn explain(context: &Context, id: Option<TransferId>) -> Result<Exit,
     if let Some(id) = id {
         output::explanation(&find(context, id)?);
     } else {
-        let views = operations(context, false)?;
+        let own = Filter {
+            app: Some(context.app.clone()),
+            group: GroupFilter::Any,
+        };
+        let views = operations(context, &own)?;
         for view in views.iter().filter(|view| !view.status.is_ended()) {
             output::explanation(view);
         }
@@ -87,8 +94,8 @@ fn note_damaged(journals: &[PathBuf]) {
 }
 
 fn find(context: &Context, id: TransferId) -> Result<OperationView, Failure> {
-    if let Some(service) = context.running()? {
-        return Ok(service.view(id)?);
+    if let Some(view) = context.ask(|service| service.view(id))? {
+        return Ok(view);
     }
     let views = read_catalog(&context.state_directory, &context.environment)?.operations;
     Ok(views
@@ -139,9 +146,8 @@ fn reported(context: &Context, views: &[OperationView]) -> Result<Exit, Failure>
         output::end(view);
     }
     let ids: Vec<TransferId> = views.iter().map(|view| view.id).collect();
-    let reached = context.reach(&context.config_for_one_command(), &[])?;
-    reached.service().acknowledge(&ids)?;
-    reached.close()?;
+    let config = context.config_for_one_command();
+    context.with_engine(&config, &[], |service, _| service.acknowledge(&ids))?;
     let completed = views.iter().all(|view| view.status == TransferStatus::Completed);
     Ok(if completed { Exit::Success } else { Exit::TransferFailed })
 }

@@ -24,15 +24,26 @@ pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<
     let mut downloads = new_downloads(context, download, &lines, hold)?;
     let checked = checked(context, &config, &backends, &downloads, &lines)?;
     check_free(&checked, &context.environment).map_err(|(index, error)| at_line(&lines, index, error))?;
-    let reached = context.reach(&config, &backends)?;
-    spool_standard_input(reached.service(), download, &mut downloads)?;
-    let ids = reached
-        .service()
-        .create(&downloads)
-        .map_err(|(index, error)| at_line(&lines, index, error))?;
-    // They are accepted; whatever the close says, their ids are told.
-    output::ids(&ids);
-    reached.close()?;
+    let mut refused = None;
+    let mut input_was_read = false;
+    let created = context.with_engine(&config, &backends, |service, again| {
+        if std::mem::replace(&mut input_was_read, is_standard(download.body.as_deref())) {
+            let problem = "the engine ended that had taken in standard input as the body; give the command again";
+            return Err(Error::Service(problem.into()));
+        }
+        spool_standard_input(service, download, &mut downloads)?;
+        // What the engine before has created counts.
+        let created = service.create_or_go_on(&downloads, again);
+        created.map_err(|(index, error)| {
+            refused = Some((index, error.clone()));
+            error
+        })
+    });
+    let created = created.map_err(|failure| match refused {
+        Some((index, error)) => at_line(&lines, index, error),
+        None => failure,
+    })?;
+    output::ids(&created.iter().map(|one| one.id).collect::<Vec<_>>());
     Ok(Exit::Success)
 }
 
@@ -46,20 +57,18 @@ pub(super) fn set(context: &Context, id: TransferId, changes: ChangeArgs) -> Res
         headers: changes.header,
         secret_headers: changes.secret_header,
         priority: changes.priority.map(Into::into),
+        ..Changes::default()
     };
     check_changes(&changes, &Registry::new(backends.clone()).schemes())?;
-    let reached = context.reach(&config, &backends)?;
-    reached.service().set(id, &changes)?;
-    reached.close()?;
+    context.with_engine(&config, &backends, |service, _| service.set(id, &changes))?;
     Ok(Exit::Success)
 }
 
 /// Removes all that belongs to an app but its complete files.
 pub(super) fn forget(context: &Context, app: &str) -> Result<Exit, Failure> {
-    let reached = context.reach(&context.config_for_one_command(), &[])?;
-    let count = reached.service().forget_app(app)?;
+    let config = context.config_for_one_command();
+    let count = context.with_engine(&config, &[], |service, _| service.forget_app(app))?;
     output::note(&format!("{count} operations of app '{app}' are gone"));
-    reached.close()?;
     Ok(Exit::Success)
 }
 
@@ -104,7 +113,7 @@ pub(super) fn spool_standard_input(
     service: &Service,
     download: &Download,
     asked: &mut [NewDownload],
-) -> Result<(), Failure> {
+) -> Result<(), Error> {
     if !is_standard(download.body.as_deref()) {
         return Ok(());
     }
@@ -220,10 +229,13 @@ pub(super) fn new_downloads(
             expected_bytes: download.size,
             collision: download.collision.into(),
             priority: download.priority.into(),
+            group: download.group.clone(),
+            completion_group: download.completion_group,
             expected_type: download.media_type.clone(),
             recoverable: download.recoverable.clone(),
             app: context.app.clone(),
             hold,
+            ..NewDownload::default()
         })
         .collect())
 }

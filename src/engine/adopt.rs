@@ -13,7 +13,7 @@ use super::Engine;
 use super::create::CheckedDownload;
 use super::part::file_has;
 use crate::error::Error;
-use crate::operation::{Collision, Operation, Priority, Spec, TransferId};
+use crate::operation::{Collision, CostPolicy, Operation, Priority, Spec, TransferId};
 use crate::vault::SealedName;
 
 impl Engine {
@@ -75,6 +75,10 @@ impl Engine {
             (
                 "priority",
                 asked.priority != Priority::default() && stored.priority != asked.priority,
+            ),
+            (
+                "cost-policy",
+                asked.cost_policy != CostPolicy::default() && stored.cost_policy != asked.cost_policy,
             ),
             ("header", !asked.headers.is_empty() && stored.headers != asked.headers),
             ("secret-header", asked.has_secrets && secrets_differ()),

@@ -10,10 +10,10 @@ use std::sync::PoisonError;
 
 use super::Engine;
 use super::create::{check_header_count, check_headers, check_spec_bytes};
-use crate::address::{Address, has_hidden_values, has_same_origin};
+use crate::address::{Address, appended, check_header_name, has_hidden_values, has_same_origin};
 use crate::error::Error;
 use crate::operation::{
-    Amendment, Event, Operation, Outcome, Phase, Priority, RequestHeader, Shared, Spec, TransferId,
+    Amendment, CostPolicy, Event, Operation, Outcome, Phase, Priority, RequestHeader, Shared, Spec, TransferId,
 };
 use crate::vault::{SealedName, Secrets};
 
@@ -29,8 +29,17 @@ pub struct Changes {
     pub headers: Vec<String>,
     /// Request headers whose values are sealed; they replace those of the same name.
     pub secret_headers: Vec<String>,
+    /// Request headers, each as `Name: value`, whose values come behind what the header of that name has then, with `, `
+    /// between; where it is a secret, so is the whole. One that is not there is added.
+    pub append_headers: Vec<String>,
+    /// The same for values that are sealed, together with what stood before them.
+    pub append_secret_headers: Vec<String>,
+    /// Names of headers that go, secret ones included, before others are added. One that is not there is no error.
+    pub remove_headers: Vec<String>,
     /// Its rank among those that wait.
     pub priority: Option<Priority>,
+    /// What it may cost.
+    pub cost_policy: Option<CostPolicy>,
 }
 
 impl fmt::Debug for Changes {
@@ -41,7 +50,11 @@ impl fmt::Debug for Changes {
             .field("clear_headers", &self.clear_headers)
             .field("headers", &self.headers.len())
             .field("secret_headers", &self.secret_headers.len())
+            .field("append_headers", &self.append_headers.len())
+            .field("append_secret_headers", &self.append_secret_headers.len())
+            .field("remove_headers", &self.remove_headers)
             .field("priority", &self.priority)
+            .field("cost_policy", &self.cost_policy)
             .finish()
     }
 }
@@ -51,6 +64,9 @@ struct Checked {
     address: Option<Address>,
     headers: Vec<RequestHeader>,
     secret_headers: Vec<RequestHeader>,
+    append_headers: Vec<RequestHeader>,
+    append_secret_headers: Vec<RequestHeader>,
+    remove_headers: Vec<String>,
 }
 
 /// Checks changes as far as it can be done without an engine. `schemes` are those that the backends serve.
@@ -64,10 +80,19 @@ pub fn check_changes(changes: &Changes, schemes: &[&str]) -> Result<(), Error> {
 fn check(changes: &Changes, schemes: &[&str]) -> Result<Checked, Error> {
     let address = changes.url.as_deref().map(|url| Address::parse(url, schemes));
     let (headers, secret_headers) = check_headers(&changes.headers, &changes.secret_headers)?;
+    let (append_headers, append_secret_headers) =
+        check_headers(&changes.append_headers, &changes.append_secret_headers)?;
+    check_header_count(changes.remove_headers.len())?;
+    for name in &changes.remove_headers {
+        check_header_name("remove_headers", name)?;
+    }
     Ok(Checked {
         address: address.transpose()?,
         headers,
         secret_headers,
+        append_headers,
+        append_secret_headers,
+        remove_headers: changes.remove_headers.clone(),
     })
 }
 
@@ -88,8 +113,7 @@ impl Engine {
         let before = self.find(id)?;
         check_rest(&before)?;
         let old = self.secrets_to_change(&before, changes)?;
-        let secrets = new_secrets(&before.spec, &old.clone().unwrap_or_default(), changes, &checked);
-        let spec = new_spec(&before.spec, &secrets, changes, &checked);
+        let (secrets, spec) = changed(&before.spec, &old.clone().unwrap_or_default(), changes, &checked)?;
         check_header_count(spec.headers.len() + secrets.headers.len())?;
         check_spec_bytes(&spec)?;
         if checked.address.is_some() {
@@ -177,14 +201,54 @@ fn stays_in_origin(before: &Spec, checked: &Checked) -> bool {
     address.is_none_or(|address| has_same_origin(&address.shown, &before.url))
 }
 
-fn new_secrets(before: &Spec, old: &Secrets, changes: &Changes, checked: &Checked) -> Secrets {
+/// What is sealed, and what is shown, after a change.
+fn changed(before: &Spec, old: &Secrets, changes: &Changes, checked: &Checked) -> Result<(Secrets, Spec), Error> {
     let stays = stays_in_origin(before, checked);
-    let mut headers = if stays && !changes.clear_headers {
-        old.headers.clone()
-    } else {
-        Vec::new()
-    };
-    replace(&mut headers, checked, &checked.secret_headers);
+    let (mut plain, mut secret) = (before.headers.clone(), old.headers.clone());
+    if !stays {
+        // It names the host of the origin that is left.
+        plain.retain(|header| !header.name.eq_ignore_ascii_case("host"));
+        secret.clear();
+    }
+    if changes.clear_headers {
+        (plain, secret) = (Vec::new(), Vec::new());
+    }
+    for headers in [&mut plain, &mut secret] {
+        let goes = |header: &RequestHeader| checked.remove_headers.iter().any(|name| header.is_named(name));
+        headers.retain(|header| !goes(header));
+    }
+    replace(&mut plain, checked, &checked.headers);
+    replace(&mut secret, checked, &checked.secret_headers);
+    append(&mut plain, &mut secret, checked)?;
+    let secrets = new_secrets(old, secret, stays, checked);
+    let spec = new_spec(before, &secrets, plain, changes, checked);
+    Ok((secrets, spec))
+}
+
+/// Puts values behind those of the headers of their names.
+fn append(plain: &mut Vec<RequestHeader>, secret: &mut Vec<RequestHeader>, checked: &Checked) -> Result<(), Error> {
+    let shown = checked.append_headers.iter().map(|new| (new, false));
+    let hidden = checked.append_secret_headers.iter().map(|new| (new, true));
+    for (new, is_secret) in shown.chain(hidden) {
+        let is_same = |header: &RequestHeader| header.is_named(&new.name);
+        let in_secret = secret.iter().position(is_same);
+        let in_plain = plain.iter().position(is_same);
+        let before = match (in_secret, in_plain) {
+            (Some(index), _) => Some(secret.remove(index)),
+            (None, Some(index)) => Some(plain.remove(index)),
+            (None, None) => None,
+        };
+        let header = before.map_or_else(|| Ok(new.clone()), |before| appended(&before, &new.value))?;
+        if is_secret || in_secret.is_some() {
+            secret.push(header);
+        } else {
+            plain.push(header);
+        }
+    }
+    Ok(())
+}
+
+fn new_secrets(old: &Secrets, headers: Vec<RequestHeader>, stays: bool, checked: &Checked) -> Secrets {
     let own = old.credential().filter(|_| stays);
     let mut secrets = match &checked.address {
         Some(address) => Secrets::new(address.secret_url.clone(), address.credential.clone().or(own), headers),
@@ -195,23 +259,20 @@ fn new_secrets(before: &Spec, old: &Secrets, changes: &Changes, checked: &Checke
     secrets
 }
 
-fn new_spec(before: &Spec, secrets: &Secrets, changes: &Changes, checked: &Checked) -> Spec {
-    let mut headers = if changes.clear_headers {
-        Vec::new()
-    } else {
-        before.headers.clone()
-    };
-    if !stays_in_origin(before, checked) {
-        // It names the host of the origin that is left.
-        headers.retain(|header| !header.name.eq_ignore_ascii_case("host"));
-    }
-    replace(&mut headers, checked, &checked.headers);
+fn new_spec(
+    before: &Spec,
+    secrets: &Secrets,
+    headers: Vec<RequestHeader>,
+    changes: &Changes,
+    checked: &Checked,
+) -> Spec {
     let url = checked.address.as_ref().map(|address| address.shown.clone());
     Spec {
         url: url.unwrap_or_else(|| before.url.clone()),
         headers,
         has_secrets: !secrets.is_empty(),
         priority: changes.priority.unwrap_or(before.priority),
+        cost_policy: changes.cost_policy.unwrap_or(before.cost_policy),
         ..before.clone()
     }
 }
@@ -219,6 +280,6 @@ fn new_spec(before: &Spec, secrets: &Secrets, changes: &Changes, checked: &Check
 /// Puts new headers in the place of those whose name is given anew, as a plain or as a secret one.
 fn replace(headers: &mut Vec<RequestHeader>, checked: &Checked, new: &[RequestHeader]) {
     let given = || checked.headers.iter().chain(&checked.secret_headers);
-    headers.retain(|header| !given().any(|new| new.name.eq_ignore_ascii_case(&header.name)));
+    headers.retain(|header| !given().any(|new| header.is_named(&new.name)));
     headers.extend_from_slice(new);
 }

@@ -54,7 +54,7 @@ pub(super) fn check_body(
     }
     let stored = match body {
         Body::File(path) => check_file(environment, path)?,
-        Body::Spooled(spooled) => spooled.stored(),
+        Body::Spooled(spooled) => spooled.stored()?,
     };
     Ok(Some(Box::new(stored)))
 }

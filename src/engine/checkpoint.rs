@@ -1,15 +1,36 @@
-//! Shortening the journal: all operations as they are, in one snapshot.
+//! Shortening the journal: all operations as they are, in one snapshot; and what goes out of the history before that.
 
 use std::sync::PoisonError;
 
+use backhaul_journal::Urgency;
+
 use super::core::Core;
 use crate::error::Error;
-use crate::operation::{Entry, TransferId, encode};
+use crate::operation::{CompletionEvent, Entry, Event, TransferId, encode};
+use crate::vault::SealedName;
 
 /// Operations of a snapshot that are encoded under one hold of the lock.
 const SNAPSHOT_STEP: usize = 256;
 
 impl Core {
+    /// Removes from the history what it has no room or time for.
+    pub(crate) fn sweep_history(&self) -> Result<(), Error> {
+        let mut state = self.state();
+        let expired = state.table.expired(self.now().wall_ms, &self.config.retention);
+        for id in state.table.groups().expired() {
+            self.record_completion(&mut state, id, CompletionEvent::Removed, Urgency::Critical)?;
+        }
+        for id in expired {
+            let operation = state.table.find(id).filter(|operation| operation.spec.has_secrets);
+            let sealed = operation.map(|operation| SealedName::of(&operation));
+            self.record(&mut state, id, Event::Forgotten)?;
+            if let Some(sealed) = sealed {
+                self.vault.remove(sealed)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes a snapshot where the journal has grown enough. Transfers go on meanwhile.
     ///
     /// A snapshot that fails loses nothing: the journal goes on without, and the next one may succeed.
@@ -24,6 +45,9 @@ impl Core {
             return Ok(());
         }
         self.journal.checkpoint(&mut |writer| {
+            for bytes in self.encoded_groups() {
+                writer.record(&bytes)?;
+            }
             let ids = self.state().table.ids();
             for ids in ids.chunks(SNAPSHOT_STEP) {
                 for bytes in self.encoded(ids) {
@@ -52,6 +76,24 @@ impl Core {
         bytes
     }
 
+    /// The groups come first: who is in them is queued as they say.
+    fn encoded_groups(&self) -> Vec<Vec<u8>> {
+        let state = self.state();
+        let groups = state.table.groups();
+        let transfer = groups.rows().into_iter();
+        let transfer = transfer.map(|(as_of, group)| Entry::Group { as_of, group });
+        let completion = groups.completion_rows().map(|(as_of, completion)| Entry::Completion {
+            as_of,
+            completion: completion.clone(),
+        });
+        let all = transfer.chain(completion).map(|entry| {
+            let mut bytes = Vec::new();
+            encode(&entry, &mut bytes);
+            bytes
+        });
+        all.collect()
+    }
+
     fn encoded(&self, ids: &[TransferId]) -> Vec<Vec<u8>> {
         let state = self.state();
         let entries = ids.iter().map(|id| {
@@ -61,5 +103,11 @@ impl Core {
         });
         // One that left meanwhile has none.
         entries.filter(|bytes| !bytes.is_empty()).collect()
+    }
+
+    /// One more than the number of the last record, as far as this engine knows.
+    pub(crate) fn next_lsn(&self) -> u64 {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.map_or(self.first_lsn, |lsn| lsn.0 + 1)
     }
 }

@@ -13,21 +13,23 @@ use std::time::Duration;
 use backhaul_backends::{Interrupt, Registry};
 use backhaul_journal::{Journal, Lock, Lsn, Urgency, steps};
 
+use super::access::Gates;
+use super::completion::Commands;
 use super::ready::Ready;
+use super::room::{BATCH_MAX, Room};
 use super::spool::Spooled;
+use super::uploads::Uploads;
 use super::watch::Observers;
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
-use crate::operation::{BatchId, Condition, Entry, Event, Fact, Now, Operation, Phase, TransferId, encode};
+use crate::operation::{BatchId, Completion, Condition, Entry, Event, Fact, Now, Operation, Phase, TransferId, encode};
 use crate::scheduler::{self, Action, Plan, Slots};
 use crate::table::Table;
-use crate::vault::{SealedName, Vault};
+use crate::vault::Vault;
 
 /// How long nothing happens before memory that was needed for work is given back.
 const QUIET: Duration = Duration::from_secs(1);
-/// Files of one batch of publications, at most.
-const BATCH_MAX: usize = 128;
 /// The clock that sleeps stands still while the device is suspended; the boot-time clock is looked at this often.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
@@ -44,15 +46,18 @@ pub(crate) struct Core {
     /// The last record of this engine, where there is one.
     pub(super) last: Mutex<Option<Lsn>>,
     /// Number of the first record that this engine may write.
-    first_lsn: u64,
+    pub(super) first_lsn: u64,
     state: Mutex<State>,
     /// Held from the check of a creation to its record, so that no two are accepted for one destination.
     pub(crate) creating: Mutex<()>,
     pub(super) spooled: Mutex<Spooled>,
+    pub(super) uploads: Mutex<Uploads>,
     /// Work may have come up for the workers, for the publisher; something has changed for those who watch.
     pub(crate) work: Condvar,
     pub(crate) publisher: Condvar,
     pub(crate) watchers: Condvar,
+    /// Where those who read files that are fetched meet those who fetch them.
+    pub(super) gates: Gates,
 }
 
 /// What a state directory holds, opened.
@@ -88,60 +93,7 @@ pub(crate) struct State {
     pub(crate) has_worked: bool,
     /// Operations that an engine for chosen ones works on for others.
     pub(crate) besides: BTreeSet<TransferId>,
-}
-
-/// How much may be in flight at once, so that the limit of open files holds.
-#[expect(clippy::struct_field_names, reason = "each is the most of something")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Room {
-    /// Attempts; each needs a socket, a part file, and at times one more.
-    pub(crate) jobs_max: usize,
-    /// Connections of one attempt.
-    pub(crate) connections_max: usize,
-    /// Complete files that wait for their final name; each is open.
-    pub(crate) ready_max: usize,
-}
-
-impl Room {
-    /// Files that wait for their names, at most: two batches.
-    const READY_MAX: usize = 2 * BATCH_MAX;
-    /// Files that are open besides: standard streams, lock, journal, directories, signals, look-ups.
-    const FILES_BESIDES: usize = 24;
-    /// A part file, and at times two more.
-    const FILES_PER_JOB: usize = 3;
-
-    /// Files that are open at most.
-    pub(crate) fn files_max(self) -> usize {
-        let per_job = Self::FILES_PER_JOB + self.connections_max;
-        Self::FILES_BESIDES + self.jobs_max * per_job + self.ready_max
-    }
-
-    /// Fits what was asked for into a number of open files; `None` where not even one job fits.
-    pub(crate) fn fit(jobs_asked: usize, connections_max: usize, open_files_max: usize) -> Option<Self> {
-        // Where files are scarce, each job has one connection less.
-        let fits = |connections: usize| {
-            let per_job = Self::FILES_PER_JOB + connections;
-            let files = open_files_max
-                .checked_sub(Self::FILES_BESIDES)
-                .filter(|files| *files > per_job)?;
-            let jobs_max = jobs_asked.min(files / (2 * per_job)).max(1);
-            let ready_max = (files - jobs_max * per_job).clamp(1, Self::READY_MAX);
-            Some(Self {
-                jobs_max,
-                connections_max: connections,
-                ready_max,
-            })
-        };
-        let mut best = None;
-        for connections in (1..=connections_max).rev() {
-            let room = fits(connections);
-            if room.is_some_and(|room| room.jobs_max == jobs_asked) {
-                return room;
-            }
-            best = room;
-        }
-        best
-    }
+    pub(crate) commands: Commands,
 }
 
 /// One attempt while it runs.
@@ -159,6 +111,7 @@ pub(crate) enum Work {
     Publish(Vec<Ready>),
     Finish(Box<Operation>),
     Sweep(Box<Operation>),
+    Command(Box<Completion>, Interrupt),
 }
 
 /// What a thread may take.
@@ -199,6 +152,7 @@ impl Core {
             // Opening is work, too.
             has_worked: true,
             besides: BTreeSet::new(),
+            commands: Commands::default(),
         };
         Self {
             environment,
@@ -215,9 +169,11 @@ impl Core {
             state: Mutex::new(state),
             creating: Mutex::new(()),
             spooled: Mutex::default(),
+            uploads: Mutex::default(),
             work: Condvar::new(),
             publisher: Condvar::new(),
             watchers: Condvar::new(),
+            gates: Gates::default(),
         }
     }
 
@@ -270,9 +226,7 @@ impl Core {
             event,
         };
         let entry = Entry::Fact(fact);
-        let mut bytes = Vec::with_capacity(256);
-        encode(&entry, &mut bytes);
-        let lsn = self.append(&bytes, urgency)?;
+        let lsn = self.append(&entry, urgency)?;
         let Entry::Fact(fact) = entry else {
             unreachable!("it was made above")
         };
@@ -285,21 +239,22 @@ impl Core {
             state.ends.push(id);
         }
         state.failed += u64::from(is_failure);
+        self.gates.announce(id);
         state.observers.changed(id);
-        Ok(lsn)
+        Ok(self.fire(state)?.unwrap_or(lsn))
     }
 
     /// Records that a batch of creations counts.
     pub(crate) fn commit(&self, state: &mut State, batch: BatchId) -> Result<Lsn, Error> {
-        let mut bytes = Vec::with_capacity(32);
-        encode(&Entry::Committed { batch }, &mut bytes);
-        let lsn = self.append(&bytes, Urgency::Normal)?;
+        let lsn = self.append(&Entry::Committed { batch }, Urgency::Normal)?;
         state.table.commit(batch);
         Ok(lsn)
     }
 
-    fn append(&self, bytes: &[u8], urgency: Urgency) -> Result<Lsn, Error> {
-        let lsn = self.journal.append(bytes, urgency)?;
+    pub(super) fn append(&self, entry: &Entry, urgency: Urgency) -> Result<Lsn, Error> {
+        let mut bytes = Vec::with_capacity(256);
+        encode(entry, &mut bytes);
+        let lsn = self.journal.append(&bytes, urgency)?;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(lsn);
         Ok(lsn)
     }
@@ -349,14 +304,15 @@ impl Core {
 
     /// Ends all attempts and lets every thread go; what was transferred so far is claimed.
     pub(crate) fn stop(&self) {
-        let attempts: Vec<Arc<Attempt>> = {
+        let interrupts: Vec<Interrupt> = {
             let mut state = self.state();
             state.stopping = true;
             state.observers.stopped();
-            state.attempts.values().cloned().collect()
+            let attempts = state.attempts.values().map(|attempt| &attempt.interrupt);
+            attempts.chain(state.commands.running.values()).cloned().collect()
         };
-        for attempt in attempts {
-            attempt.interrupt.raise();
+        for interrupt in interrupts {
+            interrupt.raise();
         }
         self.wake_all();
     }
@@ -406,9 +362,17 @@ impl Core {
     /// Work that is there now, for a stepped engine.
     pub(crate) fn next_now(&self) -> Option<Work> {
         let mut state = self.state();
-        self.pick(&mut state, Role::Publisher)
-            .or_else(|_| self.pick(&mut state, Role::Worker))
-            .ok()
+        if let Ok(work) = self.pick(&mut state, Role::Publisher) {
+            return Some(work);
+        }
+        loop {
+            match self.pick(&mut state, Role::Worker) {
+                Ok(work) => return Some(work),
+                // More waits are over than one decision looks at.
+                Err(Some(wake_at_ms)) if wake_at_ms <= self.now().boot_ms => {}
+                Err(_) => return None,
+            }
+        }
     }
 
     /// Takes a piece of work, or tells when to look again.
@@ -423,11 +387,13 @@ impl Core {
         loop {
             let has_room = state.ready.len() + state.publishing < self.room.ready_max;
             let jobs_max = if has_room { self.room.jobs_max } else { 0 };
-            let slots = Slots {
+            let slots = |state: &State| Slots {
                 jobs_max,
                 running: state.attempts.len(),
+                commands: state.commands.running.len(),
             };
-            let plan = scheduler::plan(&mut state.table, now, slots);
+            let free = slots(state);
+            let plan = scheduler::plan(&mut state.table, now, free);
             let action = match plan.actions.first() {
                 Some(Action::Start(id)) if self.stays_blocked(&state.table, *id, now) => {
                     state.table.postpone(*id, now, self.config.retry.probe_every);
@@ -438,8 +404,8 @@ impl Core {
             };
             match self.take(state, action) {
                 Ok(work) => {
-                    let running = state.attempts.len();
-                    let rest = scheduler::plan(&mut state.table, now, Slots { running, ..slots });
+                    let free = slots(state);
+                    let rest = scheduler::plan(&mut state.table, now, free);
                     // Another worker may sleep without knowing of what is left, or of a moment set since it fell asleep.
                     if rest != Plan::default() {
                         self.work.notify_one();
@@ -467,7 +433,10 @@ impl Core {
     }
 
     fn take(&self, state: &mut State, action: Action) -> Result<Work, Error> {
-        let (Action::Start(id) | Action::Finish(id) | Action::Sweep(id)) = action;
+        let id = match action {
+            Action::Run(id) => return self.begin_command(state, id),
+            Action::Start(id) | Action::Finish(id) | Action::Sweep(id) => id,
+        };
         state.table.set_busy(id, true);
         if let Action::Start(_) = action {
             let attempts = state.table.find(id).map_or(0, |operation| operation.attempts) + 1;
@@ -490,7 +459,7 @@ impl Core {
                 Work::Attempt(Box::new(operation), attempt)
             }
             Action::Finish(_) => Work::Finish(Box::new(operation)),
-            Action::Sweep(_) => Work::Sweep(Box::new(operation)),
+            _ => Work::Sweep(Box::new(operation)),
         })
     }
 
@@ -521,6 +490,9 @@ impl Core {
 
     /// An attempt is over; its slot is free. The operation stays in hand where it goes on to be published.
     pub(crate) fn attempt_is_over(&self, id: TransferId, ready: Option<Ready>) {
+        if ready.is_none() {
+            self.gates.hide(id);
+        }
         let mut state = self.state();
         state.attempts.remove(&id);
         state.table.set_running(id, false);
@@ -536,6 +508,9 @@ impl Core {
 
     /// Operations leave the hands of a worker or of the publisher.
     pub(crate) fn let_go(&self, ids: &[TransferId], published: usize) {
+        for id in ids {
+            self.gates.hide(*id);
+        }
         let mut state = self.state();
         for id in ids {
             state.table.set_busy(*id, false);
@@ -570,62 +545,14 @@ impl Core {
         }
     }
 
-    /// Removes from the history what it has no room or time for.
-    pub(crate) fn sweep_history(&self) -> Result<(), Error> {
-        let mut state = self.state();
-        let expired = state.table.expired(self.now().wall_ms, &self.config.retention);
-        for id in expired {
-            let operation = state.table.find(id).filter(|operation| operation.spec.has_secrets);
-            let sealed = operation.map(|operation| SealedName::of(&operation));
-            self.record(&mut state, id, Event::Forgotten)?;
-            if let Some(sealed) = sealed {
-                self.vault.remove(sealed)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// One more than the number of the last record, as far as this engine knows.
-    pub(crate) fn next_lsn(&self) -> u64 {
-        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.map_or(self.first_lsn, |lsn| lsn.0 + 1)
-    }
-
     /// Nothing is left that could go on by itself, of what this engine is there for.
     pub(crate) fn is_idle(state: &State) -> bool {
-        let is_idle =
-            state.table.is_idle() && state.attempts.is_empty() && state.ready.is_empty() && state.publishing == 0;
+        let is_idle = state.table.is_idle()
+            && state.attempts.is_empty()
+            && state.ready.is_empty()
+            && state.publishing == 0
+            && state.commands.running.is_empty();
         // What it works on for others besides does not keep it.
         is_idle || (!state.besides.is_empty() && state.is_at_rest_but_for_others())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_in_flight_fits_the_limit_of_open_files() {
-        assert_eq!(
-            Room::fit(16, 4, 1024),
-            Some(Room {
-                jobs_max: 16,
-                connections_max: 4,
-                ready_max: 256
-            })
-        );
-        assert_eq!(
-            Room::fit(16, 16, 300).map(|room| (room.jobs_max, room.connections_max)),
-            Some((16, 5)),
-            "connections go before jobs"
-        );
-        for open_files_max in 29..2_000 {
-            let room = Room::fit(256, 16, open_files_max).expect("one job fits");
-            assert!(
-                room.files_max() <= open_files_max && room.jobs_max > 0 && room.ready_max > 0,
-                "{room:?} of {open_files_max}"
-            );
-        }
-        assert_eq!(Room::fit(1, 4, 28), None);
     }
 }

@@ -11,8 +11,10 @@ use backhaul_backends::{Digest, Method, WebErrorStatus};
 use backhaul_journal::{FileKind, Lsn, Urgency, steps};
 
 use super::Engine;
+use super::access;
 use super::body::{Body, check_body};
-use super::expected::check_digests;
+use super::expected::{check_digests, check_recoverable};
+use super::groups::checked_group;
 use super::spool::{self, SpooledBody};
 use crate::address::{Address, HEADERS_MAX, harmless, parse_destination, parse_header, parse_media_type, parse_mirror};
 use crate::config::Config;
@@ -20,8 +22,8 @@ use crate::environment::Environment;
 use crate::error::Error;
 use crate::mirrors::MIRRORS_MAX;
 use crate::operation::{
-    BatchId, Collision, Event, Kind, Operation, Priority, RequestHeader, SPEC_BYTES_MAX, Shared, Spec, TransferId,
-    directory_of, stored_digests,
+    BatchId, Collision, CompletionGroupId, CostPolicy, Event, Kind, Operation, Priority, RequestHeader, SPEC_BYTES_MAX,
+    Shared, Spec, TransferId, directory_of, stored_digests,
 };
 use crate::vault::{SealedMirror, SealedName, Secrets};
 
@@ -33,9 +35,6 @@ const BODY_BYTES: usize = 64;
 const DIGEST_BYTES: usize = 80;
 /// What the journal takes besides the records of a list: a segment made in advance, and its reserve.
 const JOURNAL_BYTES: u64 = 768 * 1024;
-
-/// Errors that one operation names as such that its owner can mend.
-const RECOVERABLE_MAX: usize = 64;
 
 /// A download to be created. `Debug` shows no value that may be secret.
 #[derive(Clone, Default)]
@@ -79,10 +78,24 @@ pub struct NewDownload {
     pub collision: Collision,
     /// Its rank among those that wait.
     pub priority: Priority,
+    /// What it may cost.
+    pub cost_policy: CostPolicy,
     /// The application it belongs to.
     pub app: String,
+    /// Name of its transfer group, 1 to 128 bytes without control characters. One that is not there is made, as a parallel
+    /// one, together with the operation. Without one it is in none.
+    pub group: Option<String>,
+    /// The completion group it joins, one of its app that is not enabled yet.
+    pub completion_group: Option<CompletionGroupId>,
     /// It stays idle until [`Engine::start`].
     pub hold: bool,
+    /// [`Engine::read_at`] steers it: a read where nothing is yet has that fetched first, and the rest afterwards. Cannot be
+    /// changed later. The server has to do more for it, at every attempt: it must announce the length, else the operation
+    /// fails with [`WebErrorStatus::MISSING_CONTENT_LENGTH_SUPPORT`]; and it must say that it serves byte ranges and show a
+    /// strong validator (an entity tag, or a Last-Modified at least a second older than the response; a strong digest that
+    /// is asked for here is as good), else with [`WebErrorStatus::INSUFFICIENT_RANGE_SUPPORT`]. Where it fails so, no byte
+    /// of that response is kept. For GET alone. `false` by default, as `IsRandomAccessRequired`.
+    pub random_access: bool,
 }
 
 impl fmt::Debug for NewDownload {
@@ -104,8 +117,12 @@ impl fmt::Debug for NewDownload {
             .field("recoverable", &self.recoverable)
             .field("collision", &self.collision)
             .field("priority", &self.priority)
+            .field("cost_policy", &self.cost_policy)
             .field("app", &self.app)
+            .field("group", &self.group)
+            .field("completion_group", &self.completion_group)
             .field("hold", &self.hold)
+            .field("random_access", &self.random_access)
             .finish()
     }
 }
@@ -195,6 +212,8 @@ impl Engine {
         for (index, one) in checked.iter().enumerate() {
             self.check_exclusive(one).map_err(|error| (index, error))?;
         }
+        self.check_groups(checked)?;
+        self.check_completion_groups(checked)?;
         check_free(checked, &self.core.environment)?;
         spool::hand_over(&self.core, checked)?;
         let recorded = self
@@ -288,12 +307,9 @@ impl Engine {
             let mirrors: usize = one.spec.mirrors.iter().map(|mirror| mirror.len() + 8).sum();
             let digests = one.spec.digests.len() * DIGEST_BYTES;
             let body = one.spec.body.as_ref().map_or(0, |body| body.shown().len() + BODY_BYTES);
-            body + RECORD_BYTES
-                + one.spec.url.len()
-                + one.spec.destination.as_os_str().len()
-                + headers
-                + mirrors
-                + digests
+            let group = one.spec.group.as_deref().map_or(0, str::len);
+            let paths = one.spec.url.len() + one.spec.destination.as_os_str().len();
+            body + RECORD_BYTES + paths + headers + mirrors + digests + group
         };
         let needed = JOURNAL_BYTES + checked.iter().map(size).sum::<usize>() as u64;
         let directory = &self.core.state_directory;
@@ -357,6 +373,7 @@ impl Checker<'_> {
         let expected_type = download.expected_type.as_deref().map(parse_media_type).transpose()?;
         let (sha256, digests) = check_digests(download)?;
         let (mirrors, sealed_mirrors) = check_mirrors(download, self.schemes, &address)?;
+        access::check_method(download)?;
         let body = check_body(self.environment, &download.method, download.body.as_ref())?;
         let mut secrets = Secrets::new(address.secret_url, address.credential, secret_headers);
         secrets.mirrors = sealed_mirrors;
@@ -366,19 +383,22 @@ impl Checker<'_> {
             destination,
             app: download.app.clone(),
             owner_uid: rustix::process::getuid().as_raw(),
-            group: None,
+            group: checked_group(download.group.as_deref())?,
             headers,
             has_secrets: !secrets.is_empty(),
             sha256,
             expected_bytes: download.expected_bytes,
             collision: download.collision,
             priority: download.priority,
+            cost_policy: download.cost_policy,
             expected_type,
             recoverable: check_recoverable(&download.recoverable)?,
             digests: stored_digests(&digests),
             mirrors,
+            random_access: download.random_access,
             method: download.method.clone(),
             body,
+            completion_group: download.completion_group,
         };
         check_spec_bytes(&spec)?;
         let mut id = [0; 16];
@@ -543,28 +563,6 @@ pub(super) fn check_header_count(count: usize) -> Result<(), Error> {
         return Err(Error::limit("headers of one operation", HEADERS_MAX as u64));
     }
     Ok(())
-}
-
-/// Errors that the owner of an operation can mend, each one once.
-fn check_recoverable(asked: &[WebErrorStatus]) -> Result<Vec<i32>, Error> {
-    if asked.len() > RECOVERABLE_MAX {
-        return Err(Error::limit(
-            "recoverable errors of one operation",
-            RECOVERABLE_MAX as u64,
-        ));
-    }
-    if let Some(status) = asked.iter().find(|status| !status.is_mendable()) {
-        let problem = if status.name().is_some() {
-            "cannot be mended with another URL, header or credential"
-        } else {
-            "is no error status that has a name"
-        };
-        return Err(Error::invalid("recoverable", status.to_string(), problem));
-    }
-    let mut numbers: Vec<i32> = asked.iter().map(|status| status.0).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
-    Ok(numbers)
 }
 
 /// Plain headers and secret ones.

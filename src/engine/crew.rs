@@ -4,7 +4,7 @@
 //! the attempt restarts a transfer, and only when no other connection is left.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use backhaul_backends::{
@@ -17,6 +17,7 @@ use super::fault::Fault;
 use super::ledger::Ledger;
 use super::part::{Part, tail};
 use super::worker::WRITEBACK_BYTES;
+use crate::pieces::Pieces;
 
 /// Failures of one connection that are followed by another try at once, each after some bytes came.
 const FAILURES_MAX: u32 = 8;
@@ -37,6 +38,10 @@ pub(super) struct Crew {
     pub(super) interrupt: Interrupt,
     /// A server said that the resource is another one now.
     has_changed: AtomicBool,
+    /// A connection was called away from a response that it was given.
+    was_steered: AtomicBool,
+    /// What ends the response that a connection reads, by the piece that it fetches. Locked before the ledger.
+    responses: Mutex<Vec<(usize, Interrupt)>>,
     failure: Mutex<Option<Failure>>,
     fault: Mutex<Option<Fault>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -62,6 +67,8 @@ impl Crew {
             attempt,
             interrupt,
             has_changed: AtomicBool::new(false),
+            was_steered: AtomicBool::new(false),
+            responses: Mutex::new(Vec::new()),
             failure: Mutex::new(None),
             fault: Mutex::new(None),
             threads: Mutex::new(Vec::new()),
@@ -92,12 +99,10 @@ impl Crew {
             };
             let before = self.ledger.with_pieces(|pieces| pieces.get(piece).next);
             let result = self.fetch(piece);
-            let after = self.ledger.with_pieces(|pieces| {
-                pieces.release(piece);
-                pieces.get(piece).next
-            });
+            let (was_called, after) = self.release(piece);
             match result {
                 Ok(()) => {}
+                Err(failure) if was_called && is_own_doing(&failure) => {}
                 // A connection that broke in mid-way is one of the accidents that this is all about.
                 Err(failure) if after > before && failures < FAILURES_MAX && is_accident(&failure) => failures += 1,
                 Err(failure) => {
@@ -119,7 +124,51 @@ impl Crew {
         }
     }
 
+    /// Enters the response to be read for a piece, so that whoever reads it can be called away.
+    pub(super) fn enter(&self, index: usize, response: Interrupt) {
+        self.responses().push((index, response));
+    }
+
+    /// Gives a piece back; whether it was to be left for another one, and up to where it is there.
+    pub(super) fn release(&self, index: usize) -> (bool, u64) {
+        // Under this lock nobody calls away, so that a call never ends the response that comes after.
+        let mut responses = self.responses();
+        responses.retain(|(piece, _)| *piece != index);
+        let (was_called, next) = self
+            .ledger
+            .with_pieces(|pieces| (pieces.release(index), pieces.get(index).next));
+        self.was_steered.fetch_or(was_called, Ordering::Relaxed);
+        (was_called, next)
+    }
+
+    /// Calls connections away for what somebody waits for and nobody is about to fetch: their responses end at once.
+    pub(super) fn steer(&self) {
+        let responses = self.responses();
+        while let Some(called) = self.ledger.with_pieces(Pieces::call_away) {
+            for (_, response) in responses.iter().filter(|(piece, _)| *piece == called) {
+                response.raise();
+            }
+        }
+    }
+
+    /// Whether the connection that fetches a piece is to leave it; after each of its steps others may have to.
+    pub(super) fn is_called_away(&self, index: usize) -> bool {
+        if self.ledger.with_pieces(|pieces| pieces.has_wants()) {
+            self.steer();
+        }
+        self.ledger.with_pieces(|pieces| pieces.is_called(index))
+    }
+
+    fn responses(&self) -> MutexGuard<'_, Vec<(usize, Interrupt)>> {
+        self.responses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn fetch(&self, index: usize) -> Result<(), Failure> {
+        let response = self.interrupt.child();
+        self.enter(index, response.clone());
+        if self.ledger.with_pieces(|pieces| pieces.is_called(index)) {
+            return Ok(());
+        }
         let piece = self.ledger.with_pieces(|pieces| pieces.get(index));
         let tail = match tail(self.part.file.as_ref(), piece.first, piece.next) {
             Ok(tail) => tail,
@@ -144,7 +193,7 @@ impl Crew {
             started_bytes: piece.next,
             end: None,
         };
-        let result = self.backend.download(&request, &mut segment, &self.interrupt);
+        let result = self.backend.download(&request, &mut segment, &response);
         match (result, segment.end) {
             (_, Some(End::Fault(fault))) => Err(self.stop(fault)),
             (_, Some(End::Complete)) | (Ok(()), None) => Ok(()),
@@ -187,9 +236,15 @@ impl Crew {
             return Err(CrewEnd::Failure(changed()));
         }
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Err(CrewEnd::Failure(failure.unwrap_or_else(|| {
-            useless("the connections ended before all was there")
-        })))
+        Err(CrewEnd::Failure(match failure {
+            // The response that was left for this one had been given: the next attempt finds out what is refused for good.
+            Some(failure) if weight(&failure) < 2 && self.was_steered.load(Ordering::Relaxed) => useless(&format!(
+                "a part was refused of what had been given: {}",
+                failure.message
+            )),
+            Some(failure) => failure,
+            None => useless("the connections ended before all was there"),
+        }))
     }
 }
 
@@ -206,6 +261,11 @@ fn weight(failure: &Failure) -> u8 {
         FailureKind::Permanent | FailureKind::StaleTarget => 1,
         _ => 2,
     }
+}
+
+/// It ended because this side ended it.
+pub(super) fn is_own_doing(failure: &Failure) -> bool {
+    matches!(failure.kind, FailureKind::Interrupted | FailureKind::SinkRefused)
 }
 
 /// Nothing that the server said, and so no reason not to ask again at once.
@@ -249,7 +309,7 @@ struct Segment<'a> {
 }
 
 enum End {
-    /// The rest of the response is somebody else's now.
+    /// The rest of the response is somebody else's now, or is left for later.
     Complete,
     /// The response does not continue what is held.
     Useless(&'static str),
@@ -301,7 +361,7 @@ impl Sink for Segment<'_> {
             .with_pieces(|pieces| (pieces.get(self.index).end, pieces.received_bytes()));
         // Several threads tell; the largest is the latest.
         self.crew.attempt.received_bytes.fetch_max(received, Ordering::Relaxed);
-        if self.next >= end && end < self.asked_end {
+        if self.next >= end && end < self.asked_end || self.crew.is_called_away(self.index) {
             self.end = Some(End::Complete);
             return Err(Refused);
         }

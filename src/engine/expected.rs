@@ -1,12 +1,14 @@
-//! What the content of a download is held to, checked when it is created.
+//! What the content of a download is held to, and which errors its owner mends, checked when it is created.
 
-use backhaul_backends::{Digest, DigestAlgorithm};
+use backhaul_backends::{Digest, DigestAlgorithm, WebErrorStatus};
 
 use super::create::NewDownload;
 use crate::error::Error;
 
 /// Most digests of one operation.
 const DIGESTS_MAX: usize = 4;
+/// Errors that one operation names as such that its owner can mend.
+const RECOVERABLE_MAX: usize = 64;
 
 /// The SHA-256 where there is one, and the others.
 pub(super) fn check_digests(download: &NewDownload) -> Result<(Option<[u8; 32]>, Vec<Digest>), Error> {
@@ -33,4 +35,26 @@ pub(super) fn check_digests(download: &NewDownload) -> Result<(Option<[u8; 32]>,
     let sha256 = sha256.and_then(|digest| digest.value().try_into().ok());
     digests.retain(|digest| !is_sha256(digest));
     Ok((sha256, digests))
+}
+
+/// Errors that the owner of an operation can mend, each one once.
+pub(super) fn check_recoverable(asked: &[WebErrorStatus]) -> Result<Vec<i32>, Error> {
+    if asked.len() > RECOVERABLE_MAX {
+        return Err(Error::limit(
+            "recoverable errors of one operation",
+            RECOVERABLE_MAX as u64,
+        ));
+    }
+    if let Some(status) = asked.iter().find(|status| !status.is_mendable()) {
+        let problem = if status.name().is_some() {
+            "cannot be mended with another URL, header or credential"
+        } else {
+            "is no error status that has a name"
+        };
+        return Err(Error::invalid("recoverable", status.to_string(), problem));
+    }
+    let mut numbers: Vec<i32> = asked.iter().map(|status| status.0).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    Ok(numbers)
 }

@@ -13,8 +13,8 @@ const END_MAX: Duration = Duration::from_secs(30);
 const STEP: usize = 256;
 
 impl Engine {
-    /// Cancels all operations of an app and removes their part files, records and secrets. Complete files stay. Gives how
-    /// many operations are gone. Doing it again after a crash goes on where it stopped.
+    /// Cancels all operations of an app and removes their part files, records and secrets, and its groups. Complete files stay. Gives how
+    /// many operations are gone; no completion group of it fires any more. Doing it again after a crash goes on where it stopped.
     ///
     /// # Errors
     /// [`Error::NotNow`] where an attempt did not end within 30 s; what is gone is gone.
@@ -23,6 +23,8 @@ impl Engine {
             app: Some(app.to_owned()),
             group: GroupFilter::Any,
         };
+        // First: nobody is left to be told that its operations were canceled.
+        self.forget_completion_groups(app)?;
         let end = Instant::now() + END_MAX;
         let observer = self.observe(None);
         let mut gone = 0;
@@ -59,7 +61,9 @@ impl Engine {
                 observer.wait(Some(left));
             }
         }
-        self.forget_groups(app)?;
+        for group in self.groups(Some(app)) {
+            self.remove_group(app, &group.name)?;
+        }
         self.core.sync_all()?;
         Ok(gone)
     }
@@ -77,9 +81,5 @@ impl Engine {
             while self.step() {}
             self.restrict_to(None);
         }
-    }
-
-    fn forget_groups(&self, _app: &str) -> Result<(), Error> {
-        Ok(())
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use backhaul_journal::steps;
 
+use super::access::Gate;
 use super::core::Core;
 use super::fault::Fault;
 use super::part::Part;
@@ -31,6 +32,8 @@ pub(crate) struct Basis {
     pub(crate) part: Part,
     pub(crate) directory: PathBuf,
     pub(crate) response: Shared<Response>,
+    /// Those who read what is there meanwhile.
+    pub(super) gate: Arc<Gate>,
 }
 
 struct State {
@@ -121,6 +124,7 @@ impl Ledger {
     pub(crate) fn advance(&self, piece: usize, next: u64, crc32: u32) -> Result<(), Fault> {
         let mut state = self.state();
         state.pieces.advance(piece, next, crc32);
+        self.basis.gate.announce();
         // The claimer sleeps without end while all is claimed; the first unclaimed byte starts its clock.
         let is_first = state.unclaimed_since_ms.is_none();
         state.unclaimed_since_ms.get_or_insert_with(|| self.now_ms());

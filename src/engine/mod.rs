@@ -1,10 +1,12 @@
 //! The engine: joins journal, table, scheduler, workers and files. The only place where they meet.
 
+mod access;
 mod adopt;
 mod amend;
 mod backends;
 mod body;
 mod checkpoint;
+mod completion;
 mod core;
 mod create;
 mod crew;
@@ -13,15 +15,18 @@ mod expected;
 mod fault;
 mod filter;
 mod forget;
+mod groups;
 mod ledger;
 mod origin;
 mod part;
 mod publish;
 mod ready;
+mod room;
 mod salvage;
 mod serve;
 mod settle;
 mod spool;
+mod uploads;
 mod view;
 mod watch;
 mod worker;
@@ -38,17 +43,21 @@ use std::time::Duration;
 use backhaul_backends::{Backend, RateLimit, Registry, Throttle};
 use backhaul_journal::{Lock, Lsn, Replay, ReplayError, steps};
 
-use self::core::{Core, Role, Room, Stored, Work};
+use self::core::{Core, Role, Stored, Work};
+use self::room::Room;
 use crate::config::{Config, Layout};
 use crate::environment::Environment;
 use crate::error::Error;
+use crate::groups::GroupView;
 use crate::operation::{Entry, Event, Lack, Operation, Outcome, TransferId, decode};
 use crate::table::Table;
 use crate::vault::{SealedName, Vault, make_directory};
 
+pub use self::access::{READ_BYTES_MAX, ReadOutcome};
 pub use self::amend::{Changes, check_changes};
 pub use self::backends::backends;
 pub use self::body::Body;
+pub use self::completion::{CompletionGroupView, CompletionState, Report};
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};
 pub(crate) use self::salvage::journal_directory;
 pub use self::serve::Description;
@@ -169,6 +178,8 @@ impl Engine {
         let core = Arc::new(Core::new(environment, config, room, Registry::new(backends), stored));
         core.note_in_lock("");
         doubt::sweep(&core);
+        // A crash between the last end and the firing of a group is made up for.
+        core.fire(&mut core.state())?;
         core.sweep_history()?;
         Ok(Self { core })
     }
@@ -295,6 +306,7 @@ impl Engine {
             // A panic of a worker has been printed; the journal holds all that it promised.
             let _ = thread.join();
         }
+        core.join_commands();
         observe(self);
         core.sync_all()?;
         let mut state = core.state();
@@ -404,6 +416,7 @@ fn perform(core: &Arc<Core>, work: Work) {
     match work {
         Work::Attempt(operation, attempt) => worker::attempt(core, &operation, &attempt),
         Work::Publish(batch) => publish::publish(core, batch),
+        Work::Command(completion, stop) => completion::run(core, completion, stop),
         Work::Finish(operation) => {
             if let Err(error) = publish::finish(core, &operation) {
                 core.fail(error);
@@ -483,7 +496,11 @@ impl Replay for Rebuilding {
                 unacknowledged_lost,
                 as_of,
             } => self.table.restore_totals(unacknowledged_lost, as_of),
-            Entry::Fact(_) | Entry::Committed { .. } => return Err("a fact stands in a snapshot".into()),
+            Entry::Group { as_of, group } => self.table.restore_group(&group, as_of),
+            Entry::Completion { as_of, completion } => self.table.restore_completion(completion, as_of),
+            Entry::Fact(_) | Entry::Committed { .. } | Entry::GroupFact(_) | Entry::CompletionFact(_) => {
+                return Err("a fact stands in a snapshot".into());
+            }
         }
         Ok(())
     }
@@ -493,6 +510,14 @@ impl Replay for Rebuilding {
             Entry::Fact(fact) => fact,
             Entry::Committed { batch } => {
                 self.table.commit(batch);
+                return Ok(());
+            }
+            Entry::GroupFact(fact) => {
+                self.table.apply_group(fact, lsn.0);
+                return Ok(());
+            }
+            Entry::CompletionFact(fact) => {
+                self.table.apply_completion(fact, lsn.0);
                 return Ok(());
             }
             _ => return Err("a snapshot's entry stands in the log".into()),
@@ -520,6 +545,10 @@ pub struct Catalog {
     /// Damaged journals that salvages have kept here. As long as one is there, listings tell of it; whoever has looked at
     /// it moves it away.
     pub damaged_journals: Vec<PathBuf>,
+    /// All transfer groups, by app and name.
+    pub groups: Vec<GroupView>,
+    /// All completion groups, in the order of their creation.
+    pub completion_groups: Vec<CompletionGroupView>,
 }
 
 /// Reads a state directory as its journal tells it, without its lock and without writing anything.
@@ -549,7 +578,12 @@ pub fn read_catalog(directory: &Path, environment: &Environment) -> Result<Catal
     };
     let view = |operation: Cow<'_, Operation>| OperationView::new(&operation, now, lack(&operation), None);
     let unacknowledged_lost = table.unacknowledged_lost();
+    let groups = table.groups();
+    let completions = groups.completions(None).into_iter();
+    let completions = completions.map(|completion| CompletionGroupView::new(completion, groups));
     Ok(Catalog {
+        groups: groups.list(None),
+        completion_groups: completions.collect(),
         operations: table.in_order().map(view).collect(),
         unacknowledged_lost,
         damaged_journals: salvage::evidence(&environment.storage, &layout)?,

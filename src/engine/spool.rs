@@ -33,8 +33,14 @@ const SUFFIX: &str = ".body";
 /// A request body that [`Engine::spool`] took in; durable. For one operation: clones are the same body. Where none was
 /// created with it, its file goes with the last clone.
 #[derive(Clone)]
-pub struct SpooledBody {
-    copy: Arc<Copy>,
+pub struct SpooledBody(Held);
+
+#[derive(Clone)]
+enum Held {
+    /// By an engine of this process.
+    Here(Arc<Copy>),
+    /// By the engine of another one, under this id, until an operation is created with it, or for 10 min.
+    There { id: String, len_bytes: u64 },
 }
 
 pub(super) struct Copy {
@@ -57,39 +63,62 @@ impl Drop for Copy {
 }
 
 impl SpooledBody {
+    /// One that the engine of another process has.
+    pub(crate) fn there(id: String, len_bytes: u64) -> Self {
+        Self(Held::There { id, len_bytes })
+    }
+
     /// Its length in bytes.
     #[must_use]
     pub fn len_bytes(&self) -> u64 {
-        self.copy.len_bytes
+        match &self.0 {
+            Held::Here(copy) => copy.len_bytes,
+            Held::There { len_bytes, .. } => *len_bytes,
+        }
     }
 
     /// By what [`Engine::spooled`] finds it.
     pub(crate) fn id(&self) -> String {
-        self.copy.id.to_string()
+        match &self.0 {
+            Held::Here(copy) => copy.id.to_string(),
+            Held::There { id, .. } => id.clone(),
+        }
     }
 
-    pub(super) fn stored(&self) -> StoredBody {
-        StoredBody::Spooled {
-            id: self.copy.id,
-            len_bytes: self.copy.len_bytes,
-            crc32: self.copy.crc32,
+    fn copy(&self) -> Option<&Arc<Copy>> {
+        match &self.0 {
+            Held::Here(copy) => Some(copy),
+            Held::There { .. } => None,
         }
+    }
+
+    /// Nobody created an operation with it.
+    pub(super) fn is_free(&self) -> bool {
+        self.copy().is_some_and(|copy| !copy.is_taken.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn stored(&self) -> Result<StoredBody, Error> {
+        let copy = self.copy().ok_or_else(|| {
+            let problem = "was spooled by the engine of another process; spool it with this one";
+            Error::invalid("body", format!("{} bytes", self.len_bytes()), problem)
+        })?;
+        Ok(StoredBody::Spooled {
+            id: copy.id,
+            len_bytes: copy.len_bytes,
+            crc32: copy.crc32,
+        })
     }
 }
 
 impl fmt::Debug for SpooledBody {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "SpooledBody({}, {} bytes)",
-            self.copy.id, self.copy.len_bytes
-        )
+        write!(formatter, "SpooledBody({}, {} bytes)", self.id(), self.len_bytes())
     }
 }
 
 impl PartialEq for SpooledBody {
     fn eq(&self, other: &Self) -> bool {
-        self.copy.id == other.copy.id
+        self.id() == other.id()
     }
 }
 
@@ -111,12 +140,26 @@ impl Engine {
     /// [`Error::LimitReached`] where there are more; [`Error::Io`] where the body cannot be read or the copy not be written,
     /// also where it would leave the journal no room. No copy is left then.
     pub fn spool(&self, reader: &mut dyn Read, len_max: u64) -> Result<SpooledBody, Error> {
+        let mut spooling = self.begin_spool(len_max)?;
+        let mut buffer = vec![0; PIECE_BYTES];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return self.end_spool(spooling),
+                Ok(amount) => spooling.push(&buffer[..amount])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("read", "request body", error)),
+            }
+        }
+    }
+
+    /// Begins a copy.
+    pub(super) fn begin_spool(&self, len_max: u64) -> Result<Spooling, Error> {
         let core = &self.core;
         let directory = Layout::new(&core.state_directory).spool();
         make_directory(&core.environment.storage, &directory)?;
         let mut id = [0; 16];
         core.environment.random.fill(&mut id);
-        let mut copy = Copy {
+        let copy = Copy {
             storage: Arc::clone(&core.environment.storage),
             directory,
             id: SpoolId(id),
@@ -127,9 +170,26 @@ impl Engine {
         let path = spooled_path(&copy.directory, copy.id);
         let created = copy.storage.create(&path, 0o600);
         let file = created.map_err(|error| Error::io("create", &path, error))?;
-        // Whatever fails from here on, the copy goes with the value that stands for it.
-        let len_max = len_max.min(core.config.body_bytes_max);
-        (copy.len_bytes, copy.crc32) = take(reader, file.as_ref(), &copy, len_max)?;
+        Ok(Spooling {
+            file,
+            copy,
+            path,
+            crc: crc32fast::Hasher::new(),
+            looked_until: 0,
+            len_max: len_max.min(core.config.body_bytes_max),
+        })
+    }
+
+    /// Ends a copy; it is durable on return.
+    pub(super) fn end_spool(&self, spooling: Spooling) -> Result<SpooledBody, Error> {
+        let Spooling {
+            file,
+            mut copy,
+            path,
+            crc,
+            ..
+        } = spooling;
+        copy.crc32 = crc.finalize();
         if steps::is_taken("sync of a spooled body") {
             file.sync_all().map_err(|error| Error::io("sync", &path, error))?;
         }
@@ -138,10 +198,10 @@ impl Engine {
             synced.map_err(|error| Error::io("sync", &copy.directory, error))?;
         }
         let (id, copy) = (copy.id.to_string(), Arc::new(copy));
-        let mut spooled = core.spooled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spooled = self.core.spooled.lock().unwrap_or_else(PoisonError::into_inner);
         spooled.retain(|_, copy| copy.strong_count() > 0);
         spooled.insert(id, Arc::downgrade(&copy));
-        Ok(SpooledBody { copy })
+        Ok(SpooledBody(Held::Here(copy)))
     }
 
     /// The body that somebody in this process holds under this id.
@@ -152,38 +212,49 @@ impl Engine {
         let spooled = self.core.spooled.lock().unwrap_or_else(PoisonError::into_inner);
         let copy = spooled.get(id).and_then(Weak::upgrade);
         let copy = copy.ok_or_else(|| Error::invalid("body", id, "is no body that this engine has spooled"))?;
-        Ok(SpooledBody { copy })
+        Ok(SpooledBody(Held::Here(copy)))
     }
 }
 
-/// Writes what comes into the file; its length and CRC-32.
-fn take(reader: &mut dyn Read, file: &dyn StorageFile, copy: &Copy, len_max: u64) -> Result<(u64, u32), Error> {
-    let path = spooled_path(&copy.directory, copy.id);
-    let mut buffer = vec![0; PIECE_BYTES];
-    let (mut len_bytes, mut crc, mut looked_until) = (0, crc32fast::Hasher::new(), 0);
-    loop {
-        let amount = match reader.read(&mut buffer) {
-            Ok(0) => return Ok((len_bytes, crc.finalize())),
-            Ok(amount) => amount,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Error::io("read", "request body", error)),
-        };
-        let end = len_bytes + amount as u64;
-        if end > len_max {
-            return Err(Error::limit("bytes of a request body", len_max));
+/// A copy that is being made. Whatever fails, its file goes with it.
+pub(super) struct Spooling {
+    file: Box<dyn StorageFile>,
+    copy: Copy,
+    path: PathBuf,
+    crc: crc32fast::Hasher,
+    looked_until: u64,
+    len_max: u64,
+}
+
+impl Spooling {
+    pub(super) fn id(&self) -> String {
+        self.copy.id.to_string()
+    }
+
+    /// What is there so far.
+    pub(super) fn len_bytes(&self) -> u64 {
+        self.copy.len_bytes
+    }
+
+    /// Writes what comes next.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let end = self.copy.len_bytes + bytes.len() as u64;
+        if end > self.len_max {
+            return Err(Error::limit("bytes of a request body", self.len_max));
         }
-        if end > looked_until {
-            looked_until = end + LOOK_EVERY_BYTES;
-            let available = copy.storage.available_bytes(&copy.directory);
+        if end > self.looked_until {
+            self.looked_until = end + LOOK_EVERY_BYTES;
+            let available = self.copy.storage.available_bytes(&self.copy.directory);
             if available.is_ok_and(|available| available < LOOK_EVERY_BYTES + ROOM_BYTES) {
                 let full = io::Error::from(io::ErrorKind::StorageFull);
-                return Err(Error::io("leave room for the journal beside", &path, full));
+                return Err(Error::io("leave room for the journal beside", &self.path, full));
             }
         }
-        let written = file.write_all_at(&buffer[..amount], len_bytes);
-        written.map_err(|error| Error::io("write", &path, error))?;
-        crc.update(&buffer[..amount]);
-        len_bytes = end;
+        let written = self.file.write_all_at(bytes, self.copy.len_bytes);
+        written.map_err(|error| Error::io("write", &self.path, error))?;
+        self.crc.update(bytes);
+        self.copy.len_bytes = end;
+        Ok(())
     }
 }
 
@@ -194,7 +265,7 @@ fn take(reader: &mut dyn Read, file: &dyn StorageFile, copy: &Copy, len_max: u64
 pub(super) fn hand_over(core: &Core, checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
     let directory = Layout::new(&core.state_directory).spool();
     for (index, one) in checked.iter().enumerate() {
-        let Some(copy) = one.spooled.as_ref().map(|spooled| &spooled.copy) else {
+        let Some(copy) = one.spooled.as_ref().and_then(SpooledBody::copy) else {
             continue;
         };
         let problem = if copy.directory != directory {
@@ -218,8 +289,8 @@ pub(super) fn hand_over(core: &Core, checked: &[CheckedDownload]) -> Result<(), 
 
 /// The operations were not recorded.
 pub(super) fn take_back(checked: &[CheckedDownload]) {
-    for spooled in checked.iter().filter_map(|one| one.spooled.as_ref()) {
-        spooled.copy.is_taken.store(false, Ordering::Relaxed);
+    for spooled in checked.iter().filter_map(|one| one.spooled.as_ref()?.copy()) {
+        spooled.is_taken.store(false, Ordering::Relaxed);
     }
 }
 

@@ -15,7 +15,8 @@ use super::core::{Attempt, State};
 use crate::error::Error;
 use crate::listing::Filter;
 use crate::operation::{
-    Deadline, Kind, Lack, Now, Operation, Outcome, Phase, Priority, Reason, TransferId, TransferStatus,
+    CompletionGroupId, CostPolicy, Deadline, Kind, Lack, Now, Operation, Outcome, Phase, Priority, Reason, TransferId,
+    TransferStatus,
 };
 use crate::wire;
 
@@ -24,6 +25,7 @@ use crate::wire;
 /// Its JSON form is that of `list --json` and of the local interface: the same names, but for times, which lose their `_ms`
 /// and are RFC 3339 in UTC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each says something of its own")]
 #[non_exhaustive]
 pub struct OperationView {
     /// Its identity.
@@ -36,6 +38,9 @@ pub struct OperationView {
     pub app: String,
     /// Its transfer group.
     pub group: Option<String>,
+    /// Its completion group.
+    #[serde(default)]
+    pub completion_group: Option<CompletionGroupId>,
     /// What it fetches; secrets read `***`.
     pub url: String,
     /// Where the file goes, or went.
@@ -43,6 +48,9 @@ pub struct OperationView {
     pub destination: PathBuf,
     /// Its rank among those that wait.
     pub priority: Priority,
+    /// What it may cost.
+    #[serde(default)]
+    pub cost_policy: CostPolicy,
     /// Its status.
     pub status: TransferStatus,
     /// The one reason why it does not move.
@@ -107,6 +115,9 @@ pub struct OperationView {
     /// Some of them did not fit, and were left out.
     #[serde(default)]
     pub response_headers_cut: bool,
+    /// Reads of it steer the fetch: see [`NewDownload::random_access`](super::NewDownload::random_access).
+    #[serde(default)]
+    pub random_access: bool,
 }
 
 /// An error as it is shown.
@@ -159,13 +170,7 @@ impl OperationView {
             .next_looks()
             .map(Deadline::wall_ms)
             .find(|at_ms| *at_ms > now.wall_ms);
-        let live = attempt.map(|attempt| {
-            let total = attempt.total_bytes.load(Ordering::Relaxed);
-            (
-                attempt.received_bytes.load(Ordering::Relaxed),
-                Some(total).filter(|total| *total > 0),
-            )
-        });
+        let live = attempt.map(live);
         let response = operation.response.as_deref();
         let (sources, source) = places(operation);
         let spec = &operation.spec;
@@ -179,9 +184,11 @@ impl OperationView {
             owner_uid: spec.owner_uid,
             app: spec.app.clone(),
             group: spec.group.clone(),
+            completion_group: spec.completion_group,
             url: spec.url.clone(),
             destination,
             priority: spec.priority,
+            cost_policy: spec.cost_policy,
             status: operation.status(),
             reason: operation.reason(lack),
             next_attempt_at_ms,
@@ -210,6 +217,7 @@ impl OperationView {
                 .map(|response| response.headers.pairs(response.beside()))
                 .unwrap_or_default(),
             response_headers_cut: response.is_some_and(|response| response.headers.is_cut()),
+            random_access: spec.random_access,
         }
     }
 
@@ -222,6 +230,15 @@ impl OperationView {
             .find(|(other, _)| other.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_str())
     }
+}
+
+/// What an attempt has by now, and what there will be, where known.
+fn live(attempt: &Attempt) -> (u64, Option<u64>) {
+    let total = attempt.total_bytes.load(Ordering::Relaxed);
+    (
+        attempt.received_bytes.load(Ordering::Relaxed),
+        Some(total).filter(|total| *total > 0),
+    )
 }
 
 fn view(state: &State, operation: &Operation, now: Now) -> OperationView {

@@ -134,7 +134,6 @@ impl Observers {
     }
 
     /// A completion group has changed.
-    #[expect(dead_code, reason = "completion groups tell of it")]
     pub(crate) fn completions_changed(&mut self) {
         self.each(|noted| noted.completions = true);
     }

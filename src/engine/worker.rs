@@ -1,11 +1,12 @@
 //! One attempt: claim, fetch into the part file, report. Blocking, on a worker's thread or stepped.
 
 mod gather;
+mod stored;
 mod verdict;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 
 use backhaul_backends::{
@@ -15,6 +16,8 @@ use backhaul_backends::{
 use backhaul_journal::steps;
 
 use self::gather::{CrewTerms, Watch};
+use self::stored::{stored_response, unstored};
+use super::access::Gate;
 use super::body::StoredSource;
 use super::core::{Attempt, Core};
 use super::crew::Crew;
@@ -27,9 +30,7 @@ use super::ready::Ready;
 use super::settle::{self, End};
 use crate::config::Layout;
 use crate::error::Error;
-use crate::operation::{
-    Beside, Doubt, Event, Operation, Response, Shared, StoredHeaders, StoredValidators, Stretch, millis, stored_digests,
-};
+use crate::operation::{Doubt, Event, Operation, Response, Shared, Stretch, millis};
 use crate::pieces::Pieces;
 use crate::vault::{SealedName, Secrets};
 
@@ -39,13 +40,6 @@ const CLAIMER_STACK_BYTES: usize = 128 * 1024;
 /// Writeback is asked for in steps of this size, so that the sync of a claim finds most of it done (on ext4, 1 GiB with a
 /// sync every 8 MiB took 0.39 s with such steps and 0.53 to 1.1 s without).
 pub(super) const WRITEBACK_BYTES: u64 = 1 << 20;
-
-/// Longest entity tag, date, media type and URL that are kept of a response, in bytes (chosen without measurement; tags of
-/// common servers have less than 100).
-const TAG_BYTES_MAX: usize = 512;
-const DATE_BYTES_MAX: usize = 64;
-const TYPE_BYTES_MAX: usize = 255;
-const ACTUAL_URL_BYTES_MAX: usize = 1024;
 
 const TRANSIENT: FailureKind = FailureKind::Transient { retry_after: None };
 
@@ -62,6 +56,7 @@ pub(crate) fn attempt(core: &Arc<Core>, operation: &Operation, attempt: &Arc<Att
             None
         }
     };
+    drop(transfer);
     core.attempt_is_over(operation.id, ready);
 }
 
@@ -91,6 +86,11 @@ struct Transfer<'a> {
     /// How the first connection is watched, while it is the only one.
     watch: Watch,
     crew: Option<Arc<Crew>>,
+    /// The crew has one connection, and may have more.
+    may_grow: bool,
+    /// Those who read what is there meanwhile, and how much that is while there is no ledger.
+    gate: Arc<Gate>,
+    shown_bytes: Arc<AtomicU64>,
     /// The rest of this connection's response is others' work.
     is_done: bool,
     /// CRC-32 of all bytes, where some of them came over other connections.
@@ -123,6 +123,9 @@ impl<'a> Transfer<'a> {
                 from_bytes: 0,
             },
             crew: None,
+            may_grow: false,
+            gate: core.gates.gate(operation.id),
+            shown_bytes: Arc::default(),
             is_done: false,
             unseen_crc32: None,
             ledger: None,
@@ -150,7 +153,9 @@ impl<'a> Transfer<'a> {
                 message,
             ));
         };
+        // Held until the end: it hands what is raised on to the first.
         let interrupt = self.attempt.interrupt.child();
+        let first = interrupt.child();
         self.terms = Some(CrewTerms {
             backend: Arc::clone(&backend),
             request: Request {
@@ -158,8 +163,9 @@ impl<'a> Transfer<'a> {
                 ..request.clone()
             },
             interrupt: interrupt.clone(),
+            first: first.clone(),
         });
-        let result = backend.download(&request, self, &interrupt);
+        let result = backend.download(&request, self, &first);
         let result = self.end_crew(result);
         let fault = self.close_ledger(result.is_err());
         match (result, self.fault.take().or(fault)) {
@@ -284,6 +290,7 @@ impl<'a> Transfer<'a> {
     /// Gives up all bytes so far: durable before the first byte of the new generation is written.
     fn restart(&mut self, cause: &str, wasted_bytes: u64) -> Result<(), Fault> {
         let old = self.part_path();
+        self.gate.show(None);
         let lsn = {
             let mut state = self.core.state();
             let operation = state.table.find(self.operation.id).ok_or(Fault::Superseded)?;
@@ -306,6 +313,7 @@ impl<'a> Transfer<'a> {
     }
 
     fn accept(&mut self, head: &Head) -> Result<(), Fault> {
+        self.require_access(head)?;
         self.source.accept(head)?;
         match head.start {
             Start::Continue { offset_bytes } if self.part.is_some() && offset_bytes == self.received_bytes => {}
@@ -332,13 +340,20 @@ impl<'a> Transfer<'a> {
         )?;
         self.response = Some(response);
         self.make_room()?;
-        let is_large = |total: u64| total > self.core.config.window.short_path_bytes_max;
+        let short_max = self.core.config.window.short_path_bytes_max;
+        let short_max = if self.operation.spec.random_access {
+            0
+        } else {
+            short_max
+        };
+        let is_large = |total: u64| total > short_max;
         if self.total_bytes.is_some_and(is_large) || !self.beyond.is_empty() {
             self.open_ledger()?;
             self.open_crew(head);
         } else {
             // Whoever is not asked whether it can be spread is not spread.
             self.terms = None;
+            self.show();
         }
         Ok(())
     }
@@ -384,6 +399,7 @@ impl<'a> Transfer<'a> {
             part,
             directory: self.operation.spec.directory().to_path_buf(),
             response,
+            gate: Arc::clone(&self.gate),
         };
         // What is claimed, and not what came since on the short path: that is claimed with the next step.
         let (claimed_bytes, crc32) = match &self.operation.claim {
@@ -402,6 +418,7 @@ impl<'a> Transfer<'a> {
             .transpose()
             .map_err(|error| Fault::Local(format!("cannot start a thread: {error}")))?;
         self.ledger = Some((ledger, claimer));
+        self.show();
         Ok(())
     }
 
@@ -429,19 +446,21 @@ impl<'a> Transfer<'a> {
         if self.ledger.is_none() && self.outgrew_the_short_path() {
             self.open_ledger()?;
         }
-        let there_bytes = match &self.ledger {
-            Some((ledger, _)) => {
-                ledger.advance(0, self.received_bytes, self.sums.crc32())?;
-                ledger.with_pieces(|pieces| {
-                    let is_at_end = self.received_bytes >= pieces.get(0).end;
-                    self.is_done = self.crew.is_some() && (is_cut || is_at_end && !pieces.extend(0));
-                    pieces.received_bytes()
-                })
-            }
-            None => self.received_bytes,
+        let there_bytes = if let Some((ledger, _)) = &self.ledger {
+            ledger.advance(0, self.received_bytes, self.sums.crc32())?;
+            ledger.with_pieces(|pieces| {
+                let is_at_end = self.received_bytes >= pieces.get(0).end;
+                self.is_done = self.crew.is_some() && (is_cut || is_at_end && !pieces.extend(0));
+                pieces.received_bytes()
+            })
+        } else {
+            self.shown_bytes.store(self.received_bytes, Ordering::SeqCst);
+            self.gate.announce();
+            self.received_bytes
         };
+        self.is_done |= self.crew.as_ref().is_some_and(|crew| crew.is_called_away(0));
         self.attempt.received_bytes.fetch_max(there_bytes, Ordering::Relaxed);
-        if self.crew.is_none() {
+        if self.crew.is_none() || self.may_grow {
             self.watch_pace();
         }
         Ok(())
@@ -527,61 +546,4 @@ fn failure(kind: FailureKind, status: WebErrorStatus, message: String) -> End {
         code: None,
         message,
     })
-}
-
-/// What is kept of a response. What a server says at more length than anybody needs counts as not said: it is recorded
-/// with every claim, and a record has its limit.
-fn stored_response(head: &Head, source: &Source) -> Response {
-    let Validators {
-        etag,
-        last_modified,
-        date,
-        total_bytes,
-        digests: _,
-    } = head.validators.clone();
-    let short = |text: Option<String>, bytes_max: usize| text.filter(|text| text.len() <= bytes_max);
-    // A redirect often leads to a signed URL.
-    let mut actual_url = crate::address::shown_url(&head.actual_url);
-    if actual_url.len() > ACTUAL_URL_BYTES_MAX {
-        // URLs are ASCII.
-        actual_url = format!("{}...", actual_url.get(..ACTUAL_URL_BYTES_MAX - 3).unwrap_or_default());
-    }
-    let validators = StoredValidators {
-        etag: short(etag, TAG_BYTES_MAX),
-        last_modified: short(last_modified, DATE_BYTES_MAX),
-        date: short(date, DATE_BYTES_MAX),
-        total_bytes,
-    };
-    let content_type = short(head.content_type.clone(), TYPE_BYTES_MAX);
-    let beside = Beside {
-        validators: &validators,
-        content_type: content_type.as_deref(),
-    };
-    Response {
-        headers: StoredHeaders::new(&head.headers, beside),
-        validators,
-        actual_url,
-        status_code: head.status_code,
-        resumable: head.resumable,
-        content_type,
-        digests: stored_digests(&source.told),
-        mirrors: source.mirrors.clone(),
-        origin: source.origin,
-    }
-}
-
-fn unstored(stored: &StoredValidators) -> Validators {
-    let StoredValidators {
-        etag,
-        last_modified,
-        date,
-        total_bytes,
-    } = stored.clone();
-    Validators {
-        etag,
-        last_modified,
-        date,
-        total_bytes,
-        digests: Vec::new(),
-    }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use backhaul_journal::Storage;
 
-use super::{Clock, Environment, NetworkMonitor, Random};
+use backhaul_backends::Interrupt;
+
+use super::{Clock, Environment, NetworkMonitor, Ran, Random, Runner};
 use crate::operation::{Now, millis};
 
 /// Where the boot-time clock begins.
@@ -21,6 +23,14 @@ pub struct FixedEnvironment {
     boot_count: AtomicU64,
     online: AtomicBool,
     chance: Mutex<u64>,
+    commands: Mutex<Commands>,
+}
+
+/// Commands that would have been run, with what they would have read; and what is wrong with those to come.
+#[derive(Debug, Default)]
+struct Commands {
+    run: Vec<(Vec<String>, Vec<u8>)>,
+    problem: Option<String>,
 }
 
 impl FixedEnvironment {
@@ -33,6 +43,7 @@ impl FixedEnvironment {
             boot_count: AtomicU64::new(1),
             online: AtomicBool::new(true),
             chance: Mutex::new(seed),
+            commands: Mutex::default(),
         })
     }
 
@@ -44,6 +55,7 @@ impl FixedEnvironment {
             random: Arc::clone(self) as _,
             network: Arc::clone(self) as _,
             storage,
+            runner: Arc::clone(self) as _,
             open_files_max: 1_024,
         }
     }
@@ -63,6 +75,19 @@ impl FixedEnvironment {
     /// Whether there is a network from now on.
     pub fn set_online(&self, online: bool) {
         self.online.store(online, Ordering::SeqCst);
+    }
+
+    /// Commands of completion groups that were to be run so far, with what they found on their standard input. None of
+    /// them ran.
+    #[must_use]
+    pub fn commands(&self) -> Vec<(Vec<String>, Vec<u8>)> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner).run.clone()
+    }
+
+    /// What goes wrong with every command from now on; nothing where `None`.
+    pub fn fail_commands(&self, problem: Option<&str>) {
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        commands.problem = problem.map(str::to_owned);
     }
 }
 
@@ -94,5 +119,13 @@ impl Random for FixedEnvironment {
 impl NetworkMonitor for FixedEnvironment {
     fn is_online(&self) -> bool {
         self.online.load(Ordering::SeqCst)
+    }
+}
+
+impl Runner for FixedEnvironment {
+    fn run(&self, command: &[String], input: &[u8], _limit: Duration, _stop: &Interrupt) -> Ran {
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        commands.run.push((command.to_vec(), input.to_vec()));
+        commands.problem.clone().map_or(Ran::Well, Ran::Failed)
     }
 }

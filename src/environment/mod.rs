@@ -1,6 +1,7 @@
-//! The outside as traits, so that the whole engine runs on a simulated one: clock, chance, network, disk.
+//! The outside as traits, so that the whole engine runs on a simulated one: clock, chance, network, disk, programs.
 
 mod fixed;
+mod runner;
 mod system;
 
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use backhaul_journal::Storage;
 
 pub use fixed::FixedEnvironment;
+pub(crate) use runner::{Ran, Runner};
 pub(crate) use system::engine_holder;
 
 use crate::operation::Now;
@@ -44,6 +46,7 @@ pub struct Environment {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) network: Arc<dyn NetworkMonitor>,
     pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) runner: Arc<dyn Runner>,
     /// Files that this process may have open at once.
     pub(crate) open_files_max: usize,
 }

@@ -10,6 +10,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::runner::Processes;
 use super::{Clock, Environment, NetworkMonitor, Random};
 use crate::operation::{Now, millis};
 
@@ -28,6 +29,7 @@ impl Environment {
             random: Arc::new(SystemChance(SystemRandom::new())),
             network: Arc::new(RouteTables),
             storage,
+            runner: Arc::new(Processes),
             open_files_max: open_files_max(),
         }
     }

@@ -8,6 +8,7 @@ use std::fmt;
 use minicbor::{Decode, Encode};
 
 use super::event::{BatchId, Event};
+use super::group::{Completion, CompletionFact, Group, GroupFact};
 use super::spec::TransferId;
 use super::state::Operation;
 
@@ -40,6 +41,28 @@ pub(crate) enum Entry {
         /// First LSN that is not contained in them.
         #[n(1)]
         as_of: u64,
+    },
+    /// Something happened to a transfer group.
+    #[n(4)]
+    GroupFact(#[n(0)] GroupFact),
+    /// Snapshot: a transfer group as of a position in the journal.
+    #[n(5)]
+    Group {
+        #[n(0)]
+        as_of: u64,
+        #[n(1)]
+        group: Group,
+    },
+    /// Something happened to a completion group.
+    #[n(6)]
+    CompletionFact(#[n(0)] CompletionFact),
+    /// Snapshot: a completion group as of a position in the journal.
+    #[n(7)]
+    Completion {
+        #[n(0)]
+        as_of: u64,
+        #[n(1)]
+        completion: Completion,
     },
 }
 
@@ -141,7 +164,7 @@ impl Packed {
 mod tests {
     use super::*;
     use crate::operation::state::tests::{events, spec};
-    use crate::operation::{Operation, Shared, Spec};
+    use crate::operation::{CompletionAction, CompletionGroupId, Operation, Shared, Spec, TransferBehavior};
 
     fn bytes_of(entry: &Entry) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -170,6 +193,37 @@ mod tests {
             unacknowledged_lost: 2,
             as_of: 9,
         });
+        entries.extend(groups());
+        entries
+    }
+
+    fn groups() -> Vec<Entry> {
+        let (app, name) = (String::from("app"), String::from("name"));
+        let group = |behavior| Group {
+            app: app.clone(),
+            name: name.clone(),
+            behavior,
+        };
+        let id = CompletionGroupId([4; 16]);
+        let completions = super::super::group::tests::events().into_iter();
+        let completions = completions.map(|event| Entry::CompletionFact(CompletionFact { id, at_ms: 7, event }));
+        let created = Completion::created(id, app.clone(), None, CompletionAction::Event, 7);
+        let mut entries = vec![
+            Entry::GroupFact(GroupFact::Set(group(TransferBehavior::Parallel))),
+            Entry::GroupFact(GroupFact::Removed {
+                app: app.clone(),
+                name: name.clone(),
+            }),
+            Entry::Group {
+                as_of: 9,
+                group: group(TransferBehavior::Serialized),
+            },
+            Entry::Completion {
+                as_of: 9,
+                completion: created,
+            },
+        ];
+        entries.extend(completions);
         entries
     }
 

@@ -111,6 +111,9 @@ pub(crate) enum Event {
     /// What its owner has to amend, or has amended.
     #[n(18)]
     Amended(#[n(0)] Amendment),
+    /// It goes to the front of its transfer group.
+    #[n(19)]
+    Promoted,
 }
 
 /// A change of what was asked for, or the need of one.

@@ -5,6 +5,7 @@ mod codec;
 mod deadline;
 mod digest;
 mod event;
+mod group;
 mod headers;
 mod mend;
 mod shared;
@@ -23,10 +24,12 @@ pub(crate) use event::{
     Amendment, BatchId, Claim, Condition, Event, Intent, OperationError, Outcome, Response, StoredValidators, Stretch,
     WaitReason,
 };
+pub(crate) use group::{Completion, CompletionEvent, CompletionFact, Group, GroupFact, Stage};
+pub use group::{CompletionAction, CompletionGroupId, TransferBehavior};
 pub(crate) use headers::{Beside, StoredHeaders};
 pub(crate) use shared::Shared;
 pub(crate) use source::{Origin, Round};
-pub use spec::{Collision, Kind, Priority, TransferId};
+pub use spec::{Collision, CostPolicy, Kind, Priority, TransferId};
 pub(crate) use spec::{RequestHeader, SPEC_BYTES_MAX, Spec, directory_of};
 pub(crate) use state::{Doubt, Operation, Phase, Rejected, Wish};
 pub(crate) use status::Lack;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::body::StoredBody;
 use super::digest::{StoredDigest, digests};
+use super::group::CompletionGroupId;
 
 /// Identity of an operation: 128 random bits, shown as 32 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -99,6 +100,64 @@ pub enum Priority {
     High,
 }
 
+impl Priority {
+    /// Its number in `BackgroundTransferPriority`, where numbers are in no order of rank: 2 for Low, 0 for Default, 1 for
+    /// High.
+    #[must_use]
+    pub fn as_winrt(self) -> i32 {
+        match self {
+            Self::Default => 0,
+            Self::High => 1,
+            Self::Low => 2,
+        }
+    }
+}
+
+/// What a transfer may cost, as its owner wants it. It is stored, shown, and can be changed.
+///
+/// This version knows no metered networks: it takes every network for an unrestricted one, so that all three let a transfer
+/// run alike, and none of them ever makes it [`TransferStatus::PausedCostedNetwork`](super::TransferStatus).
+///
+/// Stands for `BackgroundTransferCostPolicy`, whose numbers [`CostPolicy::as_winrt`] gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CostPolicy {
+    /// Metered networks are allowed.
+    #[default]
+    #[n(0)]
+    Default,
+    /// Metered networks are not allowed.
+    #[n(1)]
+    UnrestrictedOnly,
+    /// Every network is allowed, roaming included.
+    #[n(2)]
+    Always,
+}
+
+impl CostPolicy {
+    /// Its number in `BackgroundTransferCostPolicy`.
+    #[must_use]
+    pub fn as_winrt(self) -> i32 {
+        self as i32
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the derive passes a reference")]
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::Default
+    }
+}
+
+impl fmt::Display for CostPolicy {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Default => "default",
+            Self::UnrestrictedOnly => "unrestricted_only",
+            Self::Always => "always",
+        })
+    }
+}
+
 /// One request header that is no secret; secret ones are in the vault.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -107,6 +166,13 @@ pub(crate) struct RequestHeader {
     pub(crate) name: String,
     #[n(1)]
     pub(crate) value: String,
+}
+
+impl RequestHeader {
+    /// Whatever the case: RFC 9110, section 5.1.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
 }
 
 /// What was asked for. Holds no secret: user info is gone from the URL and secret query values read `***`.
@@ -151,11 +217,24 @@ pub(crate) struct Spec {
     /// Other URLs of the same bytes, as they may be shown, best first.
     #[cbor(n(15), default, skip_if = "Vec::is_empty")]
     pub(crate) mirrors: Vec<String>,
+    /// The completion group it joined when it was created.
+    #[n(16)]
+    pub(crate) completion_group: Option<CompletionGroupId>,
     #[cbor(n(17), default, skip_if = "Method::is_get", with = "method_text")]
     pub(crate) method: Method,
     /// What is sent along.
     #[n(18)]
     pub(crate) body: Option<Box<StoredBody>>,
+    #[cbor(n(20), default, skip_if = "CostPolicy::is_default")]
+    pub(crate) cost_policy: CostPolicy,
+    /// Reads of it steer the fetch.
+    #[cbor(n(19), default, skip_if = "is_false")]
+    pub(crate) random_access: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the derive passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// Most bytes of a [`Spec`] in the journal: with everything that comes to be known of an operation it must fit one record.
@@ -257,5 +336,13 @@ mod tests {
     #[test]
     fn priorities_order_by_rank() {
         assert!(Priority::Low < Priority::Default && Priority::Default < Priority::High);
+    }
+
+    #[test]
+    fn priorities_and_cost_policies_have_the_numbers_of_winrt() {
+        let priorities = [Priority::Default, Priority::High, Priority::Low];
+        assert_eq!(priorities.map(Priority::as_winrt), [0, 1, 2]);
+        let policies = [CostPolicy::Default, CostPolicy::UnrestrictedOnly, CostPolicy::Always];
+        assert_eq!(policies.map(CostPolicy::as_winrt), [0, 1, 2]);
     }
 }

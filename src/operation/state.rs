@@ -80,6 +80,9 @@ pub(crate) struct Operation {
     /// How far its sources were gone through since the last back-off.
     #[cbor(n(24), default, skip_if = "Round::is_default")]
     pub(crate) round: Round,
+    /// The LSN at which it went to the front of its transfer group; the last one to do so stands first.
+    #[n(22)]
+    pub(crate) promoted: Option<u64>,
 }
 
 /// What is not known of an operation after a salvage of the journal.
@@ -194,6 +197,7 @@ impl Operation {
             doubt: None,
             sealed_revision: 0,
             round: Round::default(),
+            promoted: None,
         }
     }
 
@@ -243,6 +247,9 @@ impl Operation {
             }),
             Event::Examined { .. } => Err(self.rejects("examined")),
             Event::Amended(amendment) => self.amended(amendment),
+            // Where that is depends on when it was recorded, which the table knows.
+            Event::Promoted if self.is_live() => Ok(self),
+            Event::Promoted => Err(self.rejects("moved to the front")),
         }
     }
 
@@ -476,7 +483,15 @@ impl Operation {
 
     fn changed(self, spec: Shared<Spec>, sealed_revision: u32) -> Result<Self, Rejected> {
         // Where the file goes and whose it is stays: others may have taken another place meanwhile.
-        let stays = (&spec.destination, &spec.app) == (&self.spec.destination, &self.spec.app);
+        let fixed = |spec: &Spec| {
+            (
+                spec.destination.clone(),
+                spec.app.clone(),
+                spec.group.clone(),
+                spec.completion_group,
+            )
+        };
+        let stays = fixed(&spec) == fixed(&self.spec);
         if !stays || !self.is_live() || matches!(self.phase, Phase::Publishing(_)) {
             return Err(self.rejects("changed"));
         }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::*;
 use crate::operation::digest::StoredDigest;
 use crate::operation::{
-    Beside, Collision, Kind, Lack, Origin, Priority, Reason, SpoolId, StoredBody, StoredHeaders, StoredValidators,
-    TransferStatus, stored_digests,
+    Beside, Collision, CostPolicy, Kind, Lack, Origin, Priority, Reason, SpoolId, StoredBody, StoredHeaders,
+    StoredValidators, TransferStatus, stored_digests,
 };
 use backhaul_backends::{Digest, DigestAlgorithm};
 
@@ -34,8 +34,11 @@ pub(crate) fn spec() -> Spec {
         recoverable: Vec::new(),
         digests: Vec::new(),
         mirrors: Vec::new(),
+        cost_policy: CostPolicy::Default,
+        random_access: false,
         method: backhaul_backends::Method::GET,
         body: None,
+        completion_group: None,
     }
 }
 
@@ -196,6 +199,7 @@ fn every_event_is_taken_in_the_listed_states_and_refused_in_all_others() {
             vec![],
         ),
         (Event::Started, vec!["idle"]),
+        (Event::Promoted, live.to_vec()),
         (
             Event::Paused,
             vec!["queued", "running", "waiting", "blocked", "recoverable", "publishing"],
@@ -557,5 +561,6 @@ pub(crate) fn events() -> Vec<Event> {
         Event::Examined { unplaced: true },
         needed(),
         made(),
+        Event::Promoted,
     ]
 }

@@ -67,6 +67,46 @@ impl TransferStatus {
         }
     }
 
+    /// The operation stands still although it was started: by the wish of its application, or for a condition of the
+    /// system.
+    #[must_use]
+    pub fn is_paused(self) -> bool {
+        match self {
+            Self::PausedByApplication
+            | Self::PausedCostedNetwork
+            | Self::PausedNoNetwork
+            | Self::PausedRecoverableWebErrorStatus
+            | Self::PausedSystemPolicy
+            | Self::PausedDiskFull => true,
+            Self::Idle
+            | Self::Running
+            | Self::Completed
+            | Self::Canceled
+            | Self::Error
+            | Self::Queued
+            | Self::Waiting => false,
+        }
+    }
+
+    /// Its number in `BackgroundTransferStatus`. There is a gap between 8 and 32. What only this service tells apart has the
+    /// number of what `WinRT` shows in such a case: Idle for Queued, Running for Waiting, `PausedSystemPolicy` for
+    /// `PausedDiskFull`.
+    #[must_use]
+    pub fn as_winrt(self) -> i32 {
+        match self {
+            Self::Idle | Self::Queued => 0,
+            Self::Running | Self::Waiting => 1,
+            Self::PausedByApplication => 2,
+            Self::PausedCostedNetwork => 3,
+            Self::PausedNoNetwork => 4,
+            Self::Completed => 5,
+            Self::Canceled => 6,
+            Self::Error => 7,
+            Self::PausedRecoverableWebErrorStatus => 8,
+            Self::PausedSystemPolicy | Self::PausedDiskFull => 32,
+        }
+    }
+
     /// What it means, on one line.
     #[must_use]
     pub fn meaning(self) -> &'static str {
@@ -127,6 +167,8 @@ pub enum Reason {
     WaitingForSlot,
     /// As many transfers as may run at its host do: the end of one of them ends it.
     WaitingForHostSlot,
+    /// Another one of its serialized group has the turn: the end of that one's attempt ends it.
+    SerializedGroup,
     /// An attempt failed; the time of the next one ends it.
     BackOff,
     /// The server named a time; that time ends it.
@@ -161,6 +203,10 @@ impl Reason {
                 Self::WaitingForHostSlot,
                 "as many transfers as may run at its host do; the end of one of them ends it",
             ),
+            (
+                Self::SerializedGroup,
+                "another one of its serialized group has the turn; the end of that one's attempt ends it",
+            ),
             (Self::BackOff, "an attempt failed; the time of the next one ends it"),
             (Self::RetryAfter, "the server named a time; that time ends it"),
             (Self::NoNetwork, "no route leads to the server; a network ends it"),
@@ -194,6 +240,7 @@ impl fmt::Display for Reason {
             Self::NoEngine => "no-engine",
             Self::WaitingForSlot => "waiting-for-slot",
             Self::WaitingForHostSlot => "waiting-for-host-slot",
+            Self::SerializedGroup => "serialized-group",
             Self::BackOff => "back-off",
             Self::RetryAfter => "retry-after",
             Self::NoNetwork => "no-network",
@@ -217,6 +264,8 @@ pub(crate) enum Lack {
     Slot,
     /// A slot of its host.
     HostSlot,
+    /// The turn of its serialized group.
+    GroupTurn,
 }
 
 impl Operation {
@@ -261,6 +310,7 @@ impl Operation {
                 Lack::Engine => Reason::NoEngine,
                 Lack::Slot => Reason::WaitingForSlot,
                 Lack::HostSlot => Reason::WaitingForHostSlot,
+                Lack::GroupTurn => Reason::SerializedGroup,
             }),
             (Phase::Waiting { reason, .. }, Wish::Run) => Some(reason.shown()),
             (Phase::Blocked { condition, .. }, Wish::Run) => Some(condition.shown()),

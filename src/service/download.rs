@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::parse_digest;
 use crate::engine::{Body, Changes, NewDownload};
 use crate::error::Error;
-use crate::operation::{Collision, Priority};
+use crate::operation::{Collision, CompletionGroupId, CostPolicy, Priority};
 
 /// What is left out has its default.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -38,6 +38,11 @@ pub(crate) struct Download {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     priority: Option<Priority>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    cost_policy: Option<CostPolicy>,
+    group: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    completion_group: Option<CompletionGroupId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     hold: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     method: Option<String>,
@@ -47,6 +52,8 @@ pub(crate) struct Download {
     /// The id of a body that this engine has spooled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) body_spooled: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    random_access: Option<bool>,
 }
 
 /// Changes of an operation on the wire.
@@ -62,7 +69,15 @@ pub(crate) struct Change {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     secret_headers: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    append_headers: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    append_secret_headers: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    remove_headers: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     priority: Option<Priority>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cost_policy: Option<CostPolicy>,
 }
 
 /// Nothing for what has its default: it is left out of a message.
@@ -91,6 +106,9 @@ impl From<&NewDownload> for Download {
             recoverable: texts(&new.recoverable),
             collision: given(new.collision),
             priority: given(new.priority),
+            cost_policy: given(new.cost_policy),
+            group: new.group.clone(),
+            completion_group: new.completion_group,
             hold: given(new.hold),
             method: (!new.method.is_get()).then(|| new.method.to_string()),
             body_file: match &new.body {
@@ -101,11 +119,18 @@ impl From<&NewDownload> for Download {
                 Some(Body::Spooled(spooled)) => Some(spooled.id()),
                 _ => None,
             },
+            random_access: given(new.random_access),
         }
     }
 }
 
 impl Download {
+    /// How long it is in a message, in bytes, with the comma behind it.
+    pub(crate) fn sent_bytes(&self) -> usize {
+        // What has no JSON form is refused when it is sent.
+        serde_json::to_vec(self).map_or(0, |bytes| bytes.len() + 1)
+    }
+
     /// The download that is meant.
     ///
     /// # Errors
@@ -150,9 +175,13 @@ impl Download {
             recoverable: recoverable.iter().map(status).collect::<Result<_, _>>()?,
             collision: self.collision.unwrap_or_default(),
             priority: self.priority.unwrap_or_default(),
+            cost_policy: self.cost_policy.unwrap_or_default(),
+            group: self.group,
+            completion_group: self.completion_group,
             hold: self.hold.unwrap_or_default(),
             method,
             body: self.body_file.map(Body::File),
+            random_access: self.random_access.unwrap_or_default(),
         })
     }
 }
@@ -167,7 +196,11 @@ impl From<&Changes> for Change {
             clear_headers: given(changes.clear_headers),
             headers: given(changes.headers.clone()),
             secret_headers: given(changes.secret_headers.clone()),
+            append_headers: given(changes.append_headers.clone()),
+            append_secret_headers: given(changes.append_secret_headers.clone()),
+            remove_headers: given(changes.remove_headers.clone()),
             priority: changes.priority,
+            cost_policy: changes.cost_policy,
         }
     }
 }
@@ -179,7 +212,11 @@ impl From<Change> for Changes {
             clear_headers: change.clear_headers.unwrap_or_default(),
             headers: change.headers.unwrap_or_default(),
             secret_headers: change.secret_headers.unwrap_or_default(),
+            append_headers: change.append_headers.unwrap_or_default(),
+            append_secret_headers: change.append_secret_headers.unwrap_or_default(),
+            remove_headers: change.remove_headers.unwrap_or_default(),
             priority: change.priority,
+            cost_policy: change.cost_policy,
         }
     }
 }

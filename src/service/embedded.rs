@@ -7,6 +7,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::left;
+use super::methods::groups::report;
 use super::monitor::{Stand, Waited};
 use crate::config::Config;
 use crate::engine::{Engine, Until, backends};
@@ -28,6 +29,7 @@ impl Embedded {
     pub(super) fn open(directory: &Path, config: Config) -> Result<Self, Error> {
         let backends = backends(&config, |name| std::env::var_os(name).map(PathBuf::from))?;
         let engine = Arc::new(Engine::open(directory, config, Environment::system(), backends)?);
+        engine.report_by(report);
         let running = Arc::clone(&engine);
         let builder = Builder::new().name("engine".into()).stack_size(STACK_BYTES);
         let worker = builder.spawn(move || {

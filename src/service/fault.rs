@@ -3,14 +3,20 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Serialize;
+use backhaul_backends::WebErrorStatus;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
 use crate::operation::TransferStatus;
+use crate::wire;
 
 /// The interface of this service.
 pub(crate) const INTERFACE: &str = "io.backhaul.Transfer";
+
+/// An error of a transfer by its name.
+#[derive(Serialize, Deserialize)]
+struct Named(#[serde(with = "wire::status")] WebErrorStatus);
 
 /// Why a call was refused, as it is sent.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -115,7 +121,7 @@ impl Fault {
         value.unwrap_or_default().to_owned()
     }
 
-    fn parsed<T: for<'de> serde::Deserialize<'de>>(&self, name: &str) -> Option<T> {
+    fn parsed<T: for<'de> Deserialize<'de>>(&self, name: &str) -> Option<T> {
         serde_json::from_value(self.parameters.get(name)?.clone()).ok()
     }
 }
@@ -153,9 +159,18 @@ impl From<Refused> for Fault {
             ),
             Error::DestinationExists(path) => ("DestinationExists", json!({ "path": path.to_string_lossy() })),
             Error::NotNow { id, problem } => ("NotNow", json!({ "id": id, "problem": problem })),
+            Error::Unsuccessful {
+                id,
+                status,
+                error,
+                problem,
+            } => (
+                "Unsuccessful",
+                json!({ "id": id, "status": status, "error": error.map(Named), "problem": problem }),
+            ),
             Error::LimitReached { limit, max } => ("LimitReached", json!({ "limit": limit, "max": max })),
             Error::Vault { path, problem } => ("Vault", json!({ "path": path.to_string_lossy(), "problem": problem })),
-            _ => ("Failed", json!({})),
+            other => of_groups(other).unwrap_or(("Failed", json!({}))),
         };
         let mut fault = Self::new(format!("{INTERFACE}.{name}"), parameters);
         fault.parameters.insert("message".into(), message.into());
@@ -164,6 +179,26 @@ impl From<Refused> for Fault {
         }
         fault
     }
+}
+
+/// Errors about groups.
+fn of_groups(error: &Error) -> Option<(&'static str, Value)> {
+    Some(match error {
+        Error::UnknownGroup { app, name } => ("UnknownGroup", json!({ "app": app, "name": name })),
+        Error::GroupInUse {
+            app,
+            name,
+            live_members,
+        } => (
+            "GroupInUse",
+            json!({ "app": app, "name": name, "live_members": live_members }),
+        ),
+        Error::UnknownCompletionGroup(id) => ("UnknownCompletionGroup", json!({ "id": id })),
+        Error::CompletionGroupNotNow { id, problem } => {
+            ("CompletionGroupNotNow", json!({ "id": id, "problem": problem }))
+        }
+        _ => return None,
+    })
 }
 
 impl From<Fault> for Refused {
@@ -214,6 +249,12 @@ fn known(fault: &Fault) -> Option<Error> {
             id: fault.parsed("id")?,
             problem: text("problem"),
         },
+        "Unsuccessful" => Error::Unsuccessful {
+            id: fault.parsed("id")?,
+            status: status()?,
+            error: fault.parsed::<Option<Named>>("error")?.map(|Named(error)| error),
+            problem: text("problem"),
+        },
         "LimitReached" => Error::LimitReached {
             limit: text("limit").into(),
             max: fault.parsed("max")?,
@@ -221,6 +262,20 @@ fn known(fault: &Fault) -> Option<Error> {
         "Vault" => Error::Vault {
             path: PathBuf::from(text("path")),
             problem: text("problem").into(),
+        },
+        "UnknownGroup" => Error::UnknownGroup {
+            app: text("app"),
+            name: text("name"),
+        },
+        "GroupInUse" => Error::GroupInUse {
+            app: text("app"),
+            name: text("name"),
+            live_members: fault.parsed("live_members")?,
+        },
+        "UnknownCompletionGroup" => Error::UnknownCompletionGroup(fault.parsed("id")?),
+        "CompletionGroupNotNow" => Error::CompletionGroupNotNow {
+            id: fault.parsed("id")?,
+            problem: text("problem"),
         },
         "Disconnected" => Error::Disconnected(Arc::from(text("message"))),
         _ => return None,
@@ -230,7 +285,7 @@ fn known(fault: &Fault) -> Option<Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operation::TransferId;
+    use crate::operation::{CompletionGroupId, TransferId};
 
     #[test]
     fn an_error_comes_back_as_the_one_that_was_sent() {
@@ -258,6 +313,26 @@ mod tests {
             Error::NotNow {
                 id,
                 problem: "is paused".into(),
+            },
+            Error::Unsuccessful {
+                id,
+                status: TransferStatus::Error,
+                error: Some(WebErrorStatus::NOT_FOUND),
+                problem: "is gone".into(),
+            },
+            Error::UnknownGroup {
+                app: "a".into(),
+                name: "g".into(),
+            },
+            Error::GroupInUse {
+                app: "a".into(),
+                name: "g".into(),
+                live_members: 3,
+            },
+            Error::UnknownCompletionGroup(CompletionGroupId([8; 16])),
+            Error::CompletionGroupNotNow {
+                id: CompletionGroupId([8; 16]),
+                problem: "is enabled".into(),
             },
             Error::limit("operations", 7),
             Error::Vault {

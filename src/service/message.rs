@@ -174,6 +174,7 @@ fn framed<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests {
     use super::*;
 

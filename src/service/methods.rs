@@ -1,6 +1,10 @@
 //! What a client may ask for: one type for each method, which carries its parameters and does it. A service inside the
 //! process calls the very same code as one behind a socket, so that both mean the same by construction.
 
+pub(super) mod groups;
+pub(super) mod reading;
+pub(super) mod spooling;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -69,6 +73,20 @@ pub(crate) const METHODS: &[(&str, Perform, Rewrite)] = &[
     row::<ForgetApp>(),
     row::<Show>(),
     row::<List>(),
+    row::<reading::Read>(),
+    row::<reading::DownloadedRanges>(),
+    row::<spooling::Spool>(),
+    row::<groups::CreateGroup>(),
+    row::<groups::SetGroup>(),
+    row::<groups::RemoveGroup>(),
+    row::<groups::Groups>(),
+    row::<groups::MakeCurrent>(),
+    row::<groups::CreateCompletionGroup>(),
+    row::<groups::EnableCompletionGroup>(),
+    row::<groups::AcknowledgeCompletionGroup>(),
+    row::<groups::RemoveCompletionGroup>(),
+    row::<groups::ShowCompletionGroup>(),
+    row::<groups::CompletionGroups>(),
 ];
 
 /// Nothing more to say than that it is done.

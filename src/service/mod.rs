@@ -19,22 +19,30 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::client::Client;
+use self::download::Download;
 use self::embedded::Embedded;
 use self::fault::Refused;
 use self::methods::{
     Acknowledge, Attend, Cancel, Create, Created, Describe, ForgetApp, List, Method, Pause, Remove, Resume, Set, Show,
     Start,
 };
-use self::monitor::{IDS_MAX, Monitoring, Selection, Stand, Waited, Waiting};
+use self::monitor::{FROM_NOW, IDS_MAX, Monitoring, Selection, Waited, Waiting};
 use crate::config::Config;
 use crate::engine::{Body, Changes, Description, Engine, Filter, NewDownload, OperationView, SpooledBody};
 use crate::error::Error;
 use crate::operation::TransferId;
 
+pub(crate) use self::methods::reading::{READ_BYTES_MAX, Reading};
+pub(crate) use self::monitor::Stand;
 pub use self::monitor::{Monitor, Update};
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::server::heard;
 pub use self::serving::Serving;
+
+/// Bytes of a list that are sent with one call: half of the longest message that a service takes by default.
+const PART_BYTES_MAX: usize = 512 << 10;
+/// How long the end of operations is waited for that are taken back.
+const TAKE_BACK_MAX: Duration = Duration::from_secs(30);
 
 /// Operations of one listing that come with one call.
 const PAGE: usize = 256;
@@ -166,7 +174,8 @@ impl Service {
         }
     }
 
-    /// Creates downloads: all of them or none. They are durable on return. An empty `app` stands for that of the service,
+    /// Creates downloads: all of them or none. They are durable on return. To another process a list of more than 512 KiB
+    /// goes in parts: a crash between them leaves those before it. An empty `app` stands for that of the service,
     /// and a relative destination is taken from the current directory of this process.
     ///
     /// # Errors
@@ -183,10 +192,55 @@ impl Service {
     ) -> Result<Vec<Created>, (usize, Error)> {
         let here = std::env::current_dir().map_err(|error| (0, Error::io("find", "current directory", error)))?;
         let downloads = downloads.iter().map(|download| self.absolute(download, &here));
-        let downloads = downloads.map(|download| (&download).into()).collect();
+        let downloads: Vec<Download> = downloads.map(|download| (&download).into()).collect();
+        match &self.link {
+            Link::Embedded(_) => self.create_part(downloads, go_on),
+            Link::Remote(_) => self.create_in_parts(downloads, go_on),
+        }
+    }
+
+    fn create_part(&self, downloads: Vec<Download>, go_on: bool) -> Result<Vec<Created>, (usize, Error)> {
         let result = self.call(Create { downloads, go_on });
         let result = result.map_err(|refused| (refused.index.unwrap_or(0), refused.error));
         result.map(|all| all.operations)
+    }
+
+    /// A list may be longer than a message may be. Where a later part of it is refused, the parts before it are taken back.
+    fn create_in_parts(&self, downloads: Vec<Download>, go_on: bool) -> Result<Vec<Created>, (usize, Error)> {
+        let mut created = Vec::with_capacity(downloads.len());
+        let (mut part, mut part_bytes) = (Vec::new(), 0);
+        let mut downloads = downloads.into_iter().peekable();
+        while let Some(download) = downloads.next() {
+            part_bytes += download.sent_bytes();
+            part.push(download);
+            let is_full = downloads
+                .peek()
+                .is_none_or(|next| part_bytes + next.sent_bytes() > PART_BYTES_MAX);
+            if is_full {
+                match self.create_part(std::mem::take(&mut part), go_on) {
+                    Ok(more) => created.extend(more),
+                    Err((index, error)) => {
+                        self.take_back(&created);
+                        return Err((created.len() + index, error));
+                    }
+                }
+                part_bytes = 0;
+            }
+        }
+        Ok(created)
+    }
+
+    fn take_back(&self, created: &[Created]) {
+        let fresh = created.iter().filter(|one| !one.existed);
+        let ids: Vec<TransferId> = fresh.map(|one| one.id).collect();
+        let taken_back = ids.chunks(PAGE).try_for_each(|ids| {
+            self.cancel(ids)?;
+            self.wait(ids, Some(TAKE_BACK_MAX))?;
+            self.remove(ids)
+        });
+        if let Err(error) = taken_back {
+            log::warn!("operations of a list that was refused are still there: {error}");
+        }
     }
 
     fn absolute(&self, download: &NewDownload, here: &Path) -> NewDownload {
@@ -204,14 +258,11 @@ impl Service {
     /// Copies a request body, for [`crate::Body::Spooled`]; see [`Engine::spool`].
     ///
     /// # Errors
-    /// As there; [`Error::Invalid`] where the engine is in another process, which takes a body as a file only.
+    /// As there.
     pub fn spool(&self, reader: &mut dyn std::io::Read, len_max: u64) -> Result<SpooledBody, Error> {
         match &self.link {
             Link::Embedded(embedded) => embedded.engine.spool(reader, len_max),
-            Link::Remote(_) => {
-                let problem = "an engine runs in another process, which takes a body as a file only; give one";
-                Err(Error::invalid("body", "a stream", problem))
-            }
+            Link::Remote(_) => self.spool_there(reader, len_max),
         }
     }
 
@@ -377,6 +428,12 @@ impl Service {
             cursor,
             progress_ms: None,
         })
+    }
+
+    /// Looks on at one operation, at what changes from now on. An update without it may say that too much has changed to be
+    /// told: whoever gets one looks for himself.
+    pub(crate) fn monitor_from_now(&self, id: TransferId) -> Result<Monitor, Error> {
+        self.monitor_ids(&[id], Some(FROM_NOW))
     }
 
     pub(crate) fn monitor_with(&self, monitoring: Monitoring) -> Result<Monitor, Error> {

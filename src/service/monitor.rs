@@ -125,6 +125,10 @@ pub(crate) struct Waiting {
     pub(crate) timeout_ms: Option<u64>,
 }
 
+/// A cursor that nothing lies behind: no more is told first than that all has been told. Readers elsewhere know no larger
+/// number.
+pub(super) const FROM_NOW: u64 = i64::MAX as u64;
+
 impl Waiting {
     /// # Errors
     /// [`Error::LimitReached`].
@@ -371,9 +375,8 @@ fn update_of(engine: &Engine, told: &Told, noted: &mut Noted, cursor: u64) -> Up
     for id in &ids {
         match engine.view(*id) {
             Ok(view) if told.wants(&view) => update.operations.push(view),
-            Ok(_) => {}
             Err(_) if told.subject().1.is_none_or(|ids| ids.contains(id)) => update.removed.push(*id),
-            Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
     }
     if told.progress_every().is_some() {

@@ -6,6 +6,7 @@
 pub(crate) mod asked;
 mod calls;
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod description_tests;
 mod event_loop;
 mod fanout;
@@ -16,6 +17,7 @@ mod pool;
 mod shared;
 mod telling;
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests;
 pub(crate) mod traffic;
 mod waits;
@@ -26,6 +28,7 @@ use std::time::Duration;
 
 use self::event_loop::EventLoop;
 use self::shared::Shared;
+use super::methods::groups::report;
 use super::socket::Socket;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -34,6 +37,7 @@ use crate::error::Error;
 const STACK_BYTES: usize = 512 * 1024;
 
 /// How much a server takes on.
+#[expect(clippy::struct_field_names, reason = "each is the most of something")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServerLimits {
     /// Longest call, in bytes; 1 MiB by default.
@@ -60,7 +64,8 @@ impl Default for ServerLimits {
     }
 }
 
-/// A server at work; dropping it stops it.
+/// A server at work. Dropping it ends all connections, each with a reason, after what is in progress, which has most of a
+/// second for that.
 pub(crate) struct Server {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -72,6 +77,7 @@ impl Server {
     /// # Errors
     /// [`Error::Io`]: the system gives no file descriptor or no thread.
     pub(crate) fn start(engine: Arc<Engine>, sockets: Vec<Socket>, limits: ServerLimits) -> Result<Self, Error> {
+        engine.report_by(report);
         let failed = |error| Error::io("set up", "service", error);
         let shared = Arc::new(Shared::new().map_err(failed)?);
         let mut event_loop = EventLoop::new(engine, sockets, limits, Arc::clone(&shared)).map_err(failed)?;
@@ -82,11 +88,6 @@ impl Server {
             shared,
             thread: Some(thread),
         })
-    }
-
-    /// Ends all connections, each with a reason, after what is in progress, which has most of a second for that.
-    pub(crate) fn stop(self) {
-        drop(self);
     }
 
     /// Other limits from now on. Connections that there are already stay, and keep their limit of messages.

@@ -99,11 +99,11 @@ impl Lab {
             ..self.download("/1", name)
         }
     }
+}
 
-    /// Creates one download and gives its id.
-    pub(crate) fn create(&self, service: &Service, download: NewDownload) -> TransferId {
-        service.create(&[download]).unwrap()[0]
-    }
+/// Creates one download and gives its id.
+pub(crate) fn create(service: &Service, download: NewDownload) -> TransferId {
+    service.create(&[download]).unwrap()[0]
 }
 
 /// Views by their ids.

@@ -32,6 +32,7 @@ const LAYERS: &[&[&str]] = &[
     &[
         "worker",
         "table",
+        "groups",
         "queue",
         "scheduler",
         "retry",
@@ -53,6 +54,8 @@ const PURE: &[&str] = &[
     "src/retry.rs",
     "src/mirrors.rs",
     "src/table.rs",
+    "src/table/",
+    "src/groups.rs",
     "src/rows.rs",
     "src/listing.rs",
     "src/sorted.rs",

@@ -2,14 +2,17 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use backhaul_backends::{Backend, Failure, Head, Held, Interrupt, Request, Validators, WebErrorStatus};
+use backhaul_backends::{Backend, Failure, FailureKind, Head, Held, Interrupt, Request, Validators, WebErrorStatus};
 
+use super::super::access::{Extent, Written};
 use super::super::crew::{self, Crew, CrewEnd};
 use super::super::fault::Fault;
 use super::super::ledger::Ledger;
 use super::super::part::{Sums, file_sums};
-use super::{Transfer, unstored};
+use super::Transfer;
+use super::stored::unstored;
 use crate::operation::millis;
 
 /// What a further connection asks for, and from whom.
@@ -17,6 +20,8 @@ pub(super) struct CrewTerms {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) request: Request,
     pub(super) interrupt: Interrupt,
+    /// Ends the response of the first connection alone.
+    pub(super) first: Interrupt,
 }
 
 /// Since when, and from how many bytes on, the first connection is measured.
@@ -27,17 +32,53 @@ pub(super) struct Watch {
 }
 
 impl Transfer<'_> {
+    /// Whether the server gives what random access needs; said before anything of its response is kept.
+    pub(super) fn require_access(&self, head: &Head) -> Result<(), Fault> {
+        if !self.operation.spec.random_access {
+            return Ok(());
+        }
+        let refused = |status, message: &str| {
+            Err(Fault::Source(Failure {
+                kind: FailureKind::Permanent,
+                status,
+                code: None,
+                message: format!("random access is asked for, and {message}"),
+            }))
+        };
+        match head.validators.total_bytes {
+            None => refused(
+                WebErrorStatus::MISSING_CONTENT_LENGTH_SUPPORT,
+                "the server does not say how long the content is",
+            ),
+            // There is nothing of it to be asked for alone.
+            Some(0) => Ok(()),
+            Some(_) if !head.resumable => refused(
+                WebErrorStatus::INSUFFICIENT_RANGE_SUPPORT,
+                "the server does not say that it serves byte ranges",
+            ),
+            Some(_) if !self.is_provable(head) => refused(
+                WebErrorStatus::INSUFFICIENT_RANGE_SUPPORT,
+                "nothing that the server says can prove that two ranges are of one content",
+            ),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn is_provable(&self, head: &Head) -> bool {
+        head.provable || self.operation.spec.expects_strong_digest()
+    }
+
     /// Prepares for more connections, where they may be had, and begins with them, where they are wanted from the first
     /// byte on or gaps are left from before.
     pub(super) fn open_crew(&mut self, head: &Head) {
-        let spec = &self.operation.spec;
-        let is_provable = head.provable || spec.expects_strong_digest();
         // Connections that were told different things the last time, or brought them, are not asked again at the same time.
         let last = self.operation.error.as_ref().map(|error| error.status);
         let contradicted = [crew::changed().status, WebErrorStatus::DIGEST_MISMATCH];
         let has_contradicted = contradicted.iter().any(|status| last == Some(status.0));
-        let may_spread = head.resumable && is_provable && !has_contradicted;
-        if self.beyond.is_empty() && !(may_spread && self.core.room.connections_max > 1) {
+        let may_spread = head.resumable && self.is_provable(head) && !has_contradicted;
+        let steers = self.operation.spec.random_access && may_spread;
+        let may_grow = may_spread && self.core.room.connections_max > 1;
+        if self.beyond.is_empty() && !(may_grow || steers) {
             self.terms = None;
             return;
         }
@@ -51,8 +92,9 @@ impl Transfer<'_> {
         } else {
             1
         };
-        if count > 1 || !self.beyond.is_empty() {
+        if count > 1 || steers || !self.beyond.is_empty() {
             self.gather(count);
+            self.may_grow = steers && may_grow && count == 1;
         }
     }
 
@@ -83,16 +125,37 @@ impl Transfer<'_> {
             Arc::clone(ledger),
             (Arc::clone(self.attempt), terms.interrupt),
         );
+        crew.enter(0, terms.first);
         if self.core.is_threaded() {
             crew.hire(count - 1);
         }
         self.crew = Some(crew);
+        self.show();
+    }
+
+    /// Shows what is there to those who read it.
+    pub(super) fn show(&mut self) {
+        let Some(part) = &self.part else { return };
+        let extent = if let Some((ledger, _)) = &self.ledger {
+            let crew = self.crew.as_ref().filter(|_| self.operation.spec.random_access);
+            Extent::Pieces(Arc::downgrade(ledger), crew.map(Arc::downgrade))
+        } else {
+            self.shown_bytes = Arc::new(AtomicU64::new(self.received_bytes));
+            Extent::Prefix(Arc::clone(&self.shown_bytes))
+        };
+        self.gate.show(Some(Written {
+            generation: self.generation,
+            end_bytes: self.total_bytes,
+            file: Arc::clone(&part.file),
+            path: part.path.clone(),
+            extent,
+        }));
     }
 
     /// Opens more connections, where one would take too long for the rest.
     pub(super) fn watch_pace(&mut self) {
         let connections = &self.core.config.connections;
-        let (Some(_), Some(total)) = (&self.terms, self.total_bytes) else {
+        let Some(total) = self.total_bytes.filter(|_| self.terms.is_some() || self.may_grow) else {
             return;
         };
         let elapsed_ms = self.core.now().boot_ms.saturating_sub(self.watch.since_ms);
@@ -107,17 +170,29 @@ impl Transfer<'_> {
         };
         if rest_ms > u128::from(millis(connections.rest_max)) {
             log::debug!("{}: more connections, {rest_ms} ms are left for one", self.operation.id);
-            self.gather(self.core.room.connections_max);
+            self.grow(self.core.room.connections_max);
+        }
+    }
+
+    fn grow(&mut self, count: usize) {
+        self.may_grow = false;
+        match &self.crew {
+            None => self.gather(count),
+            Some(crew) => {
+                crew.ledger.with_pieces(|pieces| pieces.spread(count, crew.bytes_min));
+                crew.hire(count - 1);
+            }
         }
     }
 
     /// After the end of this connection's response: helps the others, and waits for them.
     pub(super) fn end_crew(&mut self, result: Result<(), Failure>) -> Result<(), Failure> {
         let Some(crew) = self.crew.take() else { return result };
-        crew.ledger.with_pieces(|pieces| pieces.release(0));
+        let (was_called, _) = crew.release(0);
         let has_served = self.received_bytes > self.watch.from_bytes;
         match result {
             _ if self.fault.is_some() => crew.interrupt.raise(),
+            Err(failure) if was_called && crew::is_own_doing(&failure) => crew.work(),
             Err(failure) if !(self.is_done || crew::is_accident(&failure) && has_served) => crew.retire(failure),
             _ => crew.work(),
         }
@@ -140,6 +215,10 @@ impl Transfer<'_> {
             self.unseen_crc32 = Some(crc32);
             self.received_bytes = received_bytes;
             self.beyond.clear();
+        }
+        if beyond.is_empty() {
+            // The ledger goes, and all of it stays where it is.
+            self.show();
         }
     }
 

@@ -10,10 +10,20 @@ use serde_json::{Value, json};
 use super::asked::DESCRIPTION;
 use crate::engine::Description;
 use crate::error::Error;
-use crate::operation::{Collision, Priority, Reason, TransferId, TransferStatus};
+use crate::groups::GroupView;
+use crate::operation::{
+    Collision, CompletionGroupId, CostPolicy, Priority, Reason, TransferBehavior, TransferId, TransferStatus,
+};
 use crate::service::download::{Change, Download};
 use crate::service::fault::{Fault, Refused};
 use crate::service::message::parse_parameters;
+use crate::service::methods::groups::{
+    AcknowledgeCompletionGroup, AllCompletionGroups, AllGroups, CompletionGroup, CompletionGroups, CompletionStage,
+    CreateCompletionGroup, CreateGroup, CreatedCompletionGroup, EnableCompletionGroup, Groups, MakeCurrent,
+    OneCompletionGroup, OneGroup, RemoveCompletionGroup, RemoveGroup, SetGroup, ShowCompletionGroup,
+};
+use crate::service::methods::reading::{Downloaded, DownloadedRanges, HasRead, Read};
+use crate::service::methods::spooling::{Spool, SpooledSoFar};
 use crate::service::methods::{
     Acknowledge, AllCreated, Attend, Cancel, Create, Created, Describe, Done, ForgetApp, Forgotten, List, Listed,
     METHODS, Pause, Remove, Resume, Set, Show, Shown, Start,
@@ -109,13 +119,26 @@ fn keys(value: &impl Serialize) -> Names {
 /// An operation with everything that one may have.
 fn operation() -> crate::engine::OperationView {
     serde_json::from_value(json!({
-        "id": TransferId([1; 16]), "kind": "download", "owner_uid": 0, "app": "", "group": null, "url": "",
+        "id": TransferId([1; 16]), "kind": "download", "owner_uid": 0, "app": "", "group": null, "completion_group": TransferId([1; 16]), "url": "",
         "destination": "/d", "priority": "low", "status": "Idle", "reason": null,
         "next_attempt_at": null, "bytes_done": 0, "ranges": [[0, 1]], "bytes_total": null, "restarts": 0, "attempts": 0,
         "bytes_wasted": 0, "error": { "status": "Timeout", "code": null, "message": "" },
         "created_at": wire::moment(1), "ended_at": null, "acknowledged": false, "actual_url": null, "status_code": null,
         "content_type": null, "resumable": null, "expected_type": null, "recoverable": [], "sources": [], "source": "",
-        "digests": [], "unverified": false
+        "digests": [], "unverified": false, "method": "GET", "response_headers": [], "response_headers_cut": false
+    }))
+    .unwrap()
+}
+
+fn group() -> GroupView {
+    serde_json::from_value(json!({ "app": "", "name": "", "behavior": "parallel", "live_members": 0 })).unwrap()
+}
+
+fn completion_group() -> CompletionGroup {
+    serde_json::from_value(json!({
+        "id": TransferId([1; 16]), "app": "", "name": null, "command": null, "state": "open", "remaining": 0, "members": [],
+        "runs": 0, "problem": null, "next_run_at": null, "created_at": wire::moment(1), "sealed_at": null,
+        "fired_at": null, "closed_at": null
     }))
     .unwrap()
 }
@@ -148,6 +171,15 @@ fn the_description_has_every_method_with_its_parameters_and_its_answer() {
         operations: operations(),
         next: Some(1),
     };
+    let read = HasRead {
+        bytes: Vec::new(),
+        generation: 0,
+        end_of_file: false,
+    };
+    let downloaded = Downloaded {
+        generation: 0,
+        ranges: Vec::new(),
+    };
     let methods: Vec<(&str, Names, Names)> = vec![
         ("Describe", fields::<Describe>(), keys(&description)),
         (
@@ -166,6 +198,51 @@ fn the_description_has_every_method_with_its_parameters_and_its_answer() {
         ("ForgetApp", fields::<ForgetApp>(), keys(&Forgotten { operations: 0 })),
         ("Show", fields::<Show>(), keys(&Shown { operation: operation() })),
         ("List", fields::<List>(), keys(&listed)),
+        ("Read", fields::<Read>(), keys(&read)),
+        ("DownloadedRanges", fields::<DownloadedRanges>(), keys(&downloaded)),
+        (
+            "Spool",
+            fields::<Spool>(),
+            keys(&SpooledSoFar {
+                id: String::new(),
+                len_bytes: 0,
+            }),
+        ),
+        (
+            "CreateGroup",
+            fields::<CreateGroup>(),
+            keys(&OneGroup { group: group() }),
+        ),
+        ("SetGroup", fields::<SetGroup>(), keys(&OneGroup { group: group() })),
+        ("RemoveGroup", fields::<RemoveGroup>(), done()),
+        ("Groups", fields::<Groups>(), keys(&AllGroups { groups: vec![group()] })),
+        ("MakeCurrent", fields::<MakeCurrent>(), done()),
+        (
+            "CreateCompletionGroup",
+            fields::<CreateCompletionGroup>(),
+            keys(&CreatedCompletionGroup {
+                id: CompletionGroupId([1; 16]),
+            }),
+        ),
+        ("EnableCompletionGroup", fields::<EnableCompletionGroup>(), done()),
+        (
+            "AcknowledgeCompletionGroup",
+            fields::<AcknowledgeCompletionGroup>(),
+            done(),
+        ),
+        ("RemoveCompletionGroup", fields::<RemoveCompletionGroup>(), done()),
+        (
+            "ShowCompletionGroup",
+            fields::<ShowCompletionGroup>(),
+            keys(&OneCompletionGroup {
+                group: completion_group(),
+            }),
+        ),
+        (
+            "CompletionGroups",
+            fields::<CompletionGroups>(),
+            keys(&AllCompletionGroups { groups: Vec::new() }),
+        ),
         ("Wait", fields::<Waiting>(), keys(&waited)),
         ("Monitor", fields::<Monitoring>(), keys(&Update::default())),
     ];
@@ -190,6 +267,11 @@ fn the_description_has_every_type_with_its_names() {
     let statuses = TransferStatus::all().iter().map(ToString::to_string);
     let types = BTreeMap::from([
         ("Priority", variants::<Priority>()),
+        ("TransferBehavior", variants::<TransferBehavior>()),
+        ("Group", keys(&group())),
+        ("CompletionStage", variants::<CompletionStage>()),
+        ("CompletionGroup", keys(&completion_group())),
+        ("CostPolicy", variants::<CostPolicy>()),
         ("Collision", variants::<Collision>()),
         ("Status", statuses.collect()),
         ("Stand", variants::<Stand>()),
@@ -249,6 +331,26 @@ fn the_description_has_every_error_with_its_parameters() {
         Error::DestinationExists("/d".into()),
         Error::NotNow {
             id,
+            problem: String::new(),
+        },
+        Error::Unsuccessful {
+            id,
+            status,
+            error: None,
+            problem: String::new(),
+        },
+        Error::UnknownGroup {
+            app: String::new(),
+            name: String::new(),
+        },
+        Error::GroupInUse {
+            app: String::new(),
+            name: String::new(),
+            live_members: 1,
+        },
+        Error::UnknownCompletionGroup(CompletionGroupId([1; 16])),
+        Error::CompletionGroupNotNow {
+            id: CompletionGroupId([1; 16]),
             problem: String::new(),
         },
         Error::limit("operations", 1),

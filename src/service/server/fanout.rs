@@ -198,19 +198,15 @@ impl Fanout {
 
     /// Whether more has changed than the progress of an attempt, which is told in its own time.
     fn is_news(&mut self, change: &Change) -> bool {
-        match change.view().filter(|view| view.status == TransferStatus::Running) {
-            Some(view) => {
-                let mut still = view.clone();
-                still.bytes_done = 0;
-                still.ranges = Vec::new();
-                let before = self.running.insert(change.id, still);
-                before.as_ref() != self.running.get(&change.id)
-            }
-            None => {
-                self.running.remove(&change.id);
-                true
-            }
-        }
+        let Some(view) = change.view().filter(|view| view.status == TransferStatus::Running) else {
+            self.running.remove(&change.id);
+            return true;
+        };
+        let mut still = view.clone();
+        still.bytes_done = 0;
+        still.ranges = Vec::new();
+        let before = self.running.insert(change.id, still);
+        before.as_ref() != self.running.get(&change.id)
     }
 
     /// Tells all of what has changed. `cursor`: whatever lies below it has been noted before, and is among these or was told.
@@ -368,6 +364,7 @@ fn update(changes: &[&Change], cursor: u64) -> Message {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests {
     use super::*;
     use serde_json::{Value, json};

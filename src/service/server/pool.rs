@@ -127,6 +127,7 @@ fn next(shared: &Shared) -> Option<Job> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests {
     use super::*;
     use std::sync::mpsc;

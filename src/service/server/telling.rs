@@ -59,8 +59,11 @@ impl Telling {
         [self.flush_at, self.progress_at()].into_iter().flatten().min()
     }
 
-    /// Something has changed.
+    /// Something has changed. What an observer that is gone has noted last is told to nobody.
     pub(super) fn is_noted(&mut self, now: Instant) {
+        if self.observer.is_none() {
+            return;
+        }
         let every = self.fanout.flush_every();
         let at = self.last_flush.map_or(now, |last| now.max(last + every));
         self.flush_at.get_or_insert(at);
@@ -156,10 +159,10 @@ impl EventLoop {
     }
 
     fn flush(&mut self, now: Instant) {
+        self.telling.flush_at = None;
         let Some(observer) = self.telling.observer.clone() else {
             return;
         };
-        self.telling.flush_at = None;
         self.telling.last_flush = Some(now);
         // Whatever lies below this cursor has been noted by now.
         let cursor = self.engine.cursor();
@@ -338,4 +341,16 @@ fn answer_of(engine: &Engine, look: &Look) -> Result<Result<Waited, BTreeSet<Tra
         operations,
         timed_out: !open.is_empty(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_is_noted_when_nobody_looks_on_any_more_wakes_nobody_again() {
+        let mut telling = Telling::new();
+        telling.is_noted(Instant::now());
+        assert_eq!(telling.next_moment(), None);
+    }
 }

@@ -130,8 +130,11 @@ impl Traffic {
 
     /// Whether more bytes are wanted.
     pub(crate) fn wants_bytes(&self) -> bool {
-        let busy = self.call.is_some() || !self.outgoing.is_empty();
-        !self.ended && !self.closing && !(busy && self.incoming.rest_bytes() >= READ_AHEAD_BYTES)
+        if self.ended || self.closing {
+            return false;
+        }
+        let is_idle = self.call.is_none() && self.outgoing.is_empty();
+        is_idle || self.incoming.rest_bytes() < READ_AHEAD_BYTES
     }
 
     /// Nothing is left to do. What a thread has begun it finishes, and its answer finds nobody.

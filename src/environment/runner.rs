@@ -1,0 +1,161 @@
+//! Runs the commands of completion groups.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Builder, scope};
+use std::time::Duration;
+
+use backhaul_backends::Interrupt;
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ran {
+    /// With exit status 0.
+    Well,
+    /// It was told to, as the engine stops.
+    Stopped,
+    /// Otherwise, as this says.
+    Failed(String),
+}
+
+/// Runs programs.
+pub(crate) trait Runner: Send + Sync {
+    /// Runs a command to its end, with `input` on its standard input, for at most `limit`, or until `stop` is raised. The
+    /// first part is the absolute path of the program.
+    fn run(&self, command: &[String], input: &[u8], limit: Duration, stop: &Interrupt) -> Ran;
+}
+
+/// How long a command has to end by itself once the engine stops.
+const GRACE: Duration = Duration::from_secs(1);
+const STACK_BYTES: usize = 64 * 1024;
+
+/// Runs them as processes, each in a process group of its own, in the root directory, with its output thrown away.
+pub(crate) struct Processes;
+
+impl Runner for Processes {
+    fn run(&self, command: &[String], input: &[u8], limit: Duration, stop: &Interrupt) -> Ran {
+        let Some((program, arguments)) = command.split_first() else {
+            return Ran::Failed("there is no command".into());
+        };
+        let child = as_file(input).and_then(|input| {
+            let mut command = Command::new(program);
+            command.args(arguments).current_dir("/").process_group(0);
+            command.stdin(input).stdout(Stdio::null()).stderr(Stdio::null());
+            command.spawn()
+        });
+        match child {
+            Ok(mut child) => await_end(&mut child, limit, stop),
+            Err(error) => Ran::Failed(format!("'{program}' could not be run: {error}")),
+        }
+    }
+}
+
+/// A file in memory that is nowhere else: a command that does not read it holds up nobody.
+fn as_file(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create("report", MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(file)
+}
+
+fn await_end(child: &mut Child, limit: Duration, stop: &Interrupt) -> Ran {
+    let group = Pid::from_child(child);
+    let (has_ended, ended, woken) = (AtomicBool::new(false), Interrupt::new(), stop.child());
+    let reason = scope(|scope| {
+        let wait = || {
+            // It stays a zombie until all signals are sent: its number must not be another one's by then.
+            while let Err(rustix::io::Errno::INTR) =
+                waitid(WaitId::Pid(group), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
+            {}
+            has_ended.store(true, Ordering::SeqCst);
+            ended.raise();
+            woken.raise();
+        };
+        let waiting = Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, wait);
+        if let Err(error) = waiting {
+            signal(group, Signal::KILL);
+            return Some(Ran::Failed(format!("it could not be waited for: {error}")));
+        }
+        let is_woken = woken.sleep(limit);
+        if has_ended.load(Ordering::SeqCst) {
+            return None;
+        }
+        if is_woken {
+            signal(group, Signal::TERM);
+            if ended.sleep(GRACE) {
+                return Some(Ran::Stopped);
+            }
+        }
+        signal(group, Signal::KILL);
+        Some(if is_woken {
+            Ran::Stopped
+        } else {
+            Ran::Failed(format!("it was killed after {} s", limit.as_secs()))
+        })
+    });
+    let status = child.wait();
+    reason.unwrap_or_else(|| of_status(status))
+}
+
+fn of_status(status: io::Result<ExitStatus>) -> Ran {
+    match status {
+        Ok(status) if status.success() => Ran::Well,
+        Ok(status) => Ran::Failed(format!("it ended with {status}")),
+        Err(error) => Ran::Failed(format!("how it ended is not known: {error}")),
+    }
+}
+
+fn signal(group: Pid, signal: Signal) {
+    // One that is gone needs none.
+    let _ = kill_process_group(group, signal);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    fn run(script: &str, input: &[u8], limit: Duration, stop: &Interrupt) -> Ran {
+        let command = ["/bin/sh", "-c", script].map(String::from);
+        Processes.run(&command, input, limit, stop)
+    }
+
+    #[test]
+    fn a_command_finds_its_input_and_tells_by_its_status_how_it_went() {
+        let never = Interrupt::new();
+        assert_eq!(run("test \"$(cat)\" = report", b"report", LONG, &never), Ran::Well);
+        assert_eq!(
+            run("exit 3", b"", LONG, &never),
+            Ran::Failed("it ended with exit status: 3".into())
+        );
+        let missing = Processes.run(&["/no/such/program".into()], b"", LONG, &never);
+        assert!(matches!(missing, Ran::Failed(problem) if problem.contains("/no/such/program")));
+    }
+
+    #[test]
+    fn a_command_that_reads_nothing_holds_up_nobody_however_much_there_is_to_read() {
+        let never = Interrupt::new();
+        assert_eq!(run("exit 0", &vec![b'x'; 4 << 20], LONG, &never), Ran::Well);
+    }
+
+    #[test]
+    fn a_command_that_takes_too_long_is_killed_with_all_it_has_started() {
+        let never = Interrupt::new();
+        let limit = Duration::from_millis(50);
+        let ran = run("trap '' TERM; sleep 600 & wait", b"", limit, &never);
+        assert_eq!(ran, Ran::Failed("it was killed after 0 s".into()));
+    }
+
+    #[test]
+    fn a_command_is_stopped_with_the_engine() {
+        let stop = Interrupt::new();
+        stop.raise();
+        assert_eq!(run("exec sleep 600", b"", LONG, &stop), Ran::Stopped);
+    }
+}
