@@ -26,6 +26,7 @@ pub(super) fn run(context: &Context, json: bool, all_apps: bool, since: Option<u
         group: GroupFilter::Any,
     };
     let signals = SignalWatch::start()?;
+    signals.heed();
     let mut monitor = service.monitor(&filter, since)?;
     let mut screen = Screen::new();
     while signals.seen().is_none() {
