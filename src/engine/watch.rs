@@ -23,7 +23,6 @@ pub(crate) enum Changed {
 
 /// What has changed since an observer looked last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a kind of change of its own")]
 pub(crate) struct Noted {
     /// Each one once.
     pub(crate) changed: BTreeSet<Changed>,

@@ -37,7 +37,7 @@ pub(crate) enum Change {
     Operation {
         id: TransferId,
         /// Nothing where its record is gone.
-        now: Option<(OperationView, Box<RawValue>)>,
+        now: Option<Box<(OperationView, Box<RawValue>)>>,
     },
     CompletionGroup {
         id: CompletionGroupId,
@@ -48,7 +48,7 @@ pub(crate) enum Change {
 
 impl Change {
     pub(crate) fn of_operation(id: TransferId, view: Option<OperationView>) -> Self {
-        let now = view.and_then(|view| to_raw_value(&view).ok().map(|json| (view, json)));
+        let now = view.and_then(|view| to_raw_value(&view).ok().map(|json| Box::new((view, json))));
         Self::Operation { id, now }
     }
 
@@ -72,7 +72,7 @@ impl Change {
     /// The operation it is about, and what that is now, where its record is not gone.
     pub(crate) fn operation(&self) -> Option<(TransferId, Option<&OperationView>)> {
         match self {
-            Self::Operation { id, now } => Some((*id, now.as_ref().map(|(view, _)| view))),
+            Self::Operation { id, now } => Some((*id, now.as_ref().map(|now| &now.0))),
             Self::CompletionGroup { .. } => None,
         }
     }
@@ -92,7 +92,7 @@ impl Subject {
         match change {
             Change::Operation { id, now } => {
                 let is_named = self.ids.as_ref().is_none_or(|ids| ids.contains(id));
-                is_named && now.as_ref().is_none_or(|(view, _)| self.filter.matches(view))
+                is_named && now.as_ref().is_none_or(|now| self.filter.matches(&now.0))
             }
             Change::CompletionGroup { app, .. } => {
                 self.ids.is_none() && self.filter.app.as_ref().is_none_or(|wanted| wanted == app)
@@ -397,9 +397,7 @@ fn update(changes: &[&Change], cursor: u64) -> Message {
     };
     for change in changes {
         match change {
-            Change::Operation {
-                now: Some((_, json)), ..
-            } => written.operations.push(json),
+            Change::Operation { now: Some(now), .. } => written.operations.push(&now.1),
             Change::Operation { id, now: None } => written.removed.push(*id),
             Change::CompletionGroup { json, .. } => written.completion_groups.push(json),
         }

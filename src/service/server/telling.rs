@@ -248,8 +248,8 @@ impl EventLoop {
                     self.catch_up(token, told);
                     break;
                 }
-                Next::Changed(changed) => {
-                    let changes = self.changes_of(changed);
+                Next::Changed(missed) => {
+                    let changes = self.changes_of(missed);
                     let message = self.telling.fanout.update_for(token, &changes);
                     if let Some((message, link)) = message.zip(self.links.get_mut(&token)) {
                         link.traffic.send(message);
