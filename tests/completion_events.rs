@@ -173,7 +173,7 @@ fn a_transfer_group_or_ids_do_not_narrow_what_is_told_of_completion_groups_but_i
             let (groups, _) = catch_up(&mut service.monitor(&filter, None).unwrap());
             assert_eq!(told(&groups), [(waiting, CompletionState::Fired)]);
         }
-        let id = lab.create(&service, lab.held(name));
+        let id = service.create(&[lab.held(name)]).unwrap()[0];
         let mut monitor = service.monitor_ids(&[id], None).unwrap();
         assert_eq!(told(&catch_up(&mut monitor).0), []);
         let second = fire_empty(&service);
@@ -214,7 +214,7 @@ fn what_others_do_hides_nothing_from_a_monitor() {
     // More than one update holds, and what it wants lies anywhere among them.
     let others: Vec<NewDownload> = (0..3_000).map(|number| lab.held(&format!("other-{number}"))).collect();
     service.clone().with_app("other").create(&others).unwrap();
-    let own = lab.create(&service, lab.held("own"));
+    let own = service.create(&[lab.held("own")]).unwrap()[0];
     let update = next(&mut monitor);
     assert_eq!(update.operations.iter().map(|view| view.id).collect::<Vec<_>>(), [own]);
     assert!(monitor.next_within(Some(Duration::ZERO)).unwrap().is_none());

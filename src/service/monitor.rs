@@ -372,7 +372,10 @@ fn next_embedded(
         let cursor = engine.cursor();
         pending.add(observer.take());
         if pending.overflowed {
-            *pending = Noted::default();
+            *pending = Noted {
+                stopped: pending.stopped,
+                ..Noted::default()
+            };
             told.begin_again();
             return Ok(Some(told.catch_up(engine)));
         }
