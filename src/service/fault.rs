@@ -284,13 +284,15 @@ fn known(fault: &Fault) -> Option<Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::operation::{CompletionGroupId, TransferId};
 
-    #[test]
-    fn an_error_comes_back_as_the_one_that_was_sent() {
+    /// One error of each name that comes back as itself.
+    fn named() -> Vec<Error> {
         let id = TransferId([7; 16]);
-        let errors = [
+        vec![
             Error::invalid("url", "x", "is no URL"),
             Error::UnknownId(id),
             Error::Locked {
@@ -339,13 +341,31 @@ mod tests {
                 path: "/v".into(),
                 problem: "is empty".into(),
             },
-        ];
-        for error in errors {
+        ]
+    }
+
+    #[test]
+    fn an_error_comes_back_as_the_one_that_was_sent() {
+        for error in named() {
             let sent = Fault::from(Refused::from((3, error.clone())));
             let back = Refused::from(sent);
             assert_eq!(back.index, Some(3));
             assert_eq!(format!("{:?}", back.error), format!("{error:?}"));
         }
+    }
+
+    #[test]
+    fn every_error_with_a_name_in_the_description_comes_back_as_itself() {
+        let description = include_str!("io.backhaul.Transfer.varlink").lines();
+        let described = description.filter_map(|line| line.strip_prefix("error ")?.split(' ').next());
+        // The first keeps only its message; the others are said of a connection, not of a call.
+        let others = ["Failed", "Disconnected", "PermissionDenied"];
+        let described: BTreeSet<&str> = described.filter(|name| !others.contains(name)).collect();
+        let sent: Vec<Fault> = named().into_iter().map(|error| Refused::from(error).into()).collect();
+        let sent = sent
+            .iter()
+            .filter_map(|fault| fault.error.strip_prefix(INTERFACE)?.strip_prefix('.'));
+        assert_eq!(sent.collect::<BTreeSet<_>>(), described);
     }
 
     #[test]
