@@ -28,6 +28,9 @@ const LOOK_MIN: Duration = Duration::from_millis(10);
 const STACK_BYTES: usize = 256 * 1024;
 
 pub(super) fn run(mut global: Global, args: &DaemonArgs) -> Result<Exit, Failure> {
+    // One that comes before there is an engine waits for it, and does not end the process.
+    let signals = Signals::new([SIGHUP]);
+    let signals = signals.map_err(|error| Error::io("watch for", "signals", error))?;
     let is_root = rustix::process::geteuid().is_root();
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let file = SettingsFile::find(args.config.clone(), is_root, variable);
@@ -63,7 +66,7 @@ pub(super) fn run(mut global: Global, args: &DaemonArgs) -> Result<Exit, Failure
             args: args.clone(),
         },
     };
-    let signals = SignalThread::start(&engine, &notify, reloading)?;
+    let signals = SignalThread::start(signals, &engine, &notify, reloading)?;
     notify.ready();
     notify.status("waits for work");
     let result = work(&engine, &server, &notify, &current);
@@ -212,10 +215,17 @@ struct SignalThread {
 }
 
 impl SignalThread {
-    fn start(engine: &Arc<Engine>, notify: &Arc<Notify>, reloading: Reloading) -> Result<Self, Failure> {
+    fn start(
+        mut signals: Signals,
+        engine: &Arc<Engine>,
+        notify: &Arc<Notify>,
+        reloading: Reloading,
+    ) -> Result<Self, Failure> {
         let failed = |error| Failure::from(Error::io("watch for", "signals", error));
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
         let handle = signals.handle();
+        for signal in [SIGINT, SIGTERM] {
+            handle.add_signal(signal).map_err(failed)?;
+        }
         let seen = Arc::new(AtomicI32::new(0));
         let (engine, notify, noted) = (Arc::downgrade(engine), Arc::clone(notify), Arc::clone(&seen));
         let builder = std::thread::Builder::new()
