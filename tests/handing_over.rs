@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::nginx::Nginx;
-use support::{Home, assert_same};
+use support::{Home, assert_same, until};
 
 /// What an engine does before it ends.
 #[derive(Clone, Copy, Debug)]
@@ -102,4 +102,33 @@ fn one_interrupt_ends_a_get_that_waits_for_an_engine() {
         running.finish().expect_code(code);
         assert!(asked.elapsed() < Duration::from_secs(5), "took {:?}", asked.elapsed());
     }
+}
+
+/// Whether a process has asked for a signal (proc(5), `SigCgt`).
+fn catches(pid: u32, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+    caught & (1 << (signal.as_raw() - 1)) != 0
+}
+
+#[test]
+fn a_daemon_that_is_told_to_reload_before_it_has_begun_begins_all_the_same() {
+    let home = Home::new();
+    let holder = home.spawn(&["run"]);
+    until("the holder to heed signals", || {
+        catches(holder.id(), Signal::TERM).then_some(())
+    });
+    let socket = home.path().join("socket");
+    let daemon = home.spawn(&["--socket", &socket.display().to_string(), "daemon"]);
+    until("the daemon to heed signals", || {
+        catches(daemon.id(), Signal::HUP).then_some(())
+    });
+    daemon.signal(Signal::HUP);
+    assert!(!socket.exists(), "it has begun already");
+    holder.signal(Signal::TERM);
+    holder.finish().expect_code(0);
+    until("the daemon to listen", || UnixStream::connect(&socket).ok());
+    daemon.signal(Signal::TERM);
+    daemon.finish().expect_code(0);
 }

@@ -115,6 +115,23 @@ fn a_call_that_is_wrong_is_refused_by_name_and_the_next_one_is_served() {
             "Invalid",
             "destination",
         ),
+        (
+            transfer(
+                "Create",
+                json!({ "downloads": [{ "url": "http://h/", "destination": "/d", "app": "a\u{1b}[31m" }] }),
+            ),
+            "Invalid",
+            "app",
+        ),
+        (
+            transfer(
+                "Create",
+                json!({ "downloads": [{ "url": "http://h/", "destination": "/d", "app": "a".repeat(129) }] }),
+            ),
+            "Invalid",
+            "app",
+        ),
+        (transfer("Show", json!([id])), "InvalidParameter", "parameters"),
         (transfer("Create", json!({ "downloads": [] })), "", ""),
     ];
     let mut raw = lab.raw();

@@ -1,5 +1,6 @@
 //! Errors on the wire: what the engine refuses gets a name and parameters, and comes back as the error it was.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -61,6 +62,7 @@ impl Fault {
 
     /// A parameter that is missing, unknown, or of the wrong type. `problem` tells of it where `path` does not.
     pub(crate) fn invalid_parameter(path: &str, problem: &str) -> Self {
+        let problem = &*without_value(problem);
         // Only the text names a field that is missing or unknown.
         let quoted = problem
             .split('`')
@@ -280,6 +282,16 @@ fn known(fault: &Fault) -> Option<Error> {
         "Disconnected" => Error::Disconnected(Arc::from(text("message"))),
         _ => return None,
     })
+}
+
+/// What JSON says of a value of the wrong type, without the value: it may be a secret.
+pub(crate) fn without_value(problem: &str) -> Cow<'_, str> {
+    let is_of_value = problem.starts_with("invalid type: ") || problem.starts_with("invalid value: ");
+    let (true, Some((found, expected))) = (is_of_value, problem.rsplit_once(", expected ")) else {
+        return Cow::Borrowed(problem);
+    };
+    let kind = found.split(['`', '"']).next().unwrap_or_default().trim_end();
+    Cow::Owned(format!("{kind}, expected {expected}"))
 }
 
 #[cfg(test)]
