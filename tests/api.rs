@@ -822,3 +822,65 @@ fn a_body_that_comes_in_parts_is_refused_where_a_part_is_out_of_place() {
         "a body is for one download"
     );
 }
+
+#[test]
+fn a_monitor_reports_progress_no_more_often_than_was_asked_for() {
+    each_way(|stage| {
+        stage.server.hold_at(1000);
+        let download = stage.create("/download", "a");
+        let mut monitor = stage.service.monitor(&backhaul::Filter::default(), None).unwrap();
+        download.start().unwrap();
+        let end = std::time::Instant::now() + Duration::from_secs(1);
+        let mut updates = 0;
+        while std::time::Instant::now() < end {
+            updates += u32::from(monitor.next_within(Some(Duration::from_millis(100))).unwrap().is_some());
+        }
+        stage.server.release();
+        assert!(updates < 60, "{updates} updates in a second");
+    });
+}
+
+#[test]
+fn the_longest_time_there_is_may_be_waited() {
+    each_way(|stage| {
+        let download = stage.create("/download", "a");
+        download.start().unwrap();
+        assert!(download.wait_timeout(Duration::MAX).unwrap().is_some());
+        let mut monitor = stage.service.monitor(&backhaul::Filter::default(), None).unwrap();
+        assert!(monitor.next_within(Some(Duration::MAX)).unwrap().is_some());
+    });
+}
+
+#[test]
+fn an_end_is_told_however_much_else_has_changed_meanwhile() {
+    each_way(|stage| {
+        let watched = stage.create("/download?0", "a");
+        let mut progress = watched.progress();
+        assert_eq!(
+            progress.next().map(|progress| progress.status),
+            Some(TransferStatus::Idle)
+        );
+        assert_eq!(watched.progress().next().unwrap().status, TransferStatus::Idle);
+        // The look on begins with the second look.
+        let mut monitor = stage.service.monitor_ids(&[watched.id()], None).unwrap();
+        while !monitor.next().unwrap().unwrap().caught_up {}
+        for round in 0..4 {
+            let others = (0..600).map(|number| backhaul::NewDownload {
+                url: stage.server.url(&format!("/download?{round}-{number}")),
+                destination: stage.file(&format!("{round}-{number}")),
+                hold: true,
+                ..backhaul::NewDownload::default()
+            });
+            let others: Vec<_> = others.collect();
+            stage.service.create(&others).unwrap();
+        }
+        watched.cancel().unwrap();
+        let time = Some(Duration::from_secs(5));
+        let mut told = std::iter::from_fn(|| monitor.next_within(time).unwrap());
+        assert!(told.any(|update| update.operations.iter().any(backhaul::OperationView::has_ended)));
+        assert_eq!(
+            progress.last().map(|progress| progress.status),
+            Some(TransferStatus::Canceled)
+        );
+    });
+}

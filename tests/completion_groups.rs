@@ -538,3 +538,42 @@ fn an_engine_that_stops_ends_its_command_and_runs_it_again_as_if_it_had_not_begu
     assert_eq!((shown.state, shown.runs), (CompletionState::Fired, 0));
     engine.close().unwrap();
 }
+
+#[test]
+fn an_app_that_is_forgotten_while_its_command_runs_stops_no_engine() {
+    let home = tempfile::tempdir().unwrap();
+    let begun = home.path().join("begun");
+    let script = format!("echo > '{}'; exec sleep 600", begun.display());
+    let parts = ["/bin/sh", "-c", &script].map(String::from);
+    let server = Arc::new(MemoryBackend::new());
+    server.put(&url(1), Resource::new(vec![7; 100], "a"));
+    let state_directory = home.path().join("state");
+    let backends = vec![server as _];
+    let engine = Engine::open(&state_directory, Config::default(), Environment::system(), backends).unwrap();
+    let id = engine
+        .create_completion_group(APP, None, CompletionAction::Command(parts.to_vec()))
+        .unwrap();
+    engine.enable_completion_group(id).unwrap();
+    let tick = Some(Duration::from_millis(5));
+    let mut later = None;
+    engine
+        .run(Until::Stopped, tick, |engine| {
+            if later.is_none() && begun.exists() {
+                engine.forget_app(APP).unwrap();
+                let download = NewDownload {
+                    url: url(1),
+                    destination: home.path().join("later"),
+                    app: "other".into(),
+                    ..NewDownload::default()
+                };
+                later = Some(engine.create(&[download]).unwrap()[0]);
+            }
+            if later.is_some_and(|id| engine.view(id).unwrap().status.is_ended()) {
+                engine.stop();
+            }
+        })
+        .unwrap();
+    let later = engine.view(later.unwrap()).unwrap();
+    assert_eq!(later.status, TransferStatus::Completed);
+    engine.close().unwrap();
+}

@@ -531,10 +531,13 @@ fn conclude(core: &Arc<Core>, id: CompletionGroupId, runs: u32, ran: Ran) {
     let recorded = {
         let mut state = core.state();
         state.commands.running.remove(&id);
-        core.record_completion(&mut state, id, event, Urgency::Critical)
+        // Of a group whose app was forgotten meanwhile there is nothing to record.
+        let is_there = state.table.groups().completion(id).is_some();
+        is_there.then(|| core.record_completion(&mut state, id, event, Urgency::Critical))
     };
     if let Err(error) = recorded
-        .and_then(|lsn| core.sync(lsn))
+        .transpose()
+        .and_then(|lsn| lsn.map_or(Ok(()), |lsn| core.sync(lsn)))
         .and_then(|()| core.sweep_history())
     {
         core.fail(error);

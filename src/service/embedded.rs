@@ -54,7 +54,8 @@ impl Embedded {
     }
 
     pub(super) fn wait(&self, ids: &[TransferId], until: Stand, time: Option<Duration>) -> Result<Waited, Error> {
-        let end = time.map(|time| Instant::now() + time);
+        // A time that no clock reaches is none.
+        let end = time.and_then(|time| Instant::now().checked_add(time));
         let observer = self.engine.observe(None);
         let mut open: BTreeSet<TransferId> = ids.iter().copied().collect();
         loop {

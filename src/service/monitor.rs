@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::client::Connection;
+use super::left;
 use super::methods::groups::told_groups;
 use crate::engine::{Changed, CompletionGroupView, Engine, Filter, GroupFilter, Noted, Observer, OperationView};
 use crate::error::Error;
@@ -245,7 +246,7 @@ impl Told {
     /// The next part of what had changed before the monitor began; `caught_up` with the last.
     pub(crate) fn catch_up(&mut self, engine: &Engine) -> Update {
         // A cursor is durable before it is given out: one that lies ahead is that of another state directory.
-        if self.cursor > engine.cursor() {
+        if self.cursor != FROM_NOW && self.cursor > engine.cursor() {
             self.cursor = 0;
         }
         let (mut operations, cursor) = engine.changed_since(&self.filter, self.cursor, UPDATE_MAX);
@@ -302,6 +303,8 @@ enum Source {
         observer: Arc<Observer>,
         told: Told,
         pending: Noted,
+        /// When it is told of progress next.
+        progress_at: Instant,
     },
     Remote(Connection),
 }
@@ -314,6 +317,7 @@ impl Monitor {
             engine: Arc::clone(engine),
             told,
             pending: Noted::default(),
+            progress_at: Instant::now(),
         }))
     }
 
@@ -334,7 +338,8 @@ impl Monitor {
                 observer,
                 told,
                 pending,
-            } => next_embedded(engine, observer, told, pending, time),
+                progress_at,
+            } => next_embedded(engine, observer, (told, pending, progress_at), time),
         }
     }
 }
@@ -350,23 +355,20 @@ impl Iterator for Monitor {
 fn next_embedded(
     engine: &Engine,
     observer: &Observer,
-    told: &mut Told,
-    pending: &mut Noted,
+    (told, pending, progress_at): (&mut Told, &mut Noted, &mut Instant),
     time: Option<Duration>,
 ) -> Result<Option<Update>, Error> {
-    let end = time.map(|time| std::time::Instant::now() + time);
+    // A time that no clock reaches is none.
+    let end = time.and_then(|time| Instant::now().checked_add(time));
     if !told.caught_up() {
         return Ok(Some(told.catch_up(engine)));
     }
     loop {
-        let left = end.map(|end| end.saturating_duration_since(std::time::Instant::now()));
-        let tick = told.progress_every().filter(|_| engine.running_count() > 0);
-        let wait = match (left, tick) {
-            (Some(left), Some(tick)) => Some(left.min(tick)),
-            (left, tick) => left.or(tick),
-        };
+        let every = told.progress_every();
+        let is_running = every.is_some() && engine.running_count() > 0;
+        let tick = is_running.then(|| progress_at.saturating_duration_since(Instant::now()));
         if pending.is_empty() {
-            *pending = observer.wait(wait);
+            *pending = observer.wait(left(end).into_iter().chain(tick).min());
         }
         // Whatever lies below this cursor has been noted by now.
         let cursor = engine.cursor();
@@ -379,7 +381,14 @@ fn next_embedded(
             told.begin_again();
             return Ok(Some(told.catch_up(engine)));
         }
-        let update = update_of(engine, told, pending, cursor);
+        let mut update = update_of(engine, told, pending, cursor);
+        let now = Instant::now();
+        if let Some(every) = every.filter(|_| *progress_at <= now && !pending.stopped) {
+            *progress_at = now + every;
+            add_progress(engine, told, &mut update);
+        }
+        // Where more was noted than one update holds, the rest is still to be looked at.
+        pending.attempts = false;
         if !update.is_empty() {
             told.advance(update.cursor);
             return Ok(Some(update));
@@ -387,26 +396,19 @@ fn next_embedded(
         if pending.stopped && pending.changed.is_empty() {
             return Err(Error::Disconnected(Arc::from("it has stopped")));
         }
-        // Where more was noted than one update holds, the rest is still to be looked at.
-        pending.attempts = false;
-        if end.is_some_and(|end| std::time::Instant::now() >= end) {
+        if end.is_some_and(|end| Instant::now() >= end) {
             return Ok(None);
         }
     }
 }
 
-/// What is to be told of what was noted and of what runs; takes it out of `noted`, at most so many at once.
+/// What is to be told of what was noted; takes it out of `noted`, at most so many at once.
 fn update_of(engine: &Engine, told: &Told, noted: &mut Noted, cursor: u64) -> Update {
-    let part = noted.take_part(UPDATE_MAX);
-    let has_more = !noted.changed.is_empty();
-    let mut ids = BTreeSet::new();
     let mut update = Update {
-        // What is told later must not lie below the cursor.
-        cursor: if has_more { told.cursor() } else { cursor },
         caught_up: true,
         ..Update::default()
     };
-    for changed in part {
+    for changed in noted.take_part(UPDATE_MAX) {
         let id = match changed {
             Changed::Operation(id) => id,
             Changed::CompletionGroup(id) => {
@@ -417,17 +419,25 @@ fn update_of(engine: &Engine, told: &Told, noted: &mut Noted, cursor: u64) -> Up
                 continue;
             }
         };
-        ids.insert(id);
         match engine.view(id) {
             Ok(view) if told.wants(&view) => update.operations.push(view),
             Err(_) if told.subject().1.is_none_or(|ids| ids.contains(&id)) => update.removed.push(id),
             Ok(_) | Err(_) => {}
         }
     }
-    if told.progress_every().is_some() {
-        let running = engine.running().into_iter();
-        let running = running.filter(|view| told.wants(view) && !ids.contains(&view.id));
-        update.operations.extend(running);
-    }
+    // What is told later must not lie below the cursor.
+    update.cursor = if noted.changed.is_empty() {
+        cursor
+    } else {
+        told.cursor()
+    };
     update
+}
+
+/// Adds what runs, where it is not told of anyway.
+fn add_progress(engine: &Engine, told: &Told, update: &mut Update) {
+    let is_new = |view: &OperationView| !update.operations.iter().any(|other| other.id == view.id);
+    let running = engine.running().into_iter();
+    let running: Vec<OperationView> = running.filter(|view| told.wants(view) && is_new(view)).collect();
+    update.operations.extend(running);
 }
