@@ -40,7 +40,8 @@ pub(crate) fn take_inherited_descriptor() -> Option<OwnedFd> {
 /// next work.
 ///
 /// That is memory which is free, but still held for later: glibc keeps what many threads have freed for good otherwise. And
-/// pages of code and constants: they stay in the page cache as long as the system has no better use for them.
+/// pages of code and constants: they stay in the page cache as long as the system has no better use for them. The breakpoints of
+/// a debugger, which are written into such pages, go with them.
 pub(crate) fn give_back_memory() {
     give_back_free_memory();
     give_back_code();
