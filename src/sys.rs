@@ -41,7 +41,7 @@ pub(crate) fn take_inherited_descriptor() -> Option<OwnedFd> {
 ///
 /// That is memory which is free, but still held for later: glibc keeps what many threads have freed for good otherwise. And,
 /// where the process is ours, pages of code and constants: they stay in the page cache as long as the system has no better
-/// use for them.
+/// use for them. The breakpoints of a debugger, which are written into such pages, go with them.
 pub(crate) fn give_back_memory() {
     give_back_free_memory();
     if IS_OURS.load(Ordering::Relaxed) {

@@ -30,6 +30,7 @@ fn assert_serves(raw: &mut Raw, what: &str) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn a_call_that_is_wrong_is_refused_by_name_and_the_next_one_is_served() {
     let lab = Lab::new();
     let id = "ab".repeat(16);
