@@ -5,6 +5,7 @@
 //! operations say they are: no record repeats it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,8 @@ pub(crate) struct Groups {
     complete: BTreeSet<CompletionGroupId>,
     /// Commands by the moment of their next run, in milliseconds of the boot-time clock.
     runs: BTreeSet<(u64, CompletionGroupId)>,
+    /// Events that have fired and that nobody has acknowledged, by app.
+    fired: BTreeSet<(String, CompletionGroupId)>,
     /// Those that are done or have failed, by when that was.
     closed: BTreeSet<(u64, CompletionGroupId)>,
     /// How many others each app has.
@@ -230,6 +233,22 @@ impl Groups {
         all
     }
 
+    /// Events that have fired and that nobody has acknowledged, of an app or of all apps, by app and id; those behind `after`.
+    pub(crate) fn fired(
+        &self,
+        app: Option<&str>,
+        after: Option<&(String, CompletionGroupId)>,
+    ) -> impl Iterator<Item = &Completion> {
+        let first = (app.unwrap_or_default().to_owned(), CompletionGroupId([0; 16]));
+        let from = match after {
+            Some(after) if *after >= first => Bound::Excluded(after.clone()),
+            _ => Bound::Included(first),
+        };
+        let all = self.fired.range((from, Bound::Unbounded));
+        all.take_while(move |(of, _)| app.is_none_or(|app| app == of))
+            .filter_map(|(_, id)| self.completion(*id))
+    }
+
     /// Its operations that are still known, in the order of their creation.
     pub(crate) fn members(&self, id: CompletionGroupId) -> Vec<TransferId> {
         let all = self.members.get(&id).map(|members| &members.all);
@@ -347,8 +366,14 @@ impl Groups {
     /// Adds a group to the indexes it belongs to, or takes it out of them: one list of rules for both.
     fn file(&mut self, completion: &Completion, add: bool) {
         let id = completion.id;
-        if let (Stage::Fired { run_at }, CompletionAction::Command(_)) = (completion.stage, &completion.action) {
-            put(&mut self.runs, (run_at.map_or(0, Deadline::boot_ms), id), add);
+        match (completion.stage, &completion.action) {
+            (Stage::Fired { run_at }, CompletionAction::Command(_)) => {
+                put(&mut self.runs, (run_at.map_or(0, Deadline::boot_ms), id), add);
+            }
+            (Stage::Fired { .. }, CompletionAction::Event) => {
+                put(&mut self.fired, (completion.app.clone(), id), add);
+            }
+            _ => {}
         }
         if completion.is_closed() {
             put(&mut self.closed, (completion.closed_at_ms.unwrap_or(0), id), add);

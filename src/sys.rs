@@ -39,12 +39,22 @@ pub(crate) fn take_inherited_descriptor() -> Option<OwnedFd> {
 /// Gives back to the system what memory is not needed while nothing happens. Costs some milliseconds, and page faults at the
 /// next work.
 ///
-/// That is memory which is free, but still held for later: glibc keeps what many threads have freed for good otherwise. And
-/// pages of code and constants: they stay in the page cache as long as the system has no better use for them.
+/// That is memory which is free, but still held for later: glibc keeps what many threads have freed for good otherwise. And,
+/// where the process is ours, pages of code and constants: they stay in the page cache as long as the system has no better
+/// use for them. The breakpoints of a debugger, which are written into such pages, go with them.
 pub(crate) fn give_back_memory() {
     give_back_free_memory();
-    give_back_code();
+    if IS_OURS.load(Ordering::Relaxed) {
+        give_back_code();
+    }
 }
+
+/// This process is the program itself, not one that embeds the engine, whose code is not ours to give back.
+pub(crate) fn this_process_is_ours() {
+    IS_OURS.store(true, Ordering::Relaxed);
+}
+
+static IS_OURS: AtomicBool = AtomicBool::new(false);
 
 fn give_back_free_memory() {
     #[cfg(target_env = "gnu")]

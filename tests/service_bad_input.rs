@@ -30,6 +30,7 @@ fn assert_serves(raw: &mut Raw, what: &str) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn a_call_that_is_wrong_is_refused_by_name_and_the_next_one_is_served() {
     let lab = Lab::new();
     let id = "ab".repeat(16);
@@ -115,6 +116,23 @@ fn a_call_that_is_wrong_is_refused_by_name_and_the_next_one_is_served() {
             "Invalid",
             "destination",
         ),
+        (
+            transfer(
+                "Create",
+                json!({ "downloads": [{ "url": "http://h/", "destination": "/d", "app": "a\u{1b}[31m" }] }),
+            ),
+            "Invalid",
+            "app",
+        ),
+        (
+            transfer(
+                "Create",
+                json!({ "downloads": [{ "url": "http://h/", "destination": "/d", "app": "a".repeat(129) }] }),
+            ),
+            "Invalid",
+            "app",
+        ),
+        (transfer("Show", json!([id])), "InvalidParameter", "parameters"),
         (transfer("Create", json!({ "downloads": [] })), "", ""),
     ];
     let mut raw = lab.raw();

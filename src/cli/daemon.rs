@@ -28,6 +28,8 @@ const LOOK_MIN: Duration = Duration::from_millis(10);
 const STACK_BYTES: usize = 256 * 1024;
 
 pub(super) fn run(mut global: Global, args: &DaemonArgs) -> Result<Exit, Failure> {
+    // One that comes before there is an engine waits for it, and does not end the process.
+    let signals = Signals::new([SIGHUP]).map_err(cannot_watch)?;
     let is_root = rustix::process::geteuid().is_root();
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let file = SettingsFile::find(args.config.clone(), is_root, variable);
@@ -46,7 +48,9 @@ pub(super) fn run(mut global: Global, args: &DaemonArgs) -> Result<Exit, Failure
     let config = config(&settings)?;
     let engine = Arc::new(context.open(&config, &backends(&config)?)?);
     // From here on no signal ends the process by itself: there will be a socket to remove.
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(cannot_watch)?;
+    for signal in [SIGINT, SIGTERM] {
+        signals.handle().add_signal(signal).map_err(cannot_watch)?;
+    }
     let socket = match inherited {
         Some(listener) => Socket::inherited(listener),
         None => Socket::bind(&context.socket_path())?,

@@ -83,3 +83,38 @@ impl Exit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CompletionGroupId, TransferId};
+
+    #[test]
+    fn groups_that_are_not_there_or_cannot_now_have_the_codes_of_operations_like_that() {
+        let (app, name) = (String::from("a"), String::from("g"));
+        let id = CompletionGroupId([7; 16]);
+        let unknown = [
+            Error::UnknownId(TransferId([7; 16])),
+            Error::UnknownGroup {
+                app: app.clone(),
+                name: name.clone(),
+            },
+            Error::UnknownCompletionGroup(id),
+        ];
+        assert_eq!(unknown.map(|error| Exit::for_error(&error).code()), [3; 3]);
+        let problem = String::from("is enabled already");
+        let refused = [
+            Error::NotNow {
+                id: TransferId([7; 16]),
+                problem: problem.clone(),
+            },
+            Error::GroupInUse {
+                app,
+                name,
+                live_members: 1,
+            },
+            Error::CompletionGroupNotNow { id, problem },
+        ];
+        assert_eq!(refused.map(|error| Exit::for_error(&error).code()), [7; 3]);
+    }
+}

@@ -17,7 +17,7 @@ use super::input::Line;
 use super::progress::Progress;
 use super::reach::{ENGINES_MAX, Reached};
 use super::signals::SignalWatch;
-use super::transfer::{at_line, checked, lines, new_downloads, spool_standard_input};
+use super::transfer::{StandardInput, at_line, checked, lines, new_downloads};
 use super::{Failure, output};
 use crate::{
     Config, Engine, Error, Filter, GroupFilter, NewDownload, OperationView, Service, TransferId, TransferStatus, Until,
@@ -50,18 +50,17 @@ pub(super) fn run(
     }
     drop(checked);
     let signals = SignalWatch::start()?;
-    let mut reached = context.reach(&config, &backends)?;
-    spool_standard_input(reached.service(), download, &mut downloads)?;
-    let ids = create(reached.service(), &downloads, &lines)?;
-    let from_list = lines.len() > 1 || download.input.is_some();
-    drop((lines, downloads));
-    let mut account = Account::new(json, quiet, &ids);
     let place = Place {
         context,
         config: &config,
         backends: &backends,
         signals: &signals,
     };
+    let (mut reached, ids) = place.hand_over(download, &mut downloads, &lines)?;
+    signals.heed();
+    let from_list = lines.len() > 1 || download.input.is_some();
+    drop((lines, downloads));
+    let mut account = Account::new(json, quiet, &ids);
     let result = place.see_through(&mut reached, &mut account);
     let closed = account.close(reached.service());
     let signal = signals.end();
@@ -98,6 +97,30 @@ enum Seen {
 }
 
 impl Place<'_> {
+    /// Creates them in the engine that is here; where that ends meanwhile, what it has created counts with the next.
+    fn hand_over(
+        &self,
+        download: &Download,
+        downloads: &mut [NewDownload],
+        lines: &[Line],
+    ) -> Result<(Reached, Vec<TransferId>), Failure> {
+        let mut input = StandardInput::new(download);
+        let mut engines = 0;
+        loop {
+            let reached = self.context.reach(self.config, self.backends)?;
+            let created = input
+                .spool(reached.service(), downloads)
+                .map_err(|error| (None, error))
+                .and_then(|()| create(reached.service(), downloads));
+            match created {
+                Ok(ids) => return Ok((reached, ids)),
+                Err((_, Error::Disconnected(_))) if engines < ENGINES_MAX => engines += 1,
+                Err((Some(index), error)) => return Err(at_line(lines, index, error)),
+                Err((None, error)) => return Err(error.into()),
+            }
+        }
+    }
+
     fn see_through(&self, reached: &mut Reached, account: &mut Account) -> Result<(), Failure> {
         for _ in 0..ENGINES_MAX {
             let seen = match &*reached {
@@ -109,7 +132,11 @@ impl Place<'_> {
             }
             *reached = self.context.reach(self.config, self.backends)?;
             if let Reached::Running(service) = &*reached {
-                service.attend(&account.open_ids())?;
+                match service.attend(&account.open_ids()) {
+                    // Looking on finds out.
+                    Ok(()) | Err(Error::Disconnected(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
         Err(Failure::new(
@@ -145,14 +172,18 @@ impl Place<'_> {
     /// Looks on while another process runs them.
     fn look_on(&self, service: &Service, account: &mut Account) -> Result<Seen, Failure> {
         let ids = account.open_ids();
-        let mut monitor = if ids.len() <= NAMED_MAX {
-            service.monitor_ids(&ids, None)?
+        let opened = if ids.len() <= NAMED_MAX {
+            service.monitor_ids(&ids, None)
         } else {
             let filter = Filter {
                 app: Some(service.app().to_owned()),
                 group: GroupFilter::Any,
             };
-            service.monitor(&filter, None)?
+            service.monitor(&filter, None)
+        };
+        let mut monitor = match opened {
+            Err(Error::Disconnected(_)) => return Ok(Seen::EngineGone),
+            result => result?,
         };
         let mut views: BTreeMap<TransferId, OperationView> = BTreeMap::new();
         let mut caught_up = false;
@@ -202,9 +233,12 @@ impl Place<'_> {
 }
 
 /// Goes on with what is there already, and creates the rest, all of it or none. Gives all ids.
-fn create(service: &Service, downloads: &[NewDownload], lines: &[Line]) -> Result<Vec<TransferId>, Failure> {
+///
+/// # Errors
+/// What is refused, with its position, or what else went wrong.
+fn create(service: &Service, downloads: &[NewDownload]) -> Result<Vec<TransferId>, (Option<usize>, Error)> {
     let created = service.create_or_go_on(downloads, true);
-    let created = created.map_err(|(index, error)| at_line(lines, index, error))?;
+    let created = created.map_err(|(index, error)| (Some(index), error))?;
     for one in created.iter().filter(|one| one.existed) {
         let id = one.id;
         for name in &one.differences {
@@ -217,7 +251,7 @@ fn create(service: &Service, downloads: &[NewDownload], lines: &[Line]) -> Resul
                 "--{name} differs from what operation {id} was created with, which counts; {way}"
             ));
         }
-        let view = service.view(id)?;
+        let view = service.view(id).map_err(|error| (None, error))?;
         if !view.has_ended() {
             output::note(&format!(
                 "goes on with operation {id}: {} bytes are there",

@@ -28,6 +28,7 @@ use self::exit::Exit;
 /// Runs the command that the process was started with; prints an error once, on one line.
 #[must_use]
 pub fn run() -> ExitCode {
+    crate::sys::this_process_is_ours();
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(error) => return output::usage(&error),

@@ -57,6 +57,14 @@ pub(super) fn close(engine: Arc<Engine>) -> Result<(), Failure> {
 impl Context {
     /// The engine of another process on the state directory, if one runs and can be spoken to.
     pub(super) fn running(&self) -> Result<Option<Service>, Failure> {
+        match self.look() {
+            // It is about to end, or takes no more clients.
+            Err(Error::Disconnected(_)) => Ok(None),
+            result => Ok(result?),
+        }
+    }
+
+    fn look(&self) -> Result<Option<Service>, Error> {
         let service = match &self.socket {
             Some(socket) => match Service::connect(socket) {
                 Ok(service) if self.names_state_directory && !service.works_on(&self.state_directory) => {
@@ -64,14 +72,14 @@ impl Context {
                         "belongs to an engine on another state directory than '{}'; leave out one of the two",
                         self.state_directory.display()
                     );
-                    return Err(Error::invalid("socket", socket.display().to_string(), problem).into());
+                    return Err(Error::invalid("socket", socket.display().to_string(), problem));
                 }
                 Ok(service) => Some(service),
                 // Without an engine there a command works by itself, as without the option.
-                Err(Error::Io(..)) => Service::find(&self.state_directory)?,
-                Err(error) => return Err(error.into()),
+                Err(Error::Io(..)) => Service::look_for(&self.state_directory)?,
+                Err(error) => return Err(error),
             },
-            None => Service::find(&self.state_directory)?,
+            None => Service::look_for(&self.state_directory)?,
         };
         Ok(service.map(|service| service.with_app(&self.app)))
     }
@@ -81,11 +89,16 @@ impl Context {
     pub(super) fn reach(&self, config: &Config, backends: &[Arc<dyn Backend>]) -> Result<Reached, Failure> {
         let end = Instant::now() + LOCK_WAIT;
         loop {
-            if let Some(service) = self.running()? {
-                return Ok(Reached::Running(service));
-            }
+            let refused = match self.look() {
+                Ok(Some(service)) => return Ok(Reached::Running(service)),
+                Ok(None) => None,
+                Err(error @ Error::Disconnected(_)) => Some(error),
+                Err(error) => return Err(error.into()),
+            };
             match self.try_open(config, backends) {
                 Err(Error::Locked { .. }) if Instant::now() < end => std::thread::sleep(LOCK_LOOK),
+                // One that answers is not ending: what it said is the reason.
+                Err(error @ Error::Locked { .. }) => return Err(refused.unwrap_or(error).into()),
                 Err(error) => return Err(error.into()),
                 Ok(engine) => {
                     let engine = Arc::new(engine);

@@ -1,6 +1,6 @@
 //! Signals: the first asks for an end, the second makes one.
 
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -13,6 +13,7 @@ use crate::{Engine, Error};
 const STACK_BYTES: usize = 128 * 1024;
 
 /// Notes SIGINT and SIGTERM, and stops an engine on them; a second signal ends the process, which loses one window at most.
+/// Until the signals are heeded the first one ends it: what it does until then may wait for others for long.
 pub(super) struct SignalWatch {
     handle: Handle,
     thread: std::thread::JoinHandle<()>,
@@ -22,6 +23,8 @@ pub(super) struct SignalWatch {
 #[derive(Default)]
 struct Noted {
     signal: AtomicI32,
+    /// Somebody looks whether one came.
+    is_heeded: AtomicBool,
     engine: Mutex<Weak<Engine>>,
 }
 
@@ -46,7 +49,8 @@ impl SignalWatch {
             .stack_size(STACK_BYTES)
             .spawn(move || {
                 for signal in signals.forever() {
-                    if writer.signal.swap(signal, Ordering::SeqCst) != 0 {
+                    let is_first = writer.signal.swap(signal, Ordering::SeqCst) == 0;
+                    if !is_first || !writer.is_heeded.load(Ordering::SeqCst) {
                         std::process::exit(128 + signal);
                     }
                     writer.stop();
@@ -59,8 +63,14 @@ impl SignalWatch {
         })
     }
 
+    /// From now on somebody looks whether a signal came, and ends by himself.
+    pub(super) fn heed(&self) {
+        self.noted.is_heeded.store(true, Ordering::SeqCst);
+    }
+
     /// From now on a signal stops this engine; one that has come already does so at once.
     pub(super) fn stops(&self, engine: &Arc<Engine>) {
+        self.heed();
         *self.noted.engine.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(engine);
         if self.seen().is_some() {
             self.noted.stop();

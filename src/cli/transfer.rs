@@ -25,13 +25,9 @@ pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<
     let checked = checked(context, &config, &backends, &downloads, &lines)?;
     check_free(&checked, &context.environment).map_err(|(index, error)| at_line(&lines, index, error))?;
     let mut refused = None;
-    let mut input_was_read = false;
+    let mut input = StandardInput::new(download);
     let created = context.with_engine(&config, &backends, |service, again| {
-        if std::mem::replace(&mut input_was_read, is_standard(download.body.as_deref())) {
-            let problem = "the engine ended that had taken in standard input as the body; give the command again";
-            return Err(Error::Service(problem.into()));
-        }
-        spool_standard_input(service, download, &mut downloads)?;
+        input.spool(service, &mut downloads)?;
         // What the engine before has created counts.
         let created = service.create_or_go_on(&downloads, again);
         created.map_err(|(index, error)| {
@@ -108,20 +104,38 @@ pub(super) fn checked(
     checked.map_err(|(index, error)| at_line(lines, index, error))
 }
 
-/// Takes the body from standard input, where it is to come from there.
-pub(super) fn spool_standard_input(
-    service: &Service,
-    download: &Download,
-    asked: &mut [NewDownload],
-) -> Result<(), Error> {
-    if !is_standard(download.body.as_deref()) {
-        return Ok(());
+/// The body that comes from standard input, where one does.
+pub(super) struct StandardInput {
+    is_wanted: bool,
+    was_read: bool,
+}
+
+impl StandardInput {
+    pub(super) fn new(download: &Download) -> Self {
+        Self {
+            is_wanted: is_standard(download.body.as_deref()),
+            was_read: false,
+        }
     }
-    let spooled = service.spool(&mut std::io::stdin().lock(), u64::MAX)?;
-    for one in asked {
-        one.body = Some(Body::Spooled(spooled.clone()));
+
+    /// Hands it over, for all of these.
+    ///
+    /// # Errors
+    /// [`Error::Service`]: the engine that had it has ended, and it cannot be read twice.
+    pub(super) fn spool(&mut self, service: &Service, asked: &mut [NewDownload]) -> Result<(), Error> {
+        if !self.is_wanted {
+            return Ok(());
+        }
+        if std::mem::replace(&mut self.was_read, true) {
+            let problem = "the engine ended that had taken in standard input as the body; give the command again";
+            return Err(Error::Service(problem.into()));
+        }
+        let spooled = service.spool(&mut std::io::stdin().lock(), u64::MAX)?;
+        for one in asked {
+            one.body = Some(Body::Spooled(spooled.clone()));
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn is_standard(path: Option<&Path>) -> bool {

@@ -1,13 +1,16 @@
 //! `watch`: what all operations do, live.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::context::Context;
 use super::exit::Exit;
 use super::signals::SignalWatch;
 use super::{Failure, output};
-use crate::{Error, Filter, GroupFilter, OperationView, TransferId, TransferStatus};
+use crate::{
+    CompletionGroupId, CompletionGroupView, CompletionState, Error, Filter, GroupFilter, OperationView, TransferId,
+    TransferStatus, Update,
+};
 
 /// How often signals are looked for while nothing changes.
 const TICK: Duration = Duration::from_millis(500);
@@ -26,6 +29,7 @@ pub(super) fn run(context: &Context, json: bool, all_apps: bool, since: Option<u
         group: GroupFilter::Any,
     };
     let signals = SignalWatch::start()?;
+    signals.heed();
     let mut monitor = service.monitor(&filter, since)?;
     let mut screen = Screen::new();
     while signals.seen().is_none() {
@@ -41,7 +45,7 @@ pub(super) fn run(context: &Context, json: bool, all_apps: bool, since: Option<u
         let goes_on = if json {
             output::json_line(&update)
         } else {
-            screen.show(update.operations, &update.removed, update.caught_up)
+            screen.show(update)
         };
         if !goes_on {
             break;
@@ -55,6 +59,8 @@ pub(super) fn run(context: &Context, json: bool, all_apps: bool, since: Option<u
 struct Screen {
     live: BTreeMap<TransferId, OperationView>,
     said: BTreeMap<TransferId, TransferStatus>,
+    /// Completion groups that were said to have fired.
+    fired: BTreeSet<CompletionGroupId>,
     is_terminal: bool,
     has_begun: bool,
 }
@@ -64,15 +70,16 @@ impl Screen {
         Self {
             live: BTreeMap::new(),
             said: BTreeMap::new(),
+            fired: BTreeSet::new(),
             is_terminal: output::stdout_is_terminal(),
             has_begun: false,
         }
     }
 
     /// `false` where nobody reads any more.
-    fn show(&mut self, operations: Vec<OperationView>, removed: &[TransferId], caught_up: bool) -> bool {
+    fn show(&mut self, update: Update) -> bool {
         let mut lines = Vec::new();
-        for view in operations {
+        for view in update.operations {
             // Ends from before are history; 'list' has them.
             let is_news = self.has_begun && self.said.insert(view.id, view.status) != Some(view.status);
             if view.has_ended() {
@@ -88,12 +95,18 @@ impl Screen {
                 self.live.insert(view.id, view);
             }
         }
-        for id in removed {
-            self.live.remove(id);
-            self.said.remove(id);
+        for id in update.removed {
+            self.live.remove(&id);
+            self.said.remove(&id);
         }
-        let begins = caught_up && !self.has_begun;
-        self.has_begun |= caught_up;
+        lines.extend(
+            update
+                .completion_groups
+                .iter()
+                .filter_map(|group| self.fired_line(group)),
+        );
+        let begins = update.caught_up && !self.has_begun;
+        self.has_begun |= update.caught_up;
         if self.is_terminal {
             let mut shown: Vec<&OperationView> = self.live.values().collect();
             shown.sort_by_key(|view| (view.status != TransferStatus::Running, view.created_at_ms));
@@ -106,5 +119,32 @@ impl Screen {
             self.said.extend(self.live.values().map(|view| (view.id, view.status)));
         }
         lines.iter().all(|line| output::line(line))
+    }
+
+    /// What is said of a completion group, once.
+    fn fired_line(&mut self, group: &CompletionGroupView) -> Option<String> {
+        let what = match &group.state {
+            CompletionState::Fired => "has fired; 'completion ack' takes note of it".to_owned(),
+            CompletionState::Running => "has fired; its command runs".to_owned(),
+            CompletionState::Failed(problem) => format!("has fired; its command failed: {problem}"),
+            CompletionState::Done => {
+                self.fired.remove(&group.id);
+                return None;
+            }
+            CompletionState::Open | CompletionState::Sealed { .. } => return None,
+        };
+        let is_last = matches!(group.state, CompletionState::Failed(_));
+        let is_news = if is_last {
+            self.fired.remove(&group.id);
+            true
+        } else {
+            self.fired.insert(group.id)
+        };
+        let name = group
+            .name
+            .as_deref()
+            .map(|name| format!(" '{name}'"))
+            .unwrap_or_default();
+        is_news.then(|| format!("completion group {}{name} {what}", group.id))
     }
 }

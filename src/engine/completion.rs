@@ -18,6 +18,7 @@ use super::core::{Core, State, Work};
 use super::create::CheckedDownload;
 use super::groups::check_name;
 use super::view::OperationView;
+use super::watch::Changed;
 use crate::environment::Ran;
 use crate::error::Error;
 use crate::groups::{Groups, MEMBERS_MAX, RUNS_MAX, UNFINISHED_MAX, run_again_after};
@@ -112,6 +113,22 @@ impl Default for Commands {
 
 impl CompletionGroupView {
     pub(super) fn new(completion: &Completion, groups: &Groups) -> Self {
+        Self {
+            members: groups.members(completion.id),
+            ..Self::without_members(completion, groups)
+        }
+    }
+
+    /// Monitors are told of it: it has fired and waits for somebody who acknowledges that, or its command runs or has ended.
+    pub(crate) fn is_told(&self) -> bool {
+        match self.state {
+            CompletionState::Fired => self.action == CompletionAction::Event,
+            CompletionState::Running | CompletionState::Done | CompletionState::Failed(_) => true,
+            CompletionState::Open | CompletionState::Sealed { .. } => false,
+        }
+    }
+
+    fn without_members(completion: &Completion, groups: &Groups) -> Self {
         let state = match completion.stage {
             Stage::Open => CompletionState::Open,
             Stage::Sealed => CompletionState::Sealed {
@@ -132,7 +149,7 @@ impl CompletionGroupView {
             name: completion.name.clone(),
             action: completion.action.clone(),
             state,
-            members: groups.members(completion.id),
+            members: Vec::new(),
             runs: completion.runs,
             problem: completion.problem.clone(),
             next_run_at_ms: run_at.map(Deadline::wall_ms),
@@ -267,6 +284,30 @@ impl Engine {
         Ok(CompletionGroupView::new(completion, groups))
     }
 
+    /// One completion group without its operations, if it is there.
+    pub(crate) fn brief_completion_group(&self, id: CompletionGroupId) -> Option<CompletionGroupView> {
+        let state = self.core.state();
+        let groups = state.table.groups();
+        let completion = groups.completion(id)?;
+        Some(CompletionGroupView::without_members(completion, groups))
+    }
+
+    /// Completion groups of an app, or of all apps, that have fired, have no command, and were not acknowledged: by app and id,
+    /// those behind `after`, at most so many, without their operations.
+    pub(crate) fn fired(
+        &self,
+        app: Option<&str>,
+        after: Option<&(String, CompletionGroupId)>,
+        max: usize,
+    ) -> Vec<CompletionGroupView> {
+        let state = self.core.state();
+        let groups = state.table.groups();
+        let fired = groups.fired(app, after).take(max);
+        fired
+            .map(|completion| CompletionGroupView::without_members(completion, groups))
+            .collect()
+    }
+
     /// How the reports for commands are made, from now on; without it they are empty.
     pub fn report_by(&self, report: Report) {
         self.core.state().commands.report = report;
@@ -368,7 +409,7 @@ impl Core {
         let fact = CompletionFact { id, at_ms, event };
         let lsn = self.append(&Entry::CompletionFact(fact.clone()), urgency)?;
         state.table.apply_completion(fact, lsn.0);
-        state.observers.completions_changed();
+        state.observers.changed(Changed::CompletionGroup(id));
         Ok(self.fire(state)?.unwrap_or(lsn))
     }
 
@@ -381,7 +422,7 @@ impl Core {
             let fact = CompletionFact { id, at_ms, event };
             let lsn = self.append(&Entry::CompletionFact(fact.clone()), Urgency::Critical)?;
             state.table.apply_completion(fact, lsn.0);
-            state.observers.completions_changed();
+            state.observers.changed(Changed::CompletionGroup(id));
             last = Some(lsn);
         }
         Ok(last)

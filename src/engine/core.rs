@@ -19,7 +19,7 @@ use super::ready::Ready;
 use super::room::{BATCH_MAX, Room};
 use super::spool::Spooled;
 use super::uploads::Uploads;
-use super::watch::Observers;
+use super::watch::{Changed, Observers};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
@@ -243,7 +243,7 @@ impl Core {
         }
         state.failed += u64::from(is_failure);
         self.gates.announce(id);
-        state.observers.changed(id);
+        state.observers.changed(Changed::Operation(id));
         Ok(self.fire(state)?.unwrap_or(lsn))
     }
 

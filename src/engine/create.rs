@@ -14,7 +14,7 @@ use super::Engine;
 use super::access;
 use super::body::{Body, check_body};
 use super::expected::{check_digests, check_recoverable};
-use super::groups::checked_group;
+use super::groups::{check_name, checked_group};
 use super::spool::{self, SpooledBody};
 use crate::address::{Address, HEADERS_MAX, harmless, parse_destination, parse_header, parse_media_type, parse_mirror};
 use crate::config::Config;
@@ -80,7 +80,7 @@ pub struct NewDownload {
     pub priority: Priority,
     /// What it may cost.
     pub cost_policy: CostPolicy,
-    /// The application it belongs to.
+    /// The application it belongs to: up to 128 bytes without control characters.
     pub app: String,
     /// Name of its transfer group, 1 to 128 bytes without control characters. One that is not there is made, as a parallel
     /// one, together with the operation. Without one it is in none.
@@ -366,6 +366,9 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn check(&mut self, download: &NewDownload) -> Result<CheckedDownload, Error> {
+        if !download.app.is_empty() {
+            check_name("app", &download.app)?;
+        }
         let address = Address::parse(&download.url, self.schemes)?;
         let destination = self.destination(&download.destination, &address)?;
         check_kind(self.environment, &destination)?;

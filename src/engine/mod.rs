@@ -64,7 +64,7 @@ pub use self::serve::Description;
 pub(crate) use self::serve::holder;
 pub use self::spool::SpooledBody;
 pub use self::view::{OperationView, ViewError};
-pub(crate) use self::watch::{Noted, Observer};
+pub(crate) use self::watch::{Changed, Noted, Observer};
 pub use crate::listing::{Filter, GroupFilter};
 
 /// Stack of a worker thread; the deepest calls are those of TLS.

@@ -1,6 +1,6 @@
-//! Who looks on: which operations have changed since an observer looked last.
+//! Who looks on: which operations and completion groups have changed since an observer looked last.
 //!
-//! An engine never waits for an observer. What changes is noted once for each operation, however often it changes; an
+//! An engine never waits for an observer. What changes is noted once for each of them, however often it changes; an
 //! observer that does not look is told that it missed something, and reads everything again from where it stood.
 
 use std::collections::BTreeSet;
@@ -9,21 +9,25 @@ use std::time::Duration;
 
 use super::Engine;
 use super::core::State;
-use crate::operation::TransferId;
+use crate::operation::{CompletionGroupId, TransferId};
 
-/// Operations noted for one observer at most; with more than that it has to read all again.
+/// Changes noted for one observer at most; with more than that it has to read all again.
 const NOTED_MAX: usize = 4_096;
+
+/// What has changed, or is gone. Completion groups, which are few, are told first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Changed {
+    CompletionGroup(CompletionGroupId),
+    Operation(TransferId),
+}
 
 /// What has changed since an observer looked last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a kind of change of its own")]
 pub(crate) struct Noted {
     /// Each one once.
-    pub(crate) ids: BTreeSet<TransferId>,
-    /// There were too many of them; `ids` is empty.
+    pub(crate) changed: BTreeSet<Changed>,
+    /// There were too many of them; `changed` is empty.
     pub(crate) overflowed: bool,
-    /// Completion groups have changed.
-    pub(crate) completions: bool,
     /// An attempt began or ended: whoever shows progress has to look how many run.
     pub(crate) attempts: bool,
     /// The engine has stopped: nothing changes any more.
@@ -37,11 +41,21 @@ impl Noted {
 
     /// What was noted later comes on top.
     pub(crate) fn add(&mut self, later: Self) {
-        self.ids.extend(later.ids);
-        self.overflowed |= later.overflowed || self.ids.len() > 2 * NOTED_MAX;
-        self.completions |= later.completions;
+        self.changed.extend(later.changed);
+        self.overflowed |= later.overflowed || self.changed.len() > 2 * NOTED_MAX;
         self.attempts |= later.attempts;
         self.stopped |= later.stopped;
+    }
+
+    /// As many of them as are told at once.
+    pub(crate) fn take_part(&mut self, max: usize) -> Vec<Changed> {
+        let mut part = Vec::new();
+        while part.len() < max
+            && let Some(changed) = self.changed.pop_first()
+        {
+            part.push(changed);
+        }
+        part
     }
 }
 
@@ -108,20 +122,19 @@ impl Observers {
         });
     }
 
-    /// An operation has changed.
-    pub(crate) fn changed(&mut self, id: TransferId) {
+    /// An operation or a completion group has changed.
+    pub(crate) fn changed(&mut self, changed: Changed) {
         if self.0.is_empty() {
             return;
         }
         self.each(|noted| {
-            if noted.ids.len() < NOTED_MAX {
-                noted.ids.insert(id);
+            if noted.changed.len() < NOTED_MAX {
+                noted.changed.insert(changed);
             } else {
-                noted.ids.clear();
                 noted.overflowed = true;
             }
             if noted.overflowed {
-                noted.ids.clear();
+                noted.changed.clear();
             }
         });
     }
@@ -129,11 +142,6 @@ impl Observers {
     /// An attempt began or ended.
     pub(crate) fn attempts_changed(&mut self) {
         self.each(|noted| noted.attempts = true);
-    }
-
-    /// A completion group has changed.
-    pub(crate) fn completions_changed(&mut self) {
-        self.each(|noted| noted.completions = true);
     }
 
     /// The engine stops.

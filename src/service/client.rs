@@ -66,9 +66,20 @@ impl Client {
     }
 
     /// A connection of its own, for what answers more than once or late.
+    ///
+    /// # Errors
+    /// [`Error::Disconnected`]: nobody listens there any more.
     pub(crate) fn another(&self) -> Result<Connection, Error> {
-        Connection::open(&self.socket)
+        Connection::open(&self.socket).map_err(|error| match error {
+            Error::Io(_, _, cause) if is_gone(&cause) => ended("it has ended"),
+            error => error,
+        })
     }
+}
+
+/// Whether this says that nobody listens on a socket.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 impl From<Refused> for Error {

@@ -46,6 +46,7 @@ impl Embedded {
 
     /// Lends an engine that somebody else keeps at work.
     pub(super) fn on(engine: &Arc<Engine>) -> Self {
+        engine.report_by(report);
         Self {
             engine: Arc::clone(engine),
             worker: Mutex::new(None),

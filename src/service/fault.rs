@@ -1,5 +1,6 @@
 //! Errors on the wire: what the engine refuses gets a name and parameters, and comes back as the error it was.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -61,6 +62,7 @@ impl Fault {
 
     /// A parameter that is missing, unknown, or of the wrong type. `problem` tells of it where `path` does not.
     pub(crate) fn invalid_parameter(path: &str, problem: &str) -> Self {
+        let problem = &*without_value(problem);
         // Only the text names a field that is missing or unknown.
         let quoted = problem
             .split('`')
@@ -282,15 +284,27 @@ fn known(fault: &Fault) -> Option<Error> {
     })
 }
 
+/// What JSON says of a value of the wrong type, without the value: it may be a secret.
+pub(crate) fn without_value(problem: &str) -> Cow<'_, str> {
+    let is_of_value = problem.starts_with("invalid type: ") || problem.starts_with("invalid value: ");
+    let (true, Some((found, expected))) = (is_of_value, problem.rsplit_once(", expected ")) else {
+        return Cow::Borrowed(problem);
+    };
+    let kind = found.split(['`', '"']).next().unwrap_or_default().trim_end();
+    Cow::Owned(format!("{kind}, expected {expected}"))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::operation::{CompletionGroupId, TransferId};
 
-    #[test]
-    fn an_error_comes_back_as_the_one_that_was_sent() {
+    /// One error of each name that comes back as itself.
+    fn named() -> Vec<Error> {
         let id = TransferId([7; 16]);
-        let errors = [
+        vec![
             Error::invalid("url", "x", "is no URL"),
             Error::UnknownId(id),
             Error::Locked {
@@ -339,13 +353,31 @@ mod tests {
                 path: "/v".into(),
                 problem: "is empty".into(),
             },
-        ];
-        for error in errors {
+        ]
+    }
+
+    #[test]
+    fn an_error_comes_back_as_the_one_that_was_sent() {
+        for error in named() {
             let sent = Fault::from(Refused::from((3, error.clone())));
             let back = Refused::from(sent);
             assert_eq!(back.index, Some(3));
             assert_eq!(format!("{:?}", back.error), format!("{error:?}"));
         }
+    }
+
+    #[test]
+    fn every_error_with_a_name_in_the_description_comes_back_as_itself() {
+        let description = include_str!("io.backhaul.Transfer.varlink").lines();
+        let described = description.filter_map(|line| line.strip_prefix("error ")?.split(' ').next());
+        // The first keeps only its message; the others are said of a connection, not of a call.
+        let others = ["Failed", "Disconnected", "PermissionDenied"];
+        let described: BTreeSet<&str> = described.filter(|name| !others.contains(name)).collect();
+        let sent: Vec<Fault> = named().into_iter().map(|error| Refused::from(error).into()).collect();
+        let sent = sent
+            .iter()
+            .filter_map(|fault| fault.error.strip_prefix(INTERFACE)?.strip_prefix('.'));
+        assert_eq!(sent.collect::<BTreeSet<_>>(), described);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::fault::Fault;
+use super::fault::{Fault, without_value};
 
 /// Longest reply that is taken, in bytes: a service that sends more is none of ours.
 pub(crate) const REPLY_BYTES_MAX: usize = 32 << 20;
@@ -124,7 +124,11 @@ impl Incoming {
 /// # Errors
 /// What is wrong with it, on one line: it is no call at all, and the stream cannot be trusted any more.
 pub(crate) fn parse_request(bytes: &[u8]) -> Result<Request<'_>, String> {
-    serde_json::from_slice(bytes).map_err(|error| format!("the message is no call: {error}"))
+    if bytes.first().is_some_and(|byte| *byte == b'[') {
+        return Err("the message is no call: a list is no object".to_owned());
+    }
+    let told = |error: serde_json::Error| format!("the message is no call: {}", without_value(&error.to_string()));
+    serde_json::from_slice(bytes).map_err(told)
 }
 
 /// Reads the parameters of a call; those that are left out are taken for an empty object.
@@ -133,6 +137,10 @@ pub(crate) fn parse_request(bytes: &[u8]) -> Result<Request<'_>, String> {
 /// `org.varlink.service.InvalidParameter`, with the name of the parameter.
 pub(crate) fn parse_parameters<T: DeserializeOwned>(parameters: Option<&RawValue>) -> Result<T, Fault> {
     let text = parameters.map_or("{}", RawValue::get);
+    // Else it would be taken for the fields in their order.
+    if text.starts_with('[') {
+        return Err(Fault::invalid_parameter("parameters", "a list is no object"));
+    }
     let mut deserializer = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
@@ -223,5 +231,41 @@ mod tests {
         assert_eq!(parse("{\"odd\":1}").parameter(), Some("odd"));
         assert_eq!(parse("{}").parameter(), Some("ids"));
         assert_eq!(parse("[]").parameter(), Some("parameters"), "a list is no object");
+        assert_eq!(parse("[[1]]").parameter(), Some("parameters"), "a list is no object");
+        assert_eq!(parse("5").parameter(), Some("parameters"), "a number is no name");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_not_repeated() {
+        #[derive(Debug, Deserialize)]
+        #[expect(dead_code, reason = "only read from JSON")]
+        struct Wanted {
+            secret_headers: Vec<String>,
+        }
+        let values = [
+            r#""hunter2""#,
+            r#""a\", expected \"hunter2""#,
+            r#""hunter2`, expected x""#,
+            r#"[["hunter2"]]"#,
+            "7702",
+            "[7702.5]",
+            r#"{"hunter2":1}"#,
+        ];
+        for value in values {
+            let raw: Box<RawValue> = serde_json::from_str(&format!("{{\"secret_headers\":{value}}}")).unwrap();
+            let fault = parse_parameters::<Wanted>(Some(&raw)).unwrap_err();
+            let told = String::from_utf8(refusal(&fault)).unwrap();
+            assert!(told.contains("secret_headers") && told.contains("expected"), "{told}");
+            assert!(
+                !told.contains("hunter2") && !told.contains("7702"),
+                "{value} is told: {told}"
+            );
+            let message = format!("{{\"method\":\"a.b\",\"more\":{value}}}");
+            let told = parse_request(message.as_bytes()).unwrap_err();
+            assert!(
+                !told.contains("hunter2") && !told.contains("7702"),
+                "{value} is told: {told}"
+            );
+        }
     }
 }

@@ -107,13 +107,20 @@ impl Service {
     /// # Errors
     /// What the socket answers.
     pub fn find(directory: impl AsRef<Path>) -> Result<Option<Self>, Error> {
-        let directory = directory.as_ref();
+        match Self::look_for(directory.as_ref()) {
+            // It has gone since.
+            Err(Error::Disconnected(_)) => Ok(None),
+            result => result,
+        }
+    }
+
+    /// As [`Self::find`], but an engine that closes the connection at once is an error, which says why.
+    pub(crate) fn look_for(directory: &Path) -> Result<Option<Self>, Error> {
         let Some(socket) = crate::engine::holder(directory).and_then(|holder| holder.socket) else {
             return Ok(None);
         };
         let client = match Client::connect(&socket) {
-            // It has gone since.
-            Err(Error::Io(..) | Error::Disconnected(_)) => return Ok(None),
+            Err(Error::Io(..)) => return Ok(None),
             result => result?,
         };
         Ok(client.works_on(directory).then(|| Self::new(Link::Remote(client))))

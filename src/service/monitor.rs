@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::client::Connection;
 use super::left;
-use crate::engine::{Engine, Filter, GroupFilter, Noted, Observer, OperationView};
+use super::methods::groups::told_groups;
+use crate::engine::{Changed, CompletionGroupView, Engine, Filter, GroupFilter, Noted, Observer, OperationView};
 use crate::error::Error;
-use crate::operation::TransferId;
+use crate::operation::{CompletionGroupId, TransferId};
 
-/// Operations in one message at most; the rest comes with the next.
+/// Operations in one message at most, and completion groups; the rest comes with the next.
 pub(crate) const UPDATE_MAX: usize = 256;
 /// How often progress is told where nothing else is asked for.
 pub(crate) const PROGRESS_EVERY: Duration = Duration::from_millis(200);
@@ -112,6 +113,19 @@ pub struct Update {
     /// Everything that had changed before the monitor began has been told.
     #[serde(default)]
     pub caught_up: bool,
+    /// Completion groups of the selected app, or of all apps, that have fired, without their operations. Those that have no
+    /// command and that nobody has acknowledged are told of before a monitor has caught up, whatever its cursor and group; after
+    /// that each one that changes, also where its command begins or ends, or where somebody acknowledges it. Who acts on one
+    /// acknowledges it after that: at least once. A monitor of chosen operations is told of none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "told_groups")]
+    pub completion_groups: Vec<CompletionGroupView>,
+}
+
+impl Update {
+    /// It tells of nothing but where the monitor stands.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.operations.is_empty() && self.removed.is_empty() && self.completion_groups.is_empty()
+    }
 }
 
 /// Parameters of `Wait`.
@@ -175,6 +189,8 @@ pub(crate) struct Told {
     ids: Option<BTreeSet<TransferId>>,
     cursor: u64,
     caught_up: bool,
+    /// Which completion group it was told of last before it has caught up.
+    last_group: Option<(String, CompletionGroupId)>,
     progress_every: Option<Duration>,
 }
 
@@ -193,6 +209,7 @@ impl Told {
             ids: monitoring.ids,
             cursor: monitoring.cursor.unwrap_or(0),
             caught_up: false,
+            last_group: None,
             progress_every: (!every.is_zero()).then(|| every.clamp(PROGRESS_MIN, PROGRESS_MAX)),
         })
     }
@@ -215,6 +232,12 @@ impl Told {
         self.filter.matches(view) && self.ids.as_ref().is_none_or(|ids| ids.contains(&view.id))
     }
 
+    /// Whether it is told of this completion group.
+    fn wants_group(&self, group: &CompletionGroupView) -> bool {
+        let is_of_app = self.filter.app.as_ref().is_none_or(|app| *app == group.app);
+        self.ids.is_none() && is_of_app && group.is_told()
+    }
+
     /// The filter and the chosen ids, by which two monitors are told the same.
     pub(crate) fn subject(&self) -> (&Filter, Option<&BTreeSet<TransferId>>) {
         (&self.filter, self.ids.as_ref())
@@ -231,19 +254,28 @@ impl Told {
             operations.retain(|view| ids.contains(&view.id));
         }
         // Where nothing is left the cursor stays.
-        self.caught_up = cursor == self.cursor;
+        let mut is_all = cursor == self.cursor;
         self.cursor = cursor;
+        let mut completion_groups = Vec::new();
+        if is_all && self.ids.is_none() {
+            completion_groups = engine.fired(self.filter.app.as_deref(), self.last_group.as_ref(), UPDATE_MAX);
+            is_all = completion_groups.len() < UPDATE_MAX;
+            self.last_group = completion_groups.last().map(|last| (last.app.clone(), last.id));
+        }
+        self.caught_up = is_all;
         Update {
             operations,
             removed: Vec::new(),
             cursor,
-            caught_up: self.caught_up,
+            caught_up: is_all,
+            completion_groups,
         }
     }
 
     /// It has read less than there was: everything since the cursor comes again.
     pub(crate) fn begin_again(&mut self) {
         self.caught_up = false;
+        self.last_group = None;
     }
 
     /// As after the last part of what had changed before.
@@ -259,8 +291,10 @@ impl Told {
     }
 }
 
-/// A stream of updates of the operations of a service; blocks until there is one. It ends with an error where the engine
-/// stops or the connection ends; a new one that is given the last [`Update::cursor`] misses no end.
+/// A stream of updates of the operations and completion groups of a service; blocks until there is one. It ends with an
+/// error where the engine stops or the connection ends; a new one that is given the last [`Update::cursor`] misses no end,
+/// and is told of every completion group that has fired and waits for
+/// [`Service::acknowledge_completion_group`](super::Service::acknowledge_completion_group): at least once each.
 pub struct Monitor(Source);
 
 enum Source {
@@ -340,7 +374,10 @@ fn next_embedded(
         let cursor = engine.cursor();
         pending.add(observer.take());
         if pending.overflowed {
-            *pending = Noted::default();
+            *pending = Noted {
+                stopped: pending.stopped,
+                ..Noted::default()
+            };
             told.begin_again();
             return Ok(Some(told.catch_up(engine)));
         }
@@ -350,17 +387,13 @@ fn next_embedded(
             *progress_at = now + every;
             add_progress(engine, told, &mut update);
         }
-        // Of all else that was noted nothing is left to be told.
-        *pending = Noted {
-            ids: std::mem::take(&mut pending.ids),
-            stopped: pending.stopped,
-            ..Noted::default()
-        };
-        if !update.operations.is_empty() || !update.removed.is_empty() {
+        // Where more was noted than one update holds, the rest is still to be looked at.
+        pending.attempts = false;
+        if !update.is_empty() {
             told.advance(update.cursor);
             return Ok(Some(update));
         }
-        if pending.stopped && pending.ids.is_empty() {
+        if pending.stopped && pending.changed.is_empty() {
             return Err(Error::Disconnected(Arc::from("it has stopped")));
         }
         if end.is_some_and(|end| Instant::now() >= end) {
@@ -375,8 +408,17 @@ fn update_of(engine: &Engine, told: &Told, noted: &mut Noted, cursor: u64) -> Up
         caught_up: true,
         ..Update::default()
     };
-    for _ in 0..UPDATE_MAX {
-        let Some(id) = noted.ids.pop_first() else { break };
+    for changed in noted.take_part(UPDATE_MAX) {
+        let id = match changed {
+            Changed::Operation(id) => id,
+            Changed::CompletionGroup(id) => {
+                let group = engine
+                    .brief_completion_group(id)
+                    .filter(|group| told.wants_group(group));
+                update.completion_groups.extend(group);
+                continue;
+            }
+        };
         match engine.view(id) {
             Ok(view) if told.wants(&view) => update.operations.push(view),
             Err(_) if told.subject().1.is_none_or(|ids| ids.contains(&id)) => update.removed.push(id),
@@ -384,7 +426,11 @@ fn update_of(engine: &Engine, told: &Told, noted: &mut Noted, cursor: u64) -> Up
         }
     }
     // What is told later must not lie below the cursor.
-    update.cursor = if noted.ids.is_empty() { cursor } else { told.cursor() };
+    update.cursor = if noted.changed.is_empty() {
+        cursor
+    } else {
+        told.cursor()
+    };
     update
 }
 

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::support::nginx::Nginx;
-use super::support::{STEP_MAX, assert_same};
+use super::support::{STEP_MAX, assert_same, until};
 use super::{Client, Lab};
 
 /// A service manager that is told of one daemon.
@@ -44,12 +44,9 @@ impl Watched {
 
     /// The next message that begins so; others are passed over.
     pub(super) fn until(&self, begin: &str) -> String {
-        loop {
-            let message = self.receive();
-            if message.starts_with(begin) {
-                return message;
-            }
-        }
+        until(begin, || {
+            Some(self.receive()).filter(|message| message.starts_with(begin))
+        })
     }
 }
 

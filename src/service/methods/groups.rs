@@ -217,6 +217,24 @@ impl From<CompletionGroup> for CompletionGroupView {
     }
 }
 
+/// Completion groups among other things on the wire.
+pub(crate) mod told_groups {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{CompletionGroup, CompletionGroupView};
+
+    pub(crate) fn serialize<S: Serializer>(groups: &[CompletionGroupView], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(groups.iter().cloned().map(CompletionGroup::from))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<CompletionGroupView>, D::Error> {
+        let groups = Option::<Vec<CompletionGroup>>::deserialize(deserializer)?;
+        Ok(groups.into_iter().flatten().map(Into::into).collect())
+    }
+}
+
 /// What the command of a completion group finds on its standard input.
 #[derive(Serialize)]
 struct Report<'a> {

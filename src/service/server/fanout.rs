@@ -1,7 +1,8 @@
 //! Who is told what: monitors, what each has been told, and what waits for those that read slowly. Pure.
 //!
 //! What has changed is made into bytes once for all monitors of one subject. One that has not taken its last update is
-//! given no other: what changes meanwhile is noted once for each operation, and told as it is when it reads again.
+//! given no other: what changes meanwhile is noted once for each operation and completion group, and told as it is when it
+//! reads again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,12 +12,13 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::shared::Token;
-use crate::engine::{Filter, OperationView};
-use crate::operation::{TransferId, TransferStatus};
+use crate::engine::{Changed, CompletionGroupView, Filter, OperationView};
+use crate::operation::{CompletionGroupId, TransferId, TransferStatus};
 use crate::service::message::reply;
+use crate::service::methods::groups::CompletionGroup;
 use crate::service::monitor::{Told, UPDATE_MAX};
 
-/// Operations noted for one monitor that reads slowly; with more than that it reads everything again from its cursor.
+/// Changes noted for one monitor that reads slowly; with more than that it reads everything again from its cursor.
 const PENDING_MAX: usize = 1_024;
 /// Shortest time between two updates, and how much longer it is for each monitor, up to the longest: a burst of changes
 /// is told as few updates, and costs a full-speed transfer little however many look on.
@@ -29,26 +31,50 @@ const PROGRESS_PER_MONITOR: Duration = Duration::from_millis(1);
 /// The bytes of one update.
 pub(crate) type Message = Arc<[u8]>;
 
-/// An operation as it is now.
+/// An operation or a completion group as it is now.
 #[derive(Debug)]
-pub(crate) struct Change {
-    id: TransferId,
-    /// Nothing where its record is gone.
-    now: Option<(OperationView, Box<RawValue>)>,
+pub(crate) enum Change {
+    Operation {
+        id: TransferId,
+        /// Nothing where its record is gone.
+        now: Option<Box<(OperationView, Box<RawValue>)>>,
+    },
+    CompletionGroup {
+        id: CompletionGroupId,
+        app: String,
+        json: Box<RawValue>,
+    },
 }
 
 impl Change {
-    pub(crate) fn new(id: TransferId, view: Option<OperationView>) -> Self {
-        let now = view.and_then(|view| to_raw_value(&view).ok().map(|json| (view, json)));
-        Self { id, now }
+    pub(crate) fn of_operation(id: TransferId, view: Option<OperationView>) -> Self {
+        let now = view.and_then(|view| to_raw_value(&view).ok().map(|json| Box::new((view, json))));
+        Self::Operation { id, now }
     }
 
-    pub(crate) fn id(&self) -> TransferId {
-        self.id
+    /// Nothing where monitors are not told of it.
+    pub(crate) fn of_completion_group(view: CompletionGroupView) -> Option<Self> {
+        if !view.is_told() {
+            return None;
+        }
+        let (id, app) = (view.id, view.app.clone());
+        let json = to_raw_value(&CompletionGroup::from(view)).ok()?;
+        Some(Self::CompletionGroup { id, app, json })
     }
 
-    pub(crate) fn view(&self) -> Option<&OperationView> {
-        self.now.as_ref().map(|(view, _)| view)
+    fn what(&self) -> Changed {
+        match self {
+            Self::Operation { id, .. } => Changed::Operation(*id),
+            Self::CompletionGroup { id, .. } => Changed::CompletionGroup(*id),
+        }
+    }
+
+    /// The operation it is about, and what that is now, where its record is not gone.
+    pub(crate) fn operation(&self) -> Option<(TransferId, Option<&OperationView>)> {
+        match self {
+            Self::Operation { id, now } => Some((*id, now.as_ref().map(|now| &now.0))),
+            Self::CompletionGroup { .. } => None,
+        }
     }
 }
 
@@ -63,8 +89,15 @@ struct Subject {
 impl Subject {
     /// Whose record is gone has no app any more: whoever did not name its ids is told.
     fn wants(&self, change: &Change) -> bool {
-        let is_named = self.ids.as_ref().is_none_or(|ids| ids.contains(&change.id));
-        is_named && change.view().is_none_or(|view| self.filter.matches(view))
+        match change {
+            Change::Operation { id, now } => {
+                let is_named = self.ids.as_ref().is_none_or(|ids| ids.contains(id));
+                is_named && now.as_ref().is_none_or(|now| self.filter.matches(&now.0))
+            }
+            Change::CompletionGroup { app, .. } => {
+                self.ids.is_none() && self.filter.app.as_ref().is_none_or(|wanted| wanted == app)
+            }
+        }
     }
 }
 
@@ -80,7 +113,7 @@ struct Monitor {
     group: u64,
     /// What it has been told; elsewhere while a thread looks for what it has missed.
     told: Option<Told>,
-    pending: BTreeSet<TransferId>,
+    pending: BTreeSet<Changed>,
     /// It has missed more than is noted.
     has_missed: bool,
     /// Its last update was taken by the system.
@@ -94,11 +127,11 @@ impl Monitor {
         is_caught_up && self.is_drained && self.pending.is_empty() && !self.has_missed
     }
 
-    fn note(&mut self, ids: impl Iterator<Item = TransferId>) {
+    fn note(&mut self, changed: impl Iterator<Item = Changed>) {
         if self.has_missed {
             return;
         }
-        self.pending.extend(ids);
+        self.pending.extend(changed);
         if self.pending.len() > PENDING_MAX {
             self.miss();
         }
@@ -115,7 +148,7 @@ pub(crate) enum Next {
     /// A thread has to look for what it has missed, and give this back.
     CatchUp(Told),
     /// These have changed.
-    Changed(Vec<TransferId>),
+    Changed(Vec<Changed>),
     /// Nothing now.
     Nothing,
 }
@@ -198,15 +231,18 @@ impl Fanout {
 
     /// Whether more has changed than the progress of an attempt, which is told in its own time.
     fn is_news(&mut self, change: &Change) -> bool {
-        let Some(view) = change.view().filter(|view| view.status == TransferStatus::Running) else {
-            self.running.remove(&change.id);
+        let Some((id, view)) = change.operation() else {
+            return true;
+        };
+        let Some(view) = view.filter(|view| view.status == TransferStatus::Running) else {
+            self.running.remove(&id);
             return true;
         };
         let mut still = view.clone();
         still.bytes_done = 0;
         still.ranges = Vec::new();
-        let before = self.running.insert(change.id, still);
-        before.as_ref() != self.running.get(&change.id)
+        let before = self.running.insert(id, still);
+        before.as_ref() != self.running.get(&id)
     }
 
     /// Tells all of what has changed. `cursor`: whatever lies below it has been noted before, and is among these or was told.
@@ -233,7 +269,7 @@ impl Fanout {
                         told.advance(self.cursor);
                     }
                 } else {
-                    monitor.note(wanted.iter().map(|change| change.id));
+                    monitor.note(wanted.iter().map(|change| change.what()));
                 }
             }
         }
@@ -303,16 +339,16 @@ impl Fanout {
             return Next::CatchUp(told);
         }
         monitor.told = Some(told);
-        let mut ids = Vec::new();
-        while ids.len() < UPDATE_MAX
-            && let Some(id) = monitor.pending.pop_first()
+        let mut changed = Vec::new();
+        while changed.len() < UPDATE_MAX
+            && let Some(one) = monitor.pending.pop_first()
         {
-            ids.push(id);
+            changed.push(one);
         }
-        if ids.is_empty() {
+        if changed.is_empty() {
             Next::Nothing
         } else {
-            Next::Changed(ids)
+            Next::Changed(changed)
         }
     }
 
@@ -342,24 +378,30 @@ impl Fanout {
     }
 }
 
-/// As [`crate::service::Update`], with operations that are JSON already.
-#[derive(Serialize)]
+/// As [`crate::service::Update`], with contents that are JSON already.
+#[derive(Default, Serialize)]
 struct Written<'a> {
     operations: Vec<&'a RawValue>,
     removed: Vec<TransferId>,
     cursor: u64,
     caught_up: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    completion_groups: Vec<&'a RawValue>,
 }
 
 fn update(changes: &[&Change], cursor: u64) -> Message {
-    let operations = changes.iter().filter_map(|change| change.now.as_ref());
-    let removed = changes.iter().filter(|change| change.now.is_none());
-    let written = Written {
-        operations: operations.map(|(_, json)| json.as_ref()).collect(),
-        removed: removed.map(|change| change.id).collect(),
+    let mut written = Written {
         cursor,
         caught_up: true,
+        ..Written::default()
     };
+    for change in changes {
+        match change {
+            Change::Operation { now: Some(now), .. } => written.operations.push(&now.1),
+            Change::Operation { id, now: None } => written.removed.push(*id),
+            Change::CompletionGroup { json, .. } => written.completion_groups.push(json),
+        }
+    }
     reply(&written, true).into()
 }
 
@@ -379,7 +421,7 @@ mod tests {
     }
 
     fn change(number: u16, app: &str) -> Change {
-        Change::new(id(number), Some(view(number, app, "Idle", 0)))
+        Change::of_operation(id(number), Some(view(number, app, "Idle", 0)))
     }
 
     fn view(number: u16, app: &str, status: &str, bytes_done: u64) -> OperationView {
@@ -395,7 +437,7 @@ mod tests {
     }
 
     fn gone(number: u16) -> Change {
-        Change::new(id(number), None)
+        Change::of_operation(id(number), None)
     }
 
     fn told(app: &str, progress_ms: u64) -> Told {
@@ -429,6 +471,32 @@ mod tests {
         serde_json::from_value(message["parameters"].clone()).unwrap()
     }
 
+    /// Which operations the first monitor is to be told of now.
+    fn pending(fanout: &mut Fanout) -> Vec<TransferId> {
+        let Next::Changed(changed) = fanout.drained(0) else {
+            panic!("nothing is pending")
+        };
+        let ids = changed.into_iter().map(|changed| match changed {
+            Changed::Operation(id) => id,
+            Changed::CompletionGroup(id) => panic!("completion group {id} is pending"),
+        });
+        ids.collect()
+    }
+
+    fn fired(number: u8, app: &str) -> CompletionGroupView {
+        let group = json!({
+            "id": CompletionGroupId([number; 16]), "app": app, "name": null, "command": null, "state": "fired",
+            "remaining": 0, "members": [], "runs": 0, "problem": null, "next_run_at": null,
+            "created_at": "1970-01-01T00:00:00.001Z", "sealed_at": null, "fired_at": null, "closed_at": null
+        });
+        let group: CompletionGroup = serde_json::from_value(group).unwrap();
+        group.into()
+    }
+
+    fn fired_change(number: u8, app: &str) -> Change {
+        Change::of_completion_group(fired(number, app)).unwrap()
+    }
+
     /// Which operations a message is about, and where it stands.
     fn content(message: &Message) -> (Vec<TransferId>, Vec<TransferId>, u64) {
         let update = read(message);
@@ -458,9 +526,7 @@ mod tests {
             assert_eq!(messages.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [1]);
             assert!(matches!(fanout.drained(1), Next::Nothing));
         }
-        let Next::Changed(ids) = fanout.drained(0) else {
-            panic!("nothing is pending")
-        };
+        let ids = pending(&mut fanout);
         assert_eq!(ids, [id(2), id(3)]);
         let message = fanout.update_for(0, &[change(2, "a"), change(3, "a")]).unwrap();
         assert_eq!(content(&message), (vec![id(2), id(3)], vec![], 8));
@@ -473,16 +539,12 @@ mod tests {
         assert_eq!(fanout.tell(&[change(0, "a")], 5).len(), 1);
         let many: Vec<Change> = (1..=300).map(|number| change(number, "a")).collect();
         assert!(fanout.tell(&many, 400).is_empty());
-        let Next::Changed(ids) = fanout.drained(0) else {
-            panic!("nothing is pending")
-        };
+        let ids = pending(&mut fanout);
         let first: Vec<Change> = (1..=256).map(|number| change(number, "a")).collect();
         assert_eq!(ids.len(), first.len());
         let (told, _, cursor) = content(&fanout.update_for(0, &first).unwrap());
         assert_eq!((told.len(), cursor), (256, 5), "44 operations are not told yet");
-        let Next::Changed(ids) = fanout.drained(0) else {
-            panic!("nothing is pending")
-        };
+        let ids = pending(&mut fanout);
         assert_eq!(ids.len(), 44);
         let rest: Vec<Change> = (257..=300).map(|number| change(number, "a")).collect();
         assert_eq!(content(&fanout.update_for(0, &rest).unwrap()).2, 400);
@@ -507,9 +569,7 @@ mod tests {
             fanout.tell(&[change(8, "a")], 2_001).is_empty(),
             "its update is not taken yet"
         );
-        let Next::Changed(ids) = fanout.drained(0) else {
-            panic!("nothing is pending")
-        };
+        let ids = pending(&mut fanout);
         assert_eq!(ids, [id(7), id(8)]);
     }
 
@@ -547,7 +607,7 @@ mod tests {
     fn mere_progress_is_told_only_in_its_own_time() {
         let mut fanout = fanout(&["a"]);
         let mut told = |status: &str, bytes_done: u64| {
-            let change = Change::new(id(1), Some(view(1, "a", status, bytes_done)));
+            let change = Change::of_operation(id(1), Some(view(1, "a", status, bytes_done)));
             let messages = fanout.tell(&[change], 1);
             fanout.drained(0);
             !messages.is_empty()
@@ -577,11 +637,95 @@ mod tests {
     fn an_update_is_written_as_one_that_is_read() {
         let change = change(1, "a");
         let expected = Update {
-            operations: vec![change.view().unwrap().clone()],
+            operations: vec![view(1, "a", "Idle", 0)],
             removed: vec![id(2)],
             cursor: 9,
             caught_up: true,
+            completion_groups: Vec::new(),
         };
         assert_eq!(*update(&[&change, &gone(2)], 9), *reply(&expected, true));
+        let expected = Update {
+            completion_groups: vec![fired(3, "a")],
+            ..expected
+        };
+        let all = [&change, &fired_change(3, "a"), &gone(2)];
+        let written = update(&all, 9);
+        assert_eq!(*written, *reply(&expected, true));
+        assert_eq!(read(&written), expected);
+    }
+
+    #[test]
+    fn a_completion_group_is_told_to_those_who_look_at_its_app_and_name_no_ids() {
+        let mut fanout = fanout(&["a", "b"]);
+        let mut add = |token, monitoring| {
+            let mut told = Told::new(monitoring).unwrap();
+            told.caught_up_at(0);
+            fanout.add(token, told, Instant::now());
+        };
+        let of_a = || Selection {
+            app: Some("a".into()),
+            ..Selection::default()
+        };
+        let all_apps = || Selection {
+            all_apps: true,
+            ..Selection::default()
+        };
+        let selections = [
+            Selection {
+                group: Some("g".into()),
+                ..of_a()
+            },
+            Selection {
+                ungrouped: true,
+                ..of_a()
+            },
+            all_apps(),
+        ];
+        for (token, selection) in (2..).zip(selections) {
+            add(
+                token,
+                Monitoring {
+                    selection,
+                    ..Monitoring::default()
+                },
+            );
+        }
+        for (token, selection) in (5..).zip([of_a(), all_apps()]) {
+            let ids = Some([id(1)].into());
+            add(
+                token,
+                Monitoring {
+                    selection,
+                    ids,
+                    ..Monitoring::default()
+                },
+            );
+        }
+        let messages = fanout.tell(&[fired_change(3, "a")], 1);
+        let tokens: BTreeSet<Token> = messages.iter().map(|(token, _)| *token).collect();
+        assert_eq!(tokens, [0, 2, 3, 4].into());
+        for (_, message) in messages {
+            assert_eq!(read(&message).completion_groups, [fired(3, "a")]);
+        }
+    }
+
+    #[test]
+    fn who_reads_slowly_is_told_of_a_completion_group_when_it_reads_again() {
+        let mut fanout = fanout(&["a"]);
+        assert_eq!(fanout.tell(&[change(1, "a")], 5).len(), 1);
+        for cursor in 6..8 {
+            assert!(fanout.tell(&[fired_change(3, "a"), change(2, "a")], cursor).is_empty());
+        }
+        let Next::Changed(changed) = fanout.drained(0) else {
+            panic!("nothing is pending")
+        };
+        let expected = [
+            Changed::CompletionGroup(CompletionGroupId([3; 16])),
+            Changed::Operation(id(2)),
+        ];
+        assert_eq!(changed, expected);
+        let message = fanout.update_for(0, &[fired_change(3, "a"), change(2, "a")]).unwrap();
+        assert_eq!(read(&message).completion_groups, [fired(3, "a")]);
+        assert_eq!(content(&message), (vec![id(2)], vec![], 7));
     }
 }

@@ -9,7 +9,7 @@ use super::fanout::{Change, Fanout, Message, Next};
 use super::shared::{Outcome, Token};
 use super::traffic::Call;
 use super::waits::{Look, Waits};
-use crate::engine::{Engine, Noted, Observer};
+use crate::engine::{Changed, Engine, Noted, Observer};
 use crate::error::Error;
 use crate::operation::TransferId;
 use crate::service::fault::{Fault, Refused};
@@ -152,7 +152,7 @@ impl EventLoop {
         }
         if self.telling.progress_at().is_some_and(|at| at <= now) {
             let running = self.engine.running().into_iter();
-            let running: Vec<Change> = running.map(|view| Change::new(view.id, Some(view))).collect();
+            let running: Vec<Change> = running.map(|view| Change::of_operation(view.id, Some(view))).collect();
             let messages = self.telling.fanout.tell_progress(&running, now);
             self.send_all(messages);
         }
@@ -169,12 +169,12 @@ impl EventLoop {
         let mut noted = std::mem::take(&mut self.telling.noted);
         noted.add(observer.take());
         if noted.overflowed {
-            noted.ids.clear();
+            noted.changed.clear();
             self.tell_all_that_they_missed(cursor);
         } else {
-            let changes = self.take_changes(&mut noted.ids);
+            let changes = self.changes_of(noted.take_part(UPDATE_MAX));
             // What is told later must not lie below the cursor.
-            let cursor = if noted.ids.is_empty() { cursor } else { 0 };
+            let cursor = if noted.changed.is_empty() { cursor } else { 0 };
             let messages = self.telling.fanout.tell(&changes, cursor);
             self.send_all(messages);
             let ready = self.telling.waits.changed(&changes);
@@ -186,26 +186,22 @@ impl EventLoop {
         if noted.stopped {
             return self.end_all_that_look_on();
         }
-        if !noted.ids.is_empty() && self.telling.observer.is_some() {
-            self.telling.noted.ids = noted.ids;
+        if !noted.changed.is_empty() && self.telling.observer.is_some() {
+            self.telling.noted.changed = noted.changed;
             self.telling.flush_at = Some(now);
         }
     }
 
-    /// As many of them as one update holds, as they are now.
-    fn take_changes(&self, ids: &mut BTreeSet<TransferId>) -> Vec<Change> {
-        let mut taken = Vec::new();
-        while taken.len() < UPDATE_MAX
-            && let Some(id) = ids.pop_first()
-        {
-            taken.push(id);
-        }
-        self.changes_of(taken)
-    }
-
-    fn changes_of(&self, ids: Vec<TransferId>) -> Vec<Change> {
-        let ids = ids.into_iter();
-        ids.map(|id| Change::new(id, self.engine.view(id).ok())).collect()
+    /// What they are now.
+    fn changes_of(&self, changed: Vec<Changed>) -> Vec<Change> {
+        let change = |changed| match changed {
+            Changed::Operation(id) => Some(Change::of_operation(id, self.engine.view(id).ok())),
+            Changed::CompletionGroup(id) => {
+                let view = self.engine.brief_completion_group(id)?;
+                Change::of_completion_group(view)
+            }
+        };
+        changed.into_iter().filter_map(change).collect()
     }
 
     fn tell_all_that_they_missed(&mut self, cursor: u64) {
@@ -252,8 +248,8 @@ impl EventLoop {
                     self.catch_up(token, told);
                     break;
                 }
-                Next::Changed(ids) => {
-                    let changes = self.changes_of(ids);
+                Next::Changed(missed) => {
+                    let changes = self.changes_of(missed);
                     let message = self.telling.fanout.update_for(token, &changes);
                     if let Some((message, link)) = message.zip(self.links.get_mut(&token)) {
                         link.traffic.send(message);
@@ -273,7 +269,7 @@ impl EventLoop {
         self.submit(Box::new(move || {
             let update = loop {
                 let update = told.catch_up(&engine);
-                if update.caught_up || !update.operations.is_empty() {
+                if update.caught_up || !update.is_empty() {
                     break update;
                 }
             };

@@ -99,12 +99,15 @@ impl Waits {
             let before = open.len();
             let mut is_gone = false;
             for change in changes {
-                match change.view() {
+                let Some((id, view)) = change.operation() else {
+                    continue;
+                };
+                match view {
                     Some(view) if wait.until.is_reached(view) => {
-                        open.remove(&change.id());
+                        open.remove(&id);
                     }
                     Some(_) => {}
-                    None => is_gone |= open.contains(&change.id()),
+                    None => is_gone |= open.contains(&id),
                 }
             }
             if is_gone || (open.len() < before && open.is_empty()) {

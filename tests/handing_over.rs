@@ -1,0 +1,134 @@
+//! A command that comes to an engine which is just ending, or which does not answer.
+
+#![expect(clippy::unwrap_used, reason = "a failed test may panic")]
+
+#[expect(dead_code, reason = "each test program uses its own part of this module")]
+mod support;
+
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use support::nginx::Nginx;
+use support::{Home, assert_same, until};
+
+/// What an engine does before it ends.
+#[derive(Clone, Copy, Debug)]
+enum Ends {
+    /// It has taken the connection, and says nothing.
+    BeforeItAnswers,
+    /// It has said who it is.
+    BeforeItCreates,
+    /// As before, and says that it ends.
+    WithAReason,
+}
+
+/// Reads one message.
+fn hear(stream: &mut UnixStream) {
+    let mut byte = [1];
+    while byte != [0] {
+        stream.read_exact(&mut byte).unwrap();
+    }
+}
+
+/// An engine on this state directory that ends in the middle; its socket is gone before its clients know.
+fn ending_engine(state: &Path, socket: &Path, ends: Ends) -> JoinHandle<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state)
+        .unwrap();
+    let metadata = std::fs::metadata(state).unwrap();
+    let listener = UnixListener::bind(socket).unwrap();
+    let socket = socket.to_path_buf();
+    let description = serde_json::json!({ "parameters": {
+        "version": "0", "pid": 1, "state_directory": state, "device": metadata.dev(), "inode": metadata.ino(),
+        "operations": 0, "running": 0, "unacknowledged_lost": 0,
+    }});
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        if !matches!(ends, Ends::BeforeItAnswers) {
+            hear(&mut stream);
+            stream.write_all(format!("{description}\0").as_bytes()).unwrap();
+            hear(&mut stream);
+        }
+        if matches!(ends, Ends::WithAReason) {
+            let last = r#"{"error":"io.backhaul.Transfer.Disconnected","parameters":{"message":"has stopped"}}"#;
+            stream.write_all(format!("{last}\0").as_bytes()).unwrap();
+        }
+        std::fs::remove_file(&socket).unwrap();
+        drop(listener);
+    })
+}
+
+#[test]
+fn a_command_whose_engine_ends_while_it_hands_over_does_the_work_itself() {
+    let nginx = Nginx::start();
+    nginx.put("a.txt", b"hello");
+    for ends in [Ends::BeforeItAnswers, Ends::BeforeItCreates, Ends::WithAReason] {
+        let home = Home::new();
+        let socket = home.path().join("socket");
+        let typed = socket.display().to_string();
+        let url = nginx.url("/a.txt");
+        let engine = ending_engine(&home.state(), &socket, ends);
+        home.run(&["--socket", &typed, "get", &url, "-o", "downloads/a.txt"])
+            .expect_code(0);
+        engine.join().unwrap();
+        assert_same(&home.download("a.txt"), b"hello");
+        let engine = ending_engine(&home.state(), &socket, ends);
+        home.run(&["--socket", &typed, "add", &url, "-o", "downloads/b.txt"])
+            .expect_code(0);
+        engine.join().unwrap();
+        assert_eq!(home.listing().len(), 2, "{ends:?}");
+    }
+}
+
+#[test]
+fn one_interrupt_ends_a_get_that_waits_for_an_engine() {
+    let home = Home::new();
+    let socket = home.path().join("socket");
+    let typed = socket.display().to_string();
+    let listener = UnixListener::bind(&socket).unwrap();
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let running = home.spawn(&["--socket", &typed, "get", "http://127.0.0.1:1/", "-o", "downloads/a"]);
+        let (mut stream, _) = listener.accept().unwrap();
+        hear(&mut stream);
+        let asked = Instant::now();
+        running.signal(signal);
+        running.finish().expect_code(code);
+        assert!(asked.elapsed() < Duration::from_secs(5), "took {:?}", asked.elapsed());
+    }
+}
+
+/// Whether a process has asked for a signal (proc(5), `SigCgt`).
+fn catches(pid: u32, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+    caught & (1 << (signal.as_raw() - 1)) != 0
+}
+
+#[test]
+fn a_daemon_that_is_told_to_reload_before_it_has_begun_begins_all_the_same() {
+    let home = Home::new();
+    let holder = home.spawn(&["run"]);
+    until("the holder to heed signals", || {
+        catches(holder.id(), Signal::TERM).then_some(())
+    });
+    let socket = home.path().join("socket");
+    let daemon = home.spawn(&["--socket", &socket.display().to_string(), "daemon"]);
+    until("the daemon to heed signals", || {
+        catches(daemon.id(), Signal::HUP).then_some(())
+    });
+    daemon.signal(Signal::HUP);
+    assert!(!socket.exists(), "it has begun already");
+    holder.signal(Signal::TERM);
+    holder.finish().expect_code(0);
+    until("the daemon to listen", || UnixStream::connect(&socket).ok());
+    daemon.signal(Signal::TERM);
+    daemon.finish().expect_code(0);
+}
