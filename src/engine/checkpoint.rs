@@ -111,3 +111,60 @@ impl Core {
         last.map_or(self.first_lsn, |lsn| lsn.0 + 1)
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
+mod tests {
+    use std::path::Path;
+    use std::time::{Duration, Instant};
+
+    use super::super::{Changes, Engine, NewDownload, Until};
+    use crate::config::{Config, Layout};
+    use crate::environment::Environment;
+
+    fn has_snapshot(directory: &Path) -> bool {
+        let names = std::fs::read_dir(Layout::new(directory).journal()).unwrap();
+        names
+            .map(|entry| entry.unwrap().file_name())
+            .any(|name| name.to_string_lossy().contains(".snap"))
+    }
+
+    #[test]
+    fn the_journal_is_shortened_also_where_only_clients_write_to_it() {
+        let home = tempfile::tempdir().unwrap();
+        let state = home.path().join("state");
+        let config = Config {
+            checkpoint_bytes: 16 << 10,
+            ..Config::default()
+        };
+        let backends = vec![std::sync::Arc::new(backhaul_backends::MemoryBackend::new()) as _];
+        let engine = Engine::open(&state, config, Environment::system(), backends).unwrap();
+        let held = NewDownload {
+            url: "mem://host/a".into(),
+            destination: home.path().join("a"),
+            app: "app".into(),
+            hold: true,
+            ..NewDownload::default()
+        };
+        let id = engine.create(&[held]).unwrap()[0];
+        std::thread::scope(|scope| {
+            let running = scope.spawn(|| engine.run(Until::Stopped, None, |_| ()));
+            for number in 0..64 {
+                let headers = vec![format!("X-Number: {number:01024}")];
+                let changes = Changes {
+                    headers,
+                    ..Changes::default()
+                };
+                engine.set(id, &changes).unwrap();
+            }
+            let end = Instant::now() + Duration::from_secs(20);
+            while !has_snapshot(&state) && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            engine.stop();
+            running.join().unwrap().unwrap();
+        });
+        assert!(has_snapshot(&state));
+        assert_eq!(engine.view(id).unwrap().attempts, 0);
+    }
+}

@@ -30,6 +30,8 @@ use crate::vault::Vault;
 
 /// How long nothing happens before memory that was needed for work is given back.
 const QUIET: Duration = Duration::from_secs(1);
+/// Records after which an idle worker tries to shorten the journal again: it may have failed (chosen without measurement).
+const SHORTEN_EVERY: u64 = 1_024;
 /// The clock that sleeps stands still while the device is suspended; the boot-time clock is looked at this often.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
@@ -96,6 +98,8 @@ pub(crate) struct State {
     /// Operations that an engine for chosen ones works on for others.
     pub(crate) besides: BTreeSet<TransferId>,
     pub(crate) commands: Commands,
+    /// Number of the record from which on the journal may be shortened again where there is no other work.
+    pub(crate) shorten_from: u64,
 }
 
 /// One attempt while it runs.
@@ -114,6 +118,8 @@ pub(crate) enum Work {
     Finish(Box<Operation>),
     Sweep(Box<Operation>),
     Command(Box<Completion>, Interrupt),
+    /// The journal has grown without any other work.
+    Shorten,
 }
 
 /// What a thread may take.
@@ -156,6 +162,7 @@ impl Core {
             has_worked: true,
             besides: BTreeSet::new(),
             commands: Commands::default(),
+            shorten_from: 0,
         };
         Self {
             environment,
@@ -342,6 +349,7 @@ impl Core {
             let wake_at_ms = match self.pick(&mut state, role) {
                 Ok(work) => return Some(work),
                 Err(_) if state.stopping && (role == Role::Worker || state.attempts.is_empty()) => return None,
+                Err(_) if role == Role::Worker && self.begin_to_shorten(&mut state) => return Some(Work::Shorten),
                 Err(wake_at_ms) => wake_at_ms,
             };
             let condition = if role == Role::Worker {
@@ -361,6 +369,16 @@ impl Core {
                 None => condition.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
+    }
+
+    /// Whether a worker that has nothing else to do is to shorten the journal: what clients change has no work behind it.
+    fn begin_to_shorten(&self, state: &mut State) -> bool {
+        let next_lsn = self.next_lsn();
+        let is_due = next_lsn >= state.shorten_from && self.journal.checkpoint_due();
+        if is_due {
+            state.shorten_from = next_lsn + SHORTEN_EVERY;
+        }
+        is_due
     }
 
     /// Work that is there now, for a stepped engine.

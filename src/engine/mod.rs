@@ -431,6 +431,7 @@ fn perform(core: &Arc<Core>, work: Work) {
             }
             core.let_go(&[operation.id], 0);
         }
+        Work::Shorten => {}
     }
     match core.sweep_history() {
         Ok(()) => core.checkpoint_if_due(),
