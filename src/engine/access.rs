@@ -55,7 +55,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Invalid`] where `max_bytes` is out of bounds; [`Error::UnknownId`]; [`Error::Unsuccessful`] where it ended
-    /// without its content; [`Error::NotNow`] where the published file is not there any more as it was published;
+    /// without its content; [`Error::Disconnected`] where it would have to be waited for and the engine stops;
+    /// [`Error::NotNow`] where the published file is not there any more as it was published;
     /// [`Error::Io`] where it cannot be read.
     ///
     /// Source: `GetResultStreamAt` and `GetResultRandomAccessStreamReference` of Windows.Networking.BackgroundTransfer.
@@ -99,6 +100,9 @@ impl Engine {
             let generation = content.generation;
             // Nothing of an attempt is held on to while it is waited for.
             drop(content);
+            if !wait.is_zero() && self.core.state().has_nothing_to_come() {
+                return Err(Error::Disconnected(Arc::from("it has stopped")));
+            }
             if !visit.gate.wait(turn, deadline) {
                 return Ok(ReadOutcome {
                     bytes: Vec::new(),
@@ -404,6 +408,13 @@ impl Gates {
             return;
         }
         if let Some(gate) = self.gates().get(&id) {
+            gate.announce();
+        }
+    }
+
+    /// Nothing comes any more.
+    pub(super) fn announce_all(&self) {
+        for gate in self.gates().values() {
             gate.announce();
         }
     }

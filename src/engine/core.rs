@@ -80,6 +80,8 @@ pub(crate) struct State {
     /// Directories in which what earlier processes removed stays removed, whatever happens.
     pub(crate) settled: BTreeSet<PathBuf>,
     pub(crate) stopping: bool,
+    /// It was at work and is no more: nobody has anything to wait for.
+    pub(crate) has_stopped: bool,
     /// What made the engine stop by itself.
     pub(crate) fault: Option<Error>,
     /// Operations that ended in an error since the engine was opened.
@@ -144,6 +146,7 @@ impl Core {
             publishing: 0,
             settled: BTreeSet::new(),
             stopping: false,
+            has_stopped: false,
             fault: None,
             failed: 0,
             ended: 0,
@@ -314,6 +317,7 @@ impl Core {
         for interrupt in interrupts {
             interrupt.raise();
         }
+        self.gates.announce_all();
         self.wake_all();
     }
 

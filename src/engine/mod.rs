@@ -282,6 +282,7 @@ impl Engine {
     ) -> Result<(), Error> {
         let core = &self.core;
         core.set_threaded(true);
+        core.state().has_stopped = false;
         let mut threads = Vec::new();
         for (role, name) in self.roles() {
             let core = Arc::clone(core);
@@ -311,6 +312,7 @@ impl Engine {
         core.sync_all()?;
         let mut state = core.state();
         state.stopping = false;
+        state.has_stopped = true;
         state.fault.take().map_or(Ok(()), Err)
     }
 

@@ -155,6 +155,11 @@ impl State {
     pub(crate) fn running(&self) -> usize {
         self.attempts.len()
     }
+
+    /// The engine stops, or has stopped.
+    pub(super) fn has_nothing_to_come(&self) -> bool {
+        self.stopping || self.has_stopped
+    }
 }
 
 impl Engine {
@@ -167,7 +172,7 @@ impl Engine {
         });
         let mut state = self.core.state();
         state.observers.0.push(Arc::downgrade(&observer));
-        if state.stopping {
+        if state.has_nothing_to_come() {
             state.observers.stopped();
         }
         observer

@@ -35,6 +35,8 @@ pub(crate) struct Client {
 pub(crate) struct Connection {
     stream: UnixStream,
     incoming: Incoming,
+    /// A call has got no answer: one that comes late must not be taken for that to another call.
+    owes_answer: bool,
 }
 
 impl Client {
@@ -44,7 +46,7 @@ impl Client {
     /// [`Error::Io`] where nobody listens; otherwise what it answers.
     pub(crate) fn connect(socket: &Path) -> Result<Self, Error> {
         let mut connection = Connection::open(socket)?;
-        let description = connection.ask(&Describe {})?;
+        let description = connection.ask(&Describe {}, ANSWER_MAX)?;
         Ok(Self {
             socket: Arc::new(socket.to_path_buf()),
             connection: Arc::new(Mutex::new(connection)),
@@ -60,7 +62,7 @@ impl Client {
 
     pub(crate) fn call<M: Method>(&self, method: &M) -> Result<M::Reply, Refused> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        connection.ask(method)
+        connection.ask(method, ANSWER_MAX)
     }
 
     /// A connection of its own, for what answers more than once or late.
@@ -92,16 +94,26 @@ impl Connection {
         stream
             .set_write_timeout(Some(ANSWER_MAX))
             .map_err(|error| Error::io("set up", socket, error))?;
-        Ok(Self {
-            stream,
-            incoming: Incoming::new(REPLY_BYTES_MAX),
-        })
+        Ok(Self::on(stream))
     }
 
-    fn ask<M: Method>(&mut self, method: &M) -> Result<M::Reply, Refused> {
+    fn on(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            incoming: Incoming::new(REPLY_BYTES_MAX),
+            owes_answer: false,
+        }
+    }
+
+    fn ask<M: Method>(&mut self, method: &M, time: Duration) -> Result<M::Reply, Refused> {
+        if self.owes_answer {
+            return Err(ended("it has not answered an earlier call; connect again").into());
+        }
+        self.owes_answer = true;
         self.send(M::NAME, method, false)?;
-        let (reply, _) = self.receive(Some(ANSWER_MAX))?;
-        Ok(reply)
+        let answer = self.message(Some(time))?;
+        self.owes_answer = false;
+        parse(&answer).map(|(reply, _)| reply)
     }
 
     /// Sends a call. `more`: several replies are wanted.
@@ -145,18 +157,7 @@ impl Connection {
 
     /// The next reply, and whether others follow it.
     pub(crate) fn receive<T: DeserializeOwned>(&mut self, time: Option<Duration>) -> Result<(T, bool), Refused> {
-        let bytes = self.message(time)?;
-        let reply: Reply<'_> =
-            serde_json::from_slice(&bytes).map_err(|error| ended(&format!("its answer is no reply: {error}")))?;
-        if let Some(error) = reply.error {
-            let parameters = reply.parameters.map_or("{}", RawValue::get);
-            let parameters: Map<String, Value> = serde_json::from_str(parameters).unwrap_or_default();
-            return Err(Fault::received(error.into_owned(), parameters).into());
-        }
-        let parameters = reply.parameters.map_or("{}", RawValue::get);
-        let value = serde_json::from_str(parameters)
-            .map_err(|error| ended(&format!("its answer is not understood: {error}")))?;
-        Ok((value, reply.continues))
+        parse(&self.message(time)?)
     }
 
     fn message(&mut self, time: Option<Duration>) -> Result<Vec<u8>, Error> {
@@ -182,6 +183,39 @@ impl Connection {
     }
 }
 
+/// What a reply says, and whether others follow it.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, bool), Refused> {
+    let reply: Reply<'_> =
+        serde_json::from_slice(bytes).map_err(|error| ended(&format!("its answer is no reply: {error}")))?;
+    let parameters = reply.parameters.map_or("{}", RawValue::get);
+    if let Some(error) = reply.error {
+        let parameters: Map<String, Value> = serde_json::from_str(parameters).unwrap_or_default();
+        return Err(Fault::received(error.into_owned(), parameters).into());
+    }
+    let value =
+        serde_json::from_str(parameters).map_err(|error| ended(&format!("its answer is not understood: {error}")))?;
+    Ok((value, reply.continues))
+}
+
 fn ended(problem: &str) -> Error {
     Error::Disconnected(Arc::from(problem))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
+mod tests {
+    use super::*;
+    use crate::service::methods::groups::Groups;
+
+    #[test]
+    fn an_answer_that_comes_late_is_none_to_the_next_call() {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let mut connection = Connection::on(here);
+        let groups = || serde_json::from_str::<Groups>("{}").unwrap();
+        let first = connection.ask(&groups(), Duration::from_millis(10));
+        assert!(matches!(first.map(|_| ()).unwrap_err().error, Error::Disconnected(_)));
+        there.write_all(b"{\"parameters\":{\"groups\":[]}}\0").unwrap();
+        let second = connection.ask(&groups(), Duration::from_secs(10));
+        assert!(matches!(second.map(|_| ()).unwrap_err().error, Error::Disconnected(_)));
+    }
 }

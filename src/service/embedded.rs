@@ -89,3 +89,57 @@ impl Drop for Embedded {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
+mod tests {
+    use backhaul_backends::MemoryBackend;
+
+    use super::*;
+    use crate::engine::NewDownload;
+    use crate::service::Service;
+
+    #[test]
+    fn nobody_waits_for_an_engine_that_has_stopped() {
+        let home = tempfile::tempdir().unwrap();
+        let backends = vec![Arc::new(MemoryBackend::new()) as _];
+        let engine = Engine::open(
+            &home.path().join("state"),
+            Config::default(),
+            Environment::system(),
+            backends,
+        );
+        let engine = Arc::new(engine.unwrap());
+        let held = NewDownload {
+            url: "mem://host/a".into(),
+            destination: home.path().join("a"),
+            app: "app".into(),
+            hold: true,
+            ..NewDownload::default()
+        };
+        let id = engine.create(&[held]).unwrap()[0];
+        let service = Service::on(&engine);
+        let time = Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            let early = [
+                scope.spawn(|| service.wait(&[id], Some(time)).map(|_| ())),
+                scope.spawn(|| service.read_at(id, 0, 1, time).map(|_| ())),
+            ];
+            engine.stop();
+            engine.run(Until::Stopped, None, |_| ()).unwrap();
+            for waiting in early {
+                assert!(matches!(waiting.join().unwrap(), Err(Error::Disconnected(_))));
+            }
+        });
+        // What stopped it may have been a fault, with handles still about.
+        let stopped = service.wait(&[id], Some(time)).map(|_| ());
+        assert!(matches!(stopped, Err(Error::Disconnected(_))), "{stopped:?}");
+        let stopped = service.read_at(id, 0, 1, time).map(|_| ());
+        assert!(matches!(stopped, Err(Error::Disconnected(_))), "{stopped:?}");
+        let mut monitor = service.monitor_from_now(id).unwrap();
+        assert_eq!(monitor.next_within(Some(time)).unwrap().unwrap().operations, []);
+        let stopped = monitor.next_within(Some(time));
+        assert!(matches!(stopped, Err(Error::Disconnected(_))), "{stopped:?}");
+        assert!(service.read_at(id, 0, 1, Duration::ZERO).unwrap().bytes.is_empty());
+    }
+}
