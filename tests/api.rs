@@ -884,3 +884,29 @@ fn an_end_is_told_however_much_else_has_changed_meanwhile() {
         );
     });
 }
+
+#[test]
+fn those_who_wait_for_bytes_hold_up_no_call() {
+    each_way(|stage| {
+        if !stage.service.is_remote() {
+            return;
+        }
+        let download = stage.create("/download", "a");
+        std::thread::scope(|scope| {
+            for _ in 0..64 {
+                scope.spawn(|| {
+                    let mut stream = download.result_stream_at(0);
+                    stream.set_read_timeout(Some(Duration::from_secs(2)));
+                    let _ = stream.read(&mut [0; 16]);
+                });
+            }
+            // Whoever is in the way is so for seconds: 16 threads take 4 s for 64 waits of 1 s.
+            let started = std::time::Instant::now();
+            while started.elapsed() < Duration::from_secs(1) {
+                let asked = std::time::Instant::now();
+                download.view().unwrap();
+                assert!(asked.elapsed() < Duration::from_millis(900), "{:?}", asked.elapsed());
+            }
+        });
+    });
+}

@@ -111,7 +111,8 @@ fn a_client_is_told_that_the_service_has_stopped() {
     let started = Instant::now();
     lab.serving = None;
     assert!(started.elapsed() < Duration::from_secs(5));
-    for error in [monitor.next().unwrap().unwrap_err(), client.pause(&[]).unwrap_err()] {
+    let id = "ee".repeat(16).parse().unwrap();
+    for error in [monitor.next().unwrap().unwrap_err(), client.pause(&[id]).unwrap_err()] {
         assert!(error.to_string().contains("the service has stopped"), "{error}");
     }
 }

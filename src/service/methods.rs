@@ -54,6 +54,11 @@ pub(crate) fn by_name(name: &str) -> Option<Perform> {
         .map(|(_, perform, _)| *perform)
 }
 
+/// Whether a method waits for bytes or for the end of attempts, and not only for a disk.
+pub(crate) fn waits(name: &str) -> bool {
+    [reading::Read::NAME, ForgetApp::NAME].contains(&name)
+}
+
 const fn row<M: Method>() -> (&'static str, Perform, Rewrite) {
     (M::NAME, perform::<M>, rewrite::<M>)
 }

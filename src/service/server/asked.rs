@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::service::fault::{Fault, INTERFACE};
 use crate::service::message::{Request, parse_parameters, parse_request, refusal, reply};
-use crate::service::methods::{Perform, by_name};
+use crate::service::methods::{Perform, by_name, waits};
 use crate::service::monitor::{Monitoring, Waiting};
 
 /// The interface that every service has.
@@ -21,7 +21,12 @@ pub(crate) enum Asked {
     /// It is no call, and what comes behind it cannot be trusted.
     Broken(String),
     /// A thread has to do it.
-    Perform { perform: Perform, oneway: bool },
+    Perform {
+        perform: Perform,
+        oneway: bool,
+        /// It waits for more than a disk.
+        waits: bool,
+    },
     /// Updates are wanted.
     Monitor(Monitoring),
     /// Operations are waited for.
@@ -70,7 +75,11 @@ fn transfer(method: &str, name: &str, request: &Request<'_>) -> Result<Asked, Fa
             })
         }
         _ => match by_name(name) {
-            Some(perform) => Ok(Asked::Perform { perform, oneway }),
+            Some(perform) => Ok(Asked::Perform {
+                perform,
+                oneway,
+                waits: waits(name),
+            }),
             None => Err(Fault::method_not_found(method)),
         },
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::asked::{self, Asked};
 use super::event_loop::{EventLoop, STOPPED};
-use super::pool::Job;
+use super::pool::{Job, Pool};
 use super::shared::{Done, Outcome, Shared, Token};
 use super::traffic::Call;
 use crate::error::Error;
@@ -18,7 +18,10 @@ impl EventLoop {
             Asked::Answered(Some(answer)) => self.answer(token, answer),
             Asked::Answered(None) => {}
             Asked::Broken(problem) => self.break_off(token, &problem),
-            Asked::Perform { perform, oneway } => self.perform(token, message, perform, oneway),
+            Asked::Perform { waits, oneway, perform } => {
+                let job = self.job(token, message, perform, oneway);
+                Self::submit_to(if waits { &self.waiting_pool } else { &self.pool }, job);
+            }
             Asked::Monitor(monitoring) => self.begin_monitor(token, monitoring),
             Asked::Wait(waiting) => self.begin_wait(token, waiting),
         }
@@ -30,19 +33,19 @@ impl EventLoop {
         }
     }
 
-    fn perform(&mut self, token: Token, message: Vec<u8>, perform: Perform, oneway: bool) {
-        let Some(link) = self.links.get_mut(&token) else { return };
-        link.traffic.call = Some(Call::Work { oneway });
+    fn job(&mut self, token: Token, message: Vec<u8>, perform: Perform, oneway: bool) -> Job {
+        if let Some(link) = self.links.get_mut(&token) {
+            link.traffic.call = Some(Call::Work { oneway });
+        }
         let promise = self.promise(token);
         let engine = Arc::clone(&self.engine);
-        let job = move || {
+        Box::new(move || {
             let answer = match parse_request(&message) {
                 Ok(request) => perform(&engine, request.parameters),
                 Err(problem) => Err(Fault::disconnected(&problem)),
             };
             promise.keep(Outcome::Answer(answer.unwrap_or_else(|fault| refusal(&fault))));
-        };
-        self.submit(Box::new(job));
+        })
     }
 
     /// What a thread is to give for the call in progress.
@@ -56,8 +59,12 @@ impl EventLoop {
     }
 
     pub(super) fn submit(&self, job: Job) {
+        Self::submit_to(&self.pool, job);
+    }
+
+    fn submit_to(pool: &Pool, job: Job) {
         // A job that is dropped has kept its promise.
-        if let Err(error) = self.pool.submit(job) {
+        if let Err(error) = pool.submit(job) {
             log::warn!("the service cannot start a thread: {error}");
         }
     }

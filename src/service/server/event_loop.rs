@@ -15,7 +15,7 @@ use rustix::net::SocketFlags;
 
 use super::ServerLimits;
 use super::link::Link;
-use super::pool::Pool;
+use super::pool::{CALLS_MAX, Pool, WAITING_CALLS_MAX};
 use super::shared::{Shared, Token};
 use super::telling::Telling;
 use super::traffic::Step;
@@ -53,6 +53,8 @@ pub(super) struct EventLoop {
     pub(super) shared: Arc<Shared>,
     pub(super) links: HashMap<Token, Link>,
     pub(super) pool: Pool,
+    /// For calls that wait for more than a disk.
+    pub(super) waiting_pool: Pool,
     pub(super) telling: Telling,
     epoll: OwnedFd,
     sockets: Vec<Socket>,
@@ -82,7 +84,8 @@ impl EventLoop {
             limits,
             shared,
             links: HashMap::new(),
-            pool: Pool::default(),
+            pool: Pool::new(CALLS_MAX),
+            waiting_pool: Pool::new(WAITING_CALLS_MAX),
             telling: Telling::new(),
             epoll,
             sockets,
@@ -380,7 +383,9 @@ impl EventLoop {
             link.say_at_last(refusal(&Fault::disconnected(STOPPED)));
         }
         self.links.clear();
-        self.pool.stop(Instant::now() + THREADS_END_MAX);
+        let end = Instant::now() + THREADS_END_MAX;
+        self.pool.stop(end);
+        self.waiting_pool.stop(end);
         self.shared.set_connections(0);
     }
 }

@@ -7,8 +7,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-/// Most threads: so many calls share one sync of the journal (chosen without measurement).
-const THREADS_MAX: usize = 16;
+/// Most threads for calls: so many share one sync of the journal (chosen without measurement).
+pub(super) const CALLS_MAX: usize = 16;
+/// Most threads for calls that wait for more than a disk; the others are not held up by them (chosen without measurement).
+pub(super) const WAITING_CALLS_MAX: usize = 64;
 /// A thread that has nothing to do for so long ends.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// The deepest calls check and create downloads; none speaks to a network.
@@ -18,9 +20,9 @@ const STACK_BYTES: usize = 512 * 1024;
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// Its threads and what they have to do. The caller bounds the jobs: one for each connection.
-#[derive(Default)]
 pub(crate) struct Pool {
     shared: Arc<Shared>,
+    threads_max: usize,
 }
 
 #[derive(Default)]
@@ -47,6 +49,14 @@ impl Shared {
 }
 
 impl Pool {
+    /// One of at most so many threads.
+    pub(crate) fn new(threads_max: usize) -> Self {
+        Self {
+            shared: Arc::default(),
+            threads_max,
+        }
+    }
+
     /// Has a job done.
     ///
     /// # Errors
@@ -54,7 +64,7 @@ impl Pool {
     pub(crate) fn submit(&self, job: Job) -> io::Result<()> {
         let mut state = self.shared.lock();
         state.jobs.push_back(job);
-        if state.idle >= state.jobs.len() || state.threads >= THREADS_MAX {
+        if state.idle >= state.jobs.len() || state.threads >= self.threads_max {
             drop(state);
             self.shared.work.notify_one();
             return Ok(());
@@ -132,9 +142,11 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
+    const THREADS_MAX: usize = 4;
+
     #[test]
     fn a_panic_in_a_job_ends_neither_its_thread_nor_the_pool() {
-        let pool = Pool::default();
+        let pool = Pool::new(THREADS_MAX);
         let (sender, receiver) = mpsc::channel();
         for number in 0..100 {
             let sender = sender.clone();
@@ -153,7 +165,7 @@ mod tests {
 
     #[test]
     fn no_more_threads_are_started_than_there_may_be() {
-        let pool = Pool::default();
+        let pool = Pool::new(THREADS_MAX);
         let (gate, held) = (Arc::new(Mutex::new(())), mpsc::channel());
         let closed = gate.lock().unwrap();
         for _ in 0..3 * THREADS_MAX {
