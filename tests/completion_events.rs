@@ -145,6 +145,28 @@ fn who_looks_on_is_told_when_a_group_fires_and_when_somebody_acknowledges_it() {
 }
 
 #[test]
+fn who_looks_on_is_told_when_the_last_operation_of_a_group_ends() {
+    let lab = Lab::new();
+    let services = both(&lab);
+    let group = event(&services[0]);
+    let download = NewDownload {
+        completion_group: Some(group),
+        ..lab.held("last")
+    };
+    let ids = services[0].create(&[download]).unwrap();
+    services[0].enable_completion_group(group).unwrap();
+    let mut monitors = services.each_ref().map(|service| {
+        let mut monitor = service.monitor(&of_app(APP), None).unwrap();
+        assert_eq!(told(&catch_up(&mut monitor).0), [], "it waits for its operation");
+        monitor
+    });
+    services[0].cancel(&ids).unwrap();
+    for monitor in &mut monitors {
+        assert_eq!(told(&next_groups(monitor)), [(group, CompletionState::Fired)]);
+    }
+}
+
+#[test]
 fn nobody_is_told_of_the_groups_of_another_app() {
     let lab = Lab::new();
     for service in both(&lab) {

@@ -202,6 +202,7 @@ fn links_between_the_pages_lead_somewhere() {
         "ARCHITECTURE.md",
         "docs/STATES.md",
         "docs/INTERFACE.md",
+        "docs/CRASHES.md",
         "packaging/README.md",
     ] {
         let text = read(page);

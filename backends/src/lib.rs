@@ -17,6 +17,8 @@ mod media;
 mod memory;
 mod method;
 #[cfg(any(feature = "http", feature = "memory"))]
+mod outgoing;
+#[cfg(any(feature = "http", feature = "memory"))]
 mod proof;
 mod registry;
 mod throttle;

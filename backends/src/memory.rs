@@ -5,8 +5,8 @@ use std::io::Read;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::body::{self, Outgoing};
 use crate::media;
+use crate::outgoing::{self, Outgoing};
 use crate::proof::{self, Sameness};
 use crate::{
     Backend, Capabilities, Credential, Failure, FailureKind, Head, Header, Held, Interrupt, Method, Request, Restart,
@@ -221,7 +221,7 @@ fn read_body(request: &Request) -> Result<Option<Vec<u8>>, Failure> {
     let mut bytes = Vec::new();
     let read = Outgoing::open(source.as_ref()).and_then(|mut outgoing| outgoing.read_to_end(&mut bytes));
     read.map(|_| Some(bytes)).map_err(|error| {
-        let (kind, status, message) = body::failure(&error);
+        let (kind, status, message) = outgoing::failure(&error);
         Failure {
             kind,
             status,

@@ -55,11 +55,7 @@ pub(super) fn completion(context: &Context, command: &Completion) -> Result<Exit
                         CompletionState::Failed(problem) => format!("failed: {problem}"),
                     };
                     let name = group.name.as_deref().unwrap_or_default();
-                    output::line(&format!(
-                        "{}  {} operations, {state}  {name}",
-                        group.id,
-                        group.members.len()
-                    ));
+                    output::line(format!("{}  {state:<32}  {name}", group.id).trim_end());
                 }
             }
             Completion::Ack { id } => service.acknowledge_completion_group(*id)?,

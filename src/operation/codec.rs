@@ -9,7 +9,7 @@ use minicbor::{Decode, Encode};
 
 use super::event::{BatchId, Event};
 use super::group::{Completion, CompletionFact, Group, GroupFact};
-use super::spec::TransferId;
+use super::id::TransferId;
 use super::state::Operation;
 
 /// What one journal record says.

@@ -1,12 +1,10 @@
 //! Transfer groups and completion groups as they are stored, and what happens to them.
 
-use std::fmt;
-use std::str::FromStr;
-
 use minicbor::{Decode, Encode};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::deadline::Deadline;
+use super::id::CompletionGroupId;
 
 /// How the operations of a transfer group run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode, Serialize, Deserialize)]
@@ -20,49 +18,6 @@ pub enum TransferBehavior {
     /// One at a time, whatever their priorities. `WinRT` lets those of high priority run beside the one.
     #[n(1)]
     Serialized,
-}
-
-/// Identity of a completion group: 128 random bits, shown as 32 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
-#[cbor(transparent)]
-pub struct CompletionGroupId(#[cbor(n(0), with = "minicbor::bytes")] pub(crate) [u8; 16]);
-
-impl fmt::Display for CompletionGroupId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for CompletionGroupId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, formatter)
-    }
-}
-
-impl Serialize for CompletionGroupId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for CompletionGroupId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl FromStr for CompletionGroupId {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        data_encoding::HEXLOWER_PERMISSIVE
-            .decode(text.as_bytes())
-            .ok()
-            .and_then(|bytes| <[u8; 16]>::try_from(bytes).ok())
-            .map(Self)
-            .ok_or_else(|| format!("'{text}' is not the id of a completion group: 32 hexadecimal digits"))
-    }
 }
 
 /// What is done once when all operations of a completion group have ended.

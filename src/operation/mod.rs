@@ -7,6 +7,7 @@ mod digest;
 mod event;
 mod group;
 mod headers;
+mod id;
 mod mend;
 mod shared;
 mod source;
@@ -25,11 +26,12 @@ pub(crate) use event::{
     WaitReason,
 };
 pub(crate) use group::{Completion, CompletionEvent, CompletionFact, Group, GroupFact, Stage};
-pub use group::{CompletionAction, CompletionGroupId, TransferBehavior};
+pub use group::{CompletionAction, TransferBehavior};
 pub(crate) use headers::{Beside, StoredHeaders};
+pub use id::{CompletionGroupId, TransferId};
 pub(crate) use shared::Shared;
 pub(crate) use source::{Origin, Round};
-pub use spec::{Collision, CostPolicy, Kind, Priority, TransferId};
+pub use spec::{Collision, CostPolicy, Kind, Priority};
 pub(crate) use spec::{RequestHeader, SPEC_BYTES_MAX, Spec, directory_of};
 pub(crate) use state::{Doubt, Operation, Phase, Rejected, Wish};
 pub(crate) use status::Lack;

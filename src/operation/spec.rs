@@ -3,58 +3,14 @@
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use backhaul_backends::{Digest, DigestAlgorithm, Method};
 use minicbor::{Decode, Encode};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::body::StoredBody;
 use super::digest::{StoredDigest, digests};
-use super::group::CompletionGroupId;
-
-/// Identity of an operation: 128 random bits, shown as 32 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
-#[cbor(transparent)]
-pub struct TransferId(#[cbor(n(0), with = "minicbor::bytes")] pub(crate) [u8; 16]);
-
-impl fmt::Display for TransferId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for TransferId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, formatter)
-    }
-}
-
-impl Serialize for TransferId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for TransferId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl FromStr for TransferId {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        data_encoding::HEXLOWER_PERMISSIVE
-            .decode(text.as_bytes())
-            .ok()
-            .and_then(|bytes| <[u8; 16]>::try_from(bytes).ok())
-            .map(Self)
-            .ok_or_else(|| format!("'{text}' is not an id: 32 hexadecimal digits, as 'add' printed them"))
-    }
-}
+use super::id::CompletionGroupId;
 
 /// What an operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
@@ -324,14 +280,6 @@ pub(super) mod path_bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_id_reads_back_as_it_was_shown() {
-        let id = TransferId([0xab; 16]);
-        assert_eq!(id.to_string().parse(), Ok(id));
-        assert!("abc".parse::<TransferId>().is_err());
-        assert!("zz".repeat(16).parse::<TransferId>().is_err());
-    }
 
     #[test]
     fn priorities_order_by_rank() {

@@ -11,9 +11,10 @@ use super::deadline::{Deadline, Now};
 use super::event::{
     Amendment, BatchId, Claim, Condition, Event, Intent, OperationError, Outcome, Response, WaitReason,
 };
+use super::id::TransferId;
 use super::shared::Shared;
 use super::source::Round;
-use super::spec::{Spec, TransferId};
+use super::spec::Spec;
 
 /// One stored transfer, as its events say.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -364,7 +364,9 @@ impl Service {
 
     /// A list of ids that is longer than a message may be goes in parts, one after the other.
     fn on_each<M: Method>(&self, ids: &[TransferId], method: impl Fn(Vec<TransferId>) -> M) -> Result<(), Error> {
-        ids.chunks(IDS_MAX).try_for_each(|ids| self.done(method(ids.into())))
+        let (first, more) = ids.split_at(ids.len().min(IDS_MAX));
+        self.done(method(first.into()))?;
+        more.chunks(IDS_MAX).try_for_each(|ids| self.done(method(ids.into())))
     }
 
     fn done<M: Method>(&self, method: M) -> Result<(), Error> {

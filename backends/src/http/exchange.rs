@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::response::{Ask, Framing, Reply};
 use super::target::Target;
 use super::{digests, links};
-use crate::body::Outgoing;
+use crate::outgoing::Outgoing;
 use crate::{BodySource, Digest, Method, WebErrorStatus};
 
 /// Body of a response that is not wanted: up to here it is read, so that the connection can be used again; beyond, a

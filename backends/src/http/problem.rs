@@ -7,7 +7,7 @@ use rustls::CertificateError;
 
 use super::attempt::{Fault, Phase};
 use super::connector::is_unreachable;
-use crate::{Failure, FailureKind, WebErrorStatus, body};
+use crate::{Failure, FailureKind, WebErrorStatus, outgoing};
 
 /// A [`Failure`] that does not know yet where it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +132,7 @@ impl From<Fault> for Problem {
             ),
             Fault::Connection(error) => connection_problem(&error),
             Fault::Body(error) => {
-                let (kind, status, text) = body::failure(&error);
+                let (kind, status, text) = outgoing::failure(&error);
                 Self {
                     kind,
                     ..Self::permanent(status, text)

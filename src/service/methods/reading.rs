@@ -54,7 +54,10 @@ impl Method for Read {
     type Reply = HasRead;
 
     fn perform(self, engine: &Engine) -> Result<HasRead, Refused> {
-        let max = self.max.unwrap_or(READ_BYTES_MAX).clamp(1, READ_BYTES_MAX);
+        let max = self.max.unwrap_or(READ_BYTES_MAX).min(READ_BYTES_MAX);
+        if max == 0 {
+            return Err(Error::invalid("max", "0", "reads nothing; give 1 or more").into());
+        }
         let wait = self.wait_ms.map_or(Duration::ZERO, Duration::from_millis).min(WAIT_MAX);
         let outcome = engine.read_at(self.id, self.offset, max, wait)?;
         Ok(HasRead {
