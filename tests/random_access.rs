@@ -763,6 +763,10 @@ fn the_published_file_is_read_under_whatever_name_it_has_and_only_as_it_was_publ
     assert!(end.end_of_file && end.bytes.is_empty());
     std::fs::write(lab.data().join("file (2)"), b"another one").unwrap();
     assert!(matches!(engine.read_at(id, 0, 10, LONG), Err(Error::NotNow { .. })));
+    // Another file of that very length, in its place by a rename.
+    std::fs::write(lab.data().join("new"), vec![7; 200_000]).unwrap();
+    std::fs::rename(lab.data().join("new"), lab.data().join("file (2)")).unwrap();
+    assert!(matches!(engine.read_at(id, 0, 10, LONG), Err(Error::NotNow { .. })));
     std::fs::remove_file(lab.data().join("file (2)")).unwrap();
     assert!(matches!(engine.read_at(id, 0, 10, LONG), Err(Error::NotNow { .. })));
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use backhaul_backends::WebErrorStatus;
-use backhaul_journal::{Access, StorageFile};
+use backhaul_journal::{Access, Stat, StorageFile};
 
 use super::Engine;
 use super::create::NewDownload;
@@ -150,7 +150,7 @@ impl Engine {
             bytes: Bytes::Stored {
                 path: part_path(&operation.spec, journal_id, operation.id, generation),
                 ranges: claim.map_or_else(Vec::new, |claim| claim.ranges()),
-                published_bytes: None,
+                published: None,
             },
         }
     }
@@ -169,12 +169,12 @@ impl Engine {
                 let bytes = read_exactly(file.as_ref(), offset_bytes, len).map_err(|error| failed(path, error))?;
                 Ok(Some(bytes))
             }
-            Bytes::Stored {
-                path, published_bytes, ..
-            } => {
+            Bytes::Stored { path, published, .. } => {
                 let opened = self.core.environment.storage.open(path, Access::Read);
                 let read = opened.and_then(|file| {
-                    if published_bytes.is_some_and(|len| file.stat().is_ok_and(|stat| stat.len_bytes != len)) {
+                    if let Some(published) = published
+                        && file.stat().is_ok_and(|stat| !published.is(&stat))
+                    {
                         return Err(io::ErrorKind::NotFound.into());
                     }
                     read_exactly(file.as_ref(), offset_bytes, len)
@@ -183,7 +183,7 @@ impl Engine {
                     |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof);
                 match read {
                     Ok(bytes) => Ok(Some(bytes)),
-                    Err(error) if is_gone(&error) && published_bytes.is_none() => Ok(None),
+                    Err(error) if is_gone(&error) && published.is_none() => Ok(None),
                     Err(error) if is_gone(&error) => Err(Error::NotNow {
                         id,
                         problem: format!("'{}' is not the file any more that was published there", path.display()),
@@ -216,7 +216,10 @@ fn published(operation: &Operation) -> Content {
         bytes: Bytes::Stored {
             path,
             ranges: Some((0, len_bytes)).filter(|_| len_bytes > 0).into_iter().collect(),
-            published_bytes: Some(len_bytes),
+            published: Some(Published {
+                len_bytes,
+                inode: operation.published_inode,
+            }),
         },
     }
 }
@@ -249,12 +252,24 @@ enum Bytes {
         path: PathBuf,
         progress: Progress,
     },
-    /// In a file that is opened for it: a part file that is claimed, or a published file of this length.
+    /// In a file that is opened for it: a part file that is claimed, or the published file.
     Stored {
         path: PathBuf,
         ranges: Vec<(u64, u64)>,
-        published_bytes: Option<u64>,
+        published: Option<Published>,
     },
+}
+
+/// What the published file is known by.
+struct Published {
+    len_bytes: u64,
+    inode: Option<u64>,
+}
+
+impl Published {
+    fn is(&self, stat: &Stat) -> bool {
+        stat.len_bytes == self.len_bytes && self.inode.is_none_or(|inode| inode == stat.inode)
+    }
 }
 
 /// How far an attempt has come.

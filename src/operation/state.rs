@@ -61,6 +61,9 @@ pub(crate) struct Operation {
     /// Length of the published file.
     #[n(16)]
     pub(crate) published_bytes: Option<u64>,
+    /// Inode of the published file: another file of that length under its name is another file.
+    #[cbor(n(25), default)]
+    pub(crate) published_inode: Option<u64>,
     /// Where the file was published, where that is not the destination asked for (`unique`).
     #[cbor(n(17), with = "minicbor::bytes")]
     pub(crate) published_name: Option<Vec<u8>>,
@@ -192,6 +195,7 @@ impl Operation {
             ended_at_ms: None,
             acknowledged_at_ms: None,
             published_bytes: None,
+            published_inode: None,
             published_name: None,
             best_bytes: 0,
             batch: None,
@@ -528,6 +532,7 @@ impl Operation {
         let mut next = match (&self.phase, &outcome) {
             (Phase::Publishing(intent), Outcome::Completed) => {
                 let published_bytes = Some(intent.len_bytes);
+                let published_inode = Some(intent.inode);
                 let asked = self
                     .spec
                     .destination
@@ -536,6 +541,7 @@ impl Operation {
                 let published_name = (asked != Some(&intent.final_name[..])).then(|| intent.final_name.clone());
                 Self {
                     published_bytes,
+                    published_inode,
                     published_name,
                     claim: None,
                     error: None,
