@@ -688,6 +688,24 @@ fn a_second_engine_on_one_state_directory_is_refused() {
 }
 
 #[test]
+fn an_engine_whose_state_directory_was_moved_accepts_nothing_that_nobody_would_find() {
+    let lab = Lab::new();
+    let engine = lab.open();
+    let elsewhere = lab.state.with_extension("moved");
+    std::fs::rename(&lab.state, &elsewhere).unwrap();
+    let refused = engine.create(&[lab.download()]);
+    assert!(
+        matches!(&refused, Err((0, Error::Io(_, path, _))) if *path == lab.state),
+        "{refused:?}"
+    );
+    std::fs::create_dir(&lab.state).unwrap();
+    assert!(engine.create(&[lab.download()]).is_err(), "another one stands there");
+    std::fs::remove_dir(&lab.state).unwrap();
+    std::fs::rename(&elsewhere, &lab.state).unwrap();
+    assert!(engine.create(&[lab.download()]).is_ok(), "it is back");
+}
+
+#[test]
 fn short_commands_do_not_let_the_journal_grow_without_end() {
     let mut lab = Lab::new();
     lab.config.is_short_lived = true;

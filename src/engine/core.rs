@@ -40,6 +40,8 @@ pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) room: Room,
     pub(crate) state_directory: PathBuf,
+    /// Device and inode that it had when it was opened.
+    pub(super) place: (u64, u64),
     pub(crate) backends: Registry,
     pub(crate) vault: Vault,
     pub(crate) journal: Journal,
@@ -65,6 +67,7 @@ pub(crate) struct Core {
 /// What a state directory holds, opened.
 pub(crate) struct Stored {
     pub(crate) directory: PathBuf,
+    pub(crate) place: (u64, u64),
     pub(crate) journal: Journal,
     pub(crate) vault: Vault,
     pub(crate) table: Table,
@@ -139,6 +142,7 @@ impl Core {
     ) -> Self {
         let Stored {
             directory,
+            place,
             journal,
             vault,
             table,
@@ -169,6 +173,7 @@ impl Core {
             config,
             room,
             state_directory: directory,
+            place,
             backends,
             vault,
             journal,

@@ -206,6 +206,7 @@ impl Engine {
     /// Records them where nothing stands against it; the last record, if there is one, is not durable yet.
     fn admit(&self, checked: &[CheckedDownload]) -> Result<Option<Lsn>, (usize, Error)> {
         let _alone = self.core.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_place().map_err(|error| (0, error))?;
         self.check_limit(checked.len()).map_err(|error| (0, error))?;
         self.check_app_limits(checked)?;
         self.check_room(checked).map_err(|error| (0, error))?;

@@ -167,8 +167,10 @@ impl Engine {
             spool::sweep(storage, &layout.spool(), &table)?;
         }
         let backends = throttled(backends, config.rate_max);
+        let place = serve::place_of(storage, directory)?;
         let stored = Stored {
             directory: directory.to_path_buf(),
+            place,
             journal,
             vault,
             table,

@@ -1,9 +1,12 @@
 //! What whoever serves an engine to other processes needs of it besides.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use backhaul_journal::Storage;
 use serde::{Deserialize, Serialize};
 
 use super::core::{Core, State};
@@ -42,19 +45,34 @@ impl Engine {
     /// What this engine is, and on what it works.
     pub(crate) fn describe(&self) -> Result<Description, Error> {
         let directory = &self.core.state_directory;
-        let stat = self.core.environment.storage.stat(directory);
-        let stat = stat.map_err(|error| Error::io("look at", directory, error))?;
+        let (device, inode) = place_of(&self.core.environment.storage, directory)?;
         let state = self.core.state();
         Ok(Description {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             state_directory: directory.to_string_lossy().into_owned(),
-            device: stat.device,
-            inode: stat.inode,
+            device,
+            inode,
             operations: state.table.len() as u64,
             running: state.attempts.len() as u64,
             unacknowledged_lost: state.table.unacknowledged_lost(),
         })
+    }
+
+    /// The state directory is where it was opened: in one that was moved or deleted nobody would find what is accepted.
+    pub(super) fn check_place(&self) -> Result<(), Error> {
+        let core = &self.core;
+        match place_of(&core.environment.storage, &core.state_directory) {
+            Ok(place) if place == core.place => Ok(()),
+            Err(Error::Io(_, _, error)) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::Io("look at".into(), core.state_directory.clone(), error))
+            }
+            _ => {
+                let problem = "it was moved, replaced or deleted while the engine works on it; stop the engine";
+                let error = io::Error::new(io::ErrorKind::NotFound, problem);
+                Err(Error::io("accept anything in", &core.state_directory, error))
+            }
+        }
     }
 
     /// An engine that works on chosen operations only works on these, too, from now on.
@@ -108,6 +126,13 @@ impl State {
             !table.is_busy(*id) && !status.is_some_and(TransferStatus::goes_on_by_itself)
         })
     }
+}
+
+/// Device and inode of a directory.
+pub(super) fn place_of(storage: &Arc<dyn Storage>, directory: &Path) -> Result<(u64, u64), Error> {
+    let stat = storage.stat(directory);
+    let stat = stat.map_err(|error| Error::io("look at", directory, error))?;
+    Ok((stat.device, stat.inode))
 }
 
 /// Who works on a state directory, as its lock file says.
