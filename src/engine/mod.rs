@@ -59,6 +59,7 @@ pub use self::backends::backends;
 pub use self::body::Body;
 pub use self::completion::{CompletionGroupView, CompletionState, Report};
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};
+pub use self::salvage::damaged_journals;
 pub(crate) use self::salvage::journal_directory;
 pub use self::serve::Description;
 pub(crate) use self::serve::holder;
@@ -75,9 +76,6 @@ const CONNECTIONS_MAX: usize = 16;
 
 /// Shortest pause between two looks at what an operation waits for.
 const PROBE_EVERY_MIN: Duration = Duration::from_millis(1);
-
-/// First segment of an engine that is there for one command only.
-const SHORT_LIVED_SEGMENT_BYTES: u32 = 8 * 1024;
 
 /// Before the limit of one host in the text of the lock file, by which others can tell what waits for it.
 const PER_HOST: &str = "jobs-per-host ";
@@ -96,14 +94,6 @@ pub enum Until {
     Stopped,
     /// Until nothing can go on by itself.
     Idle,
-}
-
-/// The damaged journals that a salvage has kept in a state directory.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn damaged_journals(directory: &Path, environment: &Environment) -> Result<Vec<PathBuf>, Error> {
-    salvage::evidence(&environment.storage, &Layout::new(directory))
 }
 
 impl Engine {
@@ -131,16 +121,7 @@ impl Engine {
             "open files (raise RLIMIT_NOFILE)",
             environment.open_files_max as u64,
         ))?;
-        let mut id = [0; 16];
-        environment.random.fill(&mut id);
-        let mut options = backhaul_journal::Options {
-            checkpoint_bytes: config.checkpoint_bytes,
-            journal_id: Some(id),
-            ..backhaul_journal::Options::default()
-        };
-        if config.is_short_lived {
-            options.first_segment_bytes = SHORT_LIVED_SEGMENT_BYTES;
-        }
+        let options = salvage::journal_options(&config, &environment);
         let (journal, report, rebuilding) = salvage::open(storage, &layout, &lock, options, config.salvage)?;
         log::debug!(
             "{}: {} operations, journal up to {}, {:?}",

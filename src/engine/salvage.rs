@@ -11,8 +11,39 @@ use std::sync::Arc;
 use backhaul_journal::{Journal, Lock, Options, Report, Salvaged, Storage};
 
 use super::Rebuilding;
-use crate::config::Layout;
+use crate::config::{Config, Layout};
+use crate::environment::Environment;
 use crate::error::Error;
+
+/// First segment of an engine that is there for one command only.
+const SHORT_LIVED_SEGMENT_BYTES: u32 = 8 * 1024;
+
+/// How the journal of an engine is written.
+pub(super) fn journal_options(config: &Config, environment: &Environment) -> Options {
+    let mut id = [0; 16];
+    environment.random.fill(&mut id);
+    let options = Options {
+        checkpoint_bytes: config.checkpoint_bytes,
+        journal_id: Some(id),
+        ..Options::default()
+    };
+    if config.is_short_lived {
+        Options {
+            first_segment_bytes: SHORT_LIVED_SEGMENT_BYTES,
+            ..options
+        }
+    } else {
+        options
+    }
+}
+
+/// The damaged journals that a salvage has kept in a state directory.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn damaged_journals(directory: &Path, environment: &Environment) -> Result<Vec<PathBuf>, Error> {
+    evidence(&environment.storage, &Layout::new(directory))
+}
 
 /// Damaged journals kept in one state directory. Beyond it somebody has to look.
 const EVIDENCE_MAX: usize = 8;
