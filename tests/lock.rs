@@ -11,15 +11,17 @@ use support::nginx::Nginx;
 use support::{Home, until};
 
 #[test]
-fn a_second_writing_command_waits_ten_seconds_and_then_names_the_holder() {
+fn a_writing_command_beside_an_engine_without_a_socket_waits_ten_seconds_and_then_names_it() {
     let nginx = Nginx::start();
     nginx.put_seeded("slow.bin", 4 << 20);
     let home = Home::new();
     let id = home.add(&nginx.url("/rate/100k/slow.bin"), &home.download("slow.bin"), &[]);
-    let holder = home.spawn(&["run"]);
+    let socket = home.path().join("socket");
+    let holder = home.spawn(&["run", "--socket", socket.to_str().unwrap()]);
     until("the engine to be at work", || {
         (home.operation()["status"] == "Running").then_some(())
     });
+    std::fs::remove_file(&socket).unwrap();
 
     let started = Instant::now();
     let second = home.spawn(&[

@@ -223,7 +223,7 @@ fn run_as_stranger(home: &Home, words: &[&str]) -> Ended {
     command
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    command.env("HOME", home.path());
+    command.env("HOME", home.path()).env("XDG_RUNTIME_DIR", home.path());
     support::Running::spawn(&mut command).finish()
 }
 

@@ -270,6 +270,8 @@ impl Home {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.path())
+            // A kill leaves its socket: it goes with the folder.
+            .env("XDG_RUNTIME_DIR", self.path())
             .env("RUST_BACKTRACE", "1")
             .current_dir(self.path())
             .arg("--state-dir")
