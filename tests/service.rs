@@ -61,6 +61,28 @@ fn watch_until(
 // ---- calls ----
 
 #[test]
+fn a_list_longer_than_a_message_is_created_whole_or_taken_back() {
+    let lab = Lab::new();
+    let client = lab.connect();
+    // More than 1 MiB in all; a header that is long makes it few.
+    let long = format!("X-Long: {}", "x".repeat(4_000));
+    let mut list: Vec<NewDownload> = (0..300).map(|number| lab.held(&format!("file-{number}"))).collect();
+    list.iter_mut().for_each(|download| download.headers.push(long.clone()));
+    let mut twice = list.clone();
+    twice[290].destination = twice[0].destination.clone();
+    let refused = client.create(&twice);
+    assert!(
+        matches!(&refused, Err((290, Error::Conflict { field, .. })) if field == "destination"),
+        "{:?}",
+        refused.map(|created| created.len())
+    );
+    assert_eq!(client.list(&everything()).count(), 0, "some of a refused list stays");
+    let created = client.create(&list).unwrap();
+    let listed: Vec<OperationView> = client.list(&everything()).map(Result::unwrap).collect();
+    assert_eq!(ids(&listed), created);
+}
+
+#[test]
 fn what_a_client_creates_the_engine_has() {
     let lab = Lab::new();
     let client = lab.connect();

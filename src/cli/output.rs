@@ -17,8 +17,7 @@ use crate::{GroupView, OperationView, Reason, TransferId, TransferStatus};
 
 /// Standard error is a terminal that bars can be drawn on.
 pub(super) fn stderr_is_terminal() -> bool {
-    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-    std::io::stderr().is_terminal() && !is_dumb
+    std::io::stderr().is_terminal() && !is_dumb()
 }
 
 /// Standard output could not take what was printed; a reader that went away is no such failure.
@@ -31,8 +30,12 @@ pub(super) fn failure() -> Option<std::io::Error> {
 
 /// Standard output is a terminal that a screen can be drawn on.
 pub(super) fn stdout_is_terminal() -> bool {
-    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-    std::io::stdout().is_terminal() && !is_dumb
+    std::io::stdout().is_terminal() && !is_dumb()
+}
+
+/// The terminal, if there is one, can only go on to the next line.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
 }
 
 fn print(text: &str) -> bool {

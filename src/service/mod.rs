@@ -216,13 +216,12 @@ impl Service {
     fn create_in_parts(&self, downloads: Vec<Download>, go_on: bool) -> Result<Vec<Created>, (usize, Error)> {
         let mut created = Vec::with_capacity(downloads.len());
         let (mut part, mut part_bytes) = (Vec::new(), 0);
-        let mut downloads = downloads.into_iter().peekable();
-        while let Some(download) = downloads.next() {
-            part_bytes += download.sent_bytes();
+        let sized = downloads.into_iter().map(|download| (download.sent_bytes(), download));
+        let mut sized = sized.peekable();
+        while let Some((bytes, download)) = sized.next() {
+            part_bytes += bytes;
             part.push(download);
-            let is_full = downloads
-                .peek()
-                .is_none_or(|next| part_bytes + next.sent_bytes() > PART_BYTES_MAX);
+            let is_full = sized.peek().is_none_or(|(next, _)| part_bytes + next > PART_BYTES_MAX);
             if is_full {
                 match self.create_part(std::mem::take(&mut part), go_on) {
                     Ok(more) => created.extend(more),
