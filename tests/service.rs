@@ -67,7 +67,9 @@ fn a_list_longer_than_a_message_is_created_whole_or_taken_back() {
     // More than 1 MiB in all; a header that is long makes it few.
     let long = format!("X-Long: {}", "x".repeat(4_000));
     let mut list: Vec<NewDownload> = (0..300).map(|number| lab.held(&format!("file-{number}"))).collect();
-    list.iter_mut().for_each(|download| download.headers.push(long.clone()));
+    for download in &mut list {
+        download.headers.push(long.clone());
+    }
     let mut twice = list.clone();
     twice[290].destination = twice[0].destination.clone();
     let refused = client.create(&twice);
