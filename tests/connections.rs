@@ -230,12 +230,18 @@ impl Sink for Watched<'_> {
 }
 
 impl Backend for OneOnly {
-    fn schemes(&self) -> &'static [&'static str] {
-        &["mem"]
+    fn schemes(&self) -> Vec<&str> {
+        vec!["mem"]
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { resume: true }
+        Capabilities {
+            resume: true,
+            ranges: true,
+            methods: true,
+            headers: true,
+            proxies: false,
+        }
     }
 
     fn download(&self, request: &Request, sink: &mut dyn Sink, interrupt: &Interrupt) -> Result<(), Failure> {
@@ -297,12 +303,18 @@ impl Sink for SlowSink<'_> {
 }
 
 impl Backend for Slow {
-    fn schemes(&self) -> &'static [&'static str] {
-        &["mem"]
+    fn schemes(&self) -> Vec<&str> {
+        vec!["mem"]
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { resume: true }
+        Capabilities {
+            resume: true,
+            ranges: true,
+            methods: true,
+            headers: true,
+            proxies: false,
+        }
     }
 
     fn download(&self, request: &Request, sink: &mut dyn Sink, interrupt: &Interrupt) -> Result<(), Failure> {

@@ -134,12 +134,18 @@ struct Overtaking {
 }
 
 impl Backend for Overtaking {
-    fn schemes(&self) -> &'static [&'static str] {
-        &["mem"]
+    fn schemes(&self) -> Vec<&str> {
+        vec!["mem"]
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { resume: true }
+        Capabilities {
+            resume: true,
+            ranges: true,
+            methods: true,
+            headers: true,
+            proxies: false,
+        }
     }
 
     fn download(&self, request: &Request, sink: &mut dyn Sink, _: &Interrupt) -> Result<(), Failure> {

@@ -589,12 +589,18 @@ impl Sink for WatchedSink<'_> {
 }
 
 impl Backend for Watched {
-    fn schemes(&self) -> &'static [&'static str] {
-        &["mem"]
+    fn schemes(&self) -> Vec<&str> {
+        vec!["mem"]
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { resume: true }
+        Capabilities {
+            resume: true,
+            ranges: true,
+            methods: true,
+            headers: true,
+            proxies: false,
+        }
     }
 
     fn download(&self, request: &Request, sink: &mut dyn Sink, interrupt: &Interrupt) -> Result<(), Failure> {

@@ -43,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 return Ok(());
             }
             let request = Request {
+                proxies: std::sync::Arc::default(),
                 url: url.replace("{}", &number.to_string()),
                 method: Method::GET,
                 body: None,

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::{BodySource, Digest, Failure, Interrupt, Method};
+use crate::{BodySource, Digest, Failure, Interrupt, Method, Proxies};
 
 /// One protocol. A backend makes one attempt and reports; it never retries, never touches a file, and never decides
 /// when to try again.
 pub trait Backend: Send + Sync {
-    /// URL schemes that this backend serves, in lower case.
-    fn schemes(&self) -> &'static [&'static str];
+    /// URL schemes that this backend serves, in lower case. They are asked for once, when it is registered.
+    fn schemes(&self) -> Vec<&str>;
 
     /// What this protocol can do.
     fn capabilities(&self) -> Capabilities;
@@ -24,10 +24,23 @@ pub trait Backend: Send + Sync {
 }
 
 /// What a protocol can do; nobody asks which backend it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says one thing, and none follows from another"
+)]
 pub struct Capabilities {
     /// An interrupted download can go on from an offset.
     pub resume: bool,
+    /// A gap in the middle can be fetched alone ([`Held::end_bytes`]), and several connections may fetch one resource. Without
+    /// it [`Held::end_bytes`] is never set.
+    pub ranges: bool,
+    /// Methods other than GET, and request bodies, mean something.
+    pub methods: bool,
+    /// Request headers mean something.
+    pub headers: bool,
+    /// The way can lead through a proxy ([`Request::proxies`]).
+    pub proxies: bool,
 }
 
 /// What to fetch, and what is held of it already.
@@ -44,6 +57,8 @@ pub struct Request {
     pub headers: Vec<Header>,
     /// User name and password for the origin.
     pub credential: Option<Credential>,
+    /// Which proxy leads to which server.
+    pub proxies: Arc<Proxies>,
     /// Bytes that are held and proven on disk; `None` asks for the whole resource.
     pub held: Option<Held>,
     /// Length that the finished resource must have, in bytes.

@@ -90,6 +90,7 @@ fn request(url: &str, held: Option<Held>) -> Request {
         body: None,
         headers: Vec::new(),
         credential: None,
+        proxies: Arc::default(),
         held,
         expected_bytes: None,
         expected_type: None,

@@ -1,6 +1,8 @@
 //! Ends an attempt from another thread: a blocked read, connect or wait returns at once.
 
+use std::fmt::Debug;
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -20,8 +22,28 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     raised: bool,
-    sockets: Vec<Arc<TcpStream>>,
+    bound: Vec<Arc<dyn Severable>>,
     children: Vec<Weak<Shared>>,
+}
+
+/// What an [`Interrupt`] can end while somebody waits for it.
+pub trait Severable: Debug + Send + Sync {
+    /// Ends every read and write on it, those under way and those to come. It does not block, and nobody hears of a failure.
+    fn sever(&self);
+}
+
+impl Severable for TcpStream {
+    fn sever(&self) {
+        // A socket that is gone already needs no shutdown.
+        let _ = self.shutdown(Shutdown::Both);
+    }
+}
+
+impl Severable for UnixStream {
+    fn sever(&self) {
+        // As above.
+        let _ = self.shutdown(Shutdown::Both);
+    }
 }
 
 /// Holds a socket under an [`Interrupt`]. Once it is dropped, no raise touches the socket any more, so that a pooled
@@ -30,7 +52,7 @@ struct State {
 #[must_use = "the socket is let go when this is dropped"]
 pub struct Binding {
     shared: Arc<Shared>,
-    socket: Arc<TcpStream>,
+    socket: Arc<dyn Severable>,
 }
 
 impl Interrupt {
@@ -87,12 +109,12 @@ impl Interrupt {
 
     /// Binds a socket, so that [`Interrupt::raise`] shuts it down for as long as the binding lives; one bound after
     /// the raise is shut down at once.
-    pub fn bind(&self, socket: Arc<TcpStream>) -> Binding {
+    pub fn bind(&self, socket: Arc<dyn Severable>) -> Binding {
         let mut state = self.shared.state();
         if state.raised {
-            let _ = socket.shutdown(Shutdown::Both);
+            socket.sever();
         } else {
-            state.sockets.push(Arc::clone(&socket));
+            state.bound.push(Arc::clone(&socket));
         }
         drop(state);
         Binding {
@@ -107,7 +129,7 @@ impl Drop for Binding {
         // A raise holds the same lock while it shuts sockets down, so after this line it is either over or never comes.
         self.shared
             .state()
-            .sockets
+            .bound
             .retain(|socket| !Arc::ptr_eq(socket, &self.socket));
     }
 }
@@ -117,9 +139,8 @@ impl Shared {
         let children = {
             let mut state = self.state();
             state.raised = true;
-            for socket in state.sockets.drain(..) {
-                // A socket that is gone already needs no shutdown.
-                let _ = socket.shutdown(Shutdown::Both);
+            for socket in state.bound.drain(..) {
+                socket.sever();
             }
             self.raised.notify_all();
             std::mem::take(&mut state.children)
@@ -154,7 +175,7 @@ mod tests {
     fn a_raise_ends_a_read_on_a_bound_socket() {
         let (near, _far) = pair();
         let interrupt = Interrupt::new();
-        let _binding = interrupt.bind(Arc::clone(&near));
+        let _binding = interrupt.bind(near.clone());
         interrupt.raise();
         assert_eq!((&*near).read(&mut [0]).unwrap(), 0);
     }
@@ -164,7 +185,7 @@ mod tests {
         let (near, _far) = pair();
         let interrupt = Interrupt::new();
         interrupt.raise();
-        let _binding = interrupt.bind(Arc::clone(&near));
+        let _binding = interrupt.bind(near.clone());
         assert_eq!((&*near).read(&mut [0]).unwrap(), 0);
     }
 
@@ -183,7 +204,7 @@ mod tests {
         use std::io::Write;
         let (near, mut far) = pair();
         let interrupt = Interrupt::new();
-        drop(interrupt.bind(Arc::clone(&near)));
+        drop(interrupt.bind(near.clone()));
         interrupt.raise();
         far.write_all(b"x").unwrap();
         assert_eq!((&*near).read(&mut [0]).unwrap(), 1);

@@ -16,10 +16,15 @@ mod media;
 #[cfg(feature = "memory")]
 mod memory;
 mod method;
+#[cfg(any(feature = "http", feature = "ftp"))]
+mod net;
 #[cfg(any(feature = "http", feature = "memory"))]
 mod outgoing;
-#[cfg(any(feature = "http", feature = "memory"))]
+#[cfg(any(feature = "http", feature = "ftp"))]
+mod problem;
+#[cfg(any(feature = "http", feature = "memory", feature = "ftp", feature = "helper"))]
 mod proof;
+mod proxy;
 mod registry;
 mod throttle;
 mod web_error_status;
@@ -33,11 +38,12 @@ pub use digest::{Digest, DigestAlgorithm};
 pub use failure::{Failure, FailureKind};
 #[cfg(feature = "http")]
 pub use http::{HttpBackend, HttpConfig, HttpConfigError};
-pub use interrupt::{Binding, Interrupt};
+pub use interrupt::{Binding, Interrupt, Severable};
 pub use media::is_page;
 #[cfg(feature = "memory")]
 pub use memory::{Act, Attempted, MemoryBackend, Resource};
 pub use method::{METHOD_BYTES_MAX, Method};
+pub use proxy::{Proxies, Proxy};
 pub use registry::Registry;
 pub use throttle::{RateLimit, Throttle};
 pub use web_error_status::WebErrorStatus;

@@ -5,34 +5,37 @@ use std::sync::Arc;
 use crate::Backend;
 
 /// The backends of a process. Where two serve one scheme, the first counts.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Registry {
-    backends: Vec<Arc<dyn Backend>>,
+    /// In the order in which they were registered.
+    backends: Vec<(String, Arc<dyn Backend>)>,
 }
 
 impl Registry {
     /// One of these backends.
     #[must_use]
     pub fn new(backends: Vec<Arc<dyn Backend>>) -> Self {
-        Self { backends }
+        let mut served: Vec<(String, Arc<dyn Backend>)> = Vec::new();
+        for backend in backends {
+            for scheme in backend.schemes() {
+                if !served.iter().any(|(known, _)| known == scheme) {
+                    served.push((scheme.to_owned(), Arc::clone(&backend)));
+                }
+            }
+        }
+        Self { backends: served }
     }
 
     /// The backend of a scheme, written in any case.
     #[must_use]
     pub fn by_scheme(&self, scheme: &str) -> Option<&Arc<dyn Backend>> {
-        let serves = |name: &&str| name.eq_ignore_ascii_case(scheme);
-        self.backends
-            .iter()
-            .find(|backend| backend.schemes().iter().any(serves))
+        let serves = |(name, _): &&(String, _)| name.eq_ignore_ascii_case(scheme);
+        self.backends.iter().find(serves).map(|(_, backend)| backend)
     }
 
     /// Every scheme served, in the order of the backends.
     #[must_use]
-    pub fn schemes(&self) -> Vec<&'static str> {
-        self.backends
-            .iter()
-            .flat_map(|backend| backend.schemes())
-            .copied()
-            .collect()
+    pub fn schemes(&self) -> Vec<&str> {
+        self.backends.iter().map(|(scheme, _)| scheme.as_str()).collect()
     }
 }

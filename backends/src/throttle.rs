@@ -86,7 +86,7 @@ impl Throttle {
 }
 
 impl Backend for Throttle {
-    fn schemes(&self) -> &'static [&'static str] {
+    fn schemes(&self) -> Vec<&str> {
         self.inner.schemes()
     }
 

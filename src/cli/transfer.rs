@@ -99,7 +99,8 @@ pub(super) fn checked(
     downloads: &[NewDownload],
     lines: &[Line],
 ) -> Result<Vec<CheckedDownload>, Failure> {
-    let schemes = Registry::new(backends.to_vec()).schemes();
+    let registry = Registry::new(backends.to_vec());
+    let schemes = registry.schemes();
     let checked = check_downloads(downloads, config, &context.environment, &schemes);
     checked.map_err(|(index, error)| at_line(lines, index, error))
 }

@@ -262,6 +262,7 @@ impl<'a> Transfer<'a> {
             method: spec.method.clone(),
             body: self.body(),
             credential,
+            proxies: Arc::default(),
             held,
             expected_bytes: spec.expected_bytes,
             expected_type: spec.expected_type.clone(),

@@ -10,7 +10,7 @@ use super::model::{NEEDS_KEY, SECRET, body, url};
 pub(crate) struct KeyGuard(pub(crate) Arc<MemoryBackend>);
 
 impl Backend for KeyGuard {
-    fn schemes(&self) -> &'static [&'static str] {
+    fn schemes(&self) -> Vec<&str> {
         self.0.schemes()
     }
 

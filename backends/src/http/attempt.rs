@@ -5,12 +5,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::wire::Socket;
-use crate::{Interrupt, Limits};
+use crate::{Interrupt, Limits, net};
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Attempt>>> = const { RefCell::new(None) };
@@ -21,10 +20,8 @@ thread_local! {
 pub(super) enum Fault {
     /// The attempt was interrupted.
     Interrupted,
-    /// The name could not be looked up; the resolver's words.
-    Name(String),
-    /// No address accepted a connection; the last one and its answer.
-    Connect(SocketAddr, io::Error),
+    /// No connection was made.
+    Net(net::Fault),
     /// A phase took too long.
     TimedOut(Phase),
     /// No root certificates could be had.

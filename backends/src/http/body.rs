@@ -4,8 +4,8 @@ use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use super::attempt::Attempt;
-use super::problem::Problem;
 use super::response::{Body, Framing};
+use crate::problem::Problem;
 use crate::{Sink, WebErrorStatus};
 
 /// Longest time that received bytes wait for the buffer to fill. A slow transfer would otherwise keep seconds of work

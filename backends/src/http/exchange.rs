@@ -7,11 +7,11 @@ use ureq::{Agent, Body, SendBody};
 
 use super::attempt::{Attempt, Fault, Phase};
 use super::fields::Fields;
-use super::problem::Problem;
 use super::response::{Ask, Framing, Reply};
 use super::target::Target;
 use super::{digests, links};
 use crate::outgoing::Outgoing;
+use crate::problem::Problem;
 use crate::{BodySource, Digest, Method, WebErrorStatus};
 
 /// Body of a response that is not wanted: up to here it is read, so that the connection can be used again; beyond, a

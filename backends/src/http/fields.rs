@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::problem::Problem;
 use super::response::Ask;
+use crate::problem::Problem;
 use crate::{Credential, Header, RESERVED_HEADERS, WebErrorStatus};
 
 /// Headers that never follow to another origin, whatever their flag (RFC 9110, section 15.4, on redirects).

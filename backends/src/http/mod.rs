@@ -30,11 +30,11 @@ use self::body::Transfer;
 use self::connector::{NoResolver, WireConnector};
 use self::exchange::Errand;
 use self::fields::Fields;
-use self::problem::Problem;
 use self::response::{Accepted, Ask, Decision, Reply, Terms};
 use self::roots::{Sources, TlsSetup};
 use self::source::Source;
 use self::target::Target;
+use crate::problem::Problem;
 use crate::{Backend, Capabilities, Failure, Head, Interrupt, Method, Request, Restart, Sink, WebErrorStatus, proof};
 
 /// Redirects followed in one attempt.
@@ -144,12 +144,18 @@ fn settings(user_agent: String) -> Config {
 }
 
 impl Backend for HttpBackend {
-    fn schemes(&self) -> &'static [&'static str] {
-        &["http", "https"]
+    fn schemes(&self) -> Vec<&str> {
+        vec!["http", "https"]
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { resume: true }
+        Capabilities {
+            resume: true,
+            ranges: true,
+            methods: true,
+            headers: true,
+            proxies: true,
+        }
     }
 
     fn download(&self, request: &Request, sink: &mut dyn Sink, interrupt: &Interrupt) -> Result<(), Failure> {

@@ -1,82 +1,14 @@
-//! Turns what went wrong into a classified failure.
+//! Turns what went wrong in HTTP and TLS into a classified problem.
 
-use std::io;
 use std::time::Duration;
 
 use rustls::CertificateError;
 
 use super::attempt::{Fault, Phase};
-use super::connector::is_unreachable;
-use crate::{Failure, FailureKind, WebErrorStatus, outgoing};
-
-/// A [`Failure`] that does not know yet where it happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Problem {
-    pub(super) kind: FailureKind,
-    pub(super) status: WebErrorStatus,
-    pub(super) code: Option<u16>,
-    pub(super) text: String,
-}
+use crate::problem::{Problem, connection_problem};
+use crate::{FailureKind, WebErrorStatus, outgoing};
 
 impl Problem {
-    pub(super) fn permanent(status: WebErrorStatus, text: impl Into<String>) -> Self {
-        Self {
-            kind: FailureKind::Permanent,
-            status,
-            code: None,
-            text: text.into(),
-        }
-    }
-
-    pub(super) fn transient(status: WebErrorStatus, text: impl Into<String>) -> Self {
-        Self {
-            kind: FailureKind::Transient { retry_after: None },
-            ..Self::permanent(status, text)
-        }
-    }
-
-    pub(super) fn interrupted() -> Self {
-        let kind = FailureKind::Interrupted;
-        Self {
-            kind,
-            ..Self::permanent(WebErrorStatus::OPERATION_CANCELED, "interrupted")
-        }
-    }
-
-    pub(super) fn refused() -> Self {
-        let kind = FailureKind::SinkRefused;
-        Self {
-            kind,
-            ..Self::permanent(WebErrorStatus::FILE_ACCESS, "the bytes could not be stored")
-        }
-    }
-
-    /// Says where it happened.
-    pub(super) fn at(self, place: &str) -> Failure {
-        let message = if place.is_empty() {
-            self.text
-        } else {
-            format!("{place}: {}", self.text)
-        };
-        Failure {
-            kind: self.kind,
-            status: self.status,
-            code: self.code,
-            message,
-        }
-    }
-
-    fn with_code(self, code: Option<u16>) -> Self {
-        Self { code, ..self }
-    }
-
-    fn after(self, retry_after: Option<Duration>) -> Self {
-        Self {
-            kind: FailureKind::Transient { retry_after },
-            ..self
-        }
-    }
-
     /// An HTTP status that is not a success.
     ///
     /// Source: RFC 9110, section 15, for what each status says about trying again; section 10.2.3 for Retry-After.
@@ -121,8 +53,7 @@ impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Interrupted => Self::interrupted(),
-            Fault::Name(text) => name_problem(&text),
-            Fault::Connect(address, error) => connect_problem(address, &error),
+            Fault::Net(fault) => fault.into(),
             Fault::TimedOut(phase) => Self::transient(WebErrorStatus::TIMEOUT, timeout_text(phase)),
             Fault::Roots(text) => Self::permanent(WebErrorStatus::UNEXPECTED_CLIENT_ERROR, text),
             Fault::Tls(error) => tls_problem(&error),
@@ -151,62 +82,6 @@ fn timeout_text(phase: Phase) -> &'static str {
         Phase::Connect => "no connection within the time limit",
         Phase::Response => "no response within the time limit",
         Phase::Body => "the server fell silent in the middle of the response",
-    }
-}
-
-/// A name that does not exist will hardly exist on the next attempt, while a name server that gives no answer says
-/// that the network is away. The standard library tells the two apart only in words, those of the C library.
-fn name_problem(text: &str) -> Problem {
-    const ANSWERED: &[&str] = &[
-        "Name or service not known",
-        "No address associated with",
-        "Name does not resolve",
-        "Name has no usable address",
-        "not a name",
-    ];
-    let problem = Problem::transient(
-        WebErrorStatus::HOST_NAME_NOT_RESOLVED,
-        format!(
-            "the host name could not be resolved: {}",
-            text.trim_start_matches("failed to lookup address information: ")
-        ),
-    );
-    if ANSWERED.iter().any(|words| text.contains(words)) {
-        return problem;
-    }
-    Problem {
-        kind: FailureKind::Unreachable,
-        ..problem
-    }
-}
-
-fn connect_problem(address: std::net::SocketAddr, error: &io::Error) -> Problem {
-    let text = format!("no connection to {address}: {error}");
-    if is_unreachable(error) {
-        let kind = FailureKind::Unreachable;
-        return Problem {
-            kind,
-            ..Problem::permanent(WebErrorStatus::SERVER_UNREACHABLE, text)
-        };
-    }
-    Problem::transient(WebErrorStatus::CANNOT_CONNECT, text)
-}
-
-fn connection_problem(error: &io::Error) -> Problem {
-    let text = format!("the connection broke: {error}");
-    match error.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            Problem::transient(WebErrorStatus::CONNECTION_RESET, text)
-        }
-        io::ErrorKind::TimedOut => Problem::transient(WebErrorStatus::TIMEOUT, text),
-        _ if is_unreachable(error) => {
-            let kind = FailureKind::Unreachable;
-            Problem {
-                kind,
-                ..Problem::permanent(WebErrorStatus::SERVER_UNREACHABLE, text)
-            }
-        }
-        _ => Problem::transient(WebErrorStatus::CONNECTION_ABORTED, text),
     }
 }
 
@@ -270,7 +145,10 @@ fn certificate_problem(error: &CertificateError) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
+    use crate::net;
     use crate::web_error_status::table;
 
     fn kind_and_status(fault: Fault) -> (FailureKind, WebErrorStatus) {
@@ -304,13 +182,13 @@ mod tests {
         use CertificateError as E;
         let tls = |error| Fault::Tls(Box::new(rustls::Error::InvalidCertificate(error)));
         let address = ([127, 0, 0, 1], 1).into();
-        let connect = |kind: io::ErrorKind| Fault::Connect(address, kind.into());
+        let connect = |kind: io::ErrorKind| Fault::Net(net::Fault::Connect(address, kind.into()));
         let connection = |kind: io::ErrorKind| Fault::Connection(kind.into());
         let incompatible = rustls::Error::PeerIncompatible(rustls::PeerIncompatible::NoCipherSuitesInCommon);
         let no_tls = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
         let faults = [
-            Fault::Name("Name or service not known".into()),
-            Fault::Name("Temporary failure in name resolution".into()),
+            Fault::Net(net::Fault::Name("Name or service not known".into())),
+            Fault::Net(net::Fault::Name("Temporary failure in name resolution".into())),
             connect(io::ErrorKind::NetworkUnreachable),
             connect(io::ErrorKind::ConnectionRefused),
             Fault::TimedOut(Phase::Connect),
@@ -366,7 +244,9 @@ mod tests {
             ("Name does not resolve", AGAIN),
         ];
         for (text, kind) in rows {
-            let fault = Fault::Name(format!("failed to lookup address information: {text}"));
+            let fault = Fault::Net(net::Fault::Name(format!(
+                "failed to lookup address information: {text}"
+            )));
             assert_eq!(
                 kind_and_status(fault),
                 (kind, WebErrorStatus::HOST_NAME_NOT_RESOLVED),
@@ -379,7 +259,7 @@ mod tests {
     fn errors_of_the_network_are_told_apart_from_answers_of_the_server() {
         use io::ErrorKind as E;
         let address = ([127, 0, 0, 1], 1).into();
-        let connect = |kind: E| kind_and_status(Fault::Connect(address, kind.into()));
+        let connect = |kind: E| kind_and_status(Fault::Net(net::Fault::Connect(address, kind.into())));
         for kind in [E::NetworkUnreachable, E::HostUnreachable, E::NetworkDown] {
             assert_eq!(
                 connect(kind),

@@ -29,8 +29,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::problem::Problem;
 use crate::media;
+use crate::problem::Problem;
 use crate::proof::{self, Sameness};
 use crate::{Digest, Held, Restart, Start, Validators, WebErrorStatus};
 

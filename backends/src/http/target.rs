@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::problem::Problem;
+use crate::problem::Problem;
 use crate::{Credential, WebErrorStatus};
 
 /// Longest URL that is sent; servers commonly refuse more than 8 KiB, and it must fit the output buffer.

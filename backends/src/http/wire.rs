@@ -46,7 +46,7 @@ impl Socket {
     }
 
     pub(super) fn bind(&mut self, attempt: &Attempt) {
-        self.binding = Some(attempt.interrupt.bind(Arc::clone(&self.stream)));
+        self.binding = Some(attempt.interrupt.bind(self.stream.clone()));
     }
 
     /// The same socket for a reader of its own; the binding stays here.

@@ -191,6 +191,7 @@ impl Kept {
 /// A plain request.
 pub(crate) fn request(url: &str) -> Request {
     Request {
+        proxies: Arc::default(),
         url: url.to_owned(),
         method: Method::GET,
         body: None,
@@ -207,6 +208,7 @@ pub(crate) fn request(url: &str) -> Request {
 /// A POST of these bytes.
 pub(crate) fn post(url: &str, body: impl Into<Vec<u8>>) -> Request {
     Request {
+        proxies: Arc::default(),
         method: Method::POST,
         body: Some(Arc::new(body.into())),
         ..request(url)
@@ -221,6 +223,7 @@ pub(crate) fn rest(url: &str, offset_bytes: u64, total_bytes: u64) -> Request {
         ..Validators::default()
     };
     Request {
+        proxies: Arc::default(),
         held: Some(Held {
             offset_bytes,
             end_bytes: None,

@@ -289,6 +289,7 @@ pub(crate) fn http_wire(bytes: &[u8]) {
     };
     let is_post = flags & 8 != 0;
     let request = Request {
+        proxies: Arc::default(),
         url: format!("{}://{HOST}/a", if flags & 4 == 0 { "http" } else { "https" }),
         method: if is_post { Method::POST } else { Method::GET },
         body: is_post.then(|| Arc::new(vec![b'b'; usize::from(*piece_bytes)]) as Arc<dyn BodySource>),
