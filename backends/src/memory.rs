@@ -10,7 +10,7 @@ use crate::outgoing::{self, Outgoing};
 use crate::proof::{self, Sameness};
 use crate::{
     Backend, Capabilities, Credential, Failure, FailureKind, Head, Header, Held, Interrupt, Method, Request, Restart,
-    Sink, Start, Validators, WebErrorStatus,
+    Sink, Start, UrlForm, Validators, WebErrorStatus,
 };
 
 /// Most bytes of a tail that are compared: few, so that tests of the caller's own check of what it holds are not helped.
@@ -168,6 +168,7 @@ impl Backend for MemoryBackend {
             methods: true,
             headers: true,
             proxies: false,
+            urls: UrlForm::Host,
         }
     }
 
