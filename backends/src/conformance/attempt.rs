@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Content, Rig};
+use super::{Act, Content, Place, Rig, Served};
 use crate::{
     Failure, FailureKind, Head, Held, Interrupt, Limits, Method, Refused, Request, Sink, Start, TAIL_BYTES_MAX,
     Validators, WebErrorStatus,
@@ -15,6 +15,9 @@ use crate::{
 
 /// How long anything may take that takes no time: far more than any machine needs, so that only what hangs is caught.
 pub(super) const GUARD: Duration = Duration::from_secs(60);
+
+/// How long an attempt may take to end once it was interrupted: generous, and far less than any limit of its own.
+const PROMPT: Duration = Duration::from_secs(10);
 
 /// Sizes of a resource: one that backends may take for small, and one for large.
 pub(super) const SIZES: [u64; 2] = [300_007, 2_400_003];
@@ -255,7 +258,16 @@ impl Running {
 
     /// How it ended.
     pub(super) fn end(self) -> Outcome {
-        let outcome = self.outcome.recv_timeout(GUARD);
+        self.end_within(GUARD)
+    }
+
+    /// The same, where it was interrupted.
+    pub(super) fn end_soon(self) -> Outcome {
+        self.end_within(PROMPT)
+    }
+
+    fn end_within(self, guard: Duration) -> Outcome {
+        let outcome = self.outcome.recv_timeout(guard);
         outcome.expect("an attempt ends, and without a panic").check(&self.url)
     }
 }
@@ -330,3 +342,26 @@ pub(super) const LOST: &[WebErrorStatus] = &[
     WebErrorStatus::CONNECTION_RESET,
     WebErrorStatus::CONNECTION_ABORTED,
 ];
+
+/// Serves a content, `act` in the way of each attempt that is to be tried, and gives its URL with what is held then: for
+/// every step of an attempt from the beginning, and for every step of one that continues.
+pub(super) fn at_each_step(
+    rig: &mut dyn Rig,
+    act: &dyn Fn(Place) -> Act,
+    mut run: impl FnMut(&dyn Rig, &str, Option<Held>),
+) {
+    let (protocol, content) = (rig.protocol(), small());
+    for step in protocol.steps {
+        let url = rig.serve(Served::new(content), vec![act(Place::Step(step))]);
+        run(rig, &url, None);
+    }
+    if !rig.backend().capabilities().resume {
+        return;
+    }
+    for step in protocol.rest_steps {
+        let acts = vec![Act::HangUp(Place::Byte(CUT)), act(Place::Step(step))];
+        let url = rig.serve(Served::new(content), acts);
+        let held = held_after(&cut(rig, &url, content));
+        run(rig, &url, held);
+    }
+}

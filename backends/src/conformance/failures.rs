@@ -1,7 +1,7 @@
 //! Attempts that fail, and what may be done about it.
 
 use super::attempt::{
-    AGAIN, CUT, LOST, Moment, Outcome, Witness, attempt, begin, contents, fetch, held_after, request, small,
+    AGAIN, CUT, LOST, Moment, Witness, at_each_step, attempt, begin, contents, fetch, held_after, request, small,
 };
 use super::{Act, Astray, Content, Place, Rig, Served};
 use crate::{Credential, FailureKind, Interrupt, Refused, Request, Start, WebErrorStatus};
@@ -63,27 +63,17 @@ pub(super) fn a_host_that_does_not_exist_may_be_tried_again(rig: &mut dyn Rig) {
     outcome.failed_before_the_head(kind, WebErrorStatus::HOST_NAME_NOT_RESOLVED);
 }
 
-/// It ended as a lost connection does, or well, for which everything must have come.
-fn lost_or_whole(outcome: Outcome, place: &str) -> Witness {
-    if outcome.result.is_ok() {
-        assert!(
-            outcome.witness.came > 0,
-            "{place}: an attempt without content is no success"
-        );
-        return outcome.whole();
-    }
-    outcome.failed_as(AGAIN, LOST)
-}
-
 pub(super) fn a_hang_up_at_any_step_may_be_tried_again(rig: &mut dyn Rig) {
-    for step in rig.protocol().steps {
-        for content in contents() {
-            let act = Act::HangUp(Place::Step(step));
-            let url = rig.serve(Served::new(content), vec![act]);
-            let witness = lost_or_whole(fetch(rig, &url, None, content), step);
-            fetch(rig, &url, held_after(&witness), content).whole();
-        }
-    }
+    at_each_step(rig, &Act::HangUp, |rig, url, held| {
+        let outcome = fetch(rig, url, held.clone(), small());
+        let witness = if outcome.result.is_ok() {
+            // Some know that all came before the server has said so.
+            outcome.whole()
+        } else {
+            outcome.failed_as(AGAIN, LOST)
+        };
+        fetch(rig, url, held_after(&witness).or(held), small()).whole();
+    });
 }
 
 pub(super) fn a_hang_up_in_the_content_may_be_tried_again(rig: &mut dyn Rig) {

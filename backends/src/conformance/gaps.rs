@@ -7,11 +7,11 @@ use crate::{Held, Restart, Start, Validators};
 /// A gap of the small content, of several buffers.
 const GAP_END: u64 = CUT + 140_009;
 
-fn gap(begin: u64, end: u64, content: Content, validators: &Validators) -> Option<Held> {
-    Some(Held {
+fn gap(begin: u64, end: u64, content: Content, validators: &Validators) -> Held {
+    Held {
         end_bytes: Some(end),
         ..held_at(begin, content, validators)
-    })
+    }
 }
 
 /// Serves a content, and gives its validators as a first attempt heard them.
@@ -32,7 +32,7 @@ pub(super) fn a_gap_is_fetched_alone(rig: &mut dyn Rig) {
             (content.total_bytes - 1, content.total_bytes),
         ] {
             let held = gap(begin, end, content, &validators);
-            let witness = fetch(rig, &url, held, content).to(end);
+            let witness = fetch(rig, &url, Some(held), content).to(end);
             assert_eq!(witness.head().start, Start::Continue { offset_bytes: begin });
             assert_eq!(witness.came, end - begin);
         }
@@ -43,7 +43,7 @@ pub(super) fn a_gap_at_the_beginning_is_fetched_alone(rig: &mut dyn Rig) {
     let content = small();
     let (url, validators) = serve(rig, content, Vec::new());
     let held = gap(0, CUT, content, &validators);
-    let witness = fetch(rig, &url, held, content).to(CUT);
+    let witness = fetch(rig, &url, Some(held), content).to(CUT);
     assert_eq!(witness.head().start, Start::Continue { offset_bytes: 0 });
 }
 
@@ -51,7 +51,7 @@ pub(super) fn a_gap_beyond_4_gib_is_fetched_alone(rig: &mut dyn Rig) {
     let (url, validators) = serve(rig, HUGE, Vec::new());
     let end = HUGE_HELD + 70_001;
     let held = gap(HUGE_HELD, end, HUGE, &validators);
-    let witness = fetch(rig, &url, held, HUGE).to(end);
+    let witness = fetch(rig, &url, Some(held), HUGE).to(end);
     let offset_bytes = HUGE_HELD;
     assert_eq!(witness.head().start, Start::Continue { offset_bytes });
 }
@@ -67,7 +67,7 @@ pub(super) fn a_gap_of_a_changed_resource_starts_again(rig: &mut dyn Rig) {
         });
         let (url, validators) = serve(rig, content, vec![then]);
         let held = gap(CUT, GAP_END, content, &validators);
-        let witness = fetch(rig, &url, held, changed).whole();
+        let witness = fetch(rig, &url, Some(held), changed).whole();
         assert_eq!(witness.head().start, Start::Restart(Restart::Changed));
     }
 }
@@ -77,8 +77,8 @@ pub(super) fn a_gap_that_is_cut_is_no_success(rig: &mut dyn Rig) {
     let until = CUT + 70_001;
     let (url, validators) = serve(rig, content, vec![Act::HangUp(Place::Byte(until))]);
     let held = gap(CUT, GAP_END, content, &validators);
-    let witness = fetch(rig, &url, held, content).failed_as(AGAIN, LOST);
+    let witness = fetch(rig, &url, Some(held), content).failed_as(AGAIN, LOST);
     assert_eq!(witness.next, until, "what came is kept");
     let held = gap(until, GAP_END, content, &validators);
-    fetch(rig, &url, held, content).to(GAP_END);
+    fetch(rig, &url, Some(held), content).to(GAP_END);
 }

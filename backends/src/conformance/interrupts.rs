@@ -4,9 +4,11 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use super::attempt::{CUT, GUARD, Moment, Outcome, Witness, begin, contents, fetch, held_after, request, small};
+use super::attempt::{
+    CUT, GUARD, Moment, Outcome, Witness, at_each_step, begin, contents, fetch, held_after, request, small,
+};
 use super::{Act, Astray, Bell, Content, Place, Protocol, Rig, Served};
-use crate::{Backend, FailureKind, Interrupt, RateLimit, Throttle, WebErrorStatus};
+use crate::{Backend, FailureKind, Interrupt, RateLimit, Request, Throttle, WebErrorStatus};
 
 fn interrupted(outcome: Outcome) -> Witness {
     outcome.failed(FailureKind::Interrupted, WebErrorStatus::OPERATION_CANCELED)
@@ -17,45 +19,43 @@ pub(super) fn an_interrupt_before_the_attempt_ends_it(rig: &mut dyn Rig) {
     let url = rig.serve(Served::new(content), Vec::new());
     let interrupt = Interrupt::new();
     interrupt.raise();
-    let outcome = begin(rig, &request(&url, None), Witness::new(content), &interrupt).end();
+    let outcome = begin(rig, &request(&url, None), Witness::new(content), &interrupt).end_soon();
     assert!(interrupted(outcome).heads.is_empty(), "nothing began");
     // One interrupt ends one attempt.
     fetch(rig, &url, None, content).whole();
 }
 
 /// Begins an attempt, raises its interrupt once the bell has rung and the attempt waits, and says how it ended.
-fn raised_after(rig: &dyn Rig, url: &str, witness: Witness, rung: &Receiver<()>) -> Outcome {
+fn raised_after(rig: &dyn Rig, request: &Request, witness: Witness, rung: &Receiver<()>) -> Outcome {
     let interrupt = Interrupt::new();
-    let running = begin(rig, &request(url, None), witness, &interrupt);
+    let running = begin(rig, request, witness, &interrupt);
     rung.recv_timeout(GUARD).expect("the attempt comes so far");
     running.await_sleep();
     interrupt.raise();
-    running.end()
+    running.end_soon()
 }
 
 pub(super) fn an_interrupt_ends_a_connection_in_the_making(rig: &mut dyn Rig) {
     let (bell, rung) = Bell::new();
     let url = rig.astray(Astray::Unanswered(bell)).expect("the rig reaches hosts");
-    let outcome = raised_after(rig, &url, Witness::new(small()), &rung);
+    let outcome = raised_after(rig, &request(&url, None), Witness::new(small()), &rung);
     assert!(interrupted(outcome).heads.is_empty());
 }
 
 pub(super) fn an_interrupt_ends_the_wait_at_any_step(rig: &mut dyn Rig) {
-    for step in rig.protocol().steps {
-        for content in contents() {
-            let (bell, rung) = Bell::new();
-            let act = Act::Hang(Place::Step(step), bell);
-            let url = rig.serve(Served::new(content), vec![act]);
-            let outcome = raised_after(rig, &url, Witness::new(content), &rung);
-            let witness = if outcome.result.is_ok() {
-                // Some know that all came before the server has said so.
-                outcome.whole()
-            } else {
-                interrupted(outcome)
-            };
-            fetch(rig, &url, held_after(&witness), content).whole();
-        }
-    }
+    let (bell, rung) = Bell::new();
+    let act = |place| Act::Hang(place, bell.clone());
+    at_each_step(rig, &act, |rig, url, held| {
+        let asked = request(url, held);
+        let outcome = raised_after(rig, &asked, Witness::new(small()), &rung);
+        let witness = if outcome.result.is_ok() {
+            // Some know that all came before the server has said so.
+            outcome.whole()
+        } else {
+            interrupted(outcome)
+        };
+        fetch(rig, url, held_after(&witness).or(asked.held), small()).whole();
+    });
 }
 
 /// A sink that rings once so many bytes came.
@@ -75,7 +75,7 @@ pub(super) fn an_interrupt_ends_the_wait_for_content(rig: &mut dyn Rig) {
             let act = Act::Hang(Place::Byte(offset), unheard);
             let url = rig.serve(Served::new(content), vec![act]);
             let (bell, rung) = Bell::new();
-            let outcome = raised_after(rig, &url, ringing_at(offset, content, bell), &rung);
+            let outcome = raised_after(rig, &request(&url, None), ringing_at(offset, content, bell), &rung);
             let witness = interrupted(outcome);
             assert_eq!(witness.next, offset, "what came is kept");
             fetch(rig, &url, held_after(&witness), content).whole();
@@ -99,7 +99,7 @@ pub(super) fn an_interrupt_at_the_head_ends_the_attempt(rig: &mut dyn Rig) {
         let url = rig.serve(Served::new(content), Vec::new());
         let interrupt = Interrupt::new();
         let witness = raising(content, &interrupt, |moment| moment == Moment::Head);
-        let outcome = begin(rig, &request(&url, None), witness, &interrupt).end();
+        let outcome = begin(rig, &request(&url, None), witness, &interrupt).end_soon();
         let witness = interrupted(outcome);
         fetch(rig, &url, held_after(&witness), content).whole();
     }
@@ -110,7 +110,7 @@ pub(super) fn an_interrupt_ends_content_that_flows(rig: &mut dyn Rig) {
         let url = rig.serve(Served::new(content), Vec::new());
         let interrupt = Interrupt::new();
         let witness = raising(content, &interrupt, |moment| matches!(moment, Moment::Bytes(_)));
-        let outcome = begin(rig, &request(&url, None), witness, &interrupt).end();
+        let outcome = begin(rig, &request(&url, None), witness, &interrupt).end_soon();
         let witness = interrupted(outcome);
         assert!(witness.came > 0);
         fetch(rig, &url, held_after(&witness), content).whole();
@@ -158,7 +158,12 @@ pub(super) fn an_interrupt_ends_the_wait_for_the_rate(rig: &mut dyn Rig) {
     let url = rig.serve(Served::new(content), Vec::new());
     let (bell, rung) = Bell::new();
     // The head comes at once; what comes after it is waited for.
-    let outcome = raised_after(&limited(rig, SLOW), &url, ringing_at(0, content, bell), &rung);
+    let outcome = raised_after(
+        &limited(rig, SLOW),
+        &request(&url, None),
+        ringing_at(0, content, bell),
+        &rung,
+    );
     let witness = interrupted(outcome);
     assert!(witness.next < content.total_bytes);
     fetch(rig, &url, held_after(&witness), content).whole();

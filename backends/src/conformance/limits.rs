@@ -31,17 +31,16 @@ fn hang(place: Place) -> Act {
 }
 
 pub(super) fn silence_in_the_content_is_a_timeout(rig: &mut dyn Rig) {
-    for content in contents() {
-        for offset in [CUT, content.total_bytes - 1] {
-            let url = rig.serve(Served::new(content), vec![hang(Place::Byte(offset))]);
-            let limits = Limits {
-                stall: SHORT,
-                ..no_limits()
-            };
-            let witness = timed_out(attempt(rig, &limited_to(limits, &url), content));
-            assert_eq!(witness.next, offset, "what came is kept");
-            fetch(rig, &url, held_after(&witness), content).whole();
-        }
+    let [small, large] = contents();
+    for (content, offset) in [(small, CUT), (large, large.total_bytes - 1)] {
+        let url = rig.serve(Served::new(content), vec![hang(Place::Byte(offset))]);
+        let limits = Limits {
+            stall: SHORT,
+            ..no_limits()
+        };
+        let witness = timed_out(attempt(rig, &limited_to(limits, &url), content));
+        assert_eq!(witness.next, offset, "what came is kept");
+        fetch(rig, &url, held_after(&witness), content).whole();
     }
 }
 
@@ -109,9 +108,8 @@ pub(super) fn a_slow_consumer_is_no_silence(rig: &mut dyn Rig) {
         Ok(())
     });
     let limits = Limits {
-        connect: GUARD,
-        response: SHORT,
         stall: SHORT,
+        ..no_limits()
     };
     let running = begin(rig, &limited_to(limits, &url), witness, &Interrupt::new());
     for _ in 0..2 {

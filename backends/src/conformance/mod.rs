@@ -47,6 +47,8 @@ pub struct Protocol {
     /// Where a server that hangs can be told of, in the order in which an attempt comes by: at each, the server did what
     /// the name says, and nothing after it. All of them lie outside of the content.
     pub steps: &'static [&'static str],
+    /// The same for an attempt that continues held bytes.
+    pub rest_steps: &'static [&'static str],
     /// The one of `steps` at which all of the request was sent, and nothing of the answer came.
     pub asked: &'static str,
 }
@@ -104,8 +106,8 @@ pub enum Act {
 /// A moment of an attempt, as the server sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// One of [`Protocol::steps`]. An act with such a place stands first in a script: the server need not know of it
-    /// while it still serves an earlier attempt on the same connection.
+    /// One of [`Protocol::steps`] or [`Protocol::rest_steps`]. An act with such a place stands first in a script, or after
+    /// one that hangs up: the server need not know of it while it still serves an earlier attempt on the same connection.
     Step(&'static str),
     /// Everything before this offset of the resource was sent.
     Byte(u64),

@@ -81,6 +81,7 @@ impl Rig for HttpRig {
             has_credentials: true,
             reaches_hosts: true,
             steps: &[ACCEPT, REQUEST, HALF_HEAD, HEAD],
+            rest_steps: &[ACCEPT, REQUEST, HALF_HEAD, HEAD],
             asked: REQUEST,
         }
     }
@@ -238,7 +239,7 @@ impl Site {
         if served.credential.as_ref().is_some_and(|right| !asked.shows(right)) {
             return refuse(stream, "401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"");
         }
-        let answer = Answer::new(&asked, &served, &act)?;
+        let answer = Answer::new(&asked, &served, &act);
         let head = answer.head(&served);
         let (beginning, end) = head.split_at(head.len() / 2);
         stream.write_all(beginning.as_bytes()).ok()?;
@@ -266,7 +267,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn new(asked: &Asked, served: &Served, act: &Act) -> Option<Self> {
+    fn new(asked: &Asked, served: &Served, act: &Act) -> Self {
         let weak = if served.proof { "" } else { "W/" };
         let tag = format!("{weak}\"v{}\"", served.version);
         // A weak tag never fulfils the condition.
@@ -274,7 +275,7 @@ impl Answer {
         let total = served.content.total_bytes;
         let range = asked.range().filter(|_| served.resumable && condition);
         let (first, end) = range.unwrap_or((0, None));
-        Some(Self {
+        Self {
             tag,
             is_part: range.is_some(),
             first,
@@ -285,7 +286,7 @@ impl Answer {
                 total
             },
             is_chunked: !served.tells_length,
-        })
+        }
     }
 
     fn is_satisfied(&self) -> bool {

@@ -76,6 +76,7 @@ impl Rig for MemoryRig {
             has_credentials: true,
             reaches_hosts: false,
             steps: &["request", "head"],
+            rest_steps: &["request", "head"],
             asked: "request",
         }
     }
