@@ -302,7 +302,7 @@ fn gives_access(name: &str) -> bool {
 }
 
 /// Headers that are always secret.
-const SECRET_HEADERS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
+const SECRET_HEADERS: [&str; 2] = ["authorization", "cookie"];
 
 /// A checked request header, and whether it is a secret by its name.
 ///

@@ -96,6 +96,7 @@ pub const RESERVED_HEADERS: &[&str] = &[
     "if-range",
     "if-unmodified-since",
     "keep-alive",
+    "proxy-authorization",
     "proxy-connection",
     "range",
     "te",

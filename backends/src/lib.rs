@@ -43,7 +43,7 @@ pub use media::is_page;
 #[cfg(feature = "memory")]
 pub use memory::{Act, Attempted, MemoryBackend, Resource};
 pub use method::{METHOD_BYTES_MAX, Method};
-pub use proxy::{Proxies, Proxy};
+pub use proxy::{PROXY_BYTES_MAX, Proxies, Proxy, ProxyProtocol};
 pub use registry::Registry;
 pub use throttle::{RateLimit, Throttle};
 pub use web_error_status::WebErrorStatus;
