@@ -295,6 +295,21 @@ impl Proxies {
         })
     }
 
+    /// The same proxies, each of them asked under this user name and password.
+    ///
+    /// # Errors
+    /// What is wrong with them, in words that show neither.
+    pub fn under(mut self, credential: &Credential) -> Result<Self, String> {
+        check_credential(credential)?;
+        for proxy in [&mut self.http, &mut self.https, &mut self.ftp, &mut self.rest] {
+            *proxy = match proxy.take() {
+                None => None,
+                Some(proxy) => Some(proxy.with_credential(credential.clone())?),
+            };
+        }
+        Ok(self)
+    }
+
     /// Those of an environment: `http_proxy`, `https_proxy`, `ftp_proxy` (for ftps as well), and `all_proxy` for every scheme
     /// that has none of its own, without the servers of `no_proxy`. Of each, the name in capitals counts where that in small
     /// letters is not set or empty; but not `HTTP_PROXY`, which a CGI program would take from the header `Proxy` of a request.

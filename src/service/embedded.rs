@@ -10,7 +10,7 @@ use super::left;
 use super::methods::groups::report;
 use super::monitor::{Stand, Waited};
 use crate::config::Config;
-use crate::engine::{Engine, Until, backends};
+use crate::engine::{Engine, Until, backends, with_environment_proxies};
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::operation::TransferId;
@@ -27,6 +27,7 @@ pub(super) struct Embedded {
 impl Embedded {
     /// Opens the state directory and sets the engine to work.
     pub(super) fn open(directory: &Path, config: Config) -> Result<Self, Error> {
+        let config = with_environment_proxies(config, |name| std::env::var_os(name))?;
         let backends = backends(&config, |name| std::env::var_os(name).map(PathBuf::from))?;
         let engine = Arc::new(Engine::open(directory, config, Environment::system(), backends)?);
         engine.report_by(report);
