@@ -128,9 +128,14 @@ impl Address {
     }
 }
 
+/// The scheme of a URL, in the case in which it is written.
+pub(crate) fn scheme_of(url: &str) -> &str {
+    url.split(':').next().unwrap_or_default()
+}
+
 /// What the backend of a URL can do; the least where there is none.
 pub(crate) fn capabilities_of(url: &str, served: &[(&str, Capabilities)]) -> Capabilities {
-    let scheme = url.split(':').next().unwrap_or_default();
+    let scheme = scheme_of(url);
     let mut served = served.iter();
     let found = served.find(|(name, _)| name.eq_ignore_ascii_case(scheme));
     found.map(|(_, capabilities)| *capabilities).unwrap_or_default()
@@ -320,7 +325,7 @@ fn gives_access(name: &str) -> bool {
 }
 
 /// Headers that are always secret.
-const SECRET_HEADERS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
+const SECRET_HEADERS: [&str; 2] = ["authorization", "cookie"];
 
 /// A checked request header, and whether it is a secret by its name.
 ///

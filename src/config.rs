@@ -42,6 +42,12 @@ pub struct Config {
     pub roots: Vec<PathBuf>,
     /// Certificates that HTTPS trusts, in PEM; the device's own where none.
     pub ca_bundle: Option<PathBuf>,
+    /// The proxies of every operation that asks for none itself, for the protocols that can be led through one
+    /// ([`Capabilities::proxies`](backhaul_backends::Capabilities)). `None`, the default, stands for those of the
+    /// environment where the daemon, a command or [`Service::open`](crate::Service::open) opens the engine
+    /// ([`with_environment_proxies`](crate::with_environment_proxies)), and for none where [`Engine::open`](crate::Engine::open)
+    /// does.
+    pub proxies: Option<backhaul_backends::Proxies>,
     /// The engine is there for one command only: its journal segments are small. `false` by default.
     pub is_short_lived: bool,
     /// Bytes by which the journal grows before it is shortened, or four times its last snapshot, whichever is more; 1 MiB
@@ -142,6 +148,7 @@ impl Default for Config {
             buffer_bytes: 64 << 10,
             roots: Vec::new(),
             ca_bundle: None,
+            proxies: None,
             is_short_lived: false,
             checkpoint_bytes: 1 << 20,
             salvage: false,

@@ -113,6 +113,7 @@ pub const RESERVED_HEADERS: &[&str] = &[
     "if-range",
     "if-unmodified-since",
     "keep-alive",
+    "proxy-authorization",
     "proxy-connection",
     "range",
     "te",

@@ -88,7 +88,7 @@ pub use media::is_page;
 pub use memory::{Act, Attempted, MemoryBackend, Resource};
 pub use method::{METHOD_BYTES_MAX, Method};
 pub use proof::{Sameness, compare_held, http_date, is_provable};
-pub use proxy::{Proxies, Proxy};
+pub use proxy::{PROXY_BYTES_MAX, Proxies, Proxy, ProxyProtocol};
 pub use registry::{Registry, is_scheme};
 pub use throttle::{RateLimit, Throttle};
 pub use web_error_status::WebErrorStatus;

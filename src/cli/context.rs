@@ -87,16 +87,17 @@ impl Context {
         }
     }
 
-    pub(super) fn config_for(&self, running: &Running) -> Config {
+    /// For transfers in this process, through the proxies of its environment.
+    pub(super) fn config_for(&self, running: &Running) -> Result<Config, Failure> {
         let mut settings = Settings::default();
         running.set(&mut settings);
-        Config {
+        with_proxies(Config {
             roots: self.roots.clone(),
             ca_bundle: self.ca_bundle.clone(),
             allow_network_file_system: self.allow_network_file_system,
             salvage: false,
             ..settings.config()
-        }
+        })
     }
 }
 
@@ -114,6 +115,11 @@ pub(super) fn resolved_root(root: &Path) -> Result<PathBuf, Failure> {
             Err(Error::invalid("root", root.display().to_string(), format!("cannot be used: {error}")).into())
         }
     }
+}
+
+/// With the proxies of the environment, where none are configured.
+pub(super) fn with_proxies(config: Config) -> Result<Config, Failure> {
+    Ok(crate::with_environment_proxies(config, |name| std::env::var_os(name))?)
 }
 
 /// The backends of this build, with what the environment says of certificates.

@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::args::{DaemonArgs, Global};
-use super::context::{Context, backends, resolved_root};
+use super::context::{Context, backends, resolved_root, with_proxies};
 use super::exit::Exit;
 use super::reach::close;
 use super::{Failure, output};
@@ -141,7 +141,11 @@ fn config(settings: &Settings) -> Result<Config, Failure> {
         .iter()
         .map(|root| resolved_root(root))
         .collect::<Result<_, _>>()?;
-    Ok(config)
+    let config = with_proxies(config)?;
+    Ok(Config {
+        proxies: config.proxies.map(|proxies| settings.without_exceptions(proxies)),
+        ..config
+    })
 }
 
 fn limits(settings: &Settings) -> ServerLimits {

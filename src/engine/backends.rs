@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use backhaul_backends::{Backend, Capabilities};
 
-use crate::address::capabilities_of;
+use super::proxied;
+use crate::address::{capabilities_of, scheme_of};
 use crate::config::Config;
 use crate::error::Error;
 use crate::operation::Spec;
@@ -47,7 +48,7 @@ pub fn backends(_config: &Config, _variable: impl Fn(&str) -> Option<PathBuf>) -
 /// nothing, and no part where it has no parts.
 pub(super) fn check_abilities(spec: &Spec, secrets: &Secrets, served: &[(&str, Capabilities)]) -> Result<(), Error> {
     let can = capabilities_of(&spec.url, served);
-    let scheme = spec.url.split(':').next().unwrap_or_default();
+    let scheme = scheme_of(&spec.url);
     let refuse = |field, value: String, what: &str| {
         let problem = format!("{what} mean nothing to '{scheme}'; leave it out");
         Err(Error::invalid(field, value, problem))
@@ -64,6 +65,13 @@ pub(super) fn check_abilities(spec: &Spec, secrets: &Secrets, served: &[(&str, C
     }
     if spec.random_access && !can.ranges {
         return refuse("random_access", "true".into(), "parts of a resource");
+    }
+    // A mirror that is asked directly would tell what the proxy is to hide.
+    let mut urls = std::iter::once(&spec.url).chain(&spec.mirrors);
+    let direct = urls.find(|url| !capabilities_of(url, served).proxies);
+    if let (Some(proxy), Some(url)) = (proxied::asked(spec, secrets), direct) {
+        let problem = format!("'{}' is never asked through a proxy; leave it out", scheme_of(url));
+        return Err(Error::invalid("proxy", proxy.to_owned(), problem));
     }
     Ok(())
 }

@@ -43,6 +43,8 @@ fn every_key_sets_its_own_field_and_no_other() {
         ("response-timeout", "1"),
         ("stall-timeout", "31_536_000"),
         ("ca-bundle", "'/c a.pem'"),
+        ("proxy", "'direct'"),
+        ("no-proxy", "['*']"),
         ("roots", "[\"/a\", '/b']"),
         ("allow-network-fs", "true"),
         ("salvage", "false"),
@@ -85,6 +87,8 @@ fn every_key_sets_its_own_field_and_no_other() {
             response_timeout: Duration::from_secs(1),
             stall_timeout: Duration::from_secs(31_536_000),
             ca_bundle: Some("/c a.pem".into()),
+            proxy: Some(ProxySetting::Direct),
+            no_proxy: vec!["*".into()],
             roots: vec!["/a".into(), "/b".into()],
             allow_network_fs: true,
             salvage: false,
@@ -621,4 +625,33 @@ fn the_published_sample_is_right_as_it_is_and_with_every_key_in_force() {
         .fold(String::new(), |text, line| text + &line[1..] + "\n");
     assert_eq!(in_force.lines().count(), Settings::keys().len());
     assert!(parse(&in_force).is_ok(), "{in_force}");
+}
+
+#[test]
+fn a_proxy_of_the_file_takes_the_place_of_those_of_the_environment() {
+    let proxies = |text: &str| parse(text).expect(text).config().proxies;
+    assert_eq!(proxies(""), None);
+    assert_eq!(proxies("proxy = 'direct'"), Some(Proxies::direct()));
+    let through = "proxy = 'socks5h://user:hush@proxy'\nno-proxy = ['inner', '10.0.0.0/8']";
+    let set = proxies(through).expect("it is set");
+    let way = |host| set.of("https", host, 443).map(ToString::to_string);
+    assert_eq!(way("outer").as_deref(), Some("socks5h://proxy:1080"));
+    assert_eq!((way("www.inner"), way("10.1.1.1")), (None, None));
+    assert!(!format!("{:?}", parse(through)).contains("hush"));
+}
+
+#[test]
+fn a_proxy_that_cannot_be_used_is_refused_without_its_password() {
+    for text in [
+        "proxy = 'https://user:hush@proxy'",
+        "proxy = 'user:hush@'",
+        "proxy = ''",
+        "proxy = 1",
+        "no-proxy = 'host'",
+        "no-proxy = [1]",
+        "no-proxy = ['10.0.0.0/33']",
+    ] {
+        let error = parse(text).expect_err(text).to_string();
+        assert!(error.contains("proxy") && !error.contains("hush"), "{error}");
+    }
 }

@@ -13,6 +13,7 @@ mod links;
 mod problem;
 mod response;
 mod roots;
+mod route;
 mod source;
 mod target;
 mod wire;
@@ -32,6 +33,7 @@ use self::exchange::Errand;
 use self::fields::Fields;
 use self::response::{Accepted, Ask, Decision, Reply, Terms};
 use self::roots::{Sources, TlsSetup};
+use self::route::Route;
 use self::source::Source;
 use self::target::Target;
 use crate::problem::Problem;
@@ -260,7 +262,16 @@ impl Download<'_> {
     }
 
     fn make(&self, ask: &Ask) -> Result<(Reply, ureq::Body), Problem> {
-        exchange::make(self.agent, self.attempt, &self.errand, &self.target, &self.fields, ask)
+        let route = Route::of(&self.request.proxies, &self.target);
+        self.attempt.take_route(route.clone());
+        let (reply, body) = exchange::make(self.agent, self.attempt, &self.errand, &self.target, &self.fields, ask)?;
+        match route.and_then(|route| route.problem(reply.status)) {
+            None => Ok((reply, body)),
+            Some(problem) => {
+                exchange::drain(&reply, body);
+                Err(problem)
+            }
+        }
     }
 
     /// RFC 9110, section 15.4: 307 and 308 keep the method and what is sent; after the others the answer is fetched.

@@ -19,14 +19,7 @@ impl Problem {
             .filter(|_| status.0 == i32::from(code))
             .unwrap_or("a status without a name");
         let text = format!("the server answered {code} ({name})");
-        let problem = Self::permanent(status, text).with_code(Some(code));
-        match code {
-            // Section 15: a status outside of all classes is as good as a 5xx.
-            408 | 421 | 425 | 429 | 500 | 502 | 503 | 504 | 511 | 600.. => problem.after(retry_after),
-            // Section 15: an unknown status is as good as the first of its class.
-            500..600 if status == WebErrorStatus::UNEXPECTED_SERVER_ERROR => problem.after(retry_after),
-            _ => problem,
-        }
+        Self::permanent(status, text).by_status(code, retry_after)
     }
 
     /// A redirect that names no place.
