@@ -83,11 +83,10 @@ impl Address {
             )
         })?;
         if !schemes.contains(&url.scheme()) {
-            let known = schemes.join(", ");
             return Err(Error::invalid(
                 "url",
                 shown(text),
-                format!("scheme '{}' is not supported; these are: {known}", url.scheme()),
+                unknown_scheme(url.scheme(), schemes),
             ));
         }
         if url.host_str().is_none_or(str::is_empty) {
@@ -118,6 +117,11 @@ impl Address {
             .split_once('/')
             .map_or("", |(_, path)| path);
         let segment = after_host.rsplit('/').next().unwrap_or_default();
+        let segment = if has_transfer_types(path) {
+            without_transfer_type(segment)
+        } else {
+            segment
+        };
         let decoded = percent_decoded(segment);
         let clean: String = decoded
             .chars()
@@ -133,6 +137,43 @@ impl Address {
             "" | "." | ".." => "index.html".into(),
             name => name.into(),
         }
+    }
+}
+
+/// Schemes of this product, and the feature that each is built in with.
+const FEATURES: &[(&str, &str)] = &[
+    ("http", "http"),
+    ("https", "http"),
+    ("ftp", "ftp"),
+    ("ftps", "ftps"),
+    ("ftpes", "ftps"),
+];
+
+/// Why a scheme that is not among those of this build is refused.
+fn unknown_scheme(scheme: &str, schemes: &[&str]) -> String {
+    match FEATURES.iter().find(|(known, _)| *known == scheme) {
+        Some((_, feature)) => format!("scheme '{scheme}' needs a backhaul built with the feature '{feature}'"),
+        None => format!("scheme '{scheme}' is not supported; these are: {}", schemes.join(", ")),
+    }
+}
+
+/// Whether a URL may end in a type of transfer.
+fn has_transfer_types(url: &str) -> bool {
+    matches!(url.split_once(':'), Some(("ftp" | "ftps" | "ftpes", _)))
+}
+
+/// A segment of a path without `;type=a`, `i` or `d`, which is for the protocol and no part of a name (RFC 1738, section
+/// 3.2.2).
+fn without_transfer_type(segment: &str) -> &str {
+    match segment.rsplit_once(';') {
+        Some((name, kind))
+            if ["type=a", "type=i", "type=d"]
+                .iter()
+                .any(|known| kind.eq_ignore_ascii_case(known)) =>
+        {
+            name
+        }
+        _ => segment,
     }
 }
 
@@ -605,7 +646,15 @@ mod tests {
     fn what_is_no_url_is_refused_with_its_field_and_what_is_right() {
         for (text, word) in [
             ("nonsense", "is no URL"),
-            ("ftp://host/x", "these are: http, https"),
+            ("gopher://host/x", "these are: http, https"),
+            (
+                "ftp://host/x",
+                "scheme 'ftp' needs a backhaul built with the feature 'ftp'",
+            ),
+            (
+                "ftpes://host/x",
+                "scheme 'ftpes' needs a backhaul built with the feature 'ftps'",
+            ),
             ("http://host/a b", "%XX"),
             ("http://host/\r\nX: y", "%XX"),
             ("http:///x", "is no URL"),
@@ -620,7 +669,13 @@ mod tests {
 
     #[test]
     fn a_name_from_a_url_is_never_a_path() {
+        let all = ["http", "ftp", "ftpes"];
         for (url, name) in [
+            ("ftp://h/a/b.bin;type=i", "b.bin"),
+            ("ftpes://h/b;c;TYPE=A", "b;c"),
+            ("ftp://h/b;type=x", "b;type=x"),
+            ("ftp://h/;type=i", "index.html"),
+            ("http://h/b.bin;type=i", "b.bin;type=i"),
             ("http://h/a/b.bin?x=/y", "b.bin"),
             ("http://h/", "index.html"),
             ("http://h", "index.html"),
@@ -628,7 +683,7 @@ mod tests {
             ("http://h/..%2F..%2Fetc%2Fpasswd", ".._.._etc_passwd"),
             ("http://h/%2e%2e", "index.html"),
         ] {
-            assert_eq!(parsed(url).file_name(), name, "{url}");
+            assert_eq!(Address::parse(url, &all).unwrap().file_name(), name, "{url}");
         }
     }
 
