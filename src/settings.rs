@@ -41,6 +41,8 @@ pub struct Settings {
     pub response_timeout: Duration,
     /// Longest silence within a response; above 0, at most a year.
     pub stall_timeout: Duration,
+    /// Whether FTP servers open the data connections.
+    pub ftp_active: bool,
     /// PEM file with the certificates that HTTPS trusts; absolute.
     pub ca_bundle: Option<PathBuf>,
     /// Directories that destinations must be in; absolute, and as written: symlinks are not resolved. Anywhere where empty.
@@ -124,6 +126,7 @@ impl Default for Settings {
             connect_timeout: config.limits.connect,
             response_timeout: config.limits.response,
             stall_timeout: config.limits.stall,
+            ftp_active: config.ftp_active,
             ca_bundle: None,
             roots: Vec::new(),
             allow_network_fs: false,
@@ -320,6 +323,7 @@ impl Settings {
             operations_per_app_max: self.operations_per_app_max(),
             roots: self.roots.clone(),
             ca_bundle: self.ca_bundle.clone(),
+            ftp_active: self.ftp_active,
             salvage: self.salvage,
             allow_network_file_system: self.allow_network_fs,
             ..defaults
