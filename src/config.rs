@@ -104,6 +104,18 @@ pub struct Window {
     pub short_path_bytes_max: u64,
 }
 
+impl Window {
+    /// Whether so many bytes, the first of them of this age, are to be claimed.
+    pub(crate) fn is_claim_due(&self, unclaimed_bytes: u64, age: Option<Duration>) -> bool {
+        unclaimed_bytes >= self.claim_bytes || age.is_some_and(|age| age >= self.claim_after)
+    }
+
+    /// Whether a crash would cost so much that nothing more is read before a claim.
+    pub(crate) fn is_full(&self, unclaimed_bytes: u64, age: Option<Duration>) -> bool {
+        unclaimed_bytes >= self.unclaimed_bytes_max || age.is_some_and(|age| age >= self.unclaimed_age_max)
+    }
+}
+
 impl Default for Window {
     fn default() -> Self {
         Self {
@@ -212,6 +224,28 @@ pub(crate) fn default_state_directory(is_root: bool, variable: impl Fn(&str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_claim_is_due_and_reading_stops_by_bytes_or_by_the_age_of_the_first_unclaimed_one() {
+        let window = Window::default();
+        let age = |ms| Some(Duration::from_millis(ms));
+        // Bytes that are not claimed, age of the first of them, whether a claim is due, whether nothing more is read.
+        let rows = [
+            (0, None, false, false),
+            (1, age(2_499), false, false),
+            (1, age(2_500), true, false),
+            (1, age(4_999), true, false),
+            (1, age(5_000), true, true),
+            ((8 << 20) - 1, age(0), false, false),
+            (8 << 20, age(0), true, false),
+            ((16 << 20) - 1, age(0), true, false),
+            (16 << 20, age(0), true, true),
+        ];
+        for (bytes, age, is_due, is_full) in rows {
+            assert_eq!(window.is_claim_due(bytes, age), is_due, "{bytes} {age:?}");
+            assert_eq!(window.is_full(bytes, age), is_full, "{bytes} {age:?}");
+        }
+    }
 
     #[test]
     fn the_state_directory_is_looked_for_in_the_documented_order() {

@@ -341,7 +341,8 @@ pub struct Address {
 /// # Errors
 /// What is wrong with it, as it is shown.
 pub fn url(text: &str) -> Result<Address, String> {
-    let address = address::Address::parse(text, &["http", "https"]).map_err(|error| error.to_string())?;
+    let web = backhaul_backends::Capabilities::default();
+    let address = address::Address::parse(text, &[("http", web), ("https", web)]).map_err(|error| error.to_string())?;
     Ok(Address {
         file_name: address.file_name(),
         shown: address.shown,

@@ -4,6 +4,7 @@
 //! files. What was accepted is durable; what is published is one representation of the resource, complete and verified.
 
 mod address;
+pub mod backend;
 pub mod cli;
 mod config;
 mod download;
@@ -55,5 +56,5 @@ pub use operation::{
 };
 
 pub use retry::RetryPolicy;
-pub use service::{Listing, Monitor, Service, Serving, Update};
+pub use service::{Listing, Monitor, Service, ServiceBuilder, Serving, Update};
 pub use settings::{LogLevel, SETTINGS_FILE_BYTES_MAX, Settings, SettingsError, SettingsFile, SettingsKey};

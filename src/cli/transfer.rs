@@ -55,7 +55,7 @@ pub(super) fn set(context: &Context, id: TransferId, changes: ChangeArgs) -> Res
         priority: changes.priority.map(Into::into),
         ..Changes::default()
     };
-    check_changes(&changes, &Registry::new(backends.clone()).schemes())?;
+    check_changes(&changes, &Registry::new(backends.clone()))?;
     context.with_engine(&config, &backends, |service, _| service.set(id, &changes))?;
     Ok(Exit::Success)
 }
@@ -100,8 +100,7 @@ pub(super) fn checked(
     lines: &[Line],
 ) -> Result<Vec<CheckedDownload>, Failure> {
     let registry = Registry::new(backends.to_vec());
-    let schemes = registry.schemes();
-    let checked = check_downloads(downloads, config, &context.environment, &schemes);
+    let checked = check_downloads(downloads, config, &context.environment, &registry);
     checked.map_err(|(index, error)| at_line(lines, index, error))
 }
 

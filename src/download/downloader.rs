@@ -515,7 +515,8 @@ mod tests {
     fn a_credential_comes_out_of_the_url_as_it_was_given() {
         for (user, password) in [("ann", "pass"), ("a@b:c/d", "%41?#é \\"), ("", "x")] {
             let url = with_credential("https://host:8443/a%20b?q=1", user, password);
-            let address = Address::parse(&url, &["https"]).unwrap_or_else(|error| panic!("{error}"));
+            let address = Address::parse(&url, &[("https", backhaul_backends::Capabilities::default())])
+                .unwrap_or_else(|error| panic!("{error}"));
             let credential = address.credential.map(|one| (one.user, one.password));
             assert_eq!(credential, Some((user.to_owned(), password.to_owned())));
             assert_eq!(address.shown, "https://host:8443/a%20b?q=1");

@@ -9,7 +9,10 @@ use std::io;
 use std::sync::PoisonError;
 
 use super::Engine;
+use super::backends::check_abilities;
 use super::create::{check_header_count, check_headers, check_spec_bytes};
+use backhaul_backends::{Capabilities, Registry};
+
 use crate::address::{Address, appended, check_header_name, has_hidden_values, has_same_origin};
 use crate::error::Error;
 use crate::operation::{
@@ -69,16 +72,16 @@ struct Checked {
     remove_headers: Vec<String>,
 }
 
-/// Checks changes as far as it can be done without an engine. `schemes` are those that the backends serve.
+/// Checks changes as far as it can be done without an engine.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the field, or [`Error::LimitReached`].
-pub fn check_changes(changes: &Changes, schemes: &[&str]) -> Result<(), Error> {
-    check(changes, schemes).map(|_| ())
+pub fn check_changes(changes: &Changes, backends: &Registry) -> Result<(), Error> {
+    check(changes, &backends.served()).map(|_| ())
 }
 
-fn check(changes: &Changes, schemes: &[&str]) -> Result<Checked, Error> {
-    let address = changes.url.as_deref().map(|url| Address::parse(url, schemes));
+fn check(changes: &Changes, served: &[(&str, Capabilities)]) -> Result<Checked, Error> {
+    let address = changes.url.as_deref().map(|url| Address::parse(url, served));
     let (headers, secret_headers) = check_headers(&changes.headers, &changes.secret_headers)?;
     let (append_headers, append_secret_headers) =
         check_headers(&changes.append_headers, &changes.append_secret_headers)?;
@@ -104,10 +107,12 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownId`]; [`Error::NotNow`] where it is running or being published, or has ended; [`Error::Conflict`]
     /// where another live operation has the URL; [`Error::Vault`] where its secrets cannot be opened, unless both a URL
-    /// and `clear_headers` are given and nothing is hidden of its mirrors; otherwise as [`check_changes`].
+    /// and `clear_headers` are given and nothing is hidden of its mirrors; [`Error::Invalid`] naming the field where the
+    /// backend of the URL cannot do what is asked for then; otherwise as [`check_changes`].
     pub fn set(&self, id: TransferId, changes: &Changes) -> Result<(), Error> {
         let core = &self.core;
-        let checked = check(changes, &core.backends.schemes())?;
+        let served = core.backends.served();
+        let checked = check(changes, &served)?;
         // Changes and creations come one after the other, so that no two take the same URL.
         let _alone = core.creating.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.find(id)?;
@@ -115,6 +120,7 @@ impl Engine {
         let old = self.secrets_to_change(&before, changes)?;
         let (secrets, spec) = changed(&before.spec, &old.clone().unwrap_or_default(), changes, &checked)?;
         check_header_count(spec.headers.len() + secrets.headers.len())?;
+        check_abilities(&spec, &secrets, &served)?;
         check_spec_bytes(&spec)?;
         if checked.address.is_some() {
             self.check_url_free(id, &spec, &secrets)?;

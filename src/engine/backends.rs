@@ -1,12 +1,15 @@
-//! The backends of this build.
+//! The backends of this build, and what they cannot do.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use backhaul_backends::Backend;
+use backhaul_backends::{Backend, Capabilities};
 
+use crate::address::capabilities_of;
 use crate::config::Config;
 use crate::error::Error;
+use crate::operation::Spec;
+use crate::vault::Secrets;
 
 /// The backends that this build has, one for each protocol feature. `variable` reads the environment.
 ///
@@ -38,4 +41,29 @@ pub fn backends(config: &Config, variable: impl Fn(&str) -> Option<PathBuf>) -> 
 #[cfg(not(feature = "http"))]
 pub fn backends(_config: &Config, _variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Vec<Arc<dyn Backend>>, Error> {
     Ok(Vec::new())
+}
+
+/// Refuses what the backend of the URL cannot do. A mirror gets of it what its own backend can: no headers where those mean
+/// nothing, and no part where it has no parts.
+pub(super) fn check_abilities(spec: &Spec, secrets: &Secrets, served: &[(&str, Capabilities)]) -> Result<(), Error> {
+    let can = capabilities_of(&spec.url, served);
+    let scheme = spec.url.split(':').next().unwrap_or_default();
+    let refuse = |field, value: String, what: &str| {
+        let problem = format!("{what} mean nothing to '{scheme}'; leave it out");
+        Err(Error::invalid(field, value, problem))
+    };
+    if !can.methods && !spec.method.is_get() {
+        return refuse("method", spec.method.to_string(), "methods other than GET");
+    }
+    if let Some(body) = spec.body.as_ref().filter(|_| !can.methods) {
+        return refuse("body", body.shown(), "request bodies");
+    }
+    let first = spec.headers.first().or(secrets.headers.first());
+    if let Some(header) = first.filter(|_| !can.headers) {
+        return refuse("header", header.name.clone(), "request headers");
+    }
+    if spec.random_access && !can.ranges {
+        return refuse("random_access", "true".into(), "parts of a resource");
+    }
+    Ok(())
 }

@@ -7,11 +7,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
-use backhaul_backends::{Digest, Method, WebErrorStatus};
+use backhaul_backends::{Capabilities, Digest, Method, Registry, WebErrorStatus};
 use backhaul_journal::{FileKind, Lsn, Urgency, steps};
 
 use super::Engine;
 use super::access;
+use super::backends::check_abilities;
 use super::body::{Body, check_body};
 use super::expected::{check_digests, check_recoverable};
 use super::groups::{check_name, checked_group};
@@ -138,8 +139,8 @@ pub struct CheckedDownload {
     hold: bool,
 }
 
-/// Checks downloads as far as it can be done without an engine: nothing is written, no lock is taken. `schemes` are
-/// those that the backends serve.
+/// Checks downloads as far as it can be done without an engine: nothing is written, no lock is taken. What the backend of a
+/// URL cannot do is not taken either.
 ///
 /// # Errors
 /// The position of the first one that is refused, and why: [`Error::Invalid`] naming the field, or
@@ -148,13 +149,13 @@ pub fn check_downloads(
     downloads: &[NewDownload],
     config: &Config,
     environment: &Environment,
-    schemes: &[&str],
+    backends: &Registry,
 ) -> Result<Vec<CheckedDownload>, (usize, Error)> {
     let mut checked: Vec<CheckedDownload> = Vec::with_capacity(downloads.len());
     let mut checks = Checker {
         config,
         environment,
-        schemes,
+        served: backends.served(),
         directory: None,
     };
     for (index, download) in downloads.iter().enumerate() {
@@ -180,7 +181,7 @@ impl Engine {
     /// As [`check_downloads`].
     pub(crate) fn check(&self, downloads: &[NewDownload]) -> Result<Vec<CheckedDownload>, (usize, Error)> {
         let core = &self.core;
-        check_downloads(downloads, &core.config, &core.environment, &core.backends.schemes())
+        check_downloads(downloads, &core.config, &core.environment, &core.backends)
     }
 
     /// Creates downloads that were checked; all of them or none. They are durable on return.
@@ -360,7 +361,8 @@ impl Engine {
 struct Checker<'a> {
     config: &'a Config,
     environment: &'a Environment,
-    schemes: &'a [&'a str],
+    /// The schemes there are, each with what its backend can do.
+    served: Vec<(&'a str, Capabilities)>,
     /// The last directory, as given and resolved, that can be written to.
     directory: Option<(PathBuf, PathBuf)>,
 }
@@ -370,13 +372,13 @@ impl Checker<'_> {
         if !download.app.is_empty() {
             check_name("app", &download.app)?;
         }
-        let address = Address::parse(&download.url, self.schemes)?;
+        let address = Address::parse(&download.url, &self.served)?;
         let destination = self.destination(&download.destination, &address)?;
         check_kind(self.environment, &destination)?;
         let (headers, secret_headers) = check_headers(&download.headers, &download.secret_headers)?;
         let expected_type = download.expected_type.as_deref().map(parse_media_type).transpose()?;
         let (sha256, digests) = check_digests(download)?;
-        let (mirrors, sealed_mirrors) = check_mirrors(download, self.schemes, &address)?;
+        let (mirrors, sealed_mirrors) = check_mirrors(download, &self.served, &address)?;
         access::check_method(download)?;
         let body = check_body(self.environment, &download.method, download.body.as_ref())?;
         let mut secrets = Secrets::new(address.secret_url, address.credential, secret_headers);
@@ -404,6 +406,7 @@ impl Checker<'_> {
             body,
             completion_group: download.completion_group,
         };
+        check_abilities(&spec, &secrets, &self.served)?;
         check_spec_bytes(&spec)?;
         let mut id = [0; 16];
         self.environment.random.fill(&mut id);
@@ -523,7 +526,7 @@ fn check_distinct(checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
 /// The mirrors as they may be shown, and what is hidden of them.
 fn check_mirrors(
     download: &NewDownload,
-    schemes: &[&str],
+    served: &[(&str, Capabilities)],
     address: &Address,
 ) -> Result<(Vec<String>, Vec<SealedMirror>), Error> {
     if download.mirrors.len() > MIRRORS_MAX {
@@ -537,7 +540,7 @@ fn check_mirrors(
     // What is shown alike may differ in what is hidden.
     let mut places = vec![(address.shown.clone(), address.secret_url.clone())];
     for (index, text) in (0_u32..).zip(&download.mirrors) {
-        let mirror = parse_mirror(text, schemes)?;
+        let mirror = parse_mirror(text, served)?;
         let place = (mirror.shown.clone(), mirror.secret_url.clone());
         if places.contains(&place) {
             let problem = "is given twice; one place is asked once in a round";

@@ -35,7 +35,9 @@ use self::roots::{Sources, TlsSetup};
 use self::source::Source;
 use self::target::Target;
 use crate::problem::Problem;
-use crate::{Backend, Capabilities, Failure, Head, Interrupt, Method, Request, Restart, Sink, WebErrorStatus, proof};
+use crate::{
+    Backend, Capabilities, Failure, Head, Interrupt, Method, Request, Restart, Sink, UrlForm, WebErrorStatus, proof,
+};
 
 /// Redirects followed in one attempt.
 ///
@@ -155,6 +157,7 @@ impl Backend for HttpBackend {
             methods: true,
             headers: true,
             proxies: true,
+            urls: UrlForm::Host,
         }
     }
 
