@@ -77,12 +77,7 @@ impl Address {
             Err(error) => return refused(format!("is no URL ({error}); write it like {like}")),
         };
         if !served.iter().any(|(scheme, _)| *scheme == url.scheme()) {
-            let known: Vec<&str> = served.iter().map(|(scheme, _)| *scheme).collect();
-            let known = known.join(", ");
-            return refused(format!(
-                "scheme '{}' is not supported; these are: {known}",
-                url.scheme()
-            ));
+            return refused(unknown_scheme(url.scheme(), served));
         }
         let has_host = url.host_str().is_some_and(|host| !host.is_empty());
         if has_host != (form == UrlForm::Host) {
@@ -110,6 +105,11 @@ impl Address {
             .split_once('/')
             .map_or("", |(_, path)| path);
         let segment = after_host.rsplit('/').next().unwrap_or_default();
+        let segment = if has_transfer_types(path) {
+            without_transfer_type(segment)
+        } else {
+            segment
+        };
         let decoded = percent_decoded(segment);
         let clean: String = decoded
             .chars()
@@ -131,6 +131,44 @@ impl Address {
 /// The scheme of a URL, in the case in which it is written.
 pub(crate) fn scheme_of(url: &str) -> &str {
     url.split(':').next().unwrap_or_default()
+}
+
+/// Schemes of this product, and the feature that each is built in with.
+const FEATURES: &[(&str, &str)] = &[
+    ("http", "http"),
+    ("https", "http"),
+    ("ftp", "ftp"),
+    ("ftps", "ftps"),
+    ("ftpes", "ftps"),
+];
+
+/// Why a scheme that is not among those of this build is refused.
+fn unknown_scheme(scheme: &str, served: &[(&str, Capabilities)]) -> String {
+    if let Some((_, feature)) = FEATURES.iter().find(|(known, _)| *known == scheme) {
+        return format!("scheme '{scheme}' needs a backhaul built with the feature '{feature}'");
+    }
+    let known: Vec<&str> = served.iter().map(|(scheme, _)| *scheme).collect();
+    format!("scheme '{scheme}' is not supported; these are: {}", known.join(", "))
+}
+
+/// Whether a URL may end in a type of transfer.
+fn has_transfer_types(url: &str) -> bool {
+    matches!(url.split_once(':'), Some(("ftp" | "ftps" | "ftpes", _)))
+}
+
+/// A segment of a path without `;type=a`, `i` or `d`, which is for the protocol and no part of a name (RFC 1738, section
+/// 3.2.2).
+fn without_transfer_type(segment: &str) -> &str {
+    match segment.rsplit_once(';') {
+        Some((name, kind))
+            if ["type=a", "type=i", "type=d"]
+                .iter()
+                .any(|known| kind.eq_ignore_ascii_case(known)) =>
+        {
+            name
+        }
+        _ => segment,
+    }
 }
 
 /// What the backend of a URL can do; the least where there is none.
@@ -674,7 +712,15 @@ mod tests {
     fn what_is_no_url_is_refused_with_its_field_and_what_is_right() {
         for (text, word) in [
             ("nonsense", "is no URL"),
-            ("ftp://host/x", "these are: http, https, file, data"),
+            ("gopher://host/x", "these are: http, https, file, data"),
+            (
+                "ftp://host/x",
+                "scheme 'ftp' needs a backhaul built with the feature 'ftp'",
+            ),
+            (
+                "ftpes://host/x",
+                "scheme 'ftpes' needs a backhaul built with the feature 'ftps'",
+            ),
             ("http://host/a b", "%XX"),
             ("http://host/\r\nX: y", "%XX"),
             ("http:///x", "is no URL"),
@@ -689,7 +735,13 @@ mod tests {
 
     #[test]
     fn a_name_from_a_url_is_never_a_path() {
+        let all = ["http", "ftp", "ftpes"].map(|scheme| (scheme, Capabilities::default()));
         for (url, name) in [
+            ("ftp://h/a/b.bin;type=i", "b.bin"),
+            ("ftpes://h/b;c;TYPE=A", "b;c"),
+            ("ftp://h/b;type=x", "b;type=x"),
+            ("ftp://h/;type=i", "index.html"),
+            ("http://h/b.bin;type=i", "b.bin;type=i"),
             ("http://h/a/b.bin?x=/y", "b.bin"),
             ("http://h/", "index.html"),
             ("http://h", "index.html"),
@@ -697,7 +749,7 @@ mod tests {
             ("http://h/..%2F..%2Fetc%2Fpasswd", ".._.._etc_passwd"),
             ("http://h/%2e%2e", "index.html"),
         ] {
-            assert_eq!(parsed(url).file_name(), name, "{url}");
+            assert_eq!(Address::parse(url, &all).unwrap().file_name(), name, "{url}");
         }
     }
 

@@ -9,6 +9,7 @@ use crate::retry::RetryPolicy;
 
 /// Settings of one engine; every field has a documented default.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Config {
     /// Attempts that may run at the same time; 1 to 256, 4 by default.
     pub jobs_max: usize,
@@ -48,6 +49,9 @@ pub struct Config {
     /// ([`with_environment_proxies`](crate::with_environment_proxies)), and for none where [`Engine::open`](crate::Engine::open)
     /// does.
     pub proxies: Option<backhaul_backends::Proxies>,
+    /// FTP servers open the data connections towards this device, instead of the other way round; `false` by default, as few
+    /// networks let them through.
+    pub ftp_active: bool,
     /// The engine is there for one command only: its journal segments are small. `false` by default.
     pub is_short_lived: bool,
     /// Bytes by which the journal grows before it is shortened, or four times its last snapshot, whichever is more; 1 MiB
@@ -149,6 +153,7 @@ impl Default for Config {
             roots: Vec::new(),
             ca_bundle: None,
             proxies: None,
+            ftp_active: false,
             is_short_lived: false,
             checkpoint_bytes: 1 << 20,
             salvage: false,

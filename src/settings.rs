@@ -42,6 +42,8 @@ pub struct Settings {
     pub response_timeout: Duration,
     /// Longest silence within a response; above 0, at most a year.
     pub stall_timeout: Duration,
+    /// Whether FTP servers open the data connections.
+    pub ftp_active: bool,
     /// PEM file with the certificates that HTTPS trusts; absolute.
     pub ca_bundle: Option<PathBuf>,
     /// The proxy of every operation that names none; those of the environment where `None`.
@@ -140,6 +142,7 @@ impl Default for Settings {
             connect_timeout: config.limits.connect,
             response_timeout: config.limits.response,
             stall_timeout: config.limits.stall,
+            ftp_active: config.ftp_active,
             ca_bundle: None,
             proxy: None,
             no_proxy: Vec::new(),
@@ -339,6 +342,7 @@ impl Settings {
             roots: self.roots.clone(),
             ca_bundle: self.ca_bundle.clone(),
             proxies: self.proxies(),
+            ftp_active: self.ftp_active,
             salvage: self.salvage,
             allow_network_file_system: self.allow_network_fs,
             ..defaults

@@ -402,6 +402,9 @@ pub(super) struct Running {
     /// Longest silence within a response (default: 60)
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(super) stall_timeout: Option<Duration>,
+    /// Let FTP servers open the data connections towards this device (active mode), instead of the other way round
+    #[arg(long)]
+    pub(super) ftp_active: bool,
 }
 
 impl Running {
@@ -423,6 +426,7 @@ impl Running {
         put(&mut settings.connect_timeout, self.connect_timeout);
         put(&mut settings.response_timeout, self.response_timeout);
         put(&mut settings.stall_timeout, self.stall_timeout);
+        settings.ftp_active |= self.ftp_active;
     }
 }
 

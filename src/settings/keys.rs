@@ -200,6 +200,12 @@ pub(super) static KEYS: &[SettingsKey] = &[
         Field::Seconds(|settings| &mut settings.stall_timeout),
         "longest silence within a response",
     ),
+    key(
+        "ftp-active",
+        "false",
+        Field::Flag(|settings| &mut settings.ftp_active),
+        "FTP servers open the data connections towards this device (active mode), instead of the other way round",
+    ),
     unset(
         "ca-bundle",
         "\"/etc/ssl/certs/ca-certificates.crt\"",
