@@ -133,8 +133,9 @@ fn proxy_problem(fault: ProxyFault) -> Problem {
 
 /// The answer of an HTTP proxy to CONNECT.
 fn proxy_status_problem(code: u16) -> Problem {
-    if code == 407 {
-        return proxy_login_problem();
+    // No server has heard of it, so a 401, as tinyproxy says it of a wrong password, is meant like a 407.
+    if matches!(code, 401 | 407) {
+        return proxy_login_problem(code);
     }
     let status = WebErrorStatus::from_http(code);
     let name = status
@@ -146,12 +147,10 @@ fn proxy_status_problem(code: u16) -> Problem {
 }
 
 /// An HTTP proxy that does not let us in (RFC 9110, section 15.5.8).
-pub(crate) fn proxy_login_problem() -> Problem {
-    Problem::permanent(
-        WebErrorStatus::PROXY_AUTHENTICATION_REQUIRED,
-        "it answered 407 (ProxyAuthenticationRequired): it wants a user name and a password, or does not take those given",
-    )
-    .with_code(Some(407))
+pub(crate) fn proxy_login_problem(code: u16) -> Problem {
+    let text =
+        format!("it answered {code}: it wants a user name and a password, or does not take those that it was given");
+    Problem::permanent(WebErrorStatus::PROXY_AUTHENTICATION_REQUIRED, text).with_code(Some(code))
 }
 
 /// A SOCKS proxy has tried it, or will not. Its network is not ours: this device is never waited for.

@@ -242,6 +242,10 @@ impl Download<'_> {
                 }
                 Decision::Fail(problem) => {
                     exchange::drain(&reply, body);
+                    let problem = match self.attempt.route() {
+                        None => problem,
+                        Some(route) => route.note(problem),
+                    };
                     let in_midst = terms.held.is_some_and(|held| held.offset_bytes > 0);
                     let is_redirected = self.visited.len() > 1;
                     return Err(if in_midst && is_redirected {

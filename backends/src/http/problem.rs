@@ -141,7 +141,7 @@ mod tests {
     use std::io;
 
     use super::*;
-    use crate::net;
+    use crate::net::{self, ProxyFault};
     use crate::web_error_status::table;
 
     fn kind_and_status(fault: Fault) -> (FailureKind, WebErrorStatus) {
@@ -176,6 +176,7 @@ mod tests {
         let tls = |error| Fault::Tls(Box::new(rustls::Error::InvalidCertificate(error)));
         let address = ([127, 0, 0, 1], 1).into();
         let connect = |kind: io::ErrorKind| Fault::Net(net::Fault::Connect(address, kind.into()));
+        let proxy = |fault| Fault::Net(net::Fault::Proxy("http://proxy:1".into(), fault));
         let connection = |kind: io::ErrorKind| Fault::Connection(kind.into());
         let incompatible = rustls::Error::PeerIncompatible(rustls::PeerIncompatible::NoCipherSuitesInCommon);
         let no_tls = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
@@ -184,6 +185,13 @@ mod tests {
             Fault::Net(net::Fault::Name("Temporary failure in name resolution".into())),
             connect(io::ErrorKind::NetworkUnreachable),
             connect(io::ErrorKind::ConnectionRefused),
+            proxy(ProxyFault::Away(Box::new(net::Fault::TimedOut))),
+            proxy(ProxyFault::Silent),
+            proxy(ProxyFault::Broken(io::ErrorKind::ConnectionReset.into())),
+            proxy(ProxyFault::Closed),
+            proxy(ProxyFault::Garbled("no HTTP")),
+            proxy(ProxyFault::NoCredential),
+            proxy(ProxyFault::WrongCredential),
             Fault::TimedOut(Phase::Connect),
             Fault::TimedOut(Phase::Response),
             Fault::TimedOut(Phase::Body),
@@ -204,7 +212,9 @@ mod tests {
             Fault::Tls(Box::new(no_tls)),
             Fault::Tls(Box::new(rustls::Error::DecryptError)),
         ];
-        for fault in faults {
+        let said = (300..1000).map(|code| proxy(ProxyFault::Status(code)));
+        let replies = (1..=255).map(|reply| proxy(ProxyFault::Reply(reply)));
+        for fault in faults.into_iter().chain(said).chain(replies) {
             let (kind, status) = kind_and_status(fault);
             let then = table::then(status);
             assert!(

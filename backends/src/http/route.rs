@@ -52,11 +52,22 @@ impl Route {
 
     /// What an answer says of the proxy itself, where it speaks for it.
     pub(super) fn problem(&self, status: u16) -> Option<Problem> {
-        let problem = (self.is_relayed() && status == 407).then(proxy_login_problem)?;
+        let problem = (self.is_relayed() && status == 407).then(|| proxy_login_problem(status))?;
         Some(Problem {
             text: format!("the proxy {}: {}", self.proxy, problem.text),
             ..problem
         })
+    }
+
+    /// What an answer in the name of the server says; some proxies say so what they mean of themselves.
+    pub(super) fn note(&self, problem: Problem) -> Problem {
+        if !self.is_relayed() || problem.code != Some(401) {
+            return problem;
+        }
+        Problem {
+            text: format!("{}, unless the proxy {} did in its place", problem.text, self.proxy),
+            ..problem
+        }
     }
 }
 
@@ -96,6 +107,14 @@ mod tests {
         for beginning in ["", "GET /", "GET\r\n", "\r\n /", "GET x HTTP/1.1\r\n", "GET /x"] {
             assert_eq!(route.front_of_request(beginning.as_bytes()), None, "{beginning:?}");
         }
+    }
+
+    #[test]
+    fn a_401_may_be_that_of_the_proxy_and_no_other_status_may() {
+        let route = route("http://proxy:1", "http://example.com/");
+        let noted = |code| route.note(Problem::http_status(code, None)).text;
+        assert!(noted(401).ends_with("unless the proxy http://proxy:1 did in its place"));
+        assert!(!noted(403).contains("proxy"));
     }
 
     #[test]

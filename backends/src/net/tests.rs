@@ -135,6 +135,7 @@ fn an_answer_to_connect_that_is_no_success_says_what_the_proxy_said() {
     for (code, kind, status) in [
         (302, Permanent, WebErrorStatus::FOUND),
         (400, Permanent, WebErrorStatus::BAD_REQUEST),
+        (401, Permanent, WebErrorStatus::PROXY_AUTHENTICATION_REQUIRED),
         (403, Permanent, WebErrorStatus::FORBIDDEN),
         (407, Permanent, WebErrorStatus::PROXY_AUTHENTICATION_REQUIRED),
         (502, again, WebErrorStatus::BAD_GATEWAY),
