@@ -1,5 +1,7 @@
 //! What comes from outside as text becomes a checked type here, once: URLs, headers, digests, destinations. Pure.
 
+mod ftp;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -85,6 +87,9 @@ impl Address {
             return refused(format!("{problem}; write it like {like}"));
         }
         let credential = take_credential(&mut url, text)?;
+        if let Some(problem) = ftp::problem(&url, credential.as_ref()) {
+            return Err(Error::invalid("url", shown(text), problem));
+        }
         url.set_fragment(None);
         let full = normalised(url.as_str());
         let shown = with_hidden_values(&full);
@@ -273,6 +278,10 @@ fn hex_byte(text: &[u8]) -> Option<u8> {
 
 /// Percent-decoded; what is not UTF-8 afterwards is replaced.
 fn percent_decoded(text: &str) -> String {
+    String::from_utf8_lossy(&percent_decoded_bytes(text)).into_owned()
+}
+
+fn percent_decoded_bytes(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
@@ -284,7 +293,7 @@ fn percent_decoded(text: &str) -> String {
             rest = tail;
         }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    bytes
 }
 
 /// Whether two URLs have one scheme, host and port. What is no URL has no origin.
