@@ -16,32 +16,42 @@ use crate::vault::Secrets;
 ///
 /// # Errors
 /// [`Error::Invalid`] where `config.ca_bundle` holds no certificate.
-#[cfg(feature = "http")]
+#[cfg_attr(
+    not(any(feature = "http", feature = "ftp")),
+    expect(unused_variables, unused_mut, reason = "nothing is set up without a protocol")
+)]
 pub fn backends(config: &Config, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Vec<Arc<dyn Backend>>, Error> {
-    let http = backhaul_backends::HttpConfig {
-        ca_bundle: config.ca_bundle.clone(),
-        ssl_cert_file: variable("SSL_CERT_FILE"),
-        ssl_cert_dir: variable("SSL_CERT_DIR"),
-        ..backhaul_backends::HttpConfig::default()
-    };
-    let shown = config
-        .ca_bundle
-        .as_deref()
-        .unwrap_or_else(|| std::path::Path::new(""))
-        .display()
-        .to_string();
-    let backend = backhaul_backends::HttpBackend::new(http);
-    let backend = backend.map_err(|error| Error::invalid("ca-bundle", shown, error.reason))?;
-    Ok(vec![Arc::new(backend)])
+    let mut backends: Vec<Arc<dyn Backend>> = Vec::new();
+    #[cfg(feature = "http")]
+    {
+        let http = backhaul_backends::HttpConfig {
+            ca_bundle: config.ca_bundle.clone(),
+            ssl_cert_file: variable("SSL_CERT_FILE"),
+            ssl_cert_dir: variable("SSL_CERT_DIR"),
+            ..backhaul_backends::HttpConfig::default()
+        };
+        let backend = backhaul_backends::HttpBackend::new(http);
+        backends.push(Arc::new(backend.map_err(|error| bad_bundle(config, error.reason))?));
+    }
+    #[cfg(feature = "ftp")]
+    {
+        let ftp = backhaul_backends::FtpConfig {
+            active: config.ftp_active,
+            ca_bundle: config.ca_bundle.clone(),
+            ssl_cert_file: variable("SSL_CERT_FILE"),
+            ssl_cert_dir: variable("SSL_CERT_DIR"),
+        };
+        let backend = backhaul_backends::FtpBackend::new(ftp);
+        backends.push(Arc::new(backend.map_err(|error| bad_bundle(config, error.reason))?));
+    }
+    Ok(backends)
 }
 
-/// The backends that this build has: none, as no protocol feature is on.
-///
-/// # Errors
-/// None.
-#[cfg(not(feature = "http"))]
-pub fn backends(_config: &Config, _variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Vec<Arc<dyn Backend>>, Error> {
-    Ok(Vec::new())
+/// The one field that a backend may refuse.
+#[cfg(any(feature = "http", feature = "ftp"))]
+fn bad_bundle(config: &Config, reason: String) -> Error {
+    let bundle = config.ca_bundle.as_deref().map(|path| path.display().to_string());
+    Error::invalid("ca-bundle", bundle.unwrap_or_default(), reason)
 }
 
 /// Refuses what the backend of the URL cannot do. A mirror gets of it what its own backend can: no headers where those mean
