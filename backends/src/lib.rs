@@ -53,6 +53,8 @@ mod failure;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use http::fuzzing;
+#[cfg(feature = "helper")]
+mod helper;
 #[cfg(feature = "http")]
 mod http;
 mod interrupt;
@@ -64,7 +66,7 @@ mod method;
 mod net;
 #[cfg(any(feature = "http", feature = "memory"))]
 mod outgoing;
-#[cfg(any(feature = "http", feature = "ftp"))]
+#[cfg(any(feature = "http", feature = "ftp", feature = "helper"))]
 mod problem;
 mod proof;
 mod proxy;
@@ -80,6 +82,8 @@ pub use body::BodySource;
 pub use decide::{place, refusal, start};
 pub use digest::{Digest, DigestAlgorithm};
 pub use failure::{Failure, FailureKind};
+#[cfg(feature = "helper")]
+pub use helper::{HELPERS_MAX, HelperBackend};
 #[cfg(feature = "http")]
 pub use http::{HttpBackend, HttpConfig, HttpConfigError};
 pub use interrupt::{Binding, Interrupt, Severable};

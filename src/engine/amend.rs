@@ -8,11 +8,11 @@ use std::fmt;
 use std::io;
 use std::sync::PoisonError;
 
+use backhaul_backends::{Capabilities, Registry};
+
 use super::Engine;
 use super::backends::check_abilities;
 use super::create::{check_header_count, check_headers, check_spec_bytes};
-use backhaul_backends::{Capabilities, Registry};
-
 use crate::address::{Address, appended, check_header_name, has_hidden_values, has_same_origin};
 use crate::error::Error;
 use crate::operation::{
