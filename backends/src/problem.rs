@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+#[cfg(any(feature = "http", feature = "ftp"))]
 use crate::net::{self, ProxyFault, is_unreachable};
 use crate::{Failure, FailureKind, WebErrorStatus};
 
