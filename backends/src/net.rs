@@ -116,7 +116,7 @@ pub(crate) fn dial(proxy: Option<&Proxy>, host: &str, port: u16, patience: &Pati
             Ok(handshake.end())
         }
         ProxyProtocol::Socks5Hostname => dial_socks(proxy, &socks::Place::of(host), port, patience),
-        ProxyProtocol::Socks5 => dial_looked_up(proxy, host, port, patience),
+        ProxyProtocol::Socks5 => dial_each(proxy, &look_up(host, port, patience)?, patience),
     }
 }
 
@@ -135,14 +135,12 @@ fn dial_socks(proxy: &Proxy, place: &socks::Place<'_>, port: u16, patience: &Pat
     Ok(handshake.end())
 }
 
-/// Asks a SOCKS proxy for each address of a host in order, as long as it says no more than that one leads nowhere.
-fn dial_looked_up(proxy: &Proxy, host: &str, port: u16, patience: &Patience<'_>) -> Result<TcpStream, Fault> {
-    let mut addresses = look_up(host, port, patience)?
-        .into_iter()
-        .take(SERVER_ADDRESSES_MAX)
-        .peekable();
+/// Asks a SOCKS proxy for each address of a server in order, as long as it says no more than that one leads nowhere.
+fn dial_each(proxy: &Proxy, addresses: &[SocketAddr], patience: &Patience<'_>) -> Result<TcpStream, Fault> {
+    let mut addresses = addresses.iter().take(SERVER_ADDRESSES_MAX).peekable();
     while let Some(address) = addresses.next() {
-        match dial_socks(proxy, &socks::Place::Address(address.ip()), port, patience) {
+        let place = socks::Place::Address(address.ip());
+        match dial_socks(proxy, &place, address.port(), patience) {
             Err(Fault::Proxy(_, ProxyFault::Reply(reply)))
                 if socks::may_depend_on_address(reply) && addresses.peek().is_some() => {}
             result => return result,

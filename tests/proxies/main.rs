@@ -7,6 +7,7 @@
 mod support;
 
 mod by_name;
+mod library;
 mod life;
 mod program;
 

@@ -109,7 +109,8 @@ fn an_http_proxy_is_asked_for_a_tunnel_and_nothing_is_read_of_what_follows() {
             "HTTP/1.1 299 \nX: y\n\n",
         ),
     ] {
-        let (proxy, played) = play(scheme, vec![TakeHead, Send(answer.as_bytes()), Send(b"220 hello")]);
+        let together = format!("{answer}220 hello");
+        let (proxy, played) = play(scheme, vec![TakeHead, Send(together.as_bytes())]);
         let stream = dial_within(&proxy, host, 443, LONG).unwrap();
         assert_eq!(rest(stream), "220 hello", "{answer:?}");
         assert_eq!(String::from_utf8(played.join().unwrap()).unwrap(), asked);
@@ -240,29 +241,65 @@ fn a_socks_proxy_connects_to_addresses_and_names_and_nothing_is_read_of_what_fol
     }
 }
 
-#[test]
-fn a_name_is_looked_up_on_this_side_for_socks5_and_each_of_its_addresses_is_tried() {
+/// A SOCKS proxy that gives one reply after the other, each on a connection of its own, and what each was asked for.
+fn replying(replies: Vec<u8>) -> (Proxy, JoinHandle<Vec<SocketAddr>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let proxy = Proxy::parse(&format!("socks5://{}", listener.local_addr().unwrap())).unwrap();
-    let addresses = ("localhost", 443).to_socket_addrs().unwrap().count();
     let played = thread::spawn(move || {
-        for number in 1..=addresses {
+        let reply = |reply: u8| {
             let (mut stream, _) = listener.accept().unwrap();
             stream.read_exact(&mut [0; 3]).unwrap();
             stream.write_all(&[5, 0]).unwrap();
-            let mut asked = [0; 4];
-            stream.read_exact(&mut asked).unwrap();
-            assert!(matches!(asked, [5, 1, 0, 1 | 4]), "{asked:?}");
-            stream
-                .read_exact(&mut vec![0; if asked[3] == 1 { 6 } else { 18 }])
-                .unwrap();
-            let verdict = if number == addresses { 0 } else { 5 };
-            stream.write_all(&[5, verdict, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+            let (mut head, mut port) = ([0; 4], [0; 2]);
+            stream.read_exact(&mut head).unwrap();
+            let address: IpAddr = if head[3] == 1 {
+                let mut octets = [0; 4];
+                stream.read_exact(&mut octets).unwrap();
+                octets.into()
+            } else {
+                let mut octets = [0; 16];
+                stream.read_exact(&mut octets).unwrap();
+                octets.into()
+            };
+            stream.read_exact(&mut port).unwrap();
+            stream.write_all(&[5, reply, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
             stream.write_all(b"hello").unwrap();
-        }
+            SocketAddr::new(address, u16::from_be_bytes(port))
+        };
+        replies.into_iter().map(reply).collect()
     });
+    (proxy, played)
+}
+
+#[test]
+fn a_proxy_is_asked_for_each_address_of_a_server_unless_it_will_not_connect_at_all() {
+    let server: Vec<SocketAddr> = (1..=6).map(|last| ([192, 0, 2, last], 443).into()).collect();
+    for (replies, is_reached) in [
+        (vec![0], true),
+        (vec![5, 0], true),
+        (vec![1, 3, 4, 0], true),
+        (vec![4, 4, 4, 4], false),
+        (vec![2], false),
+        (vec![4, 7], false),
+    ] {
+        let asked = &server[..replies.len()];
+        let (proxy, played) = replying(replies);
+        let patience = Patience {
+            interrupt: &Interrupt::new(),
+            until: Instant::now() + LONG,
+        };
+        let dialled = dial_each(&proxy, &server, &patience);
+        assert_eq!(dialled.map(rest).ok(), is_reached.then(|| "hello".to_owned()));
+        assert_eq!(played.join().unwrap(), asked);
+    }
+}
+
+#[test]
+fn a_name_is_looked_up_on_this_side_for_socks5() {
+    let (proxy, played) = replying(vec![0]);
+    let first = ("localhost", 443).to_socket_addrs().unwrap().next().unwrap();
     assert_eq!(rest(dial_within(&proxy, "localhost", 443, LONG).unwrap()), "hello");
-    played.join().unwrap();
+    assert_eq!(played.join().unwrap(), [first]);
 }
 
 #[test]
