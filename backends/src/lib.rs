@@ -6,6 +6,8 @@ mod body;
 pub mod conformance;
 mod digest;
 mod failure;
+#[cfg(feature = "ftp")]
+mod ftp;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use http::fuzzing;
@@ -26,6 +28,10 @@ mod problem;
 mod proof;
 mod proxy;
 mod registry;
+#[cfg(any(feature = "http", feature = "ftps"))]
+mod roots;
+#[cfg(feature = "ftp")]
+mod sys;
 mod throttle;
 mod web_error_status;
 
@@ -36,6 +42,8 @@ pub use backend::{
 pub use body::BodySource;
 pub use digest::{Digest, DigestAlgorithm};
 pub use failure::{Failure, FailureKind};
+#[cfg(feature = "ftp")]
+pub use ftp::{FtpBackend, FtpConfig, FtpConfigError};
 #[cfg(feature = "http")]
 pub use http::{HttpBackend, HttpConfig, HttpConfigError};
 pub use interrupt::{Binding, Interrupt, Severable};

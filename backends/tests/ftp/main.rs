@@ -1,0 +1,5 @@
+//! The FTP backend against a server of our own.
+
+mod kit;
+mod server;
+mod transfer;
