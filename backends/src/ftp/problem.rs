@@ -90,6 +90,13 @@ impl Problem {
         Self::permanent(status, format!("the server sent {text}"))
     }
 
+    /// What was said of the file at the beginning is not said at the end. The next attempt asks again.
+    pub(super) fn unconfirmed() -> Self {
+        let text =
+            "the server does not say again what it said of the file before, so that it may have changed meanwhile";
+        Self::transient(WebErrorStatus::CONNECTION_ABORTED, text)
+    }
+
     /// The file was another one at the end than at the beginning. The next attempt finds out what it is now.
     pub(super) fn changed_meanwhile(text: &str) -> Self {
         let text = format!("the file changed while it was fetched: {text}");
