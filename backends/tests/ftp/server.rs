@@ -224,9 +224,14 @@ impl Server {
 
     /// Waits until a client has sent this command; it may have been long ago.
     pub(crate) fn wait_for(&self, verb: &str) {
+        self.wait_for_times(verb, 1);
+    }
+
+    /// Waits until clients have sent this command so often.
+    pub(crate) fn wait_for_times(&self, verb: &str, number: usize) {
         let mut state = self.state();
-        let is_it = |command: &String| command.split(' ').nth(1) == Some(verb);
-        while !state.commands.iter().any(is_it) {
+        let is_it = |command: &&String| command.split(' ').nth(1) == Some(verb);
+        while state.commands.iter().filter(is_it).count() < number {
             state = self.state.1.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
