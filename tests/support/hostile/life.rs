@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use backhaul::{Engine, Environment, NewDownload, OperationView, TransferStatus, Until};
+use backhaul::{Engine, Environment, Error, NewDownload, OperationView, TransferStatus, Until};
 use rustix::process::Pid;
 
 use super::killer::{End, Kill, Killer, Victim};
@@ -152,8 +152,18 @@ impl Task {
 
     fn open(&self) -> Engine {
         let config = client::config(self.connections);
-        let backends = client::backends(&config);
-        let engine = Engine::open(&self.state(), config, Environment::system(), backends).unwrap();
+        let open = || {
+            let backends = client::backends(&config);
+            Engine::open(&self.state(), config.clone(), Environment::system(), backends)
+        };
+        let (started, mut opened) = (Instant::now(), open());
+        // A child that another test starts just now holds the files of its parent, and with them locks, until it has
+        // become another program.
+        while matches!(opened, Err(Error::Locked { .. })) && started.elapsed() < LIFE_MAX {
+            std::thread::sleep(Duration::from_millis(1));
+            opened = open();
+        }
+        let engine = opened.unwrap();
         if engine.views().is_empty() {
             engine.create(&[self.download()]).unwrap();
         }
