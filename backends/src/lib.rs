@@ -50,6 +50,8 @@ pub mod conformance;
 mod decide;
 mod digest;
 mod failure;
+#[cfg(feature = "ftp")]
+mod ftp;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use http::fuzzing;
@@ -69,6 +71,10 @@ mod problem;
 mod proof;
 mod proxy;
 mod registry;
+#[cfg(any(feature = "http", feature = "ftps"))]
+mod roots;
+#[cfg(feature = "ftp")]
+mod sys;
 mod throttle;
 mod web_error_status;
 
@@ -80,6 +86,8 @@ pub use body::BodySource;
 pub use decide::{place, refusal, start};
 pub use digest::{Digest, DigestAlgorithm};
 pub use failure::{Failure, FailureKind};
+#[cfg(feature = "ftp")]
+pub use ftp::{FtpBackend, FtpConfig, FtpConfigError};
 #[cfg(feature = "http")]
 pub use http::{HttpBackend, HttpConfig, HttpConfigError};
 pub use interrupt::{Binding, Interrupt, Severable};

@@ -15,32 +15,44 @@ use crate::vault::Secrets;
 ///
 /// # Errors
 /// [`Error::Invalid`] where `config.ca_bundle` holds no certificate.
-#[cfg(feature = "http")]
 pub fn backends(config: &Config, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Vec<Arc<dyn Backend>>, Error> {
+    let _ = (config, &variable);
+    Ok(vec![
+        #[cfg(feature = "http")]
+        http(config, &variable)?,
+        #[cfg(feature = "ftp")]
+        ftp(config, &variable)?,
+    ])
+}
+
+#[cfg(feature = "http")]
+fn http(config: &Config, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Arc<dyn Backend>, Error> {
     let http = backhaul_backends::HttpConfig {
         ca_bundle: config.ca_bundle.clone(),
         ssl_cert_file: variable("SSL_CERT_FILE"),
         ssl_cert_dir: variable("SSL_CERT_DIR"),
         ..backhaul_backends::HttpConfig::default()
     };
-    let shown = config
-        .ca_bundle
-        .as_deref()
-        .unwrap_or_else(|| std::path::Path::new(""))
-        .display()
-        .to_string();
-    let backend = backhaul_backends::HttpBackend::new(http);
-    let backend = backend.map_err(|error| Error::invalid("ca-bundle", shown, error.reason))?;
-    Ok(vec![Arc::new(backend)])
+    let backend = backhaul_backends::HttpBackend::new(http).map_err(|error| unusable_bundle(config, error.reason))?;
+    Ok(Arc::new(backend))
 }
 
-/// The backends that this build has: none, as no protocol feature is on.
-///
-/// # Errors
-/// None.
-#[cfg(not(feature = "http"))]
-pub fn backends(_config: &Config, _variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Vec<Arc<dyn Backend>>, Error> {
-    Ok(Vec::new())
+#[cfg(feature = "ftp")]
+fn ftp(config: &Config, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Arc<dyn Backend>, Error> {
+    let ftp = backhaul_backends::FtpConfig {
+        active: config.ftp_active,
+        ca_bundle: config.ca_bundle.clone(),
+        ssl_cert_file: variable("SSL_CERT_FILE"),
+        ssl_cert_dir: variable("SSL_CERT_DIR"),
+    };
+    let backend = backhaul_backends::FtpBackend::new(ftp).map_err(|error| unusable_bundle(config, error.reason))?;
+    Ok(Arc::new(backend))
+}
+
+#[cfg(any(feature = "http", feature = "ftp"))]
+fn unusable_bundle(config: &Config, reason: String) -> Error {
+    let shown = config.ca_bundle.as_deref().unwrap_or_else(|| std::path::Path::new(""));
+    Error::invalid("ca-bundle", shown.display().to_string(), reason)
 }
 
 /// Refuses what the backend of the URL cannot do. A mirror gets of it what its own backend can: no headers where those mean

@@ -31,10 +31,11 @@ use self::connector::{NoResolver, WireConnector};
 use self::exchange::Errand;
 use self::fields::Fields;
 use self::response::{Accepted, Ask, Decision, Reply, Terms};
-use self::roots::{Sources, TlsSetup};
+use self::roots::TlsSetup;
 use self::source::Source;
 use self::target::Target;
 use crate::problem::Problem;
+use crate::roots::Sources;
 use crate::{
     Backend, Capabilities, Failure, Head, Interrupt, Method, Request, Restart, Sink, UrlForm, WebErrorStatus, proof,
 };
