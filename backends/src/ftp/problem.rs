@@ -171,8 +171,8 @@ fn certificate(verify_result: i64, text: &str) -> Problem {
     use WebErrorStatus as S;
     let refuse = |status, text: &str| Problem::permanent(status, format!("the server's certificate {text}"));
     match verify_result {
-        // OpenSSL has nothing against it; libcurl itself compares the name.
-        0 | 62 | 64 => refuse(S::CERTIFICATE_COMMON_NAME_IS_INCORRECT, "is for another host name"),
+        // OpenSSL has nothing against it, or was not asked yet: libcurl itself compares the name, and does so first.
+        0 | 1 | 62 | 64 => refuse(S::CERTIFICATE_COMMON_NAME_IS_INCORRECT, "is for another host name"),
         9 => Problem {
             kind: FailureKind::ClockNotSet,
             ..refuse(
@@ -338,6 +338,7 @@ mod tests {
         use WebErrorStatus as S;
         let rows = [
             (0, NEVER, S::CERTIFICATE_COMMON_NAME_IS_INCORRECT),
+            (1, NEVER, S::CERTIFICATE_COMMON_NAME_IS_INCORRECT),
             (62, NEVER, S::CERTIFICATE_COMMON_NAME_IS_INCORRECT),
             (9, FailureKind::ClockNotSet, S::CERTIFICATE_IS_INVALID),
             (10, NEVER, S::CERTIFICATE_EXPIRED),

@@ -1,7 +1,14 @@
 //! The FTP backend against a server of our own.
+#![cfg(feature = "ftp")]
+#![cfg_attr(
+    feature = "ftps",
+    expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
+)]
 
 mod faults;
 mod kit;
 mod resume;
 mod server;
+#[cfg(feature = "ftps")]
+mod tls;
 mod transfer;

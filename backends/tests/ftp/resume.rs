@@ -60,7 +60,7 @@ fn a_changed_file_comes_whole() {
     let rows = [
         (File::new(content()).modified("20250101000000"), Restart::Changed),
         (File::new([content(), b"more".to_vec()].concat()), Restart::Changed),
-        (File::new(&content()[..CUT + 1]), Restart::Changed),
+        (File::new(&content()[..=CUT]), Restart::Changed),
         (File::new("less"), Restart::BeyondEnd),
     ];
     for (file, reason) in rows {

@@ -55,6 +55,8 @@ pub(crate) enum Data {
     CutAt(usize),
     /// Up to this place; then both connections are closed.
     DropAt(usize),
+    /// Up to this place; then the data connection is closed without a word, and 226 says that it was all.
+    BreakAt(usize),
     /// Up to this place; then nothing, for as long as the client stays.
     HangAt(usize),
     /// Up to this place, and 226 as though it were all.
@@ -78,7 +80,7 @@ pub(crate) struct Script {
     pub(crate) address: Option<[u8; 4]>,
     /// What the file is replaced by while it is sent.
     pub(crate) then: Option<File>,
-    /// Says nothing where a client connects to the data port but does not accept it.
+    /// Nobody listens at the data port; in active mode it says 150 and never comes.
     pub(crate) refuses_data: bool,
     /// Who may log in.
     pub(crate) user: Option<(String, String)>,
@@ -127,9 +129,14 @@ impl Script {
 }
 
 /// A connection, protected or not.
-pub(crate) trait Wire: Read + Write + Send {}
+pub(crate) trait Wire: Read + Write + Send {
+    /// Says that no more will come, where the protection has a word for that.
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
-impl<T: Read + Write + Send> Wire for T {}
+impl Wire for TcpStream {}
 
 /// Makes a protected connection of a plain one.
 pub(crate) type Protect = Arc<dyn Fn(TcpStream) -> io::Result<Box<dyn Wire>> + Send + Sync>;
@@ -150,8 +157,8 @@ struct State {
     /// All commands, those of each connection with its number before them.
     commands: Vec<String>,
     connections: usize,
-    /// Connections that came to a data port.
-    data_peers: Vec<SocketAddr>,
+    /// Connections that carried data.
+    data_connections: usize,
 }
 
 /// A server that runs until the process ends.
@@ -219,7 +226,7 @@ impl Server {
     }
 
     pub(crate) fn data_connections(&self) -> usize {
-        self.state().data_peers.len()
+        self.state().data_connections
     }
 
     /// Waits until a client has sent this command; it may have been long ago.
@@ -440,8 +447,10 @@ impl<'a> Session<'a> {
         let Protection::OnDemand(protect) = self.protection.clone() else {
             return self.answer("AUTH", "502 no");
         };
-        if !self.answer("AUTH", "234 go on")? {
-            return Ok(false);
+        match self.fault("AUTH") {
+            None => self.say("234 go on\r\n")?,
+            Some(Fault::Say(text)) if text.starts_with("234") => self.say(&text)?,
+            Some(fault) => return self.misbehave(&fault),
         }
         self.control = BufReader::new(protect(self.raw.try_clone()?)?);
         Ok(true)
@@ -494,19 +503,18 @@ impl<'a> Session<'a> {
         };
         let stream = match self.way.take() {
             Some(DataWay::Passive(listener)) => listener.accept()?.0,
+            Some(DataWay::Active(_)) if self.script.refuses_data => {
+                self.say("150 here it comes\r\n")?;
+                return self.misbehave(&Fault::Silence);
+            }
             Some(DataWay::Active(address)) => TcpStream::connect(address)?,
             None => return self.answer("RETR", "425 how?"),
         };
-        let peer = stream.peer_addr()?;
-        self.server.change(|state| state.data_peers.push(peer));
-        if !self.answer("RETR", "150 here it comes")? {
-            return Ok(false);
-        }
-        if self.counts.get("RETR") == Some(&1)
-            && let Some((.., Fault::Say(text))) = self.script.faults.iter().find(|(name, ..)| *name == "RETR")
-            && !text.starts_with('1')
-        {
-            return Ok(true);
+        self.server.change(|state| state.data_connections += 1);
+        match self.fault("RETR") {
+            None => self.say("150 here it comes\r\n")?,
+            Some(Fault::Say(text)) if text.starts_with('1') => self.say(&text)?,
+            Some(fault) => return self.misbehave(&fault),
         }
         let raw = stream.try_clone()?;
         let mut wire: Box<dyn Wire> = match &self.protection {
@@ -544,6 +552,11 @@ impl<'a> Session<'a> {
                 wire.write_all(until(place))?;
                 return Ok(false);
             }
+            Data::BreakAt(place) => {
+                wire.write_all(until(place))?;
+                wire.flush()?;
+                return Ok(true);
+            }
             Data::HangAt(place) => {
                 wire.write_all(until(place))?;
                 wire.flush()?;
@@ -551,7 +564,7 @@ impl<'a> Session<'a> {
                 return Ok(false);
             }
         }
-        wire.flush()?;
+        wire.finish()?;
         Ok(true)
     }
 }

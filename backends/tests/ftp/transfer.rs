@@ -1,6 +1,7 @@
 //! A download from its beginning.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::io::Write;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use backhaul_backends::{Backend, Credential, FailureKind, FtpBackend, FtpConfig, Request, Start, WebErrorStatus};
 
@@ -236,6 +237,7 @@ fn a_data_connection_goes_to_the_server_whatever_address_it_names() {
         ..Script::without(&["EPSV", "MLST"])
     });
     assert!(fetch(&request(&url)).bytes == content());
+    assert_eq!(server.data_connections(), 1);
 }
 
 #[test]
@@ -269,6 +271,45 @@ fn in_active_mode_the_server_opens_the_data_connection() {
         assert!(kept.bytes == content());
         assert!(!server.verbs(1).contains(&"EPSV".to_owned()));
     }
+}
+
+#[test]
+fn in_active_mode_only_the_server_may_open_the_data_connection() {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let server = Server::start();
+    let url = server.put("/file", File::new(content()));
+    server.script(Script {
+        refuses_data: true,
+        ..Script::default()
+    });
+    let active = FtpConfig {
+        active: true,
+        ..FtpConfig::default()
+    };
+    let backend = FtpBackend::new(active).expect("a good configuration");
+    let (result, kept) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            server.wait_for("RETR");
+            let commands = server.commands();
+            let ours = commands.iter().find_map(|command| command.strip_prefix("1 EPRT "));
+            let port = ours.and_then(|address| address.split('|').nth(3)).expect("a port");
+            let here = SocketAddr::from(([127, 0, 0, 2], 0));
+            let there = SocketAddr::from(([127, 0, 0, 1], port.parse().expect("a number")));
+            let stranger = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+            bind(&stranger, &here).expect("all of 127.0.0.0/8 is this machine");
+            connect(&stranger, &there).expect("somebody listens");
+            let stranger = std::net::TcpStream::from(stranger);
+            // It may be closed already.
+            let _ = (&stranger).write_all(b"not the file");
+        });
+        attempt_with(&backend, &request(&url))
+    });
+    let failure = result.expect_err("a stranger is no server");
+    assert!(
+        failure.message.contains("a data connection from 127.0.0.2"),
+        "{failure}"
+    );
+    assert!(kept.heads.is_empty());
 }
 
 #[test]
