@@ -102,6 +102,13 @@ impl Reply {
         }
     }
 
+    /// A refusal of RETR because REST came before. `ProFTPD` takes REST where an administrator has forbidden to go on, and
+    /// then answers RETR with a 451 that is as good as never over.
+    pub(super) fn denies_restart(&self) -> bool {
+        let says_so = |line: &String| line.to_ascii_lowercase().contains("restart not permitted");
+        self.code >= 400 && self.lines.iter().any(says_so)
+    }
+
     /// RFC 3659, section 4: the number of bytes that RETR would send.
     pub(super) fn size(&self) -> Option<u64> {
         number(self.only_line(213)?)

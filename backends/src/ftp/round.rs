@@ -181,6 +181,7 @@ impl Round<'_, '_> {
             return Ok(());
         };
         let (code, is_unknown) = (reply.code, reply.is_unknown_command());
+        let denies_restart = reply.denies_restart();
         let command = self.conversation.command();
         let facts = match command {
             "MDTM" => Facts {
@@ -194,6 +195,9 @@ impl Round<'_, '_> {
             "MLST" => reply.facts(),
             "REST" => return self.note_restart(code),
             "RETR" => {
+                if denies_restart && self.question.ask == Ask::Rest && self.phase != Phase::Body {
+                    return Err(self.ask_whole(Restart::RangeIgnored));
+                }
                 if let Some(intake) = self.intake.as_mut().filter(|_| matches!(code, 100..200)) {
                     intake.answered(code);
                     self.phase = Phase::Body;
