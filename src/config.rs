@@ -42,6 +42,9 @@ pub struct Config {
     pub roots: Vec<PathBuf>,
     /// Certificates that HTTPS trusts, in PEM; the device's own where none.
     pub ca_bundle: Option<PathBuf>,
+    /// Directories with helper programs, `backhaul-backend-SCHEME`, each for a scheme that nothing else here speaks; see
+    /// `docs/BACKENDS.md`. None by default; the command looks in [`crate::PACKAGED_HELPERS`].
+    pub helper_path: Vec<PathBuf>,
     /// The engine is there for one command only: its journal segments are small. `false` by default.
     pub is_short_lived: bool,
     /// Bytes by which the journal grows before it is shortened, or four times its last snapshot, whichever is more; 1 MiB
@@ -130,6 +133,7 @@ impl Default for Config {
             buffer_bytes: 64 << 10,
             roots: Vec::new(),
             ca_bundle: None,
+            helper_path: Vec::new(),
             is_short_lived: false,
             checkpoint_bytes: 1 << 20,
             salvage: false,

@@ -45,6 +45,8 @@ pub struct Settings {
     pub ca_bundle: Option<PathBuf>,
     /// Directories that destinations must be in; absolute, and as written: symlinks are not resolved. Anywhere where empty.
     pub roots: Vec<PathBuf>,
+    /// Directories with helper programs; absolute.
+    pub helper_path: Vec<PathBuf>,
     /// Whether the state directory may be on NFS, CIFS, 9p or FUSE.
     pub allow_network_fs: bool,
     /// Whether a damaged journal is salvaged instead of refused.
@@ -126,6 +128,7 @@ impl Default for Settings {
             stall_timeout: config.limits.stall,
             ca_bundle: None,
             roots: Vec::new(),
+            helper_path: vec![PathBuf::from(crate::PACKAGED_HELPERS)],
             allow_network_fs: false,
             salvage: true,
             state_dir: None,
@@ -320,6 +323,7 @@ impl Settings {
             operations_per_app_max: self.operations_per_app_max(),
             roots: self.roots.clone(),
             ca_bundle: self.ca_bundle.clone(),
+            helper_path: self.helper_path.clone(),
             salvage: self.salvage,
             allow_network_file_system: self.allow_network_fs,
             ..defaults

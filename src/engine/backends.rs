@@ -11,12 +11,23 @@ use crate::error::Error;
 use crate::operation::Spec;
 use crate::vault::Secrets;
 
-/// The backends that this build has, one for each protocol feature. `variable` reads the environment.
+/// Where packages put helper programs.
+pub const PACKAGED_HELPERS: &str = "/usr/lib/backhaul/backends";
+
+/// The backends that this build has, one for each protocol feature, and at last the helper programs of
+/// `config.helper_path`. `variable` reads the environment.
 ///
 /// # Errors
 /// [`Error::Invalid`] where `config.ca_bundle` holds no certificate.
-#[cfg(feature = "http")]
 pub fn backends(config: &Config, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Vec<Arc<dyn Backend>>, Error> {
+    let mut all: Vec<Arc<dyn Backend>> = Vec::new();
+    all.extend(http(config, variable)?);
+    all.extend(helpers(config));
+    Ok(all)
+}
+
+#[cfg(feature = "http")]
+fn http(config: &Config, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Option<Arc<dyn Backend>>, Error> {
     let http = backhaul_backends::HttpConfig {
         ca_bundle: config.ca_bundle.clone(),
         ssl_cert_file: variable("SSL_CERT_FILE"),
@@ -31,16 +42,30 @@ pub fn backends(config: &Config, variable: impl Fn(&str) -> Option<PathBuf>) -> 
         .to_string();
     let backend = backhaul_backends::HttpBackend::new(http);
     let backend = backend.map_err(|error| Error::invalid("ca-bundle", shown, error.reason))?;
-    Ok(vec![Arc::new(backend)])
+    Ok(Some(Arc::new(backend)))
 }
 
-/// The backends that this build has: none, as no protocol feature is on.
-///
-/// # Errors
-/// None.
 #[cfg(not(feature = "http"))]
-pub fn backends(_config: &Config, _variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Vec<Arc<dyn Backend>>, Error> {
-    Ok(Vec::new())
+#[expect(clippy::unnecessary_wraps, reason = "with the feature it can fail")]
+fn http(_config: &Config, _variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Option<Arc<dyn Backend>>, Error> {
+    Ok(None)
+}
+
+/// What is not used of the helpers is said once, at the start.
+#[cfg(feature = "helper")]
+fn helpers(config: &Config) -> Option<Arc<dyn Backend>> {
+    let is_there = |path: &&PathBuf| path.as_os_str() != PACKAGED_HELPERS || path.exists();
+    let directories: Vec<PathBuf> = config.helper_path.iter().filter(is_there).cloned().collect();
+    let (backend, refused) = backhaul_backends::HelperBackend::find(&directories);
+    for line in refused {
+        log::warn!("{line}");
+    }
+    (!backend.programs().is_empty()).then(|| Arc::new(backend) as _)
+}
+
+#[cfg(not(feature = "helper"))]
+fn helpers(_config: &Config) -> Option<Arc<dyn Backend>> {
+    None
 }
 
 /// Refuses what the backend of the URL cannot do. A mirror gets of it what its own backend can: no headers where those mean

@@ -44,6 +44,7 @@ fn every_key_sets_its_own_field_and_no_other() {
         ("stall-timeout", "31_536_000"),
         ("ca-bundle", "'/c a.pem'"),
         ("roots", "[\"/a\", '/b']"),
+        ("helper-path", "[\"/h\"]"),
         ("allow-network-fs", "true"),
         ("salvage", "false"),
         ("state-dir", "'/s'"),
@@ -86,6 +87,7 @@ fn every_key_sets_its_own_field_and_no_other() {
             stall_timeout: Duration::from_secs(31_536_000),
             ca_bundle: Some("/c a.pem".into()),
             roots: vec!["/a".into(), "/b".into()],
+            helper_path: vec!["/h".into()],
             allow_network_fs: true,
             salvage: false,
             state_dir: Some("/s".into()),
@@ -208,9 +210,10 @@ fn the_engine_gets_what_the_file_says() {
     assert_eq!(config.limits.stall, Duration::from_secs(5));
     assert_eq!(config.operations_max, 7);
     assert!(!config.salvage);
-    // What no file sets is what a program gets that has none; only the daemon salvages unasked.
+    // What no file sets is what a program gets that has none; only the daemon salvages unasked and looks for helpers.
     let unset = Config {
         salvage: false,
+        helper_path: Vec::new(),
         ..Settings::default().config()
     };
     assert_eq!(format!("{unset:?}"), format!("{:?}", Config::default()));
