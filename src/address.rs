@@ -68,7 +68,7 @@ impl Address {
             ));
         }
         let refused = |problem: String| Err(Error::invalid("url", shown(text), problem));
-        let form = capabilities_of(text, served).urls;
+        let form = form_of(text, capabilities_of(text, served).urls);
         let like = example(form);
         // The parser is as forgiving as a browser and would take `http:///x` for the host `x`.
         if !has_form(text, form) {
@@ -182,6 +182,17 @@ pub(crate) fn capabilities_of(url: &str, served: &[(&str, Capabilities)]) -> Cap
     let mut served = served.iter();
     let found = served.find(|(name, _)| name.eq_ignore_ascii_case(scheme));
     found.map(|(_, capabilities)| *capabilities).unwrap_or_default()
+}
+
+/// Of several forms that a scheme may have, the one that a text has.
+fn form_of(text: &str, may: UrlForm) -> UrlForm {
+    let rest = text.split_once(':').map_or("", |(_, rest)| rest);
+    match may {
+        UrlForm::Any if rest.starts_with("///") => UrlForm::Path,
+        UrlForm::Any if rest.starts_with("//") => UrlForm::Host,
+        UrlForm::Any => UrlForm::Opaque,
+        one => one,
+    }
 }
 
 /// Whether a text has the outer form of such a URL; what is within it is the parser's.
@@ -579,7 +590,7 @@ pub(crate) fn parse_destination(path: &Path, current: &Path) -> Result<PathBuf, 
 mod tests {
     use super::*;
 
-    fn served() -> [(&'static str, Capabilities); 4] {
+    fn served() -> [(&'static str, Capabilities); 5] {
         let of = |urls| Capabilities {
             urls,
             ..Capabilities::default()
@@ -589,6 +600,7 @@ mod tests {
             ("https", of(UrlForm::Host)),
             ("file", of(UrlForm::Path)),
             ("data", of(UrlForm::Opaque)),
+            ("any", of(UrlForm::Any)),
         ]
     }
 
@@ -608,6 +620,9 @@ mod tests {
             ("data:,a%20b", "data:,a%20b"),
             ("data:text/plain;base64,QQ==#x", "data:text/plain;base64,QQ=="),
             ("data:?token=hush", "data:?token=***"),
+            ("any:a", "any:a"),
+            ("any://host/./a", "any://host/a"),
+            ("any:///./a", "any:///a"),
         ] {
             assert_eq!(parsed(text).shown, shown, "{text}");
             assert_eq!(parsed(shown).shown, shown, "{text}");
@@ -621,6 +636,10 @@ mod tests {
             ("data:#a", "data:text"),
             ("data:/../a", "data:text"),
             ("data://host/a", "data:text"),
+            ("any:", "data:text"),
+            ("any:/a", "data:text"),
+            ("any://", "https://host/path"),
+            ("any://ann:hush@/a", "https://host/path"),
             ("http:///a", "https://host/path"),
             ("http:a", "https://host/path"),
             ("other:a", "https://host/path"),
@@ -721,7 +740,7 @@ mod tests {
     fn what_is_no_url_is_refused_with_its_field_and_what_is_right() {
         for (text, word) in [
             ("nonsense", "is no URL"),
-            ("gopher://host/x", "these are: http, https, file, data"),
+            ("gopher://host/x", "these are: http, https, file, data, any"),
             (
                 "ftp://host/x",
                 "scheme 'ftp' needs a backhaul built with the feature 'ftp'",

@@ -52,6 +52,9 @@ pub struct Config {
     /// FTP servers open the data connections towards this device, instead of the other way round; `false` by default, as few
     /// networks let them through.
     pub ftp_active: bool,
+    /// Directories with helper programs, `backhaul-backend-SCHEME`, each for a scheme that nothing else here speaks; see
+    /// `docs/BACKENDS.md`. None by default; the command looks in [`crate::PACKAGED_HELPERS`].
+    pub helper_path: Vec<PathBuf>,
     /// The engine is there for one command only: its journal segments are small. `false` by default.
     pub is_short_lived: bool,
     /// Bytes by which the journal grows before it is shortened, or four times its last snapshot, whichever is more; 1 MiB
@@ -154,6 +157,7 @@ impl Default for Config {
             ca_bundle: None,
             proxies: None,
             ftp_active: false,
+            helper_path: Vec::new(),
             is_short_lived: false,
             checkpoint_bytes: 1 << 20,
             salvage: false,

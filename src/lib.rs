@@ -44,8 +44,9 @@ pub use download::{
 };
 pub use engine::{
     Body, Catalog, Changes, CheckedDownload, CompletionGroupView, CompletionState, Description, Engine, Filter,
-    GroupFilter, NewDownload, OperationView, READ_BYTES_MAX, ReadOutcome, Report, SpooledBody, Until, ViewError,
-    backends, check_changes, check_downloads, check_free, damaged_journals, read_catalog, with_environment_proxies,
+    GroupFilter, NewDownload, OperationView, PACKAGED_HELPERS, READ_BYTES_MAX, ReadOutcome, Report, SpooledBody, Until,
+    ViewError, backends, check_changes, check_downloads, check_free, damaged_journals, read_catalog,
+    with_environment_proxies,
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;

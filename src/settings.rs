@@ -53,6 +53,8 @@ pub struct Settings {
     pub no_proxy: Vec<String>,
     /// Directories that destinations must be in; absolute, and as written: symlinks are not resolved. Anywhere where empty.
     pub roots: Vec<PathBuf>,
+    /// Directories with helper programs; absolute.
+    pub helper_path: Vec<PathBuf>,
     /// Whether the state directory may be on NFS, CIFS, 9p or FUSE.
     pub allow_network_fs: bool,
     /// Whether a damaged journal is salvaged instead of refused.
@@ -147,6 +149,7 @@ impl Default for Settings {
             proxy: None,
             no_proxy: Vec::new(),
             roots: Vec::new(),
+            helper_path: vec![PathBuf::from(crate::PACKAGED_HELPERS)],
             allow_network_fs: false,
             salvage: true,
             state_dir: None,
@@ -343,6 +346,7 @@ impl Settings {
             ca_bundle: self.ca_bundle.clone(),
             proxies: self.proxies(),
             ftp_active: self.ftp_active,
+            helper_path: self.helper_path.clone(),
             salvage: self.salvage,
             allow_network_file_system: self.allow_network_fs,
             ..defaults

@@ -43,6 +43,10 @@ pub(super) struct Global {
     /// Destinations must be inside this directory; may be given several times
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) root: Vec<PathBuf>,
+    /// Directory with helper programs for further protocols, backhaul-backend-SCHEME; may be given several times (default:
+    /// /usr/lib/backhaul/backends)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) helper_path: Vec<PathBuf>,
     /// Allow a state directory on NFS, CIFS, 9p or FUSE, whose locks may not exclude other machines
     #[arg(long, global = true)]
     pub(super) allow_network_fs: bool,

@@ -12,12 +12,16 @@ use crate::error::Error;
 use crate::operation::Spec;
 use crate::vault::Secrets;
 
-/// The backends that this build has, one for each protocol feature. `variable` reads the environment.
+/// Where packages put helper programs.
+pub const PACKAGED_HELPERS: &str = "/usr/lib/backhaul/backends";
+
+/// The backends that this build has, one for each protocol feature, and at last the helper programs of
+/// `config.helper_path`. `variable` reads the environment.
 ///
 /// # Errors
 /// [`Error::Invalid`] where `config.ca_bundle` holds no certificate.
 #[cfg_attr(
-    not(any(feature = "http", feature = "ftp")),
+    not(any(feature = "http", feature = "ftp", feature = "helper")),
     expect(unused_variables, unused_mut, reason = "nothing is set up without a protocol")
 )]
 pub fn backends(config: &Config, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Vec<Arc<dyn Backend>>, Error> {
@@ -44,7 +48,21 @@ pub fn backends(config: &Config, variable: impl Fn(&str) -> Option<PathBuf>) -> 
         let backend = backhaul_backends::FtpBackend::new(ftp);
         backends.push(Arc::new(backend.map_err(|error| bad_bundle(config, error.reason))?));
     }
+    #[cfg(feature = "helper")]
+    backends.extend(helpers(config));
     Ok(backends)
+}
+
+/// What is not used of the helpers is said once, at the start.
+#[cfg(feature = "helper")]
+fn helpers(config: &Config) -> Option<Arc<dyn Backend>> {
+    let is_there = |path: &&PathBuf| path.as_os_str() != PACKAGED_HELPERS || path.exists();
+    let directories: Vec<PathBuf> = config.helper_path.iter().filter(is_there).cloned().collect();
+    let (backend, refused) = backhaul_backends::HelperBackend::find(&directories);
+    for line in refused {
+        log::warn!("{line}");
+    }
+    (!backend.programs().is_empty()).then(|| Arc::new(backend) as _)
 }
 
 /// The one field that a backend may refuse.

@@ -57,7 +57,7 @@ use crate::vault::{SealedName, Vault, make_directory};
 
 pub use self::access::{READ_BYTES_MAX, ReadOutcome};
 pub use self::amend::{Changes, check_changes};
-pub use self::backends::backends;
+pub use self::backends::{PACKAGED_HELPERS, backends};
 pub use self::body::Body;
 pub use self::completion::{CompletionGroupView, CompletionState, Report};
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};

@@ -233,6 +233,13 @@ pub(super) static KEYS: &[SettingsKey] = &[
         "directories that destinations must be in; anywhere where the list is empty",
     ),
     key(
+        "helper-path",
+        "[\"/usr/lib/backhaul/backends\"]",
+        Field::Paths(|settings| &mut settings.helper_path),
+        "directories with helper programs for further protocols, `backhaul-backend-SCHEME` (see docs/BACKENDS.md); none \
+         where the list is empty",
+    ),
+    key(
         "allow-network-fs",
         "false",
         Field::Flag(|settings| &mut settings.allow_network_fs),

@@ -47,6 +47,7 @@ fn every_key_sets_its_own_field_and_no_other() {
         ("proxy", "'direct'"),
         ("no-proxy", "['*']"),
         ("roots", "[\"/a\", '/b']"),
+        ("helper-path", "[\"/h\"]"),
         ("allow-network-fs", "true"),
         ("salvage", "false"),
         ("state-dir", "'/s'"),
@@ -92,6 +93,7 @@ fn every_key_sets_its_own_field_and_no_other() {
             proxy: Some(ProxySetting::Direct),
             no_proxy: vec!["*".into()],
             roots: vec!["/a".into(), "/b".into()],
+            helper_path: vec!["/h".into()],
             allow_network_fs: true,
             salvage: false,
             state_dir: Some("/s".into()),
@@ -214,9 +216,10 @@ fn the_engine_gets_what_the_file_says() {
     assert_eq!(config.limits.stall, Duration::from_secs(5));
     assert_eq!(config.operations_max, 7);
     assert!(!config.salvage);
-    // What no file sets is what a program gets that has none; only the daemon salvages unasked.
+    // What no file sets is what a program gets that has none; only the daemon salvages unasked and looks for helpers.
     let unset = Config {
         salvage: false,
+        helper_path: Vec::new(),
         ..Settings::default().config()
     };
     assert_eq!(format!("{unset:?}"), format!("{:?}", Config::default()));
