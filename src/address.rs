@@ -110,11 +110,7 @@ impl Address {
             .split_once('/')
             .map_or("", |(_, path)| path);
         let segment = after_host.rsplit('/').next().unwrap_or_default();
-        let segment = if has_transfer_types(path) {
-            without_transfer_type(segment)
-        } else {
-            segment
-        };
+        let segment = ftp::without_type(scheme_of(path), segment);
         let decoded = percent_decoded(segment);
         let clean: String = decoded
             .chars()
@@ -154,26 +150,6 @@ fn unknown_scheme(scheme: &str, served: &[(&str, Capabilities)]) -> String {
     }
     let known: Vec<&str> = served.iter().map(|(scheme, _)| *scheme).collect();
     format!("scheme '{scheme}' is not supported; these are: {}", known.join(", "))
-}
-
-/// Whether a URL may end in a type of transfer.
-fn has_transfer_types(url: &str) -> bool {
-    matches!(url.split_once(':'), Some(("ftp" | "ftps" | "ftpes", _)))
-}
-
-/// A segment of a path without `;type=a`, `i` or `d`, which is for the protocol and no part of a name (RFC 1738, section
-/// 3.2.2).
-fn without_transfer_type(segment: &str) -> &str {
-    match segment.rsplit_once(';') {
-        Some((name, kind))
-            if ["type=a", "type=i", "type=d"]
-                .iter()
-                .any(|known| kind.eq_ignore_ascii_case(known)) =>
-        {
-            name
-        }
-        _ => segment,
-    }
 }
 
 /// What the backend of a URL can do; the least where there is none.
