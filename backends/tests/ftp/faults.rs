@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use backhaul_backends::{Backend, Failure, FailureKind, Interrupt, Request, WebErrorStatus};
 
 use crate::kit::{CUT, Kept, backend, content, failure, fetch, impatient, is_transient, request};
-use crate::server::{Data, Fault, File, Script, Server};
+use crate::server::{Closed, Data, Fault, File, Script, Server};
 
 /// Every step, and which of its repetitions.
 const STEPS: &[(&str, usize)] = &[
@@ -272,10 +272,8 @@ fn a_data_port_that_refuses_is_told_from_a_server_that_is_away() {
     assert!(is_transient(&failure), "{failure}");
     assert_eq!(failure.status, WebErrorStatus::CANNOT_CONNECT);
     assert!(failure.message.contains("no data connection"), "{failure}");
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = closed.local_addr().expect("an address");
-    drop(closed);
-    let (failure, _) = crate::kit::failure(&request(&format!("ftp://{address}/file")));
+    let closed = Closed::on(server.address.ip()).expect("a free port");
+    let (failure, _) = crate::kit::failure(&request(&format!("ftp://{}/file", closed.address)));
     assert_eq!(failure.status, WebErrorStatus::CANNOT_CONNECT);
     assert!(!failure.message.contains("data connection"), "{failure}");
 }
