@@ -7,7 +7,7 @@ use backhaul::{
     Backend, BackgroundDownloader, Changes, Config, Credential, Engine, Environment, Error, NewDownload, Proxies,
     Proxy, Service, TransferStatus, WebErrorStatus,
 };
-use backhaul_backends::{Capabilities, Failure, FailureKind, Interrupt, MemoryBackend, Request, Sink};
+use backhaul_backends::{Capabilities, Failure, FailureKind, Interrupt, MemoryBackend, Registry, Request, Sink};
 
 use super::{Kind, PASSWORD, Program, USER, World, assert_nowhere};
 use crate::support::assert_same;
@@ -327,9 +327,10 @@ fn whoever_asks_for_the_same_again_through_another_proxy_is_told() {
         (Some("http://bob:hush@else.test:2"), true),
         (Some("direct"), true),
     ] {
-        let schemes = ["see"];
+        let registry = Registry::new(vec![Arc::clone(&lab.seeing) as _]);
         let wanted = [lab.download(asked, None)];
-        let checked = backhaul::check_downloads(&wanted, &Config::default(), &Environment::system(), &schemes).unwrap();
+        let checked =
+            backhaul::check_downloads(&wanted, &Config::default(), &Environment::system(), &registry).unwrap();
         assert_eq!(engine.find_same(&checked), [Some(id)]);
         let expected: &[&str] = if differs { &["proxy"] } else { &[] };
         assert_eq!(engine.differences(id, &checked[0]).unwrap(), expected, "{asked:?}");

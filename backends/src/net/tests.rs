@@ -262,8 +262,8 @@ fn replying(replies: Vec<u8>) -> (Proxy, JoinHandle<Vec<SocketAddr>>) {
                 octets.into()
             };
             stream.read_exact(&mut port).unwrap();
-            stream.write_all(&[5, reply, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
-            stream.write_all(b"hello").unwrap();
+            let answer = [&[5, reply, 0, 1, 0, 0, 0, 0, 0, 0][..], b"hello"].concat();
+            stream.write_all(&answer).unwrap();
             SocketAddr::new(address, u16::from_be_bytes(port))
         };
         replies.into_iter().map(reply).collect()
