@@ -9,6 +9,10 @@ use crate::retry::RetryPolicy;
 
 /// Settings of one engine; every field has a documented default.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says one thing, and none follows from another"
+)]
 pub struct Config {
     /// Attempts that may run at the same time; 1 to 256, 4 by default.
     pub jobs_max: usize,
