@@ -1,5 +1,7 @@
 //! What comes from outside as text becomes a checked type here, once: URLs, headers, digests, destinations. Pure.
 
+mod ftp;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -66,7 +68,7 @@ impl Address {
             ));
         }
         let refused = |problem: String| Err(Error::invalid("url", shown(text), problem));
-        let form = capabilities_of(text, served).urls;
+        let form = form_of(text, capabilities_of(text, served).urls);
         let like = example(form);
         // The parser is as forgiving as a browser and would take `http:///x` for the host `x`.
         if !has_form(text, form) {
@@ -85,6 +87,9 @@ impl Address {
             return refused(format!("{problem}; write it like {like}"));
         }
         let credential = take_credential(&mut url, text)?;
+        if let Some(problem) = ftp::problem(&url, credential.as_ref()) {
+            return Err(Error::invalid("url", shown(text), problem));
+        }
         url.set_fragment(None);
         let full = normalised(url.as_str());
         let shown = with_hidden_values(&full);
@@ -105,11 +110,7 @@ impl Address {
             .split_once('/')
             .map_or("", |(_, path)| path);
         let segment = after_host.rsplit('/').next().unwrap_or_default();
-        let segment = if has_transfer_types(path) {
-            without_transfer_type(segment)
-        } else {
-            segment
-        };
+        let segment = ftp::without_type(scheme_of(path), segment);
         let decoded = percent_decoded(segment);
         let clean: String = decoded
             .chars()
@@ -126,6 +127,11 @@ impl Address {
             name => name.into(),
         }
     }
+}
+
+/// The scheme of a URL, in the case in which it is written.
+pub(crate) fn scheme_of(url: &str) -> &str {
+    url.split(':').next().unwrap_or_default()
 }
 
 /// Schemes of this product, and the feature that each is built in with.
@@ -146,32 +152,23 @@ fn unknown_scheme(scheme: &str, served: &[(&str, Capabilities)]) -> String {
     format!("scheme '{scheme}' is not supported; these are: {}", known.join(", "))
 }
 
-/// Whether a URL may end in a type of transfer.
-fn has_transfer_types(url: &str) -> bool {
-    matches!(url.split_once(':'), Some(("ftp" | "ftps" | "ftpes", _)))
-}
-
-/// A segment of a path without `;type=a`, `i` or `d`, which is for the protocol and no part of a name (RFC 1738, section
-/// 3.2.2).
-fn without_transfer_type(segment: &str) -> &str {
-    match segment.rsplit_once(';') {
-        Some((name, kind))
-            if ["type=a", "type=i", "type=d"]
-                .iter()
-                .any(|known| kind.eq_ignore_ascii_case(known)) =>
-        {
-            name
-        }
-        _ => segment,
-    }
-}
-
 /// What the backend of a URL can do; the least where there is none.
 pub(crate) fn capabilities_of(url: &str, served: &[(&str, Capabilities)]) -> Capabilities {
-    let scheme = url.split(':').next().unwrap_or_default();
+    let scheme = scheme_of(url);
     let mut served = served.iter();
     let found = served.find(|(name, _)| name.eq_ignore_ascii_case(scheme));
     found.map(|(_, capabilities)| *capabilities).unwrap_or_default()
+}
+
+/// Of several forms that a scheme may have, the one that a text has.
+fn form_of(text: &str, may: UrlForm) -> UrlForm {
+    let rest = text.split_once(':').map_or("", |(_, rest)| rest);
+    match may {
+        UrlForm::Any if rest.starts_with("///") => UrlForm::Path,
+        UrlForm::Any if rest.starts_with("//") => UrlForm::Host,
+        UrlForm::Any => UrlForm::Opaque,
+        one => one,
+    }
 }
 
 /// Whether a text has the outer form of such a URL; what is within it is the parser's.
@@ -268,6 +265,10 @@ fn hex_byte(text: &[u8]) -> Option<u8> {
 
 /// Percent-decoded; what is not UTF-8 afterwards is replaced.
 fn percent_decoded(text: &str) -> String {
+    String::from_utf8_lossy(&percent_decoded_bytes(text)).into_owned()
+}
+
+fn percent_decoded_bytes(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
@@ -279,7 +280,7 @@ fn percent_decoded(text: &str) -> String {
             rest = tail;
         }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    bytes
 }
 
 /// Whether two URLs have one scheme, host and port. What is no URL has no origin.
@@ -358,7 +359,7 @@ fn gives_access(name: &str) -> bool {
 }
 
 /// Headers that are always secret.
-const SECRET_HEADERS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
+const SECRET_HEADERS: [&str; 2] = ["authorization", "cookie"];
 
 /// A checked request header, and whether it is a secret by its name.
 ///
@@ -565,7 +566,7 @@ pub(crate) fn parse_destination(path: &Path, current: &Path) -> Result<PathBuf, 
 mod tests {
     use super::*;
 
-    fn served() -> [(&'static str, Capabilities); 4] {
+    fn served() -> [(&'static str, Capabilities); 5] {
         let of = |urls| Capabilities {
             urls,
             ..Capabilities::default()
@@ -575,6 +576,7 @@ mod tests {
             ("https", of(UrlForm::Host)),
             ("file", of(UrlForm::Path)),
             ("data", of(UrlForm::Opaque)),
+            ("any", of(UrlForm::Any)),
         ]
     }
 
@@ -594,6 +596,9 @@ mod tests {
             ("data:,a%20b", "data:,a%20b"),
             ("data:text/plain;base64,QQ==#x", "data:text/plain;base64,QQ=="),
             ("data:?token=hush", "data:?token=***"),
+            ("any:a", "any:a"),
+            ("any://host/./a", "any://host/a"),
+            ("any:///./a", "any:///a"),
         ] {
             assert_eq!(parsed(text).shown, shown, "{text}");
             assert_eq!(parsed(shown).shown, shown, "{text}");
@@ -607,6 +612,10 @@ mod tests {
             ("data:#a", "data:text"),
             ("data:/../a", "data:text"),
             ("data://host/a", "data:text"),
+            ("any:", "data:text"),
+            ("any:/a", "data:text"),
+            ("any://", "https://host/path"),
+            ("any://ann:hush@/a", "https://host/path"),
             ("http:///a", "https://host/path"),
             ("http:a", "https://host/path"),
             ("other:a", "https://host/path"),
@@ -707,7 +716,7 @@ mod tests {
     fn what_is_no_url_is_refused_with_its_field_and_what_is_right() {
         for (text, word) in [
             ("nonsense", "is no URL"),
-            ("gopher://host/x", "these are: http, https, file, data"),
+            ("gopher://host/x", "these are: http, https, file, data, any"),
             (
                 "ftp://host/x",
                 "scheme 'ftp' needs a backhaul built with the feature 'ftp'",

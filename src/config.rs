@@ -9,10 +9,7 @@ use crate::retry::RetryPolicy;
 
 /// Settings of one engine; every field has a documented default.
 #[derive(Clone, Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each says one thing, and none follows from another"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Config {
     /// Attempts that may run at the same time; 1 to 256, 4 by default.
     pub jobs_max: usize,
@@ -46,9 +43,18 @@ pub struct Config {
     pub roots: Vec<PathBuf>,
     /// Certificates that HTTPS trusts, in PEM; the device's own where none.
     pub ca_bundle: Option<PathBuf>,
+    /// The proxies of every operation that asks for none itself, for the protocols that can be led through one
+    /// ([`Capabilities::proxies`](backhaul_backends::Capabilities)). `None`, the default, stands for those of the
+    /// environment where the daemon, a command or [`Service::open`](crate::Service::open) opens the engine
+    /// ([`with_environment_proxies`](crate::with_environment_proxies)), and for none where [`Engine::open`](crate::Engine::open)
+    /// does.
+    pub proxies: Option<backhaul_backends::Proxies>,
     /// FTP servers open the data connections towards this device, instead of the other way round; `false` by default, as few
     /// networks let them through.
     pub ftp_active: bool,
+    /// Directories with helper programs, `backhaul-backend-SCHEME`, each for a scheme that nothing else here speaks; see
+    /// `docs/BACKENDS.md`. None by default; the command looks in [`crate::PACKAGED_HELPERS`].
+    pub helper_path: Vec<PathBuf>,
     /// The engine is there for one command only: its journal segments are small. `false` by default.
     pub is_short_lived: bool,
     /// Bytes by which the journal grows before it is shortened, or four times its last snapshot, whichever is more; 1 MiB
@@ -149,7 +155,9 @@ impl Default for Config {
             buffer_bytes: 64 << 10,
             roots: Vec::new(),
             ca_bundle: None,
+            proxies: None,
             ftp_active: false,
+            helper_path: Vec::new(),
             is_short_lived: false,
             checkpoint_bytes: 1 << 20,
             salvage: false,

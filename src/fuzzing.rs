@@ -178,6 +178,7 @@ fn spec(draw: Draw<'_>) -> Spec {
         mirrors: Vec::new(),
         cost_policy: [CostPolicy::Default, CostPolicy::UnrestrictedOnly, CostPolicy::Always][draw(3)],
         random_access: false,
+        proxy: None,
         method: [Method::GET, Method::POST][draw(2)].clone(),
         body: None,
         completion_group: None,

@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use backhaul::backend::{
-    Backend, Capabilities, Failure, FailureKind, Head, Interrupt, Refused, Request, Sink, WebErrorStatus,
+    Backend, Capabilities, Failure, FailureKind, Head, Interrupt, Refused, Request, Sink, Start, WebErrorStatus,
 };
 use backhaul::{
     Body, Changes, Config, Connections, Engine, Environment, Error, NewDownload, OperationView, Service,
@@ -46,24 +46,42 @@ impl Backend for Poor {
     }
 }
 
-/// Serves `mem:` until so many bytes have gone, and then refuses everybody.
+/// Serves `mem:` until so many bytes have gone, and then refuses everybody. The connection that begins at 0 waits for another
+/// one to have brought something.
 struct Dying {
     inner: MemoryBackend,
     left_bytes: AtomicU64,
+    others_bring: Interrupt,
 }
 
-struct DyingSink<'a>(&'a mut dyn Sink, &'a AtomicU64);
+struct DyingSink<'a> {
+    sink: &'a mut dyn Sink,
+    server: &'a Dying,
+    is_first: bool,
+}
 
 impl Sink for DyingSink<'_> {
     fn begin(&mut self, head: &Head) -> Result<(), Refused> {
-        self.0.begin(head)
+        self.is_first = head.start == Start::Beginning;
+        self.sink.begin(head)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        let left = &self.server.left_bytes;
+        if self.is_first && left.load(Ordering::SeqCst) > 0 {
+            assert!(
+                self.server.others_bring.sleep(Duration::from_secs(30)),
+                "no other connection came"
+            );
+        }
         let take = |left: u64| left.checked_sub(bytes.len() as u64);
-        let taken = self.1.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
-        taken.map_err(|_| Refused)?;
-        self.0.write(bytes)
+        left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take)
+            .map_err(|_| Refused)?;
+        let written = self.sink.write(bytes);
+        if !self.is_first {
+            self.server.others_bring.raise();
+        }
+        written
     }
 }
 
@@ -77,7 +95,11 @@ impl Backend for Dying {
     }
 
     fn download(&self, request: &Request, sink: &mut dyn Sink, interrupt: &Interrupt) -> Result<(), Failure> {
-        let mut sink = DyingSink(sink, &self.left_bytes);
+        let mut sink = DyingSink {
+            sink,
+            server: self,
+            is_first: false,
+        };
         self.inner.download(request, &mut sink, interrupt).map_err(|failure| {
             if interrupt.is_raised() {
                 return failure;
@@ -109,6 +131,7 @@ impl Lab {
             rich: Arc::new(Dying {
                 inner,
                 left_bytes: AtomicU64::new(left_bytes),
+                others_bring: Interrupt::new(),
             }),
             poor: Arc::new(poor),
         }
@@ -271,7 +294,7 @@ fn a_mirror_of_another_scheme_gets_no_headers_that_mean_nothing_to_it() {
 
 #[test]
 fn gaps_that_several_connections_have_left_are_never_asked_of_a_backend_without_parts() {
-    let lab = Lab::new(LENGTH as u64 / 2);
+    let lab = Lab::new(LENGTH as u64 / 4);
     let download = NewDownload {
         mirrors: vec![POOR.into()],
         ..lab.download(RICH)

@@ -58,6 +58,8 @@ pub enum UrlForm {
     /// `scheme:text`, where the text is not empty and does not begin with `/`; it is not divided any further (RFC 3986,
     /// section 3.3, `path-rootless`; RFC 2397).
     Opaque,
+    /// Any of these; the backend sees what it makes of it.
+    Any,
 }
 
 /// What to fetch, and what is held of it already.
@@ -113,6 +115,7 @@ pub const RESERVED_HEADERS: &[&str] = &[
     "if-range",
     "if-unmodified-since",
     "keep-alive",
+    "proxy-authorization",
     "proxy-connection",
     "range",
     "te",

@@ -55,6 +55,8 @@ mod ftp;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use http::fuzzing;
+#[cfg(feature = "helper")]
+mod helper;
 #[cfg(feature = "http")]
 mod http;
 mod interrupt;
@@ -66,7 +68,7 @@ mod method;
 mod net;
 #[cfg(any(feature = "http", feature = "memory"))]
 mod outgoing;
-#[cfg(any(feature = "http", feature = "ftp"))]
+#[cfg(any(feature = "http", feature = "ftp", feature = "helper"))]
 mod problem;
 mod proof;
 mod proxy;
@@ -88,6 +90,8 @@ pub use digest::{Digest, DigestAlgorithm};
 pub use failure::{Failure, FailureKind};
 #[cfg(feature = "ftp")]
 pub use ftp::{FtpBackend, FtpConfig, FtpConfigError};
+#[cfg(feature = "helper")]
+pub use helper::{HELPERS_MAX, HelperBackend};
 #[cfg(feature = "http")]
 pub use http::{HttpBackend, HttpConfig, HttpConfigError};
 pub use interrupt::{Binding, Interrupt, Severable};
@@ -96,7 +100,7 @@ pub use media::is_page;
 pub use memory::{Act, Attempted, MemoryBackend, Resource};
 pub use method::{METHOD_BYTES_MAX, Method};
 pub use proof::{Sameness, compare_held, http_date, is_provable};
-pub use proxy::{Proxies, Proxy};
+pub use proxy::{PROXY_BYTES_MAX, Proxies, Proxy, ProxyProtocol};
 pub use registry::{Registry, is_scheme};
 pub use throttle::{RateLimit, Throttle};
 pub use web_error_status::WebErrorStatus;

@@ -3,7 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use crate::net::{self, is_unreachable};
+#[cfg(any(feature = "http", feature = "ftp"))]
+use crate::net::{self, ProxyFault, is_unreachable};
 use crate::{Failure, FailureKind, WebErrorStatus};
 
 /// A [`Failure`] that does not know yet where it happened.
@@ -67,6 +68,20 @@ impl Problem {
         Self { code, ..self }
     }
 
+    /// As an HTTP status that is no success has it.
+    ///
+    /// Source: RFC 9110, section 15.
+    pub(crate) fn by_status(self, code: u16, retry_after: Option<Duration>) -> Self {
+        let problem = self.with_code(Some(code));
+        match code {
+            // Section 15: a status outside of all classes is as good as a 5xx.
+            408 | 421 | 425 | 429 | 500 | 502 | 503 | 504 | 511 | 600.. => problem.after(retry_after),
+            // Section 15: an unknown status is as good as the first of its class.
+            500..600 if problem.status == WebErrorStatus::UNEXPECTED_SERVER_ERROR => problem.after(retry_after),
+            _ => problem,
+        }
+    }
+
     pub(crate) fn after(self, retry_after: Option<Duration>) -> Self {
         Self {
             kind: FailureKind::Transient { retry_after },
@@ -82,7 +97,73 @@ impl From<net::Fault> for Problem {
             net::Fault::TimedOut => Self::transient(WebErrorStatus::TIMEOUT, "no connection within the time limit"),
             net::Fault::Name(text) => name_problem(&text),
             net::Fault::Connect(address, error) => connect_problem(address, &error),
+            net::Fault::Proxy(proxy, fault) => {
+                let problem = proxy_problem(fault);
+                Self {
+                    text: format!("the proxy {proxy}: {}", problem.text),
+                    ..problem
+                }
+            }
         }
+    }
+}
+
+/// Why a proxy leads nowhere, in words that follow its name.
+fn proxy_problem(fault: ProxyFault) -> Problem {
+    match fault {
+        ProxyFault::Away(fault) => (*fault).into(),
+        ProxyFault::Silent => Problem::transient(WebErrorStatus::TIMEOUT, "no answer within the time limit"),
+        ProxyFault::Broken(error) => connection_problem(&error),
+        ProxyFault::Closed => Problem::transient(
+            WebErrorStatus::DISCONNECTED,
+            "it closed the connection instead of an answer",
+        ),
+        ProxyFault::Garbled(what) => Problem::permanent(WebErrorStatus::ERROR_HTTP_INVALID_SERVER_RESPONSE, what),
+        ProxyFault::Status(code) => proxy_status_problem(code),
+        ProxyFault::NoCredential => Problem::permanent(
+            WebErrorStatus::PROXY_AUTHENTICATION_REQUIRED,
+            "it wants a user name and a password, or does not let us in at all",
+        ),
+        ProxyFault::WrongCredential => Problem::permanent(
+            WebErrorStatus::PROXY_AUTHENTICATION_REQUIRED,
+            "it does not take this user name and password",
+        ),
+        ProxyFault::Reply(reply) => socks_problem(reply),
+    }
+}
+
+/// The answer of an HTTP proxy to CONNECT.
+fn proxy_status_problem(code: u16) -> Problem {
+    // No server has heard of it, so a 401, as tinyproxy says it of a wrong password, is meant like a 407.
+    if matches!(code, 401 | 407) {
+        return proxy_login_problem(code);
+    }
+    let status = WebErrorStatus::from_http(code);
+    let name = status
+        .name()
+        .filter(|_| status.0 == i32::from(code))
+        .unwrap_or("a status without a name");
+    let text = format!("it answered {code} ({name}) to CONNECT");
+    Problem::permanent(status, text).by_status(code, None)
+}
+
+/// An HTTP proxy that does not let us in (RFC 9110, section 15.5.8).
+pub(crate) fn proxy_login_problem(code: u16) -> Problem {
+    let text =
+        format!("it answered {code}: it wants a user name and a password, or does not take those that it was given");
+    Problem::permanent(WebErrorStatus::PROXY_AUTHENTICATION_REQUIRED, text).with_code(Some(code))
+}
+
+/// A SOCKS proxy has tried it, or will not. Its network is not ours: this device is never waited for.
+fn socks_problem(reply: u8) -> Problem {
+    let text = format!(
+        "no connection to the server: {} (SOCKS reply {reply})",
+        net::socks_meaning(reply)
+    );
+    match reply {
+        2 => Problem::permanent(WebErrorStatus::FORBIDDEN, text),
+        7 | 8 => Problem::permanent(WebErrorStatus::CANNOT_CONNECT, text),
+        _ => Problem::transient(WebErrorStatus::CANNOT_CONNECT, text),
     }
 }
 

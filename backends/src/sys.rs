@@ -296,18 +296,13 @@ impl Session {
     }
 
     /// What the check of the server's certificate gave: 0, or an `X509_V_ERR` number of OpenSSL.
-    pub(crate) fn verify_result(&self) -> i64 {
+    pub(crate) fn verify_result(&self) -> c_long {
         let mut number: c_long = 0;
         // SAFETY: CURLINFO_SSL_VERIFYRESULT writes one long.
         let code = unsafe {
             curl_sys::curl_easy_getinfo(self.easy.raw(), curl_sys::CURLINFO_SSL_VERIFYRESULT, &raw mut number)
         };
-        #[allow(clippy::useless_conversion, reason = "a long has 32 bits elsewhere")]
-        if code == curl_sys::CURLE_OK {
-            i64::from(number)
-        } else {
-            0
-        }
+        if code == curl_sys::CURLE_OK { number } else { 0 }
     }
 
     fn set_number(&mut self, option: CURLoption, number: c_long) -> Result<(), Error> {

@@ -5,61 +5,78 @@ use std::sync::Arc;
 
 use backhaul_backends::{Backend, Capabilities};
 
-use crate::address::capabilities_of;
+use super::proxied;
+use crate::address::{capabilities_of, scheme_of};
 use crate::config::Config;
 use crate::error::Error;
 use crate::operation::Spec;
 use crate::vault::Secrets;
 
-/// The backends that this build has, one for each protocol feature. `variable` reads the environment.
+/// Where packages put helper programs.
+pub const PACKAGED_HELPERS: &str = "/usr/lib/backhaul/backends";
+
+/// The backends that this build has, one for each protocol feature, and at last the helper programs of
+/// `config.helper_path`. `variable` reads the environment.
 ///
 /// # Errors
 /// [`Error::Invalid`] where `config.ca_bundle` holds no certificate.
+#[cfg_attr(
+    not(any(feature = "http", feature = "ftp", feature = "helper")),
+    expect(unused_variables, unused_mut, reason = "nothing is set up without a protocol")
+)]
 pub fn backends(config: &Config, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Vec<Arc<dyn Backend>>, Error> {
-    let _ = (config, &variable);
-    Ok(vec![
-        #[cfg(feature = "http")]
-        http(config, &variable)?,
-        #[cfg(feature = "ftp")]
-        ftp(config, &variable)?,
-    ])
+    let mut backends: Vec<Arc<dyn Backend>> = Vec::new();
+    #[cfg(feature = "http")]
+    {
+        let http = backhaul_backends::HttpConfig {
+            ca_bundle: config.ca_bundle.clone(),
+            ssl_cert_file: variable("SSL_CERT_FILE"),
+            ssl_cert_dir: variable("SSL_CERT_DIR"),
+            ..backhaul_backends::HttpConfig::default()
+        };
+        let backend = backhaul_backends::HttpBackend::new(http);
+        backends.push(Arc::new(backend.map_err(|error| bad_bundle(config, error.reason))?));
+    }
+    #[cfg(feature = "ftp")]
+    {
+        let ftp = backhaul_backends::FtpConfig {
+            active: config.ftp_active,
+            ca_bundle: config.ca_bundle.clone(),
+            ssl_cert_file: variable("SSL_CERT_FILE"),
+            ssl_cert_dir: variable("SSL_CERT_DIR"),
+        };
+        let backend = backhaul_backends::FtpBackend::new(ftp);
+        backends.push(Arc::new(backend.map_err(|error| bad_bundle(config, error.reason))?));
+    }
+    #[cfg(feature = "helper")]
+    backends.extend(helpers(config));
+    Ok(backends)
 }
 
-#[cfg(feature = "http")]
-fn http(config: &Config, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Arc<dyn Backend>, Error> {
-    let http = backhaul_backends::HttpConfig {
-        ca_bundle: config.ca_bundle.clone(),
-        ssl_cert_file: variable("SSL_CERT_FILE"),
-        ssl_cert_dir: variable("SSL_CERT_DIR"),
-        ..backhaul_backends::HttpConfig::default()
-    };
-    let backend = backhaul_backends::HttpBackend::new(http).map_err(|error| unusable_bundle(config, error.reason))?;
-    Ok(Arc::new(backend))
+/// What is not used of the helpers is said once, at the start.
+#[cfg(feature = "helper")]
+fn helpers(config: &Config) -> Option<Arc<dyn Backend>> {
+    let is_there = |path: &&PathBuf| path.as_os_str() != PACKAGED_HELPERS || path.exists();
+    let directories: Vec<PathBuf> = config.helper_path.iter().filter(is_there).cloned().collect();
+    let (backend, refused) = backhaul_backends::HelperBackend::find(&directories);
+    for line in refused {
+        log::warn!("{line}");
+    }
+    (!backend.programs().is_empty()).then(|| Arc::new(backend) as _)
 }
 
-#[cfg(feature = "ftp")]
-fn ftp(config: &Config, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Arc<dyn Backend>, Error> {
-    let ftp = backhaul_backends::FtpConfig {
-        active: config.ftp_active,
-        ca_bundle: config.ca_bundle.clone(),
-        ssl_cert_file: variable("SSL_CERT_FILE"),
-        ssl_cert_dir: variable("SSL_CERT_DIR"),
-    };
-    let backend = backhaul_backends::FtpBackend::new(ftp).map_err(|error| unusable_bundle(config, error.reason))?;
-    Ok(Arc::new(backend))
-}
-
+/// The one field that a backend may refuse.
 #[cfg(any(feature = "http", feature = "ftp"))]
-fn unusable_bundle(config: &Config, reason: String) -> Error {
-    let shown = config.ca_bundle.as_deref().unwrap_or_else(|| std::path::Path::new(""));
-    Error::invalid("ca-bundle", shown.display().to_string(), reason)
+fn bad_bundle(config: &Config, reason: String) -> Error {
+    let bundle = config.ca_bundle.as_deref().map(|path| path.display().to_string());
+    Error::invalid("ca-bundle", bundle.unwrap_or_default(), reason)
 }
 
 /// Refuses what the backend of the URL cannot do. A mirror gets of it what its own backend can: no headers where those mean
 /// nothing, and no part where it has no parts.
 pub(super) fn check_abilities(spec: &Spec, secrets: &Secrets, served: &[(&str, Capabilities)]) -> Result<(), Error> {
     let can = capabilities_of(&spec.url, served);
-    let scheme = spec.url.split(':').next().unwrap_or_default();
+    let scheme = scheme_of(&spec.url);
     let refuse = |field, value: String, what: &str| {
         let problem = format!("{what} mean nothing to '{scheme}'; leave it out");
         Err(Error::invalid(field, value, problem))
@@ -76,6 +93,13 @@ pub(super) fn check_abilities(spec: &Spec, secrets: &Secrets, served: &[(&str, C
     }
     if spec.random_access && !can.ranges {
         return refuse("random_access", "true".into(), "parts of a resource");
+    }
+    // A mirror that is asked directly would tell what the proxy is to hide.
+    let mut urls = std::iter::once(&spec.url).chain(&spec.mirrors);
+    let direct = urls.find(|url| !capabilities_of(url, served).proxies);
+    if let (Some(proxy), Some(url)) = (proxied::asked(spec, secrets), direct) {
+        let problem = format!("'{}' is never asked through a proxy; leave it out", scheme_of(url));
+        return Err(Error::invalid("proxy", proxy.to_owned(), problem));
     }
     Ok(())
 }

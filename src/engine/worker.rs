@@ -27,6 +27,7 @@ use super::fault::Fault;
 use super::ledger::{Basis, Ledger};
 use super::origin::{self, Source};
 use super::part::{Part, Sums, part_path, tail};
+use super::proxied;
 use super::ready::Ready;
 use super::settle::{self, End};
 use crate::config::Layout;
@@ -273,6 +274,7 @@ impl<'a> Transfer<'a> {
             .credential()
             .filter(|_| origin::is_at_home(&url, self.operation));
         Ok(Request {
+            proxies: proxied::proxies(&self.core.config, spec, &secrets)?,
             headers: if self.can().headers {
                 origin::headers_for(&url, self.operation, &secrets)
             } else {
@@ -282,7 +284,6 @@ impl<'a> Transfer<'a> {
             method: spec.method.clone(),
             body: self.body(),
             credential,
-            proxies: Arc::default(),
             held,
             expected_bytes: spec.expected_bytes,
             expected_type: spec.expected_type.clone(),

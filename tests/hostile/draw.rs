@@ -4,8 +4,8 @@
 use backhaul_journal::simulation::Choices;
 
 use crate::answer::{Answer, End, Forged, Form, Framing, Marks, Part, Total};
+use crate::lives::killer::{Kill, Moment};
 use crate::resource::Version;
-use crate::server::{Kill, Moment};
 
 const SCRIPT_MAX: usize = 16;
 const KILLS_MAX: usize = 2;

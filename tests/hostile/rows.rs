@@ -3,9 +3,10 @@
 use backhaul::{OperationView, TransferStatus, WebErrorStatus};
 
 use crate::answer::{Answer, Asked, End, Forged, Form, Framing, Marks, Part, Total};
-use crate::life::Task;
+use crate::lives::killer::{Kill, Moment};
+use crate::lives::life::Task;
 use crate::resource::Version;
-use crate::server::{Kill, Moment, Scene, Server};
+use crate::server::{Scene, Server};
 
 const SEED: u64 = 1;
 const LENGTH: usize = 100_000;
@@ -41,7 +42,7 @@ fn server(versions: &[Version], script: &[Answer]) -> Server {
 fn play(versions: Vec<Version>, script: &[Answer], prepare: impl Fn(Task) -> Task) -> Outcome {
     let server = server(&versions, script);
     let home = tempfile::tempdir().unwrap();
-    let task = prepare(Task::new(home.path(), &server));
+    let task = prepare(Task::new(home.path(), server.url()));
     let view = task.live();
     let files = std::fs::read_dir(task.files()).unwrap().count();
     let file = std::fs::read(task.file()).ok();
@@ -263,7 +264,7 @@ fn a_length_that_lies_long_costs_a_restart_and_no_truncation() {
 #[test]
 fn a_length_that_lies_short_is_found_where_a_length_is_expected() {
     let answer = Answer::right().framed(Framing::LengthOff(-5));
-    let outcome = play(two(), &[answer], |task| task.expecting_length_of(&two()[0]));
+    let outcome = play(two(), &[answer], |task| task.expecting_length_of(&two()[0].bytes));
     outcome.expect_error(WebErrorStatus::LENGTH_MISMATCH);
 }
 
@@ -310,11 +311,11 @@ fn the_page_of_a_captive_portal_is_waited_out_where_something_is_expected() {
         Answer::right().cut(HELD),
         Answer::new(Form::Page),
     ];
-    let with_length = play(two(), &script, |task| task.expecting_length_of(&two()[0]));
+    let with_length = play(two(), &script, |task| task.expecting_length_of(&two()[0].bytes));
     // What is held stays, as the length alone tells the page apart.
     with_length.expect_version(0, 0, 0);
     assert_eq!(with_length.offsets(), [None, None, Some(from(HELD)), Some(from(HELD))]);
-    let with_digest = play(two(), &script, |task| task.expecting_digest_of(&two()[0]));
+    let with_digest = play(two(), &script, |task| task.expecting_digest_of(&two()[0].bytes));
     assert_eq!(
         with_digest.view.status,
         TransferStatus::Completed,
@@ -339,7 +340,7 @@ fn bytes_that_are_not_what_their_head_says_are_found_by_the_digest() {
     let stolen = Answer::part(Part::default()).of(1).marked(Marks::Stolen(0));
     let play = |answer| {
         let script = [Answer::right().cut(HELD), answer];
-        play(two(), &script, |task| task.expecting_digest_of(&two()[0]))
+        play(two(), &script, |task| task.expecting_digest_of(&two()[0].bytes))
     };
     // Already the end of what is held tells these.
     for answer in [forged(Forged::Version(1)), forged(Forged::Shift(16))] {
@@ -466,14 +467,14 @@ fn a_killed_client_continues_the_version_it_holds_and_no_other() {
         let script = [Answer::right(), Answer::part(Part::default()).of(version)];
         let server = server(&versions, &script);
         let home = tempfile::tempdir().unwrap();
-        let task = Task::new(home.path(), &server);
+        let task = Task::new(home.path(), server.url());
         let kill = Kill {
             at: Moment::Byte(90_000),
             after_a_claim: true,
         };
-        task.live_until_killed(&server, kill);
+        task.live_until_killed(server.killer(), kill);
         let view = task.live();
-        assert_eq!(server.record().kills, 1);
+        assert_eq!(server.killer().kills(), 1);
         assert_eq!(view.status, TransferStatus::Completed, "{view:?}");
         assert_eq!(
             std::fs::read(task.file()).unwrap(),
@@ -504,7 +505,7 @@ fn pieces_without_proof_are_not_put_beside_those_of_another_version() {
             script: std::iter::once(Answer::right().of(0)).chain(pieces).collect(),
         });
         let home = tempfile::tempdir().unwrap();
-        let task = Task::new(home.path(), &server).over(4);
+        let task = Task::new(home.path(), server.url()).over(4);
         let view = task.live();
         assert_eq!(view.status, TransferStatus::Completed, "{marks:?}: {view:?}");
         let file = std::fs::read(task.file()).unwrap();

@@ -4,16 +4,13 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
-
-use backhaul::{Environment, read_catalog};
-use rustix::process::{Pid, Signal, kill_process};
+use std::time::Duration;
 
 use crate::answer::{Answer, Asked};
+use crate::lives::killer::Killer;
 use crate::reply::{Reply, World, reply};
 use crate::resource::Version;
 
@@ -23,31 +20,6 @@ const CONNECTIONS_MAX: usize = 64;
 const SEND_BYTES: usize = 16 * 1024;
 /// Silence after which a connection is given up; far beyond what a client that lives needs.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// How long the server holds back, before it kills, for the client to claim what it has.
-const CLAIM_PATIENCE: Duration = Duration::from_millis(150);
-
-/// When the client is killed: at the request or at the byte of a body with this number, counted over all lives.
-#[derive(Clone, Debug)]
-pub(crate) struct Kill {
-    pub(crate) at: Moment,
-    /// First the client may claim what it has.
-    pub(crate) after_a_claim: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Moment {
-    Request(usize),
-    Byte(u64),
-    /// Somebody is at it already.
-    Now,
-}
-
-/// A client process that the server may kill.
-#[derive(Clone)]
-pub(crate) struct Victim {
-    pub(crate) pid: Pid,
-    pub(crate) state: PathBuf,
-}
 
 /// What is served.
 pub(crate) struct Scene {
@@ -64,7 +36,6 @@ pub(crate) struct Record {
     pub(crate) served: BTreeSet<usize>,
     pub(crate) page_served: bool,
     pub(crate) body_bytes: u64,
-    pub(crate) kills: u32,
 }
 
 impl Record {
@@ -89,8 +60,7 @@ struct Shared {
     streams: Mutex<Vec<TcpStream>>,
     connections: AtomicUsize,
     closing: AtomicBool,
-    /// Where `read_catalog` looks.
-    environment: Environment,
+    killer: Killer,
 }
 
 struct State {
@@ -99,7 +69,6 @@ struct State {
     current: usize,
     script: VecDeque<Answer>,
     record: Record,
-    armed: Option<(Kill, Victim)>,
 }
 
 impl Server {
@@ -112,12 +81,11 @@ impl Server {
                 current: 0,
                 script: scene.script.into(),
                 record: Record::default(),
-                armed: None,
             }),
             streams: Mutex::default(),
             connections: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
-            environment: Environment::system(),
+            killer: Killer::new(),
         });
         let listeners = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
         let ports = [0, 1].map(|index: usize| listeners[index].local_addr().unwrap().port());
@@ -145,13 +113,9 @@ impl Server {
         self.shared.state().record.clone()
     }
 
-    pub(crate) fn arm(&self, kill: Kill, victim: Victim) {
-        self.shared.state().armed = Some((kill, victim));
-    }
-
-    /// From now on nobody is killed; the process may be reaped.
-    pub(crate) fn disarm(&self) {
-        self.shared.state().armed = None;
+    /// Who ends the lives of clients when this server says so.
+    pub(crate) fn killer(&self) -> &Killer {
+        &self.shared.killer
     }
 }
 
@@ -245,30 +209,11 @@ impl Shared {
     }
 
     fn kill_if_due(&self) {
-        let Some((kill, victim)) = self.state().take_due() else {
-            return;
+        let (requests, bytes) = {
+            let record = &self.state().record;
+            (record.asked.len(), record.body_bytes)
         };
-        if kill.after_a_claim {
-            self.await_claim(&victim);
-        }
-        let mut state = self.state();
-        // Where it was disarmed meanwhile, the process has ended by itself, and its number may be another's.
-        if state.armed.take().is_some() {
-            state.record.kills += u32::from(kill_process(victim.pid, Signal::KILL).is_ok());
-        }
-    }
-
-    /// Waits for the journal to hold a claim that it did not hold before. Where nothing is left to claim, it takes no
-    /// harm to go on.
-    fn await_claim(&self, victim: &Victim) {
-        let done = || {
-            let catalog = read_catalog(&victim.state, &self.environment).ok()?;
-            catalog.operations.first().map(|view| view.bytes_done)
-        };
-        let (before, started) = (done(), Instant::now());
-        while started.elapsed() < CLAIM_PATIENCE && done() <= before {
-            thread::sleep(Duration::from_millis(2));
-        }
+        self.killer.kill_if_due(requests, bytes);
     }
 }
 
@@ -281,19 +226,6 @@ impl State {
             request: self.record.asked.len(),
         };
         reply(answer, asked, &world)
-    }
-
-    /// Who is to be killed now; said once.
-    fn take_due(&mut self) -> Option<(Kill, Victim)> {
-        let (kill, victim) = self.armed.as_mut()?;
-        let is_due = match kill.at {
-            Moment::Request(number) => self.record.asked.len() >= number,
-            Moment::Byte(number) => self.record.body_bytes >= number,
-            Moment::Now => false,
-        };
-        let due = is_due.then(|| (kill.clone(), victim.clone()))?;
-        kill.at = Moment::Now;
-        Some(due)
     }
 }
 

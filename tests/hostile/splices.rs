@@ -6,9 +6,9 @@ use std::path::Path;
 use backhaul::{OperationView, TransferStatus};
 
 use crate::draw::{Expects, Plan};
-use crate::life::Task;
-use crate::resource::origin;
-use crate::server::{Kill, Moment, Record, Scene, Server};
+use crate::lives::content::origin;
+use crate::lives::life::Task;
+use crate::server::{Record, Scene, Server};
 
 /// What all runs came to.
 #[derive(Default)]
@@ -26,9 +26,9 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    pub(crate) fn add(&mut self, record: &Record, view: &OperationView) {
+    pub(crate) fn add(&mut self, record: &Record, kills: u32, view: &OperationView) {
         self.runs += 1;
-        self.kills += u64::from(record.kills);
+        self.kills += u64::from(kills);
         self.requests += record.asked.len() as u64;
         self.parts += record.asked.iter().filter(|asked| asked.status == 206).count() as u64;
         self.pieces += record.pieces();
@@ -44,7 +44,7 @@ impl Totals {
 ///
 /// # Panics
 /// Where anything but one whole version was published, or anything else was promised and not kept.
-pub(crate) fn run(seed: u64) -> (Record, OperationView) {
+pub(crate) fn run(seed: u64) -> (Record, u32, OperationView) {
     let plan = Plan::draw(seed);
     let home = tempfile::tempdir().unwrap();
     let server = Server::start(Scene {
@@ -52,31 +52,24 @@ pub(crate) fn run(seed: u64) -> (Record, OperationView) {
         page: plan.page.clone(),
         script: plan.script.clone(),
     });
-    let task = Task::new(home.path(), &server);
+    let task = Task::new(home.path(), server.url());
     let task = match plan.expects {
         Expects::Nothing => task,
-        Expects::Length(version) => task.expecting_length_of(&plan.versions[version]),
-        Expects::Digest(version) => task.expecting_digest_of(&plan.versions[version]),
+        Expects::Length(version) => task.expecting_length_of(&plan.versions[version].bytes),
+        Expects::Digest(version) => task.expecting_digest_of(&plan.versions[version].bytes),
     };
     let mut over = plan.connections.iter().copied();
     let mut next_life = || task.clone().over(over.next().unwrap_or(1));
     for kill in &plan.kills {
-        next_life().live_until_killed(&server, counted_from_now(kill, &server.record()));
+        let record = server.record();
+        let kill = kill.counted_from(record.asked.len(), record.body_bytes);
+        next_life().live_until_killed(server.killer(), kill);
         judge_file(seed, &plan, &server.record(), &task.file());
     }
     let view = next_life().live();
     let record = server.record();
     judge(seed, &plan, &record, &view, &task);
-    (record, view)
-}
-
-fn counted_from_now(kill: &Kill, record: &Record) -> Kill {
-    let at = match kill.at {
-        Moment::Request(number) => Moment::Request(record.asked.len() + number),
-        Moment::Byte(number) => Moment::Byte(record.body_bytes + number),
-        Moment::Now => Moment::Now,
-    };
-    Kill { at, ..kill.clone() }
+    (record, server.killer().kills(), view)
 }
 
 fn judge(seed: u64, plan: &Plan, record: &Record, view: &OperationView, task: &Task) {

@@ -70,7 +70,8 @@ pub(super) fn a_hang_up_at_any_step_may_be_tried_again(rig: &mut dyn Rig) {
             // Some know that all came before the server has said so.
             outcome.whole()
         } else {
-            outcome.failed_as(AGAIN, LOST)
+            // A connection beside the first may be what is lost.
+            outcome.failed_as(AGAIN, &[LOST, &[WebErrorStatus::CANNOT_CONNECT]].concat())
         };
         fetch(rig, url, held_after(&witness).or(held), small()).whole();
     });

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 pub use self::content::Content;
-use crate::{Backend, Capabilities, Credential, Method};
+use crate::{Backend, Capabilities, Credential, FailureKind, Method, WebErrorStatus};
 
 /// What a protocol is like, beyond [`crate::Capabilities`].
 #[derive(Clone, Copy, Debug)]
@@ -33,9 +33,9 @@ pub struct Protocol {
     pub tells_length: bool,
     /// A resource can come without a length, and its end is known all the same.
     pub has_unknown_length: bool,
-    /// The announced length says where the response ends, so that what a server sends beyond it belongs to no resource.
-    /// Otherwise it shows that the server contradicts itself.
-    pub frames_by_length: bool,
+    /// How an attempt fails to which a server sends more than it announced. `None` where the announced length says where the
+    /// response ends, so that what comes beyond it belongs to no resource.
+    pub excess: Option<(FailureKind, WebErrorStatus)>,
     /// The media type is told.
     pub tells_type: bool,
     /// What proves a resource is good for all its sources, as a strong entity tag is; a time is not.

@@ -5,7 +5,7 @@
 //! | whole | a length that is not the expected one | fail |
 //! | whole | anything else | take it from 0 |
 //! | rest | another length or time | whole: changed; beyond the end where it is now shorter than what is held |
-//! | rest | the same length and time, the time proof | go on; nothing to fetch where all is held |
+//! | rest | the same length and time, the time proof | go on; where all is held, its end is compared all the same |
 //! | rest | no proof, and a digest of the whole is expected | go on, on trust |
 //! | rest | no proof | whole: no proof |
 //! | rest | REST is refused (RFC 3659, section 5) | whole: range ignored |
@@ -43,7 +43,7 @@ pub(super) enum Decision {
         /// Without proof.
         on_trust: bool,
     },
-    /// All is held.
+    /// All is held, and there is nothing to compare.
     Complete {
         /// Without proof.
         on_trust: bool,
@@ -120,7 +120,8 @@ fn rest(held: &Held, new: &Validators) -> Decision {
     match total {
         // Where nobody ever said how long the file is, its end proves nothing.
         None => Decision::AskWhole(Restart::NoProof),
-        Some(total) if total == held.offset_bytes => Decision::Complete { on_trust },
+        // Only its own end says that nothing follows: a length that is told too small would make all of what is held.
+        Some(total) if total == held.offset_bytes && !has_tail => Decision::Complete { on_trust },
         Some(_) => Decision::Continue { on_trust },
     }
 }
@@ -133,13 +134,31 @@ fn contradiction(held: &Held, new: &Validators) -> Option<Restart> {
     (proof::compare_held(held, new) == Sameness::Different).then_some(Restart::Changed)
 }
 
-/// Whether a file that was fetched under the first facts is still the same under the later ones. What is not said again is
-/// no contradiction: the file may be gone, and what came of it is whole.
-pub(super) fn has_changed(first: &Facts, later: &Facts) -> bool {
-    let differ = |pair: Option<bool>| pair.unwrap_or(false);
-    let sizes = first.size.zip(later.size).map(|(first, later)| first != later);
-    let times = first.modified.as_ref().zip(later.modified.as_ref());
-    differ(sizes) || differ(times.map(|(first, later)| first != later))
+/// What became of a file while it was fetched, by what was said of it before and afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Afterwards {
+    /// All is said again.
+    Same,
+    /// Something else is said.
+    Changed,
+    /// Something is not said again. A file that is written to while it is sent has another time afterwards, and nothing else
+    /// need tell.
+    Unconfirmed,
+}
+
+/// Compares the facts before a transfer with those after it, when that many bytes were there.
+pub(super) fn afterwards(first: &Facts, later: &Facts, bytes: u64) -> Afterwards {
+    // A length that was not told before is that of what came.
+    let size = first.size.unwrap_or(bytes);
+    let differs = later.size.is_some_and(|later| later != size)
+        || first.modified.is_some() && later.modified.is_some() && later.modified != first.modified;
+    let is_silent =
+        (first.size.is_some() && later.size.is_none()) || (first.modified.is_some() && later.modified.is_none());
+    match (differs, is_silent) {
+        (true, _) => Afterwards::Changed,
+        (false, true) => Afterwards::Unconfirmed,
+        (false, false) => Afterwards::Same,
+    }
 }
 
 #[cfg(test)]
@@ -227,7 +246,7 @@ mod tests {
 
     #[test]
     fn held_bytes_are_continued_only_under_proof() {
-        use Decision::{AskWhole, Complete, Continue};
+        use Decision::{AskWhole, Continue};
         let proven = said(9, MODIFIED);
         let no_proof = AskWhole(Restart::NoProof);
         let changed = AskWhole(Restart::Changed);
@@ -236,8 +255,8 @@ mod tests {
         // Each row: how much is held, of what, what the server says now, the answer.
         let rows = [
             (4, proven.clone(), said(9, MODIFIED), go_on.clone()),
-            (4, proven.clone(), said(9, "20240229000000.0"), go_on),
-            (9, proven.clone(), said(9, MODIFIED), Complete { on_trust: false }),
+            (4, proven.clone(), said(9, "20240229000000.0"), go_on.clone()),
+            (9, proven.clone(), said(9, MODIFIED), go_on),
             (4, proven.clone(), said(8, MODIFIED), changed.clone()),
             (4, proven.clone(), said(9, "20240229000001"), changed.clone()),
             (4, proven.clone(), said(3, MODIFIED), AskWhole(Restart::BeyondEnd)),
@@ -278,6 +297,10 @@ mod tests {
             tail: Vec::new(),
             ..held(4, said(9, MODIFIED))
         };
+        let all_without_tail = Held {
+            tail: Vec::new(),
+            ..held(9, said(9, ""))
+        };
         let rows = [
             (
                 held(4, said(9, MODIFIED)),
@@ -285,7 +308,8 @@ mod tests {
                 Continue { on_trust: false },
             ),
             (held(4, said(9, "")), said(9, ""), Continue { on_trust }),
-            (held(9, said(9, "")), said(9, ""), Complete { on_trust }),
+            (held(9, said(9, "")), said(9, ""), Continue { on_trust }),
+            (all_without_tail, said(9, ""), Complete { on_trust }),
             (
                 held(4, said(9, MODIFIED)),
                 said(9, "20250101000000"),
@@ -352,22 +376,25 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_changed_where_the_server_says_something_else_in_the_end() {
+    fn a_file_is_the_same_only_where_the_server_says_all_of_it_again_in_the_end() {
+        use Afterwards::{Changed, Same, Unconfirmed};
         let first = facts(9, MODIFIED);
         let rows = [
-            (facts(9, MODIFIED), false),
-            (facts(8, MODIFIED), true),
-            (facts(9, "20240229000001"), true),
-            (facts(9, "20240229000000.5"), true),
-            (facts(9, ""), false),
-            (facts(0, ""), false),
+            (first.clone(), facts(9, MODIFIED), Same),
+            (first.clone(), facts(8, MODIFIED), Changed),
+            (first.clone(), facts(9, "20240229000001"), Changed),
+            (first.clone(), facts(9, "20240229000000.5"), Changed),
+            (first.clone(), facts(8, ""), Changed),
+            (first.clone(), facts(9, ""), Unconfirmed),
+            (first.clone(), facts(0, MODIFIED), Unconfirmed),
+            (first.clone(), facts(0, ""), Unconfirmed),
+            // What was not said at first is no contradiction, but for the length of what came.
+            (facts(0, ""), first.clone(), Same),
+            (facts(0, ""), facts(8, MODIFIED), Changed),
+            (facts(0, ""), facts(0, ""), Same),
         ];
-        for (later, changed) in rows {
-            assert_eq!(has_changed(&first, &later), changed, "{later:?}");
+        for (first, later, answer) in rows {
+            assert_eq!(afterwards(&first, &later, 9), answer, "{first:?}, then {later:?}");
         }
-        assert!(
-            !has_changed(&facts(0, ""), &first),
-            "what was not said at first is no contradiction"
-        );
     }
 }

@@ -1,5 +1,7 @@
 //! Turns replies of a server and errors of libcurl into classified problems. Pure.
 
+use std::ffi::c_long;
+
 use super::replies::Reply;
 use crate::problem::Problem;
 use crate::{FailureKind, WebErrorStatus};
@@ -19,7 +21,7 @@ pub(super) struct Ended<'a> {
     /// What libcurl says beside it; empty in a build without texts.
     pub(super) text: &'a str,
     /// What the check of the certificate gave, as OpenSSL numbers it.
-    pub(super) verify_result: i64,
+    pub(super) verify_result: c_long,
     /// The last command that was sent, without its arguments; empty before the first.
     pub(super) command: &'a str,
     /// The reply that ended it, where one did.
@@ -88,6 +90,13 @@ impl Problem {
     pub(super) fn bad_reply(text: &str) -> Self {
         let status = WebErrorStatus::ERROR_HTTP_INVALID_SERVER_RESPONSE;
         Self::permanent(status, format!("the server sent {text}"))
+    }
+
+    /// What was said of the file at the beginning is not said at the end. The next attempt asks again.
+    pub(super) fn unconfirmed() -> Self {
+        let text =
+            "the server does not say again what it said of the file before, so that it may have changed meanwhile";
+        Self::transient(WebErrorStatus::CONNECTION_ABORTED, text)
     }
 
     /// The file was another one at the end than at the beginning. The next attempt finds out what it is now.
@@ -167,7 +176,7 @@ fn refused(command: &str, reply: &Reply, secret: &str) -> Problem {
 /// What OpenSSL says of the server's certificate.
 ///
 /// Source: `X509_STORE_CTX_get_error(3)`, whose numbers are those of `openssl/x509_vfy.h`.
-fn certificate(verify_result: i64, text: &str) -> Problem {
+fn certificate(verify_result: c_long, text: &str) -> Problem {
     use WebErrorStatus as S;
     let refuse = |status, text: &str| Problem::permanent(status, format!("the server's certificate {text}"));
     match verify_result {

@@ -4,7 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::conversation::Conversation;
-use super::decide::{self, Ask, Decision};
+use super::decide::{self, Afterwards, Ask, Decision};
 use super::intake::{self, Intake, Stop};
 use super::problem::Ended;
 use super::replies::{self, Facts};
@@ -390,16 +390,14 @@ impl Round<'_, '_> {
         if let Err(stop) = intake.finish() {
             return Err(self.heed(stop));
         }
-        let known = Facts {
-            // Where it was not told before, it is what came.
-            size: self.first.size.or(Some(intake.position())),
-            modified: self.first.modified.clone(),
-        };
-        if decide::has_changed(&known, &self.later) {
-            let text = "MDTM or SIZE is another than before";
-            return Err(End::Failed(Problem::changed_meanwhile(text)));
+        match decide::afterwards(&self.first, &self.later, intake.position()) {
+            Afterwards::Same => Ok(()),
+            Afterwards::Changed => {
+                let text = "MDTM or SIZE is another than before";
+                Err(End::Failed(Problem::changed_meanwhile(text)))
+            }
+            Afterwards::Unconfirmed => Err(End::Failed(Problem::unconfirmed())),
         }
-        Ok(())
     }
 }
 

@@ -75,7 +75,7 @@ impl Rig for HttpRig {
         Protocol {
             tells_length: true,
             has_unknown_length: true,
-            frames_by_length: true,
+            excess: None,
             tells_type: true,
             proves_across_sources: true,
             has_credentials: true,

@@ -1,6 +1,7 @@
 //! The suite that every backend must pass: each case a test of its own, for each backend.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod ftp;
 mod http;
 mod memory;
 mod network;

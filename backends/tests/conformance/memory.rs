@@ -70,7 +70,7 @@ impl Rig for MemoryRig {
         Protocol {
             tells_length: true,
             has_unknown_length: true,
-            frames_by_length: false,
+            excess: Some((FailureKind::Permanent, WebErrorStatus::LENGTH_MISMATCH)),
             tells_type: true,
             proves_across_sources: true,
             has_credentials: true,

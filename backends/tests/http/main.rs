@@ -6,6 +6,7 @@ mod digests;
 mod fallback;
 mod framing;
 mod interrupts;
+mod proxies;
 mod redirects;
 mod server;
 mod throttle;
