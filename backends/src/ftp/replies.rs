@@ -296,6 +296,17 @@ mod tests {
 
     /// Source: RFC 3659, section 4.
     #[test]
+    fn only_a_refusal_that_says_so_is_one_of_going_on() {
+        assert!(reply(451, &["a.bin: Restart not permitted, try again"]).denies_restart());
+        for other in [
+            reply(451, &["Local error in processing"]),
+            reply(150, &["Restart not permitted"]),
+        ] {
+            assert!(!other.denies_restart(), "{other:?}");
+        }
+    }
+
+    #[test]
     fn a_size_is_digits_and_nothing_else() {
         let rows = [
             ("0", Some(0)),
