@@ -64,7 +64,7 @@ impl Plan {
         let times = match choices.below(8) {
             0..5 => Times::Distinct,
             5 => Times::Same,
-            6 => Times::None,
+            6 if choices.one_in(2) => Times::None,
             _ => Times::Now,
         };
         let versions = versions(choices, seed, times);
@@ -219,8 +219,9 @@ impl Drawing<'_> {
             version: self.version_at_start(),
             ..Session::default()
         };
-        if !self.goes_back && self.choices.one_in(3) {
-            second.turns = vec![self.place()];
+        if !self.goes_back && self.choices.one_in(2) {
+            let early = At::Named(["greeting", "TYPE", "MDTM"][self.choices.below(3)], 1);
+            second.turns = vec![if self.choices.one_in(2) { early } else { self.place() }];
         }
         match self.choices.below(6) {
             0 => second.time = self.time(),
