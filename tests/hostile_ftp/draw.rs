@@ -130,10 +130,17 @@ fn versions(choices: &mut Choices, seed: u64, times: Times) -> Vec<Version> {
         let number = versions.len();
         let last = &versions[number - 1];
         let len = last.len();
-        let next = match choices.below(8) {
+        // Of what has one time and one length, only the bytes tell: where the end is the same, not even those compared.
+        let kind = if times == Times::Now {
+            choices.below(4)
+        } else {
+            choices.below(8)
+        };
+        let next = match kind {
             0..3 if len > 0 => {
-                let begin = choices.below(len);
-                last.edited(seed, number, begin..begin + 1 + choices.below(len - begin))
+                let end = if choices.one_in(2) { len } else { len.div_ceil(3) };
+                let begin = choices.below(end);
+                last.edited(seed, number, begin..begin + 1 + choices.below(end - begin))
             }
             3 => last.grown(seed, number, 1 + choices.below(20 << 10)),
             _ if is_one_length => Version::new(seed, number, len),
