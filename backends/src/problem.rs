@@ -1,6 +1,7 @@
 //! What went wrong in an attempt, classified, as long as it does not know where: shared by the backends.
 
 use std::io;
+#[cfg(feature = "http")]
 use std::time::Duration;
 
 use crate::net::{self, is_unreachable};
@@ -67,6 +68,7 @@ impl Problem {
         Self { code, ..self }
     }
 
+    #[cfg(feature = "http")]
     pub(crate) fn after(self, retry_after: Option<Duration>) -> Self {
         Self {
             kind: FailureKind::Transient { retry_after },

@@ -1,5 +1,7 @@
 //! Turns replies of a server and errors of libcurl into classified problems. Pure.
 
+use std::ffi::c_long;
+
 use super::replies::Reply;
 use crate::problem::Problem;
 use crate::{FailureKind, WebErrorStatus};
@@ -19,7 +21,7 @@ pub(super) struct Ended<'a> {
     /// What libcurl says beside it; empty in a build without texts.
     pub(super) text: &'a str,
     /// What the check of the certificate gave, as OpenSSL numbers it.
-    pub(super) verify_result: i64,
+    pub(super) verify_result: c_long,
     /// The last command that was sent, without its arguments; empty before the first.
     pub(super) command: &'a str,
     /// The reply that ended it, where one did.
@@ -110,6 +112,8 @@ fn is_about_a_reply(code: u32, reply: u16) -> bool {
     let is_refusal = reply >= 400;
     match code {
         curl_sys::CURLE_OPERATION_TIMEDOUT | curl_sys::CURLE_RECV_ERROR | curl_sys::CURLE_SEND_ERROR => is_refusal,
+        // One may come before the greeting, which is then not waited for.
+        curl_sys::CURLE_FTP_WEIRD_SERVER_REPLY => true,
         _ => reply >= 200 && is_made_of_replies(code),
     }
 }
@@ -117,8 +121,7 @@ fn is_about_a_reply(code: u32, reply: u16) -> bool {
 fn is_made_of_replies(code: u32) -> bool {
     matches!(
         code,
-        curl_sys::CURLE_FTP_WEIRD_SERVER_REPLY
-            | curl_sys::CURLE_REMOTE_ACCESS_DENIED
+        curl_sys::CURLE_REMOTE_ACCESS_DENIED
             | ACCEPT_FAILED
             | curl_sys::CURLE_FTP_WEIRD_PASS_REPLY
             | ACCEPT_TIMEOUT
@@ -160,8 +163,8 @@ fn refused(command: &str, reply: &Reply, secret: &str) -> Problem {
         (430 | 530 | 532, _) | (331 | 332, "USER" | "PASS") => never(S::UNAUTHORIZED),
         (425, _) => again(S::CANNOT_CONNECT),
         (426, _) => again(S::CONNECTION_ABORTED),
-        // 421 goes away, 450 is busy, 451 a local error, 452 no room there.
-        (400..=499, _) => again(S::SERVICE_UNAVAILABLE),
+        // 120 is ready in some minutes, 421 goes away, 450 is busy, 451 a local error, 452 no room there.
+        (120, "") | (400..=499, _) => again(S::SERVICE_UNAVAILABLE),
         (550 | 551 | 553, _) => never(S::NOT_FOUND),
         (500 | 501 | 503, _) => never(S::BAD_REQUEST),
         (502 | 504 | 522, _) => never(S::NOT_IMPLEMENTED),
@@ -174,7 +177,7 @@ fn refused(command: &str, reply: &Reply, secret: &str) -> Problem {
 /// What OpenSSL says of the server's certificate.
 ///
 /// Source: `X509_STORE_CTX_get_error(3)`, whose numbers are those of `openssl/x509_vfy.h`.
-fn certificate(verify_result: i64, text: &str) -> Problem {
+fn certificate(verify_result: c_long, text: &str) -> Problem {
     use WebErrorStatus as S;
     let refuse = |status, text: &str| Problem::permanent(status, format!("the server's certificate {text}"));
     match verify_result {
@@ -293,6 +296,8 @@ mod tests {
             assert!(problem.text.contains("because of ***"), "{}", problem.text);
             is_as_the_table_of_errors_says(&problem);
         }
+        let soon = of_reply(curl_sys::CURLE_FTP_WEIRD_SERVER_REPLY, "", &reply(120));
+        assert_eq!((soon.kind, soon.status), (AGAIN, S::SERVICE_UNAVAILABLE));
         assert!(S::UNAUTHORIZED.wants_credential());
     }
 

@@ -8,6 +8,7 @@
 mod faults;
 mod kit;
 mod resume;
+#[cfg_attr(not(feature = "ftps"), expect(dead_code, reason = "only TLS needs all of it"))]
 mod server;
 #[cfg(feature = "ftps")]
 mod tls;
