@@ -1,12 +1,35 @@
 //! `ProFTPD` 1.3.8, which can forbid single commands.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::promises::{SHORT_BYTES, SHORT_STOP_BYTES};
 use crate::server::{Kind, Options};
-use crate::visit::{Stop, Visit, assert_restarted};
+use crate::support::Home;
+use crate::visit::{Stop, Visit, assert_continued, assert_restarted};
 
 crate::promises::promises_hold!(Kind::Proftpd);
+
+/// `ProFTPD` says that a file is complete when the client has ended the data connection, or after ten seconds.
+#[test]
+fn the_server_is_not_kept_waiting_for_the_end_of_a_data_connection() {
+    let Some(server) = Server::start(Kind::Proftpd) else {
+        return;
+    };
+    let home = Home::new();
+    let started = Instant::now();
+    for number in 0..3 {
+        let name = format!("small-{number}");
+        server.put_seeded(&name, 1000);
+        let url = server.url("ftp", "", &name);
+        home.run(&["get", &url, "-o", &format!("downloads/{name}")])
+            .expect_code(0);
+    }
+    assert!(
+        started.elapsed() < Duration::from_secs(20),
+        "took {:?}",
+        started.elapsed()
+    );
+}
 
 /// A server on which some commands are not there.
 fn without(commands: &str) -> Option<Server> {
@@ -76,6 +99,7 @@ fn a_control_connection_that_the_server_gives_up_during_a_long_transfer_costs_no
         return;
     };
     let bytes = server.put_seeded("long.bin", 4 << 20);
-    server.put("other.bin", b"other", Duration::from_secs(60));
-    Visit::new(&server, "long.bin").complete(&bytes);
+    let visit = Visit::new(&server, "long.bin");
+    let shown = visit.complete(&bytes);
+    assert_continued(&visit, &shown, &bytes, 0);
 }

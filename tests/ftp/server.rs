@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
@@ -124,7 +125,7 @@ impl Server {
     fn make_certificates(&self, leaf: Option<&str>) {
         let folder = self.path("tls");
         match leaf {
-            None => return,
+            None => {}
             Some("valid") => certificates::make_valid(&folder),
             Some("early") => {
                 certificates::make_valid(&folder);
@@ -181,15 +182,10 @@ impl Server {
     fn words(&self, options: &Options) -> Vec<String> {
         let program = |name: &str| unpacked().join("usr/sbin").join(name).display().to_string();
         let configuration = self.path("configuration").display().to_string();
-        match self.kind {
-            Kind::Vsftpd => vec![program("vsftpd"), configuration],
-            Kind::Proftpd => ["-n", "-q", "-c"]
-                .iter()
-                .fold(vec![program("proftpd")], |mut words, word| {
-                    words.push((*word).to_owned());
-                    words
-                }),
-            Kind::Pyftpdlib => vec!["python3".to_owned()],
+        let words: &[&str] = match self.kind {
+            Kind::Vsftpd => &[&program("vsftpd"), &configuration],
+            Kind::Proftpd => &[&program("proftpd"), "-n", "-q", "-c", &configuration],
+            Kind::Pyftpdlib => &["python3", &configuration],
             Kind::PureFtpd => {
                 let users = format!("puredb:{}", self.path("users.pdb").display());
                 let listening = format!("{},{}", self.host(), self.port);
@@ -204,10 +200,8 @@ impl Server {
                 words.extend(options.lines.iter().map(|word| (*word).to_owned()));
                 return words;
             }
-        }
-        .into_iter()
-        .chain((self.kind != Kind::Vsftpd).then_some(self.path("configuration").display().to_string()))
-        .collect()
+        };
+        words.iter().map(|word| (*word).to_owned()).collect()
     }
 
     fn vsftpd(&self, options: &Options) -> String {
@@ -225,10 +219,11 @@ impl Server {
             text.push_str("secure_email_list_enable=YES\n");
         }
         if let Some(leaf) = options.leaf {
-            text.push_str(&format!(
+            let _ = write!(
+                text,
                 "ssl_enable=YES\nallow_anon_ssl=YES\nforce_anon_logins_ssl=YES\nforce_anon_data_ssl=YES\n\
                  rsa_cert_file={folder}/tls/{leaf}.crt\nrsa_private_key_file={folder}/tls/{leaf}.key\n"
-            ));
+            );
         }
         if options.implicit {
             text.push_str("implicit_ssl=YES\n");
@@ -251,10 +246,11 @@ impl Server {
             v6 = if self.v6 { "on" } else { "off" },
         );
         if let Some(leaf) = options.leaf {
-            text.push_str(&format!(
+            let _ = write!(
+                text,
                 "TLSEngine on\nTLSRequired on\nTLSECCertificateFile {folder}/tls/{leaf}.crt\n\
                  TLSECCertificateKeyFile {folder}/tls/{leaf}.key\n"
-            ));
+            );
         }
         if options.implicit {
             text.push_str("TLSOptions UseImplicitSSL\n");

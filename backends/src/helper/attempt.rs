@@ -282,7 +282,7 @@ impl Body {
                 Err(Problem::transient(WebErrorStatus::LENGTH_MISMATCH, text).into())
             }
             Some(len_bytes) => {
-                let text = format!("the resource has {} bytes, {len_bytes} are expected", self.at);
+                let text = format!("it ended after {} bytes, {len_bytes} are expected", self.at);
                 Err(Problem::permanent(WebErrorStatus::LENGTH_MISMATCH, text).into())
             }
             None => Ok(()),

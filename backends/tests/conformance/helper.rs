@@ -1,26 +1,45 @@
-//! The backend of helper programs. The helper under it only hands on what a server in this process says.
+//! Helper programs: one that hands on what it is told to a server on raw sockets, and what that says.
 
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
-use backhaul_backends::conformance::{Act, Place, Protocol, Rig, Served};
-use backhaul_backends::{Backend, FailureKind, HelperBackend, WebErrorStatus};
+use backhaul_backends::conformance::{Act, Bell, Place, Protocol, Rig, Served};
+use backhaul_backends::{Backend, Credential, FailureKind, HelperBackend, WebErrorStatus};
+use percent_encoding::percent_decode_str;
 
 use crate::conforms;
 
-/// The program; it is written once, before any process is started that could hold it open for writing.
+/// The program runs, and has reached the server.
+const START: &str = "start";
+/// All of the request came.
+const REQUEST: &str = "request";
+/// The protocol was agreed on, and nothing said of the resource.
+const HELLO: &str = "hello";
+/// Half of what is said of the resource.
+const HALF_HEAD: &str = "half of the head";
+/// All of it, and no byte.
+const HEAD: &str = "head";
+/// All of the content, and nothing that says so.
+const DATA: &str = "data";
+/// Everything was said, and the program goes on.
+const END: &str = "end";
+
+const STEPS: &[&str] = &[START, REQUEST, HELLO, HALF_HEAD, HEAD, DATA, END];
+
+/// The folder of the program. It is written once, before any process is started: one that is started meanwhile would have it
+/// open for writing, so that it could not be executed.
 fn programs() -> &'static Path {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("backhaul-backend-relay");
-        fs::write(&path, include_str!("relay.py")).unwrap();
+        let path = folder.path().join("backhaul-backend-conf");
+        fs::write(&path, include_str!("relay.sh")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         folder
     });
@@ -28,31 +47,35 @@ fn programs() -> &'static Path {
 }
 
 struct HelperRig {
-    sockets: tempfile::TempDir,
-    served: usize,
+    backend: Arc<HelperBackend>,
 }
 
 impl HelperRig {
     fn new() -> Self {
+        let (backend, refused) = HelperBackend::find(&[programs().to_owned()]);
+        assert_eq!(refused, Vec::<String>::new());
         Self {
-            sockets: tempfile::tempdir().unwrap(),
-            served: 0,
+            backend: Arc::new(backend),
         }
     }
 
-    fn next_path(&mut self) -> std::path::PathBuf {
-        self.served += 1;
-        self.sockets.path().join(self.served.to_string())
+    fn listen(served: Option<Served>, acts: Vec<Act>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("conf://{}/resource", listener.local_addr().unwrap());
+        let script = Arc::new(Mutex::new((served, VecDeque::from(acts))));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let talk = Talk::new(stream.unwrap(), &script);
+                thread::spawn(move || talk.run());
+            }
+        });
+        url
     }
 }
 
-type Script = Mutex<(Served, VecDeque<Act>)>;
-
 impl Rig for HelperRig {
     fn backend(&self) -> Arc<dyn Backend> {
-        let (backend, refused) = HelperBackend::find(&[programs().to_owned()]);
-        assert_eq!(refused, Vec::<String>::new());
-        Arc::new(backend)
+        Arc::<HelperBackend>::clone(&self.backend)
     }
 
     fn protocol(&self) -> Protocol {
@@ -67,159 +90,166 @@ impl Rig for HelperRig {
             proves_across_sources: true,
             has_credentials: true,
             reaches_hosts: false,
-            steps: &["request", "hello", "ready"],
-            rest_steps: &["request", "hello", "ready"],
-            asked: "hello",
+            steps: STEPS,
+            rest_steps: STEPS,
+            asked: HELLO,
         }
     }
 
     fn serve(&mut self, served: Served, acts: Vec<Act>) -> String {
-        let path = self.next_path();
-        let listener = UnixListener::bind(&path).unwrap();
-        let script = Arc::new(Mutex::new((served, VecDeque::from(acts))));
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let script = Arc::clone(&script);
-                // Whoever has gone hears no more.
-                thread::spawn(move || answer(stream.unwrap(), &script));
-            }
-        });
-        format!("relay://{}", path.display())
+        Self::listen(Some(served), acts)
     }
 
     fn missing(&mut self) -> String {
-        format!("relay://{}", self.next_path().display())
+        Self::listen(None, Vec::new())
     }
 }
 
-/// What a helper hears and says; `None` where it ends before its work is done.
-fn answer(stream: UnixStream, script: &Script) -> Option<()> {
-    let mut input = BufReader::new(stream.try_clone().ok()?);
-    let mut output = stream;
-    let mut credential = None;
-    loop {
-        let line = heard(&mut input)?;
-        if line == "go" {
-            break;
+/// What is said in one attempt, and the act that it is for.
+struct Talk {
+    stream: BufReader<TcpStream>,
+    served: Option<Served>,
+    act: Act,
+    /// What the request shows.
+    credential: Option<Credential>,
+}
+
+type Script = Mutex<(Option<Served>, VecDeque<Act>)>;
+
+impl Talk {
+    fn new(stream: TcpStream, script: &Script) -> Self {
+        let (served, acts) = &mut *script.lock().unwrap();
+        let act = acts.pop_front().unwrap_or(Act::Serve);
+        if let Act::Replace(other) = &act {
+            *served = Some(other.clone());
         }
-        credential = line.strip_prefix("credential ").map(str::to_owned).or(credential);
-    }
-    let (served, act) = take(script);
-    at("request", &act, &mut input)?;
-    say(&mut output, "backhaul 1")?;
-    at("hello", &act, &mut input)?;
-    let wanted = served.credential.as_ref();
-    let wanted = wanted.map(|wanted| format!("{} {}", encoded(&wanted.user), encoded(&wanted.password)));
-    if wanted.is_some() && credential != wanted {
-        return say(&mut output, "fail permanent 401 no");
-    }
-    let total_bytes = match act {
-        Act::Announce(length) => length,
-        _ => served.content.total_bytes,
-    };
-    for line in head(&served, total_bytes) {
-        say(&mut output, &line)?;
-    }
-    at("ready", &act, &mut input)?;
-    let told = heard(&mut input)?;
-    let begin = told
-        .strip_prefix("continue ")
-        .map_or(0, |offset| offset.parse().unwrap());
-    send(&served, &act, begin, &mut output, &mut input)?;
-    say(&mut output, "end")
-}
-
-/// A value as it stands in a line.
-fn encoded(value: &str) -> String {
-    let bytes = value.bytes().map(|byte| match byte {
-        b'%' => "%25".to_owned(),
-        byte if byte.is_ascii_graphic() => char::from(byte).to_string(),
-        byte => format!("%{byte:02X}"),
-    });
-    bytes.collect()
-}
-
-/// The next act, and the resource as it is then.
-fn take(script: &Script) -> (Served, Act) {
-    let mut script = script.lock().unwrap();
-    let act = script.1.pop_front().unwrap_or(Act::Serve);
-    if let Act::Replace(served) = &act {
-        script.0 = served.clone();
-    }
-    (script.0.clone(), act)
-}
-
-fn head(served: &Served, total_bytes: u64) -> Vec<String> {
-    let weak = if served.proof { "" } else { "W/" };
-    let mut lines = vec![format!("etag {weak}\"v{}\"", served.version)];
-    if served.tells_length {
-        lines.push(format!("bytes {total_bytes}"));
-    }
-    if let Some(content_type) = &served.content_type {
-        lines.push(format!("type {}", encoded(content_type)));
-    }
-    if served.resumable {
-        lines.push("can-continue".into());
-    }
-    lines.push("ready".into());
-    lines
-}
-
-fn send(
-    served: &Served,
-    act: &Act,
-    begin: u64,
-    output: &mut UnixStream,
-    input: &mut BufReader<UnixStream>,
-) -> Option<()> {
-    let total_bytes = served.content.total_bytes;
-    let end = match act {
-        Act::HangUp(Place::Byte(offset)) | Act::Hang(Place::Byte(offset), _) => (*offset).min(total_bytes),
-        _ => total_bytes,
-    };
-    let whole = served.content.pieces(begin..end.max(begin), |bytes| {
-        let frame = format!("data {}\n", bytes.len());
-        output.write_all(frame.as_bytes()).is_ok() && output.write_all(bytes).is_ok()
-    });
-    if !whole {
-        return None;
-    }
-    match act {
-        Act::HangUp(Place::Byte(_)) => None,
-        Act::Hang(Place::Byte(_), bell) => {
-            bell.ring();
-            until_gone(input)
+        Self {
+            stream: BufReader::new(stream),
+            served: served.clone(),
+            act,
+            credential: None,
         }
-        _ => Some(()),
     }
-}
 
-/// Does what the script has for this step.
-fn at(step: &str, act: &Act, input: &mut BufReader<UnixStream>) -> Option<()> {
-    match act {
-        Act::HangUp(Place::Step(place)) if *place == step => None,
-        Act::Hang(Place::Step(place), bell) if *place == step => {
-            bell.ring();
-            until_gone(input)
+    /// The end of the connection is that of the program.
+    fn run(mut self) -> Option<()> {
+        self.pass(START)?;
+        self.read_request()?;
+        self.pass(REQUEST)?;
+        self.say("backhaul 1")?;
+        self.pass(HELLO)?;
+        let Some(served) = self.served.clone() else {
+            return self.say("fail permanent 404 gone");
+        };
+        if served.credential.is_some() && served.credential != self.credential {
+            return self.say("fail permanent 401 not%20you");
         }
-        _ => Some(()),
+        let head = self.head(&served);
+        let (beginning, rest) = head.split_at(head.len() / 2);
+        beginning.iter().try_for_each(|line| self.say(line))?;
+        self.pass(HALF_HEAD)?;
+        rest.iter().try_for_each(|line| self.say(line))?;
+        self.pass(HEAD)?;
+        let first = self.read_begin()?;
+        self.send(&served, first)?;
+        self.pass(DATA)?;
+        self.say("end")?;
+        self.pass(END)
     }
-}
 
-fn until_gone(input: &mut BufReader<UnixStream>) -> Option<()> {
-    let mut bytes = [0; 256];
-    while input.read(&mut bytes).is_ok_and(|count| count > 0) {}
-    None
-}
+    fn say(&mut self, line: &str) -> Option<()> {
+        self.stream.get_mut().write_all(format!("{line}\n").as_bytes()).ok()
+    }
 
-fn heard(input: &mut BufReader<UnixStream>) -> Option<String> {
-    let mut line = String::new();
-    input.read_line(&mut line).ok().filter(|count| *count > 0)?;
-    Some(line.trim_end_matches('\n').to_owned())
-}
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let amount = self.stream.read_line(&mut line).ok()?;
+        (amount > 0).then(|| line.trim_end().to_owned())
+    }
 
-fn say(output: &mut UnixStream, line: &str) -> Option<()> {
-    output.write_all(format!("{line}\n").as_bytes()).ok()
+    /// Goes on, or ends the connection if this is where it is to be ended.
+    fn pass(&mut self, step: &str) -> Option<()> {
+        match &self.act {
+            Act::HangUp(Place::Step(name)) if *name == step => None,
+            Act::Hang(Place::Step(name), bell) if *name == step => {
+                let bell = bell.clone();
+                self.hang(&bell)
+            }
+            _ => Some(()),
+        }
+    }
+
+    fn hang(&mut self, bell: &Bell) -> Option<()> {
+        bell.ring();
+        while self.stream.read(&mut [0; 4096]).is_ok_and(|amount| amount > 0) {}
+        None
+    }
+
+    fn read_request(&mut self) -> Option<()> {
+        loop {
+            let line = self.line()?;
+            let words: Vec<_> = line
+                .split(' ')
+                .map(|word| percent_decode_str(word).decode_utf8_lossy().into_owned())
+                .collect();
+            match &words[..] {
+                [keyword] if keyword == "go" => return Some(()),
+                [keyword, user, password] if keyword == "credential" => {
+                    self.credential = Some(Credential {
+                        user: user.clone(),
+                        password: password.clone(),
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn head(&self, served: &Served) -> Vec<String> {
+        let weak = if served.proof { "" } else { "W/" };
+        let mut head = vec![format!("etag {weak}\"v{}\"", served.version)];
+        if served.tells_length {
+            let total = served.content.total_bytes;
+            let announced = if let Act::Announce(length) = self.act {
+                length
+            } else {
+                total
+            };
+            head.push(format!("bytes {announced}"));
+        }
+        if served.resumable {
+            head.push("can-continue".to_owned());
+        }
+        let kind = served.content_type.as_ref();
+        head.extend(kind.map(|kind| format!("type {}", kind.replace(' ', "%20"))));
+        head.push("ready".to_owned());
+        head
+    }
+
+    /// Where the content is to begin.
+    fn read_begin(&mut self) -> Option<u64> {
+        let line = self.line()?;
+        line.strip_prefix("continue ")
+            .map_or(Some(0), |offset| offset.parse().ok())
+    }
+
+    fn send(&mut self, served: &Served, first: u64) -> Option<()> {
+        let stops_at = match self.act {
+            Act::HangUp(Place::Byte(offset)) | Act::Hang(Place::Byte(offset), _) => Some(offset),
+            _ => None,
+        };
+        let until = stops_at.unwrap_or(served.content.total_bytes).max(first);
+        let stream = self.stream.get_mut();
+        let went = served.content.pieces(first..until, |piece| {
+            let frame = [format!("data {}\n", piece.len()).as_bytes(), piece].concat();
+            stream.write_all(&frame).is_ok()
+        });
+        match (went, stops_at, self.act.clone()) {
+            (true, Some(_), Act::Hang(_, bell)) => self.hang(&bell),
+            (true, None, _) => Some(()),
+            _ => None,
+        }
+    }
 }
 
 conforms!(

@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod ftp;
-#[cfg(feature = "helper")]
 mod helper;
 mod http;
 mod memory;

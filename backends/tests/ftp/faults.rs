@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use backhaul_backends::{Backend, Failure, FailureKind, Interrupt, Request, WebErrorStatus};
 
 use crate::kit::{CUT, Kept, backend, content, failure, fetch, impatient, is_transient, request};
-use crate::server::{Data, Fault, File, Script, Server};
+use crate::server::{Closed, Data, Fault, File, Script, Server};
 
 /// Every step, and which of its repetitions.
 const STEPS: &[(&str, usize)] = &[
@@ -217,6 +217,32 @@ fn each_refusal_of_the_transfer_is_what_it_is() {
 }
 
 #[test]
+fn a_server_that_is_not_ready_yet_is_tried_again() {
+    for greeting in ["120 in 5 minutes\r\n", "421 too many of you\r\n"] {
+        let (server, url) = started();
+        server.script(Script::fault("", Fault::Say(greeting.to_owned())));
+        let (failure, _) = failure(&request(&url));
+        assert!(is_transient(&failure), "{failure}");
+        assert_eq!(failure.status, WebErrorStatus::SERVICE_UNAVAILABLE, "{failure}");
+    }
+}
+
+#[test]
+fn a_server_of_another_protocol_is_none() {
+    for greeting in [
+        "SSH-2.0-OpenSSH\r\n",
+        "HTTP/1.1 400 Bad Request\r\n\r\n",
+        "554 no FTP here\r\n",
+        "\0\r\n",
+    ] {
+        let (server, url) = started();
+        server.script(Script::fault("", Fault::Say(greeting.to_owned())));
+        let (failure, _) = failure(&request(&url));
+        assert_eq!(failure.kind, FailureKind::Permanent, "{greeting:?}: {failure}");
+    }
+}
+
+#[test]
 fn a_directory_that_is_not_there_is_a_file_that_is_not_there() {
     let (server, url) = started();
     server.script(Script::fault("CWD", Fault::Say("550 no such directory\r\n".to_owned())));
@@ -272,10 +298,8 @@ fn a_data_port_that_refuses_is_told_from_a_server_that_is_away() {
     assert!(is_transient(&failure), "{failure}");
     assert_eq!(failure.status, WebErrorStatus::CANNOT_CONNECT);
     assert!(failure.message.contains("no data connection"), "{failure}");
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = closed.local_addr().expect("an address");
-    drop(closed);
-    let (failure, _) = crate::kit::failure(&request(&format!("ftp://{address}/file")));
+    let closed = Closed::on(server.address.ip()).expect("a free port");
+    let (failure, _) = crate::kit::failure(&request(&format!("ftp://{}/file", closed.address)));
     assert_eq!(failure.status, WebErrorStatus::CANNOT_CONNECT);
     assert!(!failure.message.contains("data connection"), "{failure}");
 }
