@@ -3,6 +3,7 @@
 #[cfg(any(feature = "http", feature = "ftp"))]
 mod network;
 
+#[cfg(any(feature = "http", feature = "ftp"))]
 use std::time::Duration;
 
 #[cfg(any(feature = "http", feature = "ftp"))]
