@@ -330,11 +330,17 @@ fn a_data_port_that_refuses_is_told_from_a_server_that_is_away() {
 }
 
 #[test]
-fn the_second_look_may_be_refused_but_not_cut() {
+fn a_file_that_is_gone_after_it_came_whole_is_whole_and_one_of_which_less_is_said_is_not() {
+    let gone = || Fault::Say("550 gone\r\n".to_owned());
+    let (server, url) = started();
+    let mut script = Script::later_fault("MDTM", 2, gone());
+    script.faults.extend(Script::later_fault("SIZE", 2, gone()).faults);
+    server.script(script);
+    assert!(fetch(&request(&url)).bytes == content());
     for command in ["MDTM", "SIZE"] {
         let (server, url) = started();
-        let gone = Fault::Say("550 gone\r\n".to_owned());
-        server.script(Script::later_fault(command, 2, gone));
-        assert!(fetch(&request(&url)).bytes == content());
+        server.script(Script::later_fault(command, 2, gone()));
+        let (failure, _) = failure(&request(&url));
+        assert!(is_transient(&failure), "{failure}");
     }
 }
