@@ -324,3 +324,17 @@ fn a_copy_goes_on_with_its_bytes_only_where_the_file_is_provably_the_same() {
     let to_come = SystemTime::now() + Duration::from_secs(3600);
     assert_eq!(restarts_of(to_come, |_| ()), 1, "a time that proves nothing");
 }
+
+#[test]
+fn a_time_of_modification_proves_nothing_before_it_is_two_seconds_old() {
+    let place = Place::new();
+    let now = SystemTime::now();
+    let is_provable = |age_ms: u64| {
+        let file = place.file("file");
+        write_as_of(&file, b"content", now - Duration::from_millis(age_ms));
+        let validators = custom_backend::validators_of(&file.metadata().unwrap(), now);
+        backhaul::backend::is_provable(&validators)
+    };
+    assert!(is_provable(2_001) && is_provable(60_000));
+    assert!(!is_provable(1_999) && !is_provable(0));
+}

@@ -54,7 +54,15 @@ mod failure;
 mod ftp;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
-pub use http::fuzzing;
+pub mod fuzzing {
+    //! Doors for fuzz targets.
+    pub use crate::http::fuzzing::*;
+
+    pub mod ftp {
+        //! Those of FTP.
+        pub use crate::ftp::fuzzing::*;
+    }
+}
 #[cfg(feature = "helper")]
 mod helper;
 #[cfg(feature = "http")]

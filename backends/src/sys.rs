@@ -7,7 +7,7 @@ use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use curl::Error;
@@ -65,11 +65,12 @@ pub(crate) struct Tls<'a> {
 pub(crate) struct Session {
     // Dropped first: libcurl uses what stands below until then.
     easy: Easy2<Lent>,
-    slot: Arc<Slot>,
+    slot: Rc<Slot>,
     lists: Vec<CommandList>,
 }
 
-/// Where the callbacks find whom to tell; nobody outside of [`Session::perform`].
+/// Where the callbacks find whom to tell; nobody outside of [`Session::perform`]. Both cells are touched only by that call,
+/// which has the session for itself, and by the callbacks, which libcurl calls on its thread and before it returns.
 #[derive(Debug)]
 struct Slot {
     line: UnsafeCell<Option<NonNull<dyn Line>>>,
@@ -85,12 +86,6 @@ enum Listening {
     AfterFirst,
     Now,
 }
-
-// SAFETY: both cells are touched only by `Session::perform`, which has the session for itself, and by the callbacks, which
-// libcurl calls on the thread of that call and before it returns. Outside of it there is no pointer in it.
-unsafe impl Send for Slot {}
-// SAFETY: as above; sharing is what the two holders, the session and its handler, do.
-unsafe impl Sync for Slot {}
 
 impl Slot {
     /// Whom to tell.
@@ -110,7 +105,7 @@ impl Slot {
 
 /// Hands every call of libcurl on.
 struct Lent {
-    slot: Arc<Slot>,
+    slot: Rc<Slot>,
 }
 
 impl Lent {
@@ -151,9 +146,6 @@ struct CommandList {
     first: *mut curl_slist,
 }
 
-// SAFETY: the list is owned, and only read until it is freed.
-unsafe impl Send for CommandList {}
-
 impl CommandList {
     fn new(commands: &[Vec<u8>]) -> Result<Self, Error> {
         let mut list = Self {
@@ -191,7 +183,7 @@ impl Drop for Lending<'_> {
 
 impl Session {
     pub(crate) fn new(settings: &Settings<'_>) -> Result<Self, Error> {
-        let slot = Arc::new(Slot {
+        let slot = Rc::new(Slot {
             line: UnsafeCell::new(None),
             listens: UnsafeCell::new(if settings.active {
                 Listening::AfterFirst
@@ -199,9 +191,7 @@ impl Session {
                 Listening::Never
             }),
         });
-        let easy = Easy2::new(Lent {
-            slot: Arc::clone(&slot),
-        });
+        let easy = Easy2::new(Lent { slot: Rc::clone(&slot) });
         let mut session = Self {
             easy,
             slot,
@@ -254,7 +244,7 @@ impl Session {
     }
 
     fn give_sockets(&mut self) -> Result<(), Error> {
-        let slot = Arc::as_ptr(&self.slot).cast::<c_void>();
+        let slot = Rc::as_ptr(&self.slot).cast::<c_void>();
         self.set_pointer(curl_sys::CURLOPT_OPENSOCKETDATA, slot)?;
         self.set_pointer(curl_sys::CURLOPT_SOCKOPTDATA, slot)?;
         let open: curl_sys::curl_opensocket_callback = open_socket;

@@ -64,7 +64,7 @@ impl Plan {
         let times = match choices.below(8) {
             0..5 => Times::Distinct,
             5 => Times::Same,
-            6 => Times::None,
+            6 if choices.one_in(2) => Times::None,
             _ => Times::Now,
         };
         let versions = versions(choices, seed, times);
@@ -130,10 +130,17 @@ fn versions(choices: &mut Choices, seed: u64, times: Times) -> Vec<Version> {
         let number = versions.len();
         let last = &versions[number - 1];
         let len = last.len();
-        let next = match choices.below(8) {
+        // Of what has one time and one length, only the bytes tell: where the end is the same, not even those compared.
+        let kind = if times == Times::Now {
+            choices.below(4)
+        } else {
+            choices.below(8)
+        };
+        let next = match kind {
             0..3 if len > 0 => {
-                let begin = choices.below(len);
-                last.edited(seed, number, begin..begin + 1 + choices.below(len - begin))
+                let end = if choices.one_in(2) { len } else { len.div_ceil(3) };
+                let begin = choices.below(end);
+                last.edited(seed, number, begin..begin + 1 + choices.below(end - begin))
             }
             3 => last.grown(seed, number, 1 + choices.below(20 << 10)),
             _ if is_one_length => Version::new(seed, number, len),
@@ -219,8 +226,9 @@ impl Drawing<'_> {
             version: self.version_at_start(),
             ..Session::default()
         };
-        if !self.goes_back && self.choices.one_in(3) {
-            second.turns = vec![self.place()];
+        if !self.goes_back && self.choices.one_in(2) {
+            let early = At::Named(["greeting", "TYPE", "MDTM"][self.choices.below(3)], 1);
+            second.turns = vec![if self.choices.one_in(2) { early } else { self.place() }];
         }
         match self.choices.below(6) {
             0 => second.time = self.time(),
@@ -414,6 +422,7 @@ impl Drawing<'_> {
             "2001-02-03 04:05:06",
             "19120010203040506",
             "99999999999999",
+            "99991231235960",
             "20010203040506x",
             "-0010203040506",
         ];

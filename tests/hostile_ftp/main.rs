@@ -11,6 +11,7 @@ mod draw;
 #[expect(dead_code, reason = "each test program uses its own part of this module")]
 #[path = "../support/hostile/mod.rs"]
 mod lives;
+mod refused;
 mod resource;
 mod rows;
 mod script;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use super::attempt::{
-    CUT, GUARD, Moment, Outcome, Witness, at_each_step, begin, contents, fetch, held_after, request, small,
+    CUT, GUARD, Moment, Outcome, Running, Witness, at_each_step, begin, contents, fetch, held_after, request, small,
 };
 use super::{Act, Astray, Bell, Content, Place, Protocol, Rig, Served};
 use crate::{Backend, FailureKind, Interrupt, RateLimit, Request, Throttle, WebErrorStatus};
@@ -25,14 +25,19 @@ pub(super) fn an_interrupt_before_the_attempt_ends_it(rig: &mut dyn Rig) {
     fetch(rig, &url, None, content).whole();
 }
 
-/// Begins an attempt, raises its interrupt once the bell has rung and the attempt waits, and says how it ended.
-fn raised_after(rig: &dyn Rig, request: &Request, witness: Witness, rung: &Receiver<()>) -> Outcome {
-    let interrupt = Interrupt::new();
-    let running = begin(rig, request, witness, &interrupt);
+/// Raises the interrupt of an attempt once the bell has rung and it waits, and says how it ended.
+fn raise_after(rung: &Receiver<()>, running: Running, interrupt: &Interrupt) -> Outcome {
     rung.recv_timeout(GUARD).expect("the attempt comes so far");
     running.await_sleep();
     interrupt.raise();
     running.end_soon()
+}
+
+/// The same for an attempt that begins here.
+fn raised_after(rig: &dyn Rig, request: &Request, witness: Witness, rung: &Receiver<()>) -> Outcome {
+    let interrupt = Interrupt::new();
+    let running = begin(rig, request, witness, &interrupt);
+    raise_after(rung, running, &interrupt)
 }
 
 pub(super) fn an_interrupt_ends_a_connection_in_the_making(rig: &mut dyn Rig) {
@@ -69,18 +74,24 @@ fn ringing_at(bytes: u64, content: Content, bell: Bell) -> Witness {
 }
 
 pub(super) fn an_interrupt_ends_the_wait_for_content(rig: &mut dyn Rig) {
-    for content in contents() {
-        for offset in [0, CUT, content.total_bytes - 1] {
-            let ((sent, is_sent), (bell, rung)) = (Bell::new(), Bell::new());
-            let act = Act::Hang(Place::Byte(offset), sent);
-            let url = rig.serve(Served::new(content), vec![act]);
-            // The last of what is sent has come. Where that is nothing, the head may wait for what follows it.
-            let rung = if offset == 0 { is_sent } else { rung };
-            let outcome = raised_after(rig, &request(&url, None), ringing_at(offset, content, bell), &rung);
-            let witness = interrupted(outcome);
-            assert_eq!(witness.next, offset, "what came is kept");
-            fetch(rig, &url, held_after(&witness), content).whole();
-        }
+    let offsets = |content: Content| [0, CUT, content.total_bytes - 1].map(|offset| (content, offset));
+    // All at once, so that they wait together.
+    let mut attempts = Vec::new();
+    for (content, offset) in contents().into_iter().flat_map(offsets) {
+        let ((sent, is_sent), (bell, rung)) = (Bell::new(), Bell::new());
+        let act = Act::Hang(Place::Byte(offset), sent);
+        let url = rig.serve(Served::new(content), vec![act]);
+        let interrupt = Interrupt::new();
+        let witness = ringing_at(offset, content, bell);
+        let running = begin(rig, &request(&url, None), witness, &interrupt);
+        // The last of what is sent has come. Where that is nothing, the head may wait for what follows it.
+        let rung = if offset == 0 { is_sent } else { rung };
+        attempts.push((url, content, offset, rung, running, interrupt));
+    }
+    for (url, content, offset, rung, running, interrupt) in attempts {
+        let witness = interrupted(raise_after(&rung, running, &interrupt));
+        assert_eq!(witness.next, offset, "what came is kept");
+        fetch(rig, &url, held_after(&witness), content).whole();
     }
 }
 

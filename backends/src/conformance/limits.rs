@@ -14,6 +14,9 @@ use crate::{Interrupt, Limits, Request, WebErrorStatus};
 /// A limit that is reached soon.
 const SHORT: Duration = Duration::from_millis(300);
 
+/// Enough to reach the server, also where a process has to be started for it.
+const ENOUGH: Duration = Duration::from_secs(2);
+
 fn timed_out(outcome: Outcome) -> Witness {
     outcome.failed(AGAIN, WebErrorStatus::TIMEOUT)
 }
@@ -32,13 +35,18 @@ fn hang(place: Place) -> Act {
 
 pub(super) fn silence_in_the_content_is_a_timeout(rig: &mut dyn Rig) {
     let [small, large] = contents();
-    for (content, offset) in [(small, CUT), (large, large.total_bytes - 1)] {
+    let limits = Limits {
+        stall: SHORT,
+        ..no_limits()
+    };
+    let attempts = [(small, CUT), (large, large.total_bytes - 1)].map(|(content, offset)| {
         let url = rig.serve(Served::new(content), vec![hang(Place::Byte(offset))]);
-        let limits = Limits {
-            stall: SHORT,
-            ..no_limits()
-        };
-        let witness = timed_out(attempt(rig, &limited_to(limits, &url), content));
+        let request = limited_to(limits, &url);
+        let running = begin(rig, &request, Witness::new(content), &Interrupt::new());
+        (url, content, offset, running)
+    });
+    for (url, content, offset, running) in attempts {
+        let witness = timed_out(running.end());
         assert_eq!(witness.next, offset, "what came is kept");
         fetch(rig, &url, held_after(&witness), content).whole();
     }
@@ -59,14 +67,25 @@ pub(super) fn silence_before_the_head_is_a_timeout(rig: &mut dyn Rig) {
 
 pub(super) fn silence_at_any_step_is_a_timeout(rig: &mut dyn Rig) {
     let content = small();
+    let limits = Limits {
+        connect: ENOUGH,
+        response: SHORT,
+        stall: SHORT,
+    };
+    // All at once, so that they wait together.
+    let mut attempts = Vec::new();
     for step in rig.protocol().steps {
-        let url = rig.serve(Served::new(content), vec![hang(Place::Step(step))]);
-        let limits = Limits {
-            connect: SHORT,
-            response: SHORT,
-            stall: SHORT,
-        };
-        let outcome = attempt(rig, &limited_to(limits, &url), content);
+        let (bell, rung) = Bell::new();
+        let url = rig.serve(Served::new(content), vec![Act::Hang(Place::Step(step), bell)]);
+        let request = limited_to(limits, &url);
+        let running = begin(rig, &request, Witness::new(content), &Interrupt::new());
+        attempts.push((step, url, rung, running));
+    }
+    for (step, url, rung, running) in attempts {
+        let outcome = running.end();
+        // Otherwise it is the next attempt that the server leaves hanging.
+        rung.recv_timeout(GUARD)
+            .unwrap_or_else(|_| panic!("the server never came to '{step}'"));
         let witness = if outcome.result.is_ok() {
             // Some know that all came before the server has said so.
             outcome.whole()
@@ -115,7 +134,7 @@ pub(super) fn a_slow_consumer_is_no_silence(rig: &mut dyn Rig) {
     for _ in 0..2 {
         is_blocked.recv_timeout(GUARD).expect("the sink blocks");
         // Time itself is what is tried here, and nothing is waited for by it.
-        thread::sleep(2 * SHORT);
+        thread::sleep(3 * SHORT / 2);
         let _ = release.send(());
     }
     drop((is_blocked, release));

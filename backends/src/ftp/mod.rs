@@ -2,6 +2,8 @@
 
 mod conversation;
 mod decide;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod intake;
 mod problem;
 #[cfg(feature = "ftps")]

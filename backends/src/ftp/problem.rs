@@ -112,6 +112,8 @@ fn is_about_a_reply(code: u32, reply: u16) -> bool {
     let is_refusal = reply >= 400;
     match code {
         curl_sys::CURLE_OPERATION_TIMEDOUT | curl_sys::CURLE_RECV_ERROR | curl_sys::CURLE_SEND_ERROR => is_refusal,
+        // One may come before the greeting, which is then not waited for.
+        curl_sys::CURLE_FTP_WEIRD_SERVER_REPLY => true,
         _ => reply >= 200 && is_made_of_replies(code),
     }
 }
@@ -119,8 +121,7 @@ fn is_about_a_reply(code: u32, reply: u16) -> bool {
 fn is_made_of_replies(code: u32) -> bool {
     matches!(
         code,
-        curl_sys::CURLE_FTP_WEIRD_SERVER_REPLY
-            | curl_sys::CURLE_REMOTE_ACCESS_DENIED
+        curl_sys::CURLE_REMOTE_ACCESS_DENIED
             | ACCEPT_FAILED
             | curl_sys::CURLE_FTP_WEIRD_PASS_REPLY
             | ACCEPT_TIMEOUT
@@ -162,8 +163,8 @@ fn refused(command: &str, reply: &Reply, secret: &str) -> Problem {
         (430 | 530 | 532, _) | (331 | 332, "USER" | "PASS") => never(S::UNAUTHORIZED),
         (425, _) => again(S::CANNOT_CONNECT),
         (426, _) => again(S::CONNECTION_ABORTED),
-        // 421 goes away, 450 is busy, 451 a local error, 452 no room there.
-        (400..=499, _) => again(S::SERVICE_UNAVAILABLE),
+        // 120 is ready in some minutes, 421 goes away, 450 is busy, 451 a local error, 452 no room there.
+        (120, "") | (400..=499, _) => again(S::SERVICE_UNAVAILABLE),
         (550 | 551 | 553, _) => never(S::NOT_FOUND),
         (500 | 501 | 503, _) => never(S::BAD_REQUEST),
         (502 | 504 | 522, _) => never(S::NOT_IMPLEMENTED),
@@ -295,6 +296,8 @@ mod tests {
             assert!(problem.text.contains("because of ***"), "{}", problem.text);
             is_as_the_table_of_errors_says(&problem);
         }
+        let soon = of_reply(curl_sys::CURLE_FTP_WEIRD_SERVER_REPLY, "", &reply(120));
+        assert_eq!((soon.kind, soon.status), (AGAIN, S::SERVICE_UNAVAILABLE));
         assert!(S::UNAUTHORIZED.wants_credential());
     }
 

@@ -4,6 +4,9 @@
 
 use std::time::{Duration, SystemTime};
 
+/// The first second of the year 10000, since 1970.
+const YEAR_10000: u64 = 253_402_300_800;
+
 /// Longest text of a reply that is shown, in characters.
 const SHOWN_CHARACTERS_MAX: usize = 200;
 
@@ -198,7 +201,9 @@ pub(super) fn time(text: &str) -> Option<SystemTime> {
         return None;
     }
     let days = days_since_1970(year, month, day)?;
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(((days * 24 + hour) * 60 + minute) * 60 + second))
+    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
+    // A leap second at the end of the last year would be in a year that no date can be written in.
+    (seconds < YEAR_10000).then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 /// In the Gregorian calendar, from 1970 on.
@@ -339,6 +344,7 @@ mod tests {
             ("20240229000000.123", Some(1_709_164_800)),
             ("20381231235960", Some(2_177_452_800)),
             ("99991231235959", Some(253_402_300_799)),
+            ("99991231235960", None),
             ("19100010203040506", None),
             ("191000102030405", None),
             ("20230229000000", None),

@@ -20,6 +20,9 @@ use crate::{
 const READ_BYTES_MIN: usize = 64 * 1024;
 const READ_BYTES_MAX: usize = 512 * 1024;
 
+/// Longest time limit, so that whoever counts it in whatever unit can.
+const LIMIT_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// What a round is given.
 pub(super) struct Task<'a> {
     pub(super) request: &'a Request,
@@ -86,13 +89,14 @@ pub(super) fn run<'s>(
     sink: &'s mut dyn Sink,
 ) -> Result<Option<Question>, Problem> {
     let (limits, target) = (task.request.limits, task.target);
-    let connect_until = Instant::now() + limits.connect;
+    let connect = limits.connect.min(LIMIT_MAX);
+    let connect_until = Instant::now() + connect;
     let proxy = task.request.proxies.of("ftp", &target.host, target.port);
     if task.active && proxy.is_some() {
         let text = "active mode does not work through a proxy: the server could not connect back; use passive mode";
         return Err(Problem::permanent(WebErrorStatus::UNEXPECTED_CLIENT_ERROR, text));
     }
-    let sockets = Sockets::open(target, proxy, task.interrupt, connect_until, limits.connect)?;
+    let sockets = Sockets::open(target, proxy, task.interrupt, connect_until, connect)?;
     let mut round = Round {
         task,
         question,
@@ -154,7 +158,7 @@ impl Round<'_, '_> {
             password: &self.task.credential.password,
             resolve: self.sockets.resolution(target).as_deref(),
             buffer_bytes: request.buffer_bytes.clamp(READ_BYTES_MIN, READ_BYTES_MAX),
-            backstop: connect.max(response).max(stall).saturating_mul(2),
+            backstop: connect.max(response).max(stall).saturating_mul(2).min(LIMIT_MAX),
             before: &before,
             after: &asks,
             active: self.task.active,
@@ -347,12 +351,12 @@ impl Round<'_, '_> {
         if let Err(stop) = flushed {
             return self.heed(stop);
         }
-        let Err(error) = outcome else {
-            return self.complete().err().unwrap_or(End::Complete);
-        };
         if let Some(end) = self.end.take() {
             return end;
         }
+        let Err(error) = outcome else {
+            return self.complete().err().unwrap_or(End::Complete);
+        };
         if self.task.interrupt.is_raised() {
             return End::Failed(Problem::interrupted());
         }
@@ -457,7 +461,10 @@ impl Line for Round<'_, '_> {
         if self.task.interrupt.is_raised() {
             return false;
         }
+        let start = Instant::now();
         let flushed = self.intake.as_mut().map_or(Ok(()), Intake::tick);
+        // As above.
+        self.since += start.elapsed();
         let outcome = flushed
             .map_err(|stop| self.heed(stop))
             .and_then(|()| self.look_at_the_clock());

@@ -281,8 +281,11 @@ impl Body {
                 let text = format!("it ended after {} bytes, {len_bytes} were announced", self.at);
                 Err(Problem::transient(WebErrorStatus::LENGTH_MISMATCH, text).into())
             }
-            // Whoever expects another length compares it with what came.
-            _ => Ok(()),
+            Some(len_bytes) => {
+                let text = format!("it ended after {} bytes, {len_bytes} are expected", self.at);
+                Err(Problem::permanent(WebErrorStatus::LENGTH_MISMATCH, text).into())
+            }
+            None => Ok(()),
         }
     }
 

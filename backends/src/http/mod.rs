@@ -8,7 +8,7 @@ mod digests;
 mod exchange;
 mod fields;
 #[cfg(feature = "fuzzing")]
-pub mod fuzzing;
+pub(crate) mod fuzzing;
 mod links;
 mod problem;
 mod response;

@@ -141,6 +141,24 @@ impl Wire for TcpStream {}
 /// Makes a protected connection of a plain one.
 pub(crate) type Protect = Arc<dyn Fn(TcpStream) -> io::Result<Box<dyn Wire>> + Send + Sync>;
 
+/// An address at which nobody listens, for as long as this lives: a connected socket has the port, so that nobody else gets
+/// it.
+pub(crate) struct Closed {
+    pub(crate) address: SocketAddr,
+    _holders: (TcpListener, TcpStream),
+}
+
+impl Closed {
+    pub(crate) fn on(address: IpAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind((address, 0))?;
+        let holder = TcpStream::connect(listener.local_addr()?)?;
+        Ok(Self {
+            address: holder.local_addr()?,
+            _holders: (listener, holder),
+        })
+    }
+}
+
 /// When connections are protected.
 #[derive(Clone)]
 pub(crate) enum Protection {
@@ -282,6 +300,7 @@ struct Session<'a> {
     user: String,
     offset: usize,
     way: Option<DataWay>,
+    closed: Option<Closed>,
 }
 
 /// Whether the session goes on.
@@ -311,6 +330,7 @@ impl<'a> Session<'a> {
             user: String::new(),
             offset: 0,
             way: None,
+            closed: None,
         };
         session.run()
     }
@@ -458,8 +478,14 @@ impl<'a> Session<'a> {
 
     fn passive(&mut self, verb: &str) -> Goes {
         let local = self.raw.local_addr()?;
-        let listener = TcpListener::bind((local.ip(), 0))?;
-        let port = listener.local_addr()?.port();
+        let port = if self.script.refuses_data {
+            self.closed.insert(Closed::on(local.ip())?).address.port()
+        } else {
+            let listener = TcpListener::bind((local.ip(), 0))?;
+            let port = listener.local_addr()?.port();
+            self.way = Some(DataWay::Passive(listener));
+            port
+        };
         let reply = if verb == "EPSV" {
             format!("229 come (|||{port}|)")
         } else {
@@ -470,9 +496,6 @@ impl<'a> Session<'a> {
             let [high, low] = port.to_be_bytes();
             format!("227 come ({a},{b},{c},{d},{high},{low})")
         };
-        if !self.script.refuses_data {
-            self.way = Some(DataWay::Passive(listener));
-        }
         self.answer(verb, &reply)
     }
 

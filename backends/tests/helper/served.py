@@ -14,6 +14,7 @@ The description is a JSON object:
                     {"serve": {}}
                     {"cut_at": N}       ends after N bytes of the resource
                     {"hang_at": N}      says nothing more after N bytes of the resource
+                    {"hang": {}}        says nothing at all
                     {"replace": {...}}  has these fields in their place from now on, then serves
                     {"fail": [KIND, STATUS, TEXT]}
 
@@ -101,6 +102,10 @@ def main():
         return
     if kind == "fail":
         say("fail", value[0], value[1], quote(value[2]))
+        return
+    if kind == "hang":
+        while IN.read(1):
+            pass
         return
     serve(kind, value, resource)
 

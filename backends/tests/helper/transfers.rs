@@ -130,6 +130,11 @@ fn what_is_expected_is_held_against_what_is_announced_and_what_comes() {
         (failure.kind, failure.status, came),
         (FailureKind::Permanent, WebErrorStatus::LENGTH_MISMATCH, 0)
     );
+    let failure = expects("unannounced/1000", Some(1001), None).0.unwrap_err();
+    assert_eq!(
+        (failure.kind, failure.status),
+        (FailureKind::Permanent, WebErrorStatus::LENGTH_MISMATCH)
+    );
     let (result, came) = expects("page/1000", None, Some("image/*"));
     let failure = result.unwrap_err();
     let passes = FailureKind::Transient { retry_after: None };

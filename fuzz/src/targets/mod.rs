@@ -9,6 +9,7 @@ pub(crate) mod counting;
 mod directory;
 pub(crate) mod engine_crash;
 mod forge;
+pub(crate) mod ftp;
 pub(crate) mod http;
 pub(crate) mod journal;
 #[path = "../../../journal/tests/power_cut/life.rs"]
@@ -38,6 +39,7 @@ macro_rules! for_each_target {
             records::transfer_replay,
             http::http_headers,
             http::http_wire,
+            ftp::ftp_replies,
             text::input_list,
             text::address,
             control::control_protocol,
