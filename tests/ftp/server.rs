@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
@@ -212,8 +212,9 @@ impl Server {
             "listen{family}=YES\nlisten{no_family}=NO\nlisten_{address}\nlisten_port={port}\nbackground=NO\n\
              local_enable=NO\nanonymous_enable=YES\nftp_username=daemon\nnopriv_user=nobody\nanon_root={folder}/www\n\
              secure_chroot_dir={folder}/empty\nemail_password_file={folder}/passwords\nseccomp_sandbox=NO\n\
-             xferlog_enable=NO\n",
+             xferlog_enable=NO\nftpd_banner={name}\n",
             port = self.port,
+            name = self.name(),
         );
         if options.locked {
             text.push_str("secure_email_list_enable=YES\n");
@@ -234,12 +235,13 @@ impl Server {
     fn proftpd(&self, options: &Options) -> String {
         let folder = self.folder.path().display();
         let mut text = format!(
-            "ModulePath {modules}\nLoadModule mod_tls.c\nServerName test\nServerType standalone\nPort {port}\n\
+            "ModulePath {modules}\nLoadModule mod_tls.c\nServerName test\nServerIdent on {name}\nServerType standalone\nPort {port}\n\
              DefaultAddress {host}\nUseIPv6 {v6}\nUseReverseDNS off\nUser nobody\nGroup nogroup\n\
              AuthOrder mod_auth_file.c\nAuthUserFile {folder}/passwd\nRequireValidShell off\nDefaultRoot ~\n\
              DelayEngine off\nPidFile {folder}/pid\nScoreboardFile none\nSystemLog {folder}/log\nWtmpLog off\n\
              MaxInstances 100\n<Anonymous {folder}/www>\nUser ftp\nUserAlias anonymous ftp\nRequireValidShell off\n\
              </Anonymous>\n",
+            name = self.name(),
             modules = unpacked().join("usr/lib/proftpd").display(),
             port = self.port,
             host = self.host(),
@@ -264,7 +266,8 @@ impl Server {
             "from pyftpdlib.authorizers import DummyAuthorizer\nfrom pyftpdlib.handlers import FTPHandler, \
              ThrottledDTPHandler\nfrom pyftpdlib.servers import FTPServer\nusers = DummyAuthorizer()\n\
              users.add_user('{USER}', '{PASSWORD}', 'www')\nusers.add_anonymous('www')\nFTPHandler.authorizer = users\n\
-             FTPHandler.auth_failed_timeout = 0\n{lines}\nFTPServer(('{host}', {port}), FTPHandler).serve_forever()\n",
+             FTPHandler.auth_failed_timeout = 0\nFTPHandler.banner = '{name}'\n{lines}\nFTPServer(('{host}', {port}), FTPHandler).serve_forever()\n",
+            name = self.name(),
             lines = options.lines.join("\n"),
             host = self.host(),
             port = self.port,
@@ -272,21 +275,29 @@ impl Server {
     }
 
     fn becomes_ready(&mut self, implicit: bool) -> bool {
-        let address = self.address();
+        let (address, name) = (self.address(), self.name());
         let keeper = self.keeper.as_mut().unwrap();
         until("the server to greet or to give up", || {
             if keeper.has_ended() {
                 return Some(false);
             }
-            let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).ok()?;
-            if implicit {
-                return Some(true);
-            }
-            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-            let mut greeting = String::new();
-            BufReader::new(stream).read_line(&mut greeting).ok()?;
-            greeting.starts_with("220").then_some(true)
+            let line = if implicit {
+                greeting_under_tls(address)
+            } else {
+                greeting(address)
+            };
+            // Tells our server from any other program that answers on the port.
+            line.is_some_and(|line| line.starts_with("220") && line.contains(&name))
+                .then_some(true)
         })
+    }
+
+    /// What the first line of its greeting holds.
+    fn name(&self) -> String {
+        if self.kind == Kind::PureFtpd {
+            return "Welcome to Pure-FTPd".to_owned();
+        }
+        self.folder.path().file_name().unwrap().to_str().unwrap().to_owned()
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -366,6 +377,31 @@ impl Server {
     }
 }
 
+/// The first line that a server says.
+fn greeting(address: SocketAddr) -> Option<String> {
+    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).ok()?;
+    Some(line)
+}
+
+/// The same from one that speaks TLS from the first byte on.
+fn greeting_under_tls(address: SocketAddr) -> Option<String> {
+    let mut openssl = Command::new("timeout")
+        .args(["5", "openssl", "s_client", "-quiet", "-connect", &address.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Then the server ends the connection, and openssl with it. One that is gone already needs no goodbye.
+    let _ = openssl.stdin.take().unwrap().write_all(b"QUIT\r\n");
+    let output = openssl.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().next().map(str::to_owned)
+}
+
 /// As `crypt` writes it.
 fn hashed(password: &str) -> String {
     let output = Command::new("openssl").args(["passwd", "-6", password]).output();
@@ -374,7 +410,7 @@ fn hashed(password: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
-/// A free port that no other server of this process was told: one that greets is then our own.
+/// A free port that no other server of this process was told.
 fn own_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -236,12 +236,9 @@ fn a_transfer_is_paused_gone_on_with_and_cancelled() {
     let id = visit.home.add(&visit.url, &destination, &[]);
     visit.relay.hold_after(SHORT_STOP_BYTES);
     let daemon = visit.home.spawn(&["daemon"]);
-    let held = || {
-        until("the held part", || {
-            (stored_bytes(&visit.home) > SHORT_STOP_BYTES - (128 << 10)).then_some(())
-        });
-    };
-    held();
+    until("the held part", || {
+        (stored_bytes(&visit.home) > SHORT_STOP_BYTES - (128 << 10)).then_some(())
+    });
     visit.home.run(&["pause", &id]).expect_code(0);
     until("the pause", || {
         (visit.home.operation()["status"] == "PausedByApplication").then_some(())
@@ -316,6 +313,7 @@ fn kills_at_random_moments_cost_a_window_each_at_most() {
         (again >> 10) / kills.max(1)
     ));
     assert_eq!(shown["restarts"], 0, "seed {seed}: {shown}");
+    // The window, and what had passed the relay and lay in the sockets.
     assert!(
         again <= kills * (WINDOW_BYTES + (8 << 20)),
         "seed {seed}: {again} bytes again"
