@@ -1,6 +1,7 @@
 //! What the tests share: a sink that keeps, requests, and one attempt.
 
 use std::sync::{Arc, mpsc};
+#[cfg(feature = "ftps")]
 use std::time::Duration;
 
 use backhaul_backends::{
@@ -80,6 +81,7 @@ pub(crate) fn request(url: &str) -> Request {
     }
 }
 
+#[cfg(feature = "ftps")]
 pub(crate) fn impatient(url: &str) -> Request {
     let limit = Duration::from_millis(200);
     Request {
