@@ -331,6 +331,7 @@ pub(crate) mod table {
     }
 
     /// What the table says of a status.
+    #[cfg(any(feature = "http", feature = "ftp"))]
     pub(crate) fn then(status: WebErrorStatus) -> &'static str {
         let row = rows().into_iter().find(|row| row.status == status);
         row.unwrap_or_else(|| panic!("no row for {status}")).then
@@ -349,6 +350,9 @@ mod tests {
         for row in rows {
             let is_mendable = if row.status.is_mendable() { "yes" } else { "no" };
             assert_eq!(row.is_mendable, is_mendable, "{row:?}");
+            for word in row.then.split(" or ") {
+                assert!(["fails", "retried", "waits", "ends"].contains(&word), "{row:?}");
+            }
         }
     }
 
