@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
-use backhaul_backends::{Credential, Digest, DigestAlgorithm, RESERVED_HEADERS};
+use backhaul_backends::{Capabilities, Credential, Digest, DigestAlgorithm, RESERVED_HEADERS, UrlForm};
 use url::Url;
 
 use crate::error::Error;
@@ -44,10 +44,11 @@ impl fmt::Debug for Address {
 
 impl Address {
     /// Checks and normalises a URL: scheme, host, port, dot segments and percent-encoding (RFC 3986, section 6.2.2).
+    /// `served` are the schemes there are, each with what its backend can do.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming the field `url`; the value shown holds no secret.
-    pub(crate) fn parse(text: &str, schemes: &[&str]) -> Result<Self, Error> {
+    pub(crate) fn parse(text: &str, served: &[(&str, Capabilities)]) -> Result<Self, Error> {
         let shown = harmless;
         if text.len() > URL_BYTES_MAX {
             return Err(Error::invalid(
@@ -66,38 +67,24 @@ impl Address {
                 "holds a blank, backslash or control character; write it as %XX",
             ));
         }
+        let refused = |problem: String| Err(Error::invalid("url", shown(text), problem));
+        let form = form_of(text, capabilities_of(text, served).urls);
+        let like = example(form);
         // The parser is as forgiving as a browser and would take `http:///x` for the host `x`.
-        if text
-            .split_once(':')
-            .is_none_or(|(_, rest)| !rest.starts_with("//") || rest[2..].starts_with('/'))
-        {
-            return Err(Error::invalid(
-                "url",
-                shown(text),
-                "is no URL; write it like https://host/path",
-            ));
+        if !has_form(text, form) {
+            return refused(format!("is no URL; write it like {like}"));
         }
-        let mut url = Url::parse(text).map_err(|error| {
-            Error::invalid(
-                "url",
-                shown(text),
-                format!("is no URL ({error}); write it like https://host/path"),
-            )
-        })?;
-        if !schemes.contains(&url.scheme()) {
-            let known = schemes.join(", ");
-            return Err(Error::invalid(
-                "url",
-                shown(text),
-                format!("scheme '{}' is not supported; these are: {known}", url.scheme()),
-            ));
+        let mut url = match Url::parse(text) {
+            Ok(url) => url,
+            Err(error) => return refused(format!("is no URL ({error}); write it like {like}")),
+        };
+        if !served.iter().any(|(scheme, _)| *scheme == url.scheme()) {
+            return refused(unknown_scheme(url.scheme(), served));
         }
-        if url.host_str().is_none_or(str::is_empty) {
-            return Err(Error::invalid(
-                "url",
-                shown(text),
-                "has no host; write it like https://host/path",
-            ));
+        let has_host = url.host_str().is_some_and(|host| !host.is_empty());
+        if has_host != (form == UrlForm::Host) {
+            let problem = if has_host { "names a host" } else { "has no host" };
+            return refused(format!("{problem}; write it like {like}"));
         }
         let credential = take_credential(&mut url, text)?;
         if let Some(problem) = ftp::problem(&url, credential.as_ref()) {
@@ -123,6 +110,7 @@ impl Address {
             .split_once('/')
             .map_or("", |(_, path)| path);
         let segment = after_host.rsplit('/').next().unwrap_or_default();
+        let segment = ftp::without_type(scheme_of(path), segment);
         let decoded = percent_decoded(segment);
         let clean: String = decoded
             .chars()
@@ -138,6 +126,66 @@ impl Address {
             "" | "." | ".." => "index.html".into(),
             name => name.into(),
         }
+    }
+}
+
+/// The scheme of a URL, in the case in which it is written.
+pub(crate) fn scheme_of(url: &str) -> &str {
+    url.split(':').next().unwrap_or_default()
+}
+
+/// Schemes of this product, and the feature that each is built in with.
+const FEATURES: &[(&str, &str)] = &[
+    ("http", "http"),
+    ("https", "http"),
+    ("ftp", "ftp"),
+    ("ftps", "ftps"),
+    ("ftpes", "ftps"),
+];
+
+/// Why a scheme that is not among those of this build is refused.
+fn unknown_scheme(scheme: &str, served: &[(&str, Capabilities)]) -> String {
+    if let Some((_, feature)) = FEATURES.iter().find(|(known, _)| *known == scheme) {
+        return format!("scheme '{scheme}' needs a backhaul built with the feature '{feature}'");
+    }
+    let known: Vec<&str> = served.iter().map(|(scheme, _)| *scheme).collect();
+    format!("scheme '{scheme}' is not supported; these are: {}", known.join(", "))
+}
+
+/// What the backend of a URL can do; the least where there is none.
+pub(crate) fn capabilities_of(url: &str, served: &[(&str, Capabilities)]) -> Capabilities {
+    let scheme = scheme_of(url);
+    let mut served = served.iter();
+    let found = served.find(|(name, _)| name.eq_ignore_ascii_case(scheme));
+    found.map(|(_, capabilities)| *capabilities).unwrap_or_default()
+}
+
+/// Of several forms that a scheme may have, the one that a text has.
+fn form_of(text: &str, may: UrlForm) -> UrlForm {
+    let rest = text.split_once(':').map_or("", |(_, rest)| rest);
+    match may {
+        UrlForm::Any if rest.starts_with("///") => UrlForm::Path,
+        UrlForm::Any if rest.starts_with("//") => UrlForm::Host,
+        UrlForm::Any => UrlForm::Opaque,
+        one => one,
+    }
+}
+
+/// Whether a text has the outer form of such a URL; what is within it is the parser's.
+fn has_form(text: &str, form: UrlForm) -> bool {
+    let rest = text.split_once(':').map(|(_, rest)| rest);
+    rest.is_some_and(|rest| match form {
+        UrlForm::Path => rest.starts_with("///"),
+        UrlForm::Opaque => !rest.is_empty() && !rest.starts_with(['/', '#']),
+        _ => rest.starts_with("//") && !rest[2..].starts_with('/'),
+    })
+}
+
+fn example(form: UrlForm) -> &'static str {
+    match form {
+        UrlForm::Path => "file:///path",
+        UrlForm::Opaque => "data:text",
+        _ => "https://host/path",
     }
 }
 
@@ -251,8 +299,8 @@ pub(crate) fn has_same_origin(one: &str, other: &str) -> bool {
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the field `mirror`; the value shown holds no secret.
-pub(crate) fn parse_mirror(text: &str, schemes: &[&str]) -> Result<Address, Error> {
-    let address = Address::parse(text, schemes).map_err(|error| match error {
+pub(crate) fn parse_mirror(text: &str, served: &[(&str, Capabilities)]) -> Result<Address, Error> {
+    let address = Address::parse(text, served).map_err(|error| match error {
         Error::Invalid { value, problem, .. } => Error::invalid("mirror", value, problem),
         other => other,
     })?;
@@ -311,7 +359,7 @@ fn gives_access(name: &str) -> bool {
 }
 
 /// Headers that are always secret.
-const SECRET_HEADERS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
+const SECRET_HEADERS: [&str; 2] = ["authorization", "cookie"];
 
 /// A checked request header, and whether it is a secret by its name.
 ///
@@ -518,12 +566,66 @@ pub(crate) fn parse_destination(path: &Path, current: &Path) -> Result<PathBuf, 
 mod tests {
     use super::*;
 
+    fn served() -> [(&'static str, Capabilities); 5] {
+        let of = |urls| Capabilities {
+            urls,
+            ..Capabilities::default()
+        };
+        [
+            ("http", of(UrlForm::Host)),
+            ("https", of(UrlForm::Host)),
+            ("file", of(UrlForm::Path)),
+            ("data", of(UrlForm::Opaque)),
+            ("any", of(UrlForm::Any)),
+        ]
+    }
+
     fn parsed(text: &str) -> Address {
-        Address::parse(text, &["http", "https"]).unwrap()
+        Address::parse(text, &served()).unwrap()
     }
 
     fn refused(text: &str) -> String {
-        Address::parse(text, &["http", "https"]).unwrap_err().to_string()
+        Address::parse(text, &served()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_url_without_a_host_is_taken_where_the_backend_says_so_and_nowhere_else() {
+        for (text, shown) in [
+            ("file:///a/./b%7e", "file:///a/b~"),
+            ("FILE:///a?b#c", "file:///a?b"),
+            ("data:,a%20b", "data:,a%20b"),
+            ("data:text/plain;base64,QQ==#x", "data:text/plain;base64,QQ=="),
+            ("data:?token=hush", "data:?token=***"),
+            ("any:a", "any:a"),
+            ("any://host/./a", "any://host/a"),
+            ("any:///./a", "any:///a"),
+        ] {
+            assert_eq!(parsed(text).shown, shown, "{text}");
+            assert_eq!(parsed(shown).shown, shown, "{text}");
+        }
+        for (text, word) in [
+            ("file:/a", "file:///path"),
+            ("file:a", "file:///path"),
+            ("file://host/a", "file:///path"),
+            ("file://ann:hush@/a", "file:///path"),
+            ("data:", "data:text"),
+            ("data:#a", "data:text"),
+            ("data:/../a", "data:text"),
+            ("data://host/a", "data:text"),
+            ("any:", "data:text"),
+            ("any:/a", "data:text"),
+            ("any://", "https://host/path"),
+            ("any://ann:hush@/a", "https://host/path"),
+            ("http:///a", "https://host/path"),
+            ("http:a", "https://host/path"),
+            ("other:a", "https://host/path"),
+            ("other:///a", "https://host/path"),
+        ] {
+            let message = refused(text);
+            assert!(message.contains(word) && !message.contains("hush"), "{text}: {message}");
+        }
+        assert_eq!(parsed("file:///a/b.bin").file_name(), "b.bin");
+        assert_eq!(parsed("data:,a/b").file_name(), "index.html");
     }
 
     #[test]
@@ -614,7 +716,15 @@ mod tests {
     fn what_is_no_url_is_refused_with_its_field_and_what_is_right() {
         for (text, word) in [
             ("nonsense", "is no URL"),
-            ("ftp://host/x", "these are: http, https"),
+            ("gopher://host/x", "these are: http, https, file, data, any"),
+            (
+                "ftp://host/x",
+                "scheme 'ftp' needs a backhaul built with the feature 'ftp'",
+            ),
+            (
+                "ftpes://host/x",
+                "scheme 'ftpes' needs a backhaul built with the feature 'ftps'",
+            ),
             ("http://host/a b", "%XX"),
             ("http://host/\r\nX: y", "%XX"),
             ("http:///x", "is no URL"),
@@ -629,7 +739,13 @@ mod tests {
 
     #[test]
     fn a_name_from_a_url_is_never_a_path() {
+        let all = ["http", "ftp", "ftpes"].map(|scheme| (scheme, Capabilities::default()));
         for (url, name) in [
+            ("ftp://h/a/b.bin;type=i", "b.bin"),
+            ("ftpes://h/b;c;TYPE=A", "b;c"),
+            ("ftp://h/b;type=x", "b;type=x"),
+            ("ftp://h/;type=i", "index.html"),
+            ("http://h/b.bin;type=i", "b.bin;type=i"),
             ("http://h/a/b.bin?x=/y", "b.bin"),
             ("http://h/", "index.html"),
             ("http://h", "index.html"),
@@ -637,7 +753,7 @@ mod tests {
             ("http://h/..%2F..%2Fetc%2Fpasswd", ".._.._etc_passwd"),
             ("http://h/%2e%2e", "index.html"),
         ] {
-            assert_eq!(parsed(url).file_name(), name, "{url}");
+            assert_eq!(Address::parse(url, &all).unwrap().file_name(), name, "{url}");
         }
     }
 
@@ -722,7 +838,11 @@ mod tests {
 
     #[test]
     fn a_mirror_is_refused_by_its_own_name_and_never_has_credentials() {
-        let refused = |text| parse_mirror(text, &["http"]).unwrap_err().to_string();
+        let refused = |text| {
+            parse_mirror(text, &[("http", Capabilities::default())])
+                .unwrap_err()
+                .to_string()
+        };
         assert!(refused("nonsense").starts_with("mirror 'nonsense'"));
         let message = refused("http://ann:secret@host/f?sig=hush");
         assert!(message.starts_with("mirror 'http://host/f?sig=***'"), "{message}");

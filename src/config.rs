@@ -9,6 +9,7 @@ use crate::retry::RetryPolicy;
 
 /// Settings of one engine; every field has a documented default.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Config {
     /// Attempts that may run at the same time; 1 to 256, 4 by default.
     pub jobs_max: usize,
@@ -42,6 +43,18 @@ pub struct Config {
     pub roots: Vec<PathBuf>,
     /// Certificates that HTTPS trusts, in PEM; the device's own where none.
     pub ca_bundle: Option<PathBuf>,
+    /// The proxies of every operation that asks for none itself, for the protocols that can be led through one
+    /// ([`Capabilities::proxies`](backhaul_backends::Capabilities)). `None`, the default, stands for those of the
+    /// environment where the daemon, a command or [`Service::open`](crate::Service::open) opens the engine
+    /// ([`with_environment_proxies`](crate::with_environment_proxies)), and for none where [`Engine::open`](crate::Engine::open)
+    /// does.
+    pub proxies: Option<backhaul_backends::Proxies>,
+    /// FTP servers open the data connections towards this device, instead of the other way round; `false` by default, as few
+    /// networks let them through.
+    pub ftp_active: bool,
+    /// Directories with helper programs, `backhaul-backend-SCHEME`, each for a scheme that nothing else here speaks; see
+    /// `docs/BACKENDS.md`. None by default; the command looks in [`crate::PACKAGED_HELPERS`].
+    pub helper_path: Vec<PathBuf>,
     /// The engine is there for one command only: its journal segments are small. `false` by default.
     pub is_short_lived: bool,
     /// Bytes by which the journal grows before it is shortened, or four times its last snapshot, whichever is more; 1 MiB
@@ -101,6 +114,18 @@ pub struct Window {
     pub short_path_bytes_max: u64,
 }
 
+impl Window {
+    /// Whether so many bytes, the first of them of this age, are to be claimed.
+    pub(crate) fn is_claim_due(&self, unclaimed_bytes: u64, age: Option<Duration>) -> bool {
+        unclaimed_bytes >= self.claim_bytes || age.is_some_and(|age| age >= self.claim_after)
+    }
+
+    /// Whether a crash would cost so much that nothing more is read before a claim.
+    pub(crate) fn is_full(&self, unclaimed_bytes: u64, age: Option<Duration>) -> bool {
+        unclaimed_bytes >= self.unclaimed_bytes_max || age.is_some_and(|age| age >= self.unclaimed_age_max)
+    }
+}
+
 impl Default for Window {
     fn default() -> Self {
         Self {
@@ -130,6 +155,9 @@ impl Default for Config {
             buffer_bytes: 64 << 10,
             roots: Vec::new(),
             ca_bundle: None,
+            proxies: None,
+            ftp_active: false,
+            helper_path: Vec::new(),
             is_short_lived: false,
             checkpoint_bytes: 1 << 20,
             salvage: false,
@@ -208,6 +236,28 @@ pub(crate) fn default_state_directory(is_root: bool, variable: impl Fn(&str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_claim_is_due_and_reading_stops_by_bytes_or_by_the_age_of_the_first_unclaimed_one() {
+        let window = Window::default();
+        let age = |ms| Some(Duration::from_millis(ms));
+        // Bytes that are not claimed, age of the first of them, whether a claim is due, whether nothing more is read.
+        let rows = [
+            (0, None, false, false),
+            (1, age(2_499), false, false),
+            (1, age(2_500), true, false),
+            (1, age(4_999), true, false),
+            (1, age(5_000), true, true),
+            ((8 << 20) - 1, age(0), false, false),
+            (8 << 20, age(0), true, false),
+            ((16 << 20) - 1, age(0), true, false),
+            (16 << 20, age(0), true, true),
+        ];
+        for (bytes, age, is_due, is_full) in rows {
+            assert_eq!(window.is_claim_due(bytes, age), is_due, "{bytes} {age:?}");
+            assert_eq!(window.is_full(bytes, age), is_full, "{bytes} {age:?}");
+        }
+    }
 
     #[test]
     fn the_state_directory_is_looked_for_in_the_documented_order() {

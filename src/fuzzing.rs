@@ -178,6 +178,7 @@ fn spec(draw: Draw<'_>) -> Spec {
         mirrors: Vec::new(),
         cost_policy: [CostPolicy::Default, CostPolicy::UnrestrictedOnly, CostPolicy::Always][draw(3)],
         random_access: false,
+        proxy: None,
         method: [Method::GET, Method::POST][draw(2)].clone(),
         body: None,
         completion_group: None,
@@ -341,7 +342,8 @@ pub struct Address {
 /// # Errors
 /// What is wrong with it, as it is shown.
 pub fn url(text: &str) -> Result<Address, String> {
-    let address = address::Address::parse(text, &["http", "https"]).map_err(|error| error.to_string())?;
+    let web = backhaul_backends::Capabilities::default();
+    let address = address::Address::parse(text, &[("http", web), ("https", web)]).map_err(|error| error.to_string())?;
     Ok(Address {
         file_name: address.file_name(),
         shown: address.shown,

@@ -463,6 +463,7 @@ mod tests {
             method: backhaul_backends::Method::GET,
             body: None,
             cost_policy: crate::operation::CostPolicy::Default,
+            proxy: None,
             random_access: false,
             completion_group: Some(CompletionGroupId([7; 16])),
         };

@@ -4,6 +4,7 @@
 //! files. What was accepted is durable; what is published is one representation of the resource, complete and verified.
 
 mod address;
+pub mod backend;
 pub mod cli;
 mod config;
 mod download;
@@ -32,7 +33,9 @@ mod table;
 mod vault;
 mod wire;
 
-pub use backhaul_backends::{Backend, Digest, DigestAlgorithm, Limits, Method, WebErrorStatus};
+pub use backhaul_backends::{
+    Backend, Credential, Digest, DigestAlgorithm, Limits, Method, Proxies, Proxy, ProxyProtocol, WebErrorStatus,
+};
 pub use backhaul_journal::Storage;
 pub use config::{Config, Connections, Window};
 pub use download::{
@@ -41,8 +44,9 @@ pub use download::{
 };
 pub use engine::{
     Body, Catalog, Changes, CheckedDownload, CompletionGroupView, CompletionState, Description, Engine, Filter,
-    GroupFilter, NewDownload, OperationView, READ_BYTES_MAX, ReadOutcome, Report, SpooledBody, Until, ViewError,
-    backends, check_changes, check_downloads, check_free, damaged_journals, read_catalog,
+    GroupFilter, NewDownload, OperationView, PACKAGED_HELPERS, READ_BYTES_MAX, ReadOutcome, Report, SpooledBody, Until,
+    ViewError, backends, check_changes, check_downloads, check_free, damaged_journals, read_catalog,
+    with_environment_proxies,
 };
 pub use environment::{Environment, FixedEnvironment};
 pub use error::Error;
@@ -55,5 +59,7 @@ pub use operation::{
 };
 
 pub use retry::RetryPolicy;
-pub use service::{Listing, Monitor, Service, Serving, Update};
-pub use settings::{LogLevel, SETTINGS_FILE_BYTES_MAX, Settings, SettingsError, SettingsFile, SettingsKey};
+pub use service::{Listing, Monitor, Service, ServiceBuilder, Serving, Update};
+pub use settings::{
+    LogLevel, ProxySetting, SETTINGS_FILE_BYTES_MAX, Settings, SettingsError, SettingsFile, SettingsKey,
+};

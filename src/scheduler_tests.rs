@@ -49,6 +49,7 @@ fn spec(number: u64, (app, host, priority): Asked<'_>) -> Spec {
         random_access: false,
         mirrors: vec![format!("http://mirror:8080/{number}")],
         cost_policy: CostPolicy::Default,
+        proxy: None,
         method: backhaul_backends::Method::GET,
         body: None,
         completion_group: None,

@@ -16,6 +16,7 @@ use crate::history::Retention;
 use crate::retry::RetryPolicy;
 
 pub use self::keys::SettingsKey;
+use backhaul_backends::{Proxies, Proxy};
 
 /// Largest configuration file, in bytes: a hundred times one that sets every key. Chosen without measurement.
 pub const SETTINGS_FILE_BYTES_MAX: u64 = 64 << 10;
@@ -41,10 +42,19 @@ pub struct Settings {
     pub response_timeout: Duration,
     /// Longest silence within a response; above 0, at most a year.
     pub stall_timeout: Duration,
+    /// Whether FTP servers open the data connections.
+    pub ftp_active: bool,
     /// PEM file with the certificates that HTTPS trusts; absolute.
     pub ca_bundle: Option<PathBuf>,
+    /// The proxy of every operation that names none; those of the environment where `None`.
+    pub proxy: Option<ProxySetting>,
+    /// Servers that are asked without a proxy, be it `proxy` or, in the daemon, one of the environment: names with their
+    /// subdomains, addresses, networks, as in [`Proxies::except`]; at most 512.
+    pub no_proxy: Vec<String>,
     /// Directories that destinations must be in; absolute, and as written: symlinks are not resolved. Anywhere where empty.
     pub roots: Vec<PathBuf>,
+    /// Directories with helper programs; absolute.
+    pub helper_path: Vec<PathBuf>,
     /// Whether the state directory may be on NFS, CIFS, 9p or FUSE.
     pub allow_network_fs: bool,
     /// Whether a damaged journal is salvaged instead of refused.
@@ -75,6 +85,16 @@ pub struct Settings {
     pub exit_idle: Option<Duration>,
     /// What is logged.
     pub log: LogLevel,
+}
+
+/// What `proxy` is in a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProxySetting {
+    /// No proxy, whatever the environment says.
+    Direct,
+    /// One for everything.
+    Through(Proxy),
 }
 
 /// What is logged: this and all that is more important.
@@ -124,8 +144,12 @@ impl Default for Settings {
             connect_timeout: config.limits.connect,
             response_timeout: config.limits.response,
             stall_timeout: config.limits.stall,
+            ftp_active: config.ftp_active,
             ca_bundle: None,
+            proxy: None,
+            no_proxy: Vec::new(),
             roots: Vec::new(),
+            helper_path: vec![PathBuf::from(crate::PACKAGED_HELPERS)],
             allow_network_fs: false,
             salvage: true,
             state_dir: None,
@@ -320,10 +344,31 @@ impl Settings {
             operations_per_app_max: self.operations_per_app_max(),
             roots: self.roots.clone(),
             ca_bundle: self.ca_bundle.clone(),
+            proxies: self.proxies(),
+            ftp_active: self.ftp_active,
+            helper_path: self.helper_path.clone(),
             salvage: self.salvage,
             allow_network_file_system: self.allow_network_fs,
             ..defaults
         }
+    }
+
+    /// The proxies that are set.
+    fn proxies(&self) -> Option<Proxies> {
+        match self.proxy.clone()? {
+            ProxySetting::Direct => Some(Proxies::direct()),
+            ProxySetting::Through(proxy) => Some(self.without_exceptions(Proxies::all(proxy))),
+        }
+    }
+
+    /// The same, but for the servers of `no_proxy`; where there are none, as they are. A list that was read was checked; of
+    /// any other nothing counts.
+    pub(crate) fn without_exceptions(&self, proxies: Proxies) -> Proxies {
+        if self.no_proxy.is_empty() {
+            return proxies;
+        }
+        let less = proxies.clone().except(&self.no_proxy.join(","));
+        less.unwrap_or(proxies)
     }
 
     /// Operations of one app at most: as set, or as many as there may be of all.

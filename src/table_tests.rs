@@ -39,6 +39,7 @@ fn spec(number: u8, priority: Priority) -> Spec {
         digests: Vec::new(),
         mirrors: Vec::new(),
         cost_policy: CostPolicy::Default,
+        proxy: None,
         random_access: false,
         method: backhaul_backends::Method::GET,
         body: None,

@@ -85,6 +85,10 @@ pub(crate) struct Secrets {
     /// The URLs of mirrors whose stored form has hidden values.
     #[cbor(n(4), default, skip_if = "Vec::is_empty")]
     pub(crate) mirrors: Vec<SealedMirror>,
+    #[n(5)]
+    proxy_user: Option<String>,
+    #[n(6)]
+    proxy_password: Option<String>,
 }
 
 /// The URL of a mirror, by its place among those that were asked for.
@@ -114,6 +118,20 @@ impl Secrets {
             password,
             headers,
             mirrors: Vec::new(),
+            proxy_user: None,
+            proxy_password: None,
+        }
+    }
+
+    /// The same, with user name and password for the proxy.
+    pub(crate) fn with_proxy(self, credential: Option<Credential>) -> Self {
+        let (proxy_user, proxy_password) = credential
+            .map(|credential| (credential.user, credential.password))
+            .unzip();
+        Self {
+            proxy_user,
+            proxy_password,
+            ..self
         }
     }
 
@@ -131,6 +149,12 @@ impl Secrets {
 
     pub(crate) fn credential(&self) -> Option<Credential> {
         let (user, password) = (self.user.clone()?, self.password.clone()?);
+        Some(Credential { user, password })
+    }
+
+    /// User name and password for the proxy.
+    pub(crate) fn proxy_credential(&self) -> Option<Credential> {
+        let (user, password) = (self.proxy_user.clone()?, self.proxy_password.clone()?);
         Some(Credential { user, password })
     }
 }

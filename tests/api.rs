@@ -15,7 +15,7 @@ use std::time::Duration;
 use backhaul::{
     BackgroundDownloader, BackgroundTransferCompletionGroup, BackgroundTransferError, BackgroundTransferGroup,
     CompletionAction, CompletionState, Config, CostPolicy, DownloadOperation, DownloadProgress, Error, Priority,
-    Reason, RetryPolicy, Service, TransferBehavior, TransferStatus, WebErrorStatus,
+    Proxies, Reason, RetryPolicy, Service, TransferBehavior, TransferStatus, WebErrorStatus,
 };
 use sample::{LENGTH, Place, Sample};
 use support::{names_in, until};
@@ -53,6 +53,8 @@ fn config() -> Config {
             delay_max: Duration::from_millis(50),
             ..RetryPolicy::default()
         },
+        // Whatever the environment of the tests says.
+        proxies: Some(Proxies::direct()),
         ..Config::default()
     }
 }

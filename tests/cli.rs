@@ -944,7 +944,7 @@ fn what_is_wrong_with_a_change_is_said_with_its_field_and_changes_nothing() {
     for (given, says) in [
         (&[][..], &["--url", "--priority"][..]),
         (&["--url", "nonsense"], &["url 'nonsense'"]),
-        (&["--url", "ftp://host/a"], &["url", "scheme 'ftp'"]),
+        (&["--url", "gopher://host/a"], &["url", "scheme 'gopher'"]),
         (&["--header", "no colon"], &["header", ":"]),
         (&["--secret-header", "X-Key hush"], &["secret-header"]),
         (&["--header", "Range: bytes=0-"], &["header 'Range'"]),

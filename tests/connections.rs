@@ -241,6 +241,7 @@ impl Backend for OneOnly {
             methods: true,
             headers: true,
             proxies: false,
+            ..Capabilities::default()
         }
     }
 
@@ -314,6 +315,7 @@ impl Backend for Slow {
             methods: true,
             headers: true,
             proxies: false,
+            ..Capabilities::default()
         }
     }
 

@@ -147,6 +147,7 @@ fn every_command_and_option_that_the_pages_name_exists() {
         "docs/STATES.md",
         "docs/INTERFACE.md",
         "docs/CONFIG.md",
+        "docs/BACKENDS.md",
         "packaging/README.md",
     ] {
         for line in command_lines(&read(page)) {
@@ -203,6 +204,7 @@ fn links_between_the_pages_lead_somewhere() {
         "docs/STATES.md",
         "docs/INTERFACE.md",
         "docs/CRASHES.md",
+        "docs/BACKENDS.md",
         "packaging/README.md",
     ] {
         let text = read(page);

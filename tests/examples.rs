@@ -11,6 +11,9 @@ mod support;
 #[path = "../examples/completion_group.rs"]
 #[expect(dead_code, reason = "the tests call what its main function calls")]
 mod completion_group;
+#[path = "../examples/custom_backend.rs"]
+#[expect(dead_code, reason = "the tests call what its main function calls")]
+mod custom_backend;
 #[path = "../examples/downloader.rs"]
 #[expect(dead_code, reason = "the tests call what its main function calls")]
 mod downloader;
@@ -25,10 +28,14 @@ mod random_access;
 mod recoverable;
 
 use std::error::Error;
+use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use backhaul::Service;
+use backhaul::{BackgroundDownloader, Config, Service, TransferStatus};
 use sample::{LENGTH, Place, Sample};
 use support::names_in;
 
@@ -235,4 +242,99 @@ fn what_has_failed_of_a_completion_group_is_fetched_from_elsewhere_by_another_on
             stage.assert_whole(&format!("image-{number}"));
         }
     });
+}
+
+/// A service that knows files, slow enough to be paused on the way.
+fn slow_service_for_files(place: &Place) -> Service {
+    let config = Config {
+        rate_max: NonZeroU64::new(2 << 20),
+        ..Config::default()
+    };
+    let backend = Arc::new(custom_backend::FileBackend);
+    let builder = Service::builder().state_directory(place.state());
+    builder.config(config).backend(backend).open().unwrap()
+}
+
+fn write_as_of(path: &Path, content: &[u8], modified: SystemTime) {
+    std::fs::write(path, content).unwrap();
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_modified(modified).unwrap();
+}
+
+#[test]
+fn a_backend_of_ones_own_copies_a_file_and_says_what_it_cannot() {
+    let place = Place::new();
+    let run = |arguments: &[&str]| {
+        let state = ["--state".to_owned(), place.state().to_str().unwrap().to_owned()];
+        let mut out = Vec::new();
+        let arguments = state.into_iter().chain(arguments.iter().map(ToString::to_string));
+        custom_backend::run(arguments, &mut out).unwrap();
+        lines_of(out)
+    };
+    let demonstration = run(&[]);
+    assert!(demonstration[0].starts_with("Completed: "), "{demonstration:?}");
+    let (source, copy) = (place.file("a source"), place.file("copy"));
+    let content: Vec<u8> = (0..750_000_u32).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(&source, &content).unwrap();
+    let (source, copy) = (source.to_str().unwrap(), copy.to_str().unwrap());
+    assert_eq!(run(&[source, copy]), [format!("Completed: {copy}")]);
+    support::assert_same(Path::new(copy), &content);
+    let missing = run(&["/no/such/file", place.file("b").to_str().unwrap()]);
+    assert!(missing[0].contains("NotFound"), "{missing:?}");
+    let folder = run(&["/", place.file("b").to_str().unwrap()]);
+    assert!(folder[0].contains("BadRequest"), "{folder:?}");
+}
+
+/// Pauses in the middle, ends the engine, lets `meanwhile` happen, and goes on with another engine; how often it had to
+/// start again.
+fn restarts_of(modified: SystemTime, meanwhile: impl FnOnce(&Path)) -> u32 {
+    let place = Place::new();
+    let (source, copy) = (place.file("source"), place.file("copy"));
+    write_as_of(&source, &vec![b'a'; 3 << 20], modified);
+    let url = format!("file://{}", source.display());
+    let service = slow_service_for_files(&place);
+    let downloader = BackgroundDownloader::new(&service);
+    let download = downloader.create_download(&url, &copy).unwrap();
+    download.start().unwrap();
+    let mut progress = download.progress();
+    assert!(progress.any(|progress| progress.bytes_received >= 1 << 20));
+    drop(progress);
+    download.pause().unwrap();
+    drop((download, downloader, service));
+    meanwhile(&source);
+    let service = slow_service_for_files(&place);
+    let download = BackgroundDownloader::current_downloads(&service).unwrap().remove(0);
+    download.resume().unwrap();
+    let done = download.wait().unwrap();
+    assert_eq!(done.status, TransferStatus::Completed);
+    assert_eq!(done.restarts > 0, done.bytes_wasted > 0);
+    support::assert_same(&copy, &std::fs::read(&source).unwrap());
+    done.restarts
+}
+
+#[test]
+fn a_copy_goes_on_with_its_bytes_only_where_the_file_is_provably_the_same() {
+    let old = SystemTime::now() - Duration::from_secs(60);
+    assert_eq!(restarts_of(old, |_| ()), 0);
+    let newer = old + Duration::from_secs(30);
+    assert_eq!(
+        restarts_of(old, |source| write_as_of(source, &vec![b'b'; 3 << 20], newer)),
+        1
+    );
+    let to_come = SystemTime::now() + Duration::from_secs(3600);
+    assert_eq!(restarts_of(to_come, |_| ()), 1, "a time that proves nothing");
+}
+
+#[test]
+fn a_time_of_modification_proves_nothing_before_it_is_two_seconds_old() {
+    let place = Place::new();
+    let now = SystemTime::now();
+    let is_provable = |age_ms: u64| {
+        let file = place.file("file");
+        write_as_of(&file, b"content", now - Duration::from_millis(age_ms));
+        let validators = custom_backend::validators_of(&file.metadata().unwrap(), now);
+        backhaul::backend::is_provable(&validators)
+    };
+    assert!(is_provable(2_001) && is_provable(60_000));
+    assert!(!is_provable(1_999) && !is_provable(0));
 }

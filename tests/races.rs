@@ -145,6 +145,7 @@ impl Backend for Overtaking {
             methods: true,
             headers: true,
             proxies: false,
+            ..Capabilities::default()
         }
     }
 

@@ -600,6 +600,7 @@ impl Backend for Watched {
             methods: true,
             headers: true,
             proxies: false,
+            ..Capabilities::default()
         }
     }
 

@@ -181,7 +181,7 @@ fn sequence(service: &Service, lab: &Lab) -> Vec<String> {
     say("acknowledge", format!("{:?}", service.acknowledge(&made[1..2])));
     say("acknowledge c", format!("{:?}", service.acknowledge(&made[2..])));
     let changes = Changes {
-        url: Some("ftp://x/".into()),
+        url: Some("gopher://x/".into()),
         ..Changes::default()
     };
     say("set", format!("{:?}", service.set(made[2], &changes)));

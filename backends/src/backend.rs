@@ -6,12 +6,13 @@ use std::time::{Duration, SystemTime};
 use crate::{BodySource, Digest, Failure, Interrupt, Method, Proxies};
 
 /// One protocol. A backend makes one attempt and reports; it never retries, never touches a file, and never decides
-/// when to try again.
+/// when to try again. The crate's own page says how one is written.
 pub trait Backend: Send + Sync {
-    /// URL schemes that this backend serves, in lower case. They are asked for once, when it is registered.
+    /// URL schemes that this backend serves, in lower case ([`crate::is_scheme`]). They are asked for once, when it is
+    /// registered.
     fn schemes(&self) -> Vec<&str>;
 
-    /// What this protocol can do.
+    /// What this protocol can do; the same in each call.
     fn capabilities(&self) -> Capabilities;
 
     /// Makes one attempt to fetch the resource: calls [`Sink::begin`] once, before the first byte, and [`Sink::write`]
@@ -41,6 +42,24 @@ pub struct Capabilities {
     pub headers: bool,
     /// The way can lead through a proxy ([`Request::proxies`]).
     pub proxies: bool,
+    /// What its URLs look like.
+    pub urls: UrlForm,
+}
+
+/// What the URLs of a scheme look like. What has another form is refused when an operation is created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UrlForm {
+    /// `scheme://host/path`, with a host that is not empty; the port, user info and query as RFC 3986 has them.
+    #[default]
+    Host,
+    /// `scheme:///path`: there is no host (RFC 8089, for files of this device).
+    Path,
+    /// `scheme:text`, where the text is not empty and does not begin with `/`; it is not divided any further (RFC 3986,
+    /// section 3.3, `path-rootless`; RFC 2397).
+    Opaque,
+    /// Any of these; the backend sees what it makes of it.
+    Any,
 }
 
 /// What to fetch, and what is held of it already.
@@ -53,7 +72,7 @@ pub struct Request {
     pub method: Method,
     /// What is sent along, from its beginning in every attempt and after every redirect that keeps the method.
     pub body: Option<Arc<dyn BodySource>>,
-    /// Request headers in order, secret ones included.
+    /// Request headers in order, secret ones included. None where the backend has no [`Capabilities::headers`].
     pub headers: Vec<Header>,
     /// User name and password for the origin.
     pub credential: Option<Credential>,
@@ -96,6 +115,7 @@ pub const RESERVED_HEADERS: &[&str] = &[
     "if-range",
     "if-unmodified-since",
     "keep-alive",
+    "proxy-authorization",
     "proxy-connection",
     "range",
     "te",
@@ -177,7 +197,8 @@ impl Default for Limits {
     }
 }
 
-/// What the backend tells before the first byte of an accepted response.
+/// What the backend tells before the first byte of an accepted response. For most of it [`crate::start`] and
+/// [`crate::is_provable`] have the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Where the bytes that follow belong.

@@ -2,12 +2,10 @@
 //!
 //! Source: RFC 9110, section 8.3.1. Types are compared without their parameters and in any case.
 
-#[cfg(any(feature = "http", feature = "memory"))]
 use crate::Held;
 
 /// A response that is not the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg(any(feature = "http", feature = "memory"))]
 pub(crate) struct Impostor {
     /// It goes away by itself: a page, as from a network that wants a login first (a captive portal).
     pub(crate) passes: bool,
@@ -25,7 +23,6 @@ pub fn is_page(content_type: &str) -> bool {
 ///
 /// `expected` is `type/subtype` or `type/*` in lower case. Where bytes are held of a response that was no page, a page does
 /// not follow on them. A response that names no type is no impostor.
-#[cfg(any(feature = "http", feature = "memory"))]
 pub(crate) fn impostor(expected: Option<&str>, held: Option<&Held>, actual: Option<&str>) -> Option<Impostor> {
     let actual = actual?;
     let passes = is_page(actual);
@@ -53,7 +50,6 @@ fn essence(content_type: &str) -> String {
     before_parameters.trim().to_ascii_lowercase()
 }
 
-#[cfg(any(feature = "http", feature = "memory"))]
 fn matches(expected: &str, actual: &str) -> bool {
     match expected.strip_suffix('*') {
         Some(start) => actual.starts_with(start),
@@ -61,7 +57,7 @@ fn matches(expected: &str, actual: &str) -> bool {
     }
 }
 
-#[cfg(all(test, any(feature = "http", feature = "memory")))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::Validators;

@@ -1,16 +1,19 @@
 //! Serves scripted resources from memory, scheme `mem`: deterministic, for tests of what stands above the backends.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::conformance::Content;
 use crate::media;
 use crate::outgoing::{self, Outgoing};
 use crate::proof::{self, Sameness};
 use crate::{
     Backend, Capabilities, Credential, Failure, FailureKind, Head, Header, Held, Interrupt, Method, Request, Restart,
-    Sink, Start, Validators, WebErrorStatus,
+    Sink, Start, UrlForm, Validators, WebErrorStatus,
 };
 
 /// Most bytes of a tail that are compared: few, so that tests of the caller's own check of what it holds are not helped.
@@ -21,6 +24,8 @@ const COMPARED_BYTES_MAX: usize = 16;
 pub struct Resource {
     /// The bytes.
     pub content: Vec<u8>,
+    /// Bytes that are made when they are asked for, in the place of `content`: for what is larger than memory.
+    pub made: Option<Content>,
     /// What identifies them; `total_bytes` here is what the head announces, and `None` announces nothing.
     pub validators: Validators,
     /// Whether it can be continued from an offset.
@@ -29,6 +34,8 @@ pub struct Resource {
     pub content_type: Option<String>,
     /// Other URLs that the head names for the same bytes.
     pub mirrors: Vec<String>,
+    /// Who shows another credential, or none, is refused with 401.
+    pub credential: Option<Credential>,
 }
 
 impl Resource {
@@ -43,16 +50,36 @@ impl Resource {
         };
         Self {
             content,
+            made: None,
             validators,
             resumable: true,
             content_type: None,
             mirrors: Vec::new(),
+            credential: None,
         }
+    }
+
+    fn len_bytes(&self) -> u64 {
+        self.made.map_or(self.content.len() as u64, |made| made.total_bytes)
+    }
+
+    /// The bytes of a range that lies inside.
+    fn bytes(&self, range: Range<u64>) -> Cow<'_, [u8]> {
+        if let Some(made) = self.made {
+            return Cow::Owned(made.bytes(range));
+        }
+        // What is in memory has offsets that fit in usize.
+        let place = |offset| usize::try_from(offset).unwrap_or(usize::MAX);
+        Cow::Borrowed(&self.content[place(range.start)..place(range.end)])
     }
 }
 
 /// What happens in one attempt on a URL, instead of serving it whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a script has few acts, and tests write them by hand"
+)]
 pub enum Act {
     /// Serves the resource.
     Serve,
@@ -60,8 +87,10 @@ pub enum Act {
     Replace(Resource),
     /// Serves up to this offset of the resource, then hangs up.
     CutAt(u64),
-    /// Serves up to this offset of the resource, then says nothing until it is interrupted.
+    /// Serves up to this offset of the resource, then says nothing for as long as it is waited for.
     HangAt(u64),
+    /// Says nothing at all, for as long as it is waited for.
+    Hang,
     /// Fails before the head.
     Fail(Failure),
 }
@@ -168,6 +197,7 @@ impl Backend for MemoryBackend {
             methods: true,
             headers: true,
             proxies: false,
+            urls: UrlForm::Host,
         }
     }
 
@@ -175,49 +205,92 @@ impl Backend for MemoryBackend {
         let body = read_body(request)?;
         let (act, resource) = self.take(request, body);
         if interrupt.is_raised() {
-            return Err(failure(
-                FailureKind::Interrupted,
-                WebErrorStatus::OPERATION_CANCELED,
-                &request.url,
-            ));
+            return Err(interrupted(&request.url));
         }
-        if let Act::Fail(failure) = act {
-            return Err(failure);
+        match act {
+            Act::Fail(failure) => return Err(failure),
+            Act::Hang => return Err(silence(request, request.limits.response, interrupt)),
+            _ => {}
         }
-        let Some(resource) = resource else {
-            let missing = failure(FailureKind::Permanent, WebErrorStatus::NOT_FOUND, &request.url);
-            return Err(Failure {
-                code: Some(404),
-                ..missing
-            });
-        };
+        let resource = permitted(request, resource)?;
         let (start, on_trust) = start(request, &resource);
         if !matches!(start, Start::Continue { .. }) {
             check_type(request, &resource)?;
         }
         check_length(request, &resource)?;
-        let from = if let Start::Continue { offset_bytes } = start {
-            offset_bytes
-        } else {
-            0
-        };
+        let extent = Extent::new(request, &resource, &start);
         let head = Head {
             on_trust,
             ..head(request, &resource, start)
         };
         sink.begin(&head).map_err(|_| refused(&request.url))?;
-        let gap_end = request.held.as_ref().and_then(|held| held.end_bytes);
-        let end = match head.start {
-            Start::Continue { .. } => gap_end.unwrap_or(u64::MAX).min(resource.content.len() as u64),
-            _ => resource.content.len() as u64,
-        };
         let until = match act {
-            Act::CutAt(offset) | Act::HangAt(offset) => offset.min(end),
-            _ => end,
+            Act::CutAt(offset) | Act::HangAt(offset) => offset.min(extent.end()),
+            _ => extent.end(),
         };
-        send(request, &resource, from..until.max(from), sink, interrupt)?;
-        finish(&act, request, interrupt)
+        send(request, &resource, extent.from..until.max(extent.from), sink, interrupt)?;
+        match act {
+            Act::CutAt(_) => Err(cut(&request.url)),
+            Act::HangAt(_) => Err(silence(request, request.limits.stall, interrupt)),
+            _ => extent.check_end(&request.url),
+        }
     }
+}
+
+/// The bytes of an answer: which are due, and which are there.
+struct Extent {
+    from: u64,
+    /// First byte that is not asked for, where that is known, and whether the server has said so.
+    due: Option<(u64, bool)>,
+    there: u64,
+}
+
+impl Extent {
+    fn new(request: &Request, resource: &Resource, start: &Start) -> Self {
+        let (from, gap_end) = match start {
+            Start::Continue { offset_bytes } => {
+                let held = request.held.as_ref();
+                (*offset_bytes, held.and_then(|held| held.end_bytes))
+            }
+            Start::Beginning | Start::Restart(_) => (0, None),
+        };
+        let told = gap_end.or(resource.validators.total_bytes).map(|end| (end, true));
+        Self {
+            from,
+            due: told.or(request.expected_bytes.map(|end| (end, false))),
+            there: gap_end.map_or(resource.len_bytes(), |end| end.min(resource.len_bytes())),
+        }
+    }
+
+    fn end(&self) -> u64 {
+        self.due.map_or(self.there, |(due, _)| due.min(self.there))
+    }
+
+    /// Whether what was there is what was due.
+    fn check_end(&self, url: &str) -> Result<(), Failure> {
+        match self.due {
+            Some((due, true)) if self.there < due => Err(cut(url)),
+            Some((due, _)) if self.there != due => {
+                Err(failure(FailureKind::Permanent, WebErrorStatus::LENGTH_MISMATCH, url))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What is served, to those who may have it.
+fn permitted(request: &Request, resource: Option<Resource>) -> Result<Resource, Failure> {
+    let (status, code) = match resource {
+        Some(resource) if resource.credential.is_none() || resource.credential == request.credential => {
+            return Ok(resource);
+        }
+        Some(_) => (WebErrorStatus::UNAUTHORIZED, 401),
+        None => (WebErrorStatus::NOT_FOUND, 404),
+    };
+    Err(Failure {
+        code: Some(code),
+        ..failure(FailureKind::Permanent, status, &request.url)
+    })
 }
 
 fn read_body(request: &Request) -> Result<Option<Vec<u8>>, Failure> {
@@ -275,15 +348,14 @@ fn start(request: &Request, resource: &Resource) -> (Start, bool) {
     }
     let sameness = proof::compare_held(held, &resource.validators);
     let tail = &held.tail[held.tail.len().saturating_sub(COMPARED_BYTES_MAX)..];
-    let same_tail = usize::try_from(held.offset_bytes)
-        .ok()
-        .and_then(|end| resource.content.get(end.checked_sub(tail.len())?..end));
+    let tail_begin = held.offset_bytes.checked_sub(tail.len() as u64);
+    let same_tail = || tail_begin.is_some_and(|begin| *resource.bytes(begin..held.offset_bytes) == *tail);
     match sameness {
         Sameness::Different => restart(Restart::Changed),
         Sameness::Unproven if !held.digest_expected => restart(Restart::NoProof),
         _ if !resource.resumable => restart(Restart::RangeIgnored),
-        _ if held.offset_bytes > resource.content.len() as u64 => restart(Restart::BeyondEnd),
-        _ if same_tail != Some(tail) => restart(Restart::Changed),
+        _ if held.offset_bytes > resource.len_bytes() => restart(Restart::BeyondEnd),
+        _ if !same_tail() => restart(Restart::Changed),
         sameness => {
             let offset_bytes = held.offset_bytes;
             (Start::Continue { offset_bytes }, sameness == Sameness::Unproven)
@@ -314,41 +386,39 @@ fn head(request: &Request, resource: &Resource, start: Start) -> Head {
 fn send(
     request: &Request,
     resource: &Resource,
-    range: std::ops::Range<u64>,
+    range: Range<u64>,
     sink: &mut dyn Sink,
     interrupt: &Interrupt,
 ) -> Result<(), Failure> {
-    // The content is in memory, so its offsets fit in usize.
-    let range = usize::try_from(range.start).unwrap_or(usize::MAX)..usize::try_from(range.end).unwrap_or(usize::MAX);
-    for piece in resource.content[range].chunks(request.buffer_bytes.max(1)) {
+    let mut at = range.start;
+    while at < range.end {
         if interrupt.is_raised() {
-            return Err(failure(
-                FailureKind::Interrupted,
-                WebErrorStatus::OPERATION_CANCELED,
-                &request.url,
-            ));
+            return Err(interrupted(&request.url));
         }
-        sink.write(piece).map_err(|_| refused(&request.url))?;
+        let end = range.end.min(at + request.buffer_bytes.max(1) as u64);
+        sink.write(&resource.bytes(at..end))
+            .map_err(|_| refused(&request.url))?;
+        at = end;
     }
     Ok(())
 }
 
-fn finish(act: &Act, request: &Request, interrupt: &Interrupt) -> Result<(), Failure> {
-    match act {
-        Act::CutAt(_) => {
-            let kind = FailureKind::Transient { retry_after: None };
-            Err(failure(kind, WebErrorStatus::DISCONNECTED, &request.url))
-        }
-        Act::HangAt(_) => {
-            while !interrupt.sleep(Duration::from_secs(3600)) {}
-            Err(failure(
-                FailureKind::Interrupted,
-                WebErrorStatus::OPERATION_CANCELED,
-                &request.url,
-            ))
-        }
-        _ => Ok(()),
+/// Waits for what never comes, and says how that ended.
+fn silence(request: &Request, limit: Duration, interrupt: &Interrupt) -> Failure {
+    if interrupt.sleep(limit) {
+        return interrupted(&request.url);
     }
+    let kind = FailureKind::Transient { retry_after: None };
+    failure(kind, WebErrorStatus::TIMEOUT, &request.url)
+}
+
+fn cut(url: &str) -> Failure {
+    let kind = FailureKind::Transient { retry_after: None };
+    failure(kind, WebErrorStatus::DISCONNECTED, url)
+}
+
+fn interrupted(url: &str) -> Failure {
+    failure(FailureKind::Interrupted, WebErrorStatus::OPERATION_CANCELED, url)
 }
 
 fn refused(url: &str) -> Failure {

@@ -1,5 +1,9 @@
-//! Opens connections for every backend: looks a name up and tries each address, within a time limit, and out of each wait as
-//! soon as it is interrupted.
+//! Opens connections for every backend: looks a name up and tries each address, or has a proxy do so, within a time limit,
+//! and out of each wait as soon as it is interrupted.
+
+mod handshake;
+mod socks;
+mod tunnel;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -12,10 +16,17 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use crate::{Interrupt, Proxy};
+use self::handshake::Handshake;
+pub(crate) use self::socks::meaning as socks_meaning;
+#[cfg(feature = "http")]
+pub(crate) use self::tunnel::authorization;
+use crate::{Interrupt, Proxy, ProxyProtocol};
 
 /// Longest wait before the interrupt is looked at again.
 const SLICE: Duration = Duration::from_millis(50);
+
+/// Addresses of a server that a proxy is asked for, one after the other. Each takes a connection of its own.
+const SERVER_ADDRESSES_MAX: usize = 4;
 
 /// Look-ups that may be under way at once. An interrupted one runs on until the system's resolver gives up, so this
 /// bounds the threads that a dead name server can tie down.
@@ -37,6 +48,37 @@ pub(crate) enum Fault {
     Name(String),
     /// No address accepted a connection; the last one and its answer.
     Connect(SocketAddr, io::Error),
+    /// The proxy, as it is shown, and why it leads nowhere.
+    Proxy(String, ProxyFault),
+}
+
+/// Why a proxy leads nowhere. None of it says anything of the server but what the proxy said.
+#[derive(Debug)]
+pub(crate) enum ProxyFault {
+    /// No connection to the proxy itself.
+    Away(Box<Fault>),
+    /// It did not answer within the time limit.
+    Silent,
+    /// The connection to it broke before it had answered.
+    Broken(io::Error),
+    /// It closed the connection before it had answered.
+    Closed,
+    /// It does not speak as its protocol wants; what was wrong.
+    Garbled(&'static str),
+    /// Its answer to CONNECT, which is no success.
+    Status(u16),
+    /// It wants a user name and a password, and none is given.
+    NoCredential,
+    /// It does not take the user name and the password.
+    WrongCredential,
+    /// Its reply, as RFC 1928, section 6, counts them.
+    Reply(u8),
+}
+
+impl ProxyFault {
+    pub(crate) fn of(self, proxy: &Proxy) -> Fault {
+        Fault::Proxy(proxy.to_string(), self)
+    }
 }
 
 /// How long whoever opens a connection waits, and what ends every wait at once.
@@ -62,12 +104,49 @@ impl Patience<'_> {
 }
 
 /// Opens a connection to a port of a host, through a proxy where one is given. The stream blocks and sends at once
-/// (`TCP_NODELAY`); nobody has bound it to the interrupt yet.
+/// (`TCP_NODELAY`); nobody has bound it to the interrupt yet, and nothing was read from it that comes from the host.
 pub(crate) fn dial(proxy: Option<&Proxy>, host: &str, port: u16, patience: &Patience<'_>) -> Result<TcpStream, Fault> {
-    match proxy {
-        None => connect_any(&look_up(host, port, patience)?, patience),
-        Some(proxy) => match *proxy {},
+    let Some(proxy) = proxy else {
+        return connect_any(&look_up(host, port, patience)?, patience);
+    };
+    match proxy.protocol() {
+        ProxyProtocol::Http => {
+            let mut handshake = Handshake::new(reach(proxy, patience)?, proxy, patience);
+            tunnel::open(&mut handshake, host, port)?;
+            Ok(handshake.end())
+        }
+        ProxyProtocol::Socks5Hostname => dial_socks(proxy, &socks::Place::of(host), port, patience),
+        ProxyProtocol::Socks5 => dial_each(proxy, &look_up(host, port, patience)?, patience),
     }
+}
+
+/// Opens a connection to a proxy.
+pub(crate) fn reach(proxy: &Proxy, patience: &Patience<'_>) -> Result<TcpStream, Fault> {
+    let reached = look_up(proxy.host(), proxy.port(), patience).and_then(|addresses| connect_any(&addresses, patience));
+    reached.map_err(|fault| match fault {
+        Fault::Interrupted => fault,
+        fault => ProxyFault::Away(Box::new(fault)).of(proxy),
+    })
+}
+
+fn dial_socks(proxy: &Proxy, place: &socks::Place<'_>, port: u16, patience: &Patience<'_>) -> Result<TcpStream, Fault> {
+    let mut handshake = Handshake::new(reach(proxy, patience)?, proxy, patience);
+    socks::open(&mut handshake, place, port)?;
+    Ok(handshake.end())
+}
+
+/// Asks a SOCKS proxy for each address of a server in order, as long as it says no more than that one leads nowhere.
+fn dial_each(proxy: &Proxy, addresses: &[SocketAddr], patience: &Patience<'_>) -> Result<TcpStream, Fault> {
+    let mut addresses = addresses.iter().take(SERVER_ADDRESSES_MAX).peekable();
+    while let Some(address) = addresses.next() {
+        let place = socks::Place::Address(address.ip());
+        match dial_socks(proxy, &place, address.port(), patience) {
+            Err(Fault::Proxy(_, ProxyFault::Reply(reply)))
+                if socks::may_depend_on_address(reply) && addresses.peek().is_some() => {}
+            result => return result,
+        }
+    }
+    Err(Fault::Name("no address".to_owned()))
 }
 
 /// The addresses of a host. The system's resolver cannot be interrupted, so it runs on a thread of its own, which is
@@ -181,3 +260,6 @@ fn connect(address: SocketAddr, budget: Duration, patience: &Patience<'_>) -> io
     stream.set_nodelay(true)?;
     Ok(stream)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,15 @@
 //! What went wrong in an attempt, classified, as long as it does not know where: shared by the backends.
 
-use std::io;
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", feature = "ftp"))]
+mod network;
+
+#[cfg(any(feature = "http", feature = "ftp"))]
 use std::time::Duration;
 
-use crate::net::{self, is_unreachable};
+#[cfg(any(feature = "http", feature = "ftp"))]
+pub(crate) use self::network::connection_problem;
+#[cfg(feature = "http")]
+pub(crate) use self::network::proxy_login_problem;
 use crate::{Failure, FailureKind, WebErrorStatus};
 
 /// A [`Failure`] that does not know yet where it happened.
@@ -64,83 +69,31 @@ impl Problem {
         }
     }
 
+    #[cfg(any(feature = "http", feature = "ftp"))]
     pub(crate) fn with_code(self, code: Option<u16>) -> Self {
         Self { code, ..self }
     }
 
-    #[cfg(feature = "http")]
+    /// As an HTTP status that is no success has it.
+    ///
+    /// Source: RFC 9110, section 15.
+    #[cfg(any(feature = "http", feature = "ftp"))]
+    pub(crate) fn by_status(self, code: u16, retry_after: Option<Duration>) -> Self {
+        let problem = self.with_code(Some(code));
+        match code {
+            // Section 15: a status outside of all classes is as good as a 5xx.
+            408 | 421 | 425 | 429 | 500 | 502 | 503 | 504 | 511 | 600.. => problem.after(retry_after),
+            // Section 15: an unknown status is as good as the first of its class.
+            500..600 if problem.status == WebErrorStatus::UNEXPECTED_SERVER_ERROR => problem.after(retry_after),
+            _ => problem,
+        }
+    }
+
+    #[cfg(any(feature = "http", feature = "ftp"))]
     pub(crate) fn after(self, retry_after: Option<Duration>) -> Self {
         Self {
             kind: FailureKind::Transient { retry_after },
             ..self
         }
-    }
-}
-
-impl From<net::Fault> for Problem {
-    fn from(fault: net::Fault) -> Self {
-        match fault {
-            net::Fault::Interrupted => Self::interrupted(),
-            net::Fault::TimedOut => Self::transient(WebErrorStatus::TIMEOUT, "no connection within the time limit"),
-            net::Fault::Name(text) => name_problem(&text),
-            net::Fault::Connect(address, error) => connect_problem(address, &error),
-        }
-    }
-}
-
-/// A name that does not exist will hardly exist on the next attempt, while a name server that gives no answer says
-/// that the network is away. The standard library tells the two apart only in words, those of the C library.
-fn name_problem(text: &str) -> Problem {
-    const ANSWERED: &[&str] = &[
-        "Name or service not known",
-        "No address associated with",
-        "Name does not resolve",
-        "Name has no usable address",
-        "not a name",
-    ];
-    let problem = Problem::transient(
-        WebErrorStatus::HOST_NAME_NOT_RESOLVED,
-        format!(
-            "the host name could not be resolved: {}",
-            text.trim_start_matches("failed to lookup address information: ")
-        ),
-    );
-    if ANSWERED.iter().any(|words| text.contains(words)) {
-        return problem;
-    }
-    Problem {
-        kind: FailureKind::Unreachable,
-        ..problem
-    }
-}
-
-fn connect_problem(address: std::net::SocketAddr, error: &io::Error) -> Problem {
-    let text = format!("no connection to {address}: {error}");
-    if is_unreachable(error) {
-        let kind = FailureKind::Unreachable;
-        return Problem {
-            kind,
-            ..Problem::permanent(WebErrorStatus::SERVER_UNREACHABLE, text)
-        };
-    }
-    Problem::transient(WebErrorStatus::CANNOT_CONNECT, text)
-}
-
-/// An established connection that broke.
-pub(crate) fn connection_problem(error: &io::Error) -> Problem {
-    let text = format!("the connection broke: {error}");
-    match error.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            Problem::transient(WebErrorStatus::CONNECTION_RESET, text)
-        }
-        io::ErrorKind::TimedOut => Problem::transient(WebErrorStatus::TIMEOUT, text),
-        _ if is_unreachable(error) => {
-            let kind = FailureKind::Unreachable;
-            Problem {
-                kind,
-                ..Problem::permanent(WebErrorStatus::SERVER_UNREACHABLE, text)
-            }
-        }
-        _ => Problem::transient(WebErrorStatus::CONNECTION_ABORTED, text),
     }
 }

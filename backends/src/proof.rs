@@ -7,9 +7,12 @@ use std::time::{Duration, SystemTime};
 
 use crate::{Held, Validators};
 
+/// The first second that an HTTP date cannot say, counted from 1970.
+const YEAR_10000_SECONDS: u64 = 253_402_300_800;
+
 /// Whether two responses carry the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sameness {
+pub enum Sameness {
     /// A strong validator says so.
     Same,
     /// A validator or the length says that they differ.
@@ -18,8 +21,10 @@ pub(crate) enum Sameness {
     Unproven,
 }
 
-/// Compares held bytes with what a new response says of itself, by the rules for where they came from.
-pub(crate) fn compare_held(held: &Held, new: &Validators) -> Sameness {
+/// Compares held bytes with what a new response says of itself, by the rules for where they came from. For most backends
+/// [`crate::start`] says what follows from it.
+#[must_use]
+pub fn compare_held(held: &Held, new: &Validators) -> Sameness {
     if held.foreign {
         compare_foreign(&held.validators, new, held.digest_expected)
     } else {
@@ -85,8 +90,10 @@ pub(crate) fn compare(held: &Validators, new: &Validators) -> Sameness {
     }
 }
 
-/// Whether these validators can prove anything of a later response: one that repeats them would be the same.
-pub(crate) fn is_provable(validators: &Validators) -> bool {
+/// Whether these validators can prove anything of a later response: one that repeats them would be the same. What
+/// [`crate::Head::provable`] says.
+#[must_use]
+pub fn is_provable(validators: &Validators) -> bool {
     compare(validators, validators) == Sameness::Same
 }
 
@@ -128,6 +135,14 @@ fn may_hide_a_change(held: &Validators, new: &Validators) -> bool {
     };
     let is_recent = made < modified + Duration::from_secs(1) && modified <= made + Duration::from_secs(1);
     is_recent && time(&new.last_modified) == Some(modified)
+}
+
+/// A time as [`Validators::last_modified`] and [`Validators::date`] have it, in whole seconds: an HTTP date (RFC 9110, section
+/// 5.6.7). One outside of the years 1970 to 9999 has no such form.
+#[must_use]
+pub fn http_date(time: SystemTime) -> Option<String> {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    (seconds < YEAR_10000_SECONDS).then(|| httpdate::fmt_http_date(time))
 }
 
 /// An HTTP date in any of its three forms (RFC 9110, section 5.6.7).

@@ -4,7 +4,7 @@
 
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
-use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -250,7 +250,9 @@ impl Session {
         let open: curl_sys::curl_opensocket_callback = open_socket;
         self.set_pointer(curl_sys::CURLOPT_OPENSOCKETFUNCTION, open as *const c_void)?;
         let made: SocketCallback = socket_made;
-        self.set_pointer(curl_sys::CURLOPT_SOCKOPTFUNCTION, made as *const c_void)
+        self.set_pointer(curl_sys::CURLOPT_SOCKOPTFUNCTION, made as *const c_void)?;
+        let close: CloseCallback = close_socket;
+        self.set_pointer(curl_sys::CURLOPT_CLOSESOCKETFUNCTION, close as *const c_void)
     }
 
     fn protect(&mut self, tls: &Tls<'_>) -> Result<(), Error> {
@@ -324,6 +326,9 @@ const SOCKET_IS_FINE: c_int = 0;
 const SOCKET_IS_REFUSED: c_int = 1;
 const SOCKET_IS_CONNECTED: c_int = 2;
 
+/// `curl_closesocket_callback`, which returns 0.
+type CloseCallback = extern "C" fn(*mut c_void, curl_sys::curl_socket_t) -> c_int;
+
 extern "C" fn open_socket(
     slot: *mut c_void,
     _purpose: curl_sys::curlsocktype,
@@ -382,4 +387,14 @@ extern "C" fn socket_made(
     } else {
         SOCKET_IS_REFUSED
     }
+}
+
+/// Ends a connection before it is closed: a copy of its descriptor is kept, so that the server would not hear of the close
+/// alone. `ProFTPD` waits ten seconds for this end of a data connection before it says that the transfer is complete.
+extern "C" fn close_socket(_slot: *mut c_void, socket: curl_sys::curl_socket_t) -> c_int {
+    // SAFETY: libcurl hands over a socket that it owns, and does not touch it again.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // One that is gone already needs no shutdown.
+    let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Both);
+    0
 }

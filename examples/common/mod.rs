@@ -39,8 +39,12 @@ impl Arguments {
         if let Some(socket) = self.options.get("socket") {
             return Ok(Service::connect(socket)?);
         }
+        Ok(Service::open(self.state())?)
+    }
+
+    /// The state directory of `--state`, or one that all examples share.
+    pub(crate) fn state(&self) -> PathBuf {
         let state = self.options.get("state").map(PathBuf::from);
-        let state = state.unwrap_or_else(|| std::env::temp_dir().join("backhaul-examples"));
-        Ok(Service::open(state)?)
+        state.unwrap_or_else(|| std::env::temp_dir().join("backhaul-examples"))
     }
 }

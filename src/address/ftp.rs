@@ -39,13 +39,27 @@ pub(super) fn problem(url: &Url, credential: Option<&Credential>) -> Option<&'st
     is_directory.then_some("it ends in a slash: that is a directory, and only a file can be fetched over FTP")
 }
 
+/// A last segment of a path without `;type=a`, `i` or `d`, which is for the protocol and no part of a name.
+pub(super) fn without_type<'a>(scheme: &str, segment: &'a str) -> &'a str {
+    let is_type = |text: &str| ["type=a", "type=i", "type=d"].contains(&text.to_ascii_lowercase().as_str());
+    match segment.rsplit_once(';') {
+        Some((name, kind)) if SCHEMES.contains(&scheme) && is_type(kind) => name,
+        _ => segment,
+    }
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
+    use backhaul_backends::Capabilities;
+
     use crate::Error;
     use crate::address::Address;
 
-    const SCHEMES: &[&str] = &["http", "ftp", "ftps", "ftpes"];
+    fn served() -> Vec<(&'static str, Capabilities)> {
+        let schemes = ["http", "ftp", "ftps", "ftpes"];
+        schemes.map(|scheme| (scheme, Capabilities::default())).to_vec()
+    }
 
     #[test]
     fn a_url_that_would_end_a_command_early_or_lead_to_no_file_is_refused_with_its_field() {
@@ -71,7 +85,7 @@ mod tests {
                 ("h/folder/..", "directory"),
             ] {
                 let text = format!("{scheme}://{rest}");
-                let error = Address::parse(&text, SCHEMES).unwrap_err();
+                let error = Address::parse(&text, &served()).unwrap_err();
                 let Error::Invalid { field, .. } = &error else {
                     panic!("{text}: {error}");
                 };
@@ -99,7 +113,7 @@ mod tests {
             "http://h/folder/",
             "http://h/a;type=a",
         ] {
-            assert!(Address::parse(text, SCHEMES).is_ok(), "{text}");
+            assert!(Address::parse(text, &served()).is_ok(), "{text}");
         }
     }
 }

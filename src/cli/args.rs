@@ -43,6 +43,10 @@ pub(super) struct Global {
     /// Destinations must be inside this directory; may be given several times
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) root: Vec<PathBuf>,
+    /// Directory with helper programs for further protocols, backhaul-backend-SCHEME; may be given several times (default:
+    /// /usr/lib/backhaul/backends)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) helper_path: Vec<PathBuf>,
     /// Allow a state directory on NFS, CIFS, 9p or FUSE, whose locks may not exclude other machines
     #[arg(long, global = true)]
     pub(super) allow_network_fs: bool,
@@ -303,6 +307,10 @@ pub(super) struct ChangeArgs {
     /// Rank among those that wait
     #[arg(long, value_enum)]
     pub(super) priority: Option<PriorityArg>,
+    /// Another proxy, 'direct' for none, or 'default' for that of the engine; password and user name so far stay only with
+    /// the same proxy
+    #[arg(long, value_name = "URL")]
+    pub(super) proxy: Option<String>,
 }
 
 #[derive(ClapArgs)]
@@ -364,6 +372,11 @@ pub(super) struct Download {
     /// Rank among those that wait
     #[arg(long, value_enum, default_value_t)]
     pub(super) priority: PriorityArg,
+    /// Proxy to go through: http://[USER:PASSWORD@]HOST:PORT, socks5://... or socks5h://... (which looks the name of the server
+    /// up itself), or 'direct' for none; user name and password are sealed and never shown (default: that of the engine, which
+    /// is that of its configuration or environment)
+    #[arg(long, value_name = "URL")]
+    pub(super) proxy: Option<String>,
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -393,6 +406,9 @@ pub(super) struct Running {
     /// Longest silence within a response (default: 60)
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(super) stall_timeout: Option<Duration>,
+    /// Let FTP servers open the data connections towards this device (active mode), instead of the other way round
+    #[arg(long)]
+    pub(super) ftp_active: bool,
 }
 
 impl Running {
@@ -414,6 +430,7 @@ impl Running {
         put(&mut settings.connect_timeout, self.connect_timeout);
         put(&mut settings.response_timeout, self.response_timeout);
         put(&mut settings.stall_timeout, self.stall_timeout);
+        settings.ftp_active |= self.ftp_active;
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) struct Context {
     pub(super) names_state_directory: bool,
     ca_bundle: Option<PathBuf>,
     roots: Vec<PathBuf>,
+    helper_path: Vec<PathBuf>,
     allow_network_file_system: bool,
 }
 
@@ -67,6 +68,7 @@ impl Context {
             names_state_directory,
             ca_bundle: global.ca_bundle,
             roots,
+            helper_path: helper_path(global.helper_path)?,
             allow_network_file_system: global.allow_network_fs,
         })
     }
@@ -75,6 +77,7 @@ impl Context {
         Config {
             roots: self.roots.clone(),
             ca_bundle: self.ca_bundle.clone(),
+            helper_path: self.helper_path.clone(),
             allow_network_file_system: self.allow_network_file_system,
             ..Config::default()
         }
@@ -87,17 +90,27 @@ impl Context {
         }
     }
 
-    pub(super) fn config_for(&self, running: &Running) -> Config {
+    /// For transfers in this process, through the proxies of its environment.
+    pub(super) fn config_for(&self, running: &Running) -> Result<Config, Failure> {
         let mut settings = Settings::default();
         running.set(&mut settings);
-        Config {
+        with_proxies(Config {
             roots: self.roots.clone(),
             ca_bundle: self.ca_bundle.clone(),
+            helper_path: self.helper_path.clone(),
             allow_network_file_system: self.allow_network_file_system,
             salvage: false,
             ..settings.config()
-        }
+        })
     }
+}
+
+/// Where helpers are looked for: as typed, or where packages put them.
+pub(super) fn helper_path(typed: Vec<PathBuf>) -> Result<Vec<PathBuf>, Failure> {
+    if typed.is_empty() {
+        return Ok(Settings::default().helper_path);
+    }
+    typed.into_iter().map(absolute).collect()
 }
 
 fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
@@ -114,6 +127,11 @@ pub(super) fn resolved_root(root: &Path) -> Result<PathBuf, Failure> {
             Err(Error::invalid("root", root.display().to_string(), format!("cannot be used: {error}")).into())
         }
     }
+}
+
+/// With the proxies of the environment, where none are configured.
+pub(super) fn with_proxies(config: Config) -> Result<Config, Failure> {
+    Ok(crate::with_environment_proxies(config, |name| std::env::var_os(name))?)
 }
 
 /// The backends of this build, with what the environment says of certificates.

@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::args::{DaemonArgs, Global};
-use super::context::{Context, backends, resolved_root};
+use super::context::{Context, backends, helper_path, resolved_root, with_proxies};
 use super::exit::Exit;
 use super::reach::close;
 use super::{Failure, output};
@@ -33,6 +33,9 @@ pub(super) fn run(mut global: Global, args: &DaemonArgs) -> Result<Exit, Failure
     let is_root = rustix::process::geteuid().is_root();
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let file = SettingsFile::find(args.config.clone(), is_root, variable);
+    if !global.helper_path.is_empty() {
+        global.helper_path = helper_path(global.helper_path)?;
+    }
     let options = global.clone();
     let settings = load(file.as_ref(), &options, args)?;
     if global.verbose == 0 {
@@ -95,6 +98,9 @@ fn load(file: Option<&SettingsFile>, global: &Global, args: &DaemonArgs) -> Resu
         if !global.root.is_empty() {
             settings.roots.clone_from(&global.root);
         }
+        if !global.helper_path.is_empty() {
+            settings.helper_path.clone_from(&global.helper_path);
+        }
         settings.allow_network_fs |= global.allow_network_fs;
         settings.exit_idle = args.exit_idle.or(settings.exit_idle);
     });
@@ -141,7 +147,11 @@ fn config(settings: &Settings) -> Result<Config, Failure> {
         .iter()
         .map(|root| resolved_root(root))
         .collect::<Result<_, _>>()?;
-    Ok(config)
+    let config = with_proxies(config)?;
+    Ok(Config {
+        proxies: config.proxies.map(|proxies| settings.without_exceptions(proxies)),
+        ..config
+    })
 }
 
 fn limits(settings: &Settings) -> ServerLimits {

@@ -42,6 +42,8 @@ Environment:
   STATE_DIRECTORY, XDG_STATE_HOME, HOME   where the state directory is, in this order, without --state-dir
                                           (/var/lib/backhaul for root without STATE_DIRECTORY)
   SSL_CERT_FILE, SSL_CERT_DIR             certificates that HTTPS trusts, without --ca-bundle
+  http_proxy, https_proxy, ftp_proxy,     proxies by scheme, for the rest, and the servers without one; the names in
+  all_proxy, no_proxy                     capitals count too, but not HTTP_PROXY
   BACKHAUL_LOG                            what is logged: error, warn (default), info, debug, trace";
 
 impl Exit {

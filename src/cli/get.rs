@@ -27,7 +27,7 @@ use crate::{
 /// How often progress is looked at.
 const TICK: Duration = Duration::from_millis(200);
 /// Options that `set` changes.
-const CHANGEABLE: [&str; 3] = ["header", "secret-header", "priority"];
+const CHANGEABLE: [&str; 4] = ["header", "secret-header", "priority", "proxy"];
 /// Operations that are looked on at by name; more of them are found among all of the app.
 const NAMED_MAX: usize = 1_000;
 /// Operations that an interrupted `get` names one by one.
@@ -41,7 +41,7 @@ pub(super) fn run(
     quiet: bool,
 ) -> Result<Exit, Failure> {
     let lines = lines(download)?;
-    let config = context.config_for(running);
+    let config = context.config_for(running)?;
     let backends = backends(&config)?;
     let mut downloads = new_downloads(context, download, &lines, false)?;
     let checked = checked(context, &config, &backends, &downloads, &lines)?;

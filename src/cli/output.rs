@@ -279,6 +279,9 @@ pub(super) fn details(view: &OperationView) {
     }
     row("priority", format!("{:?}", view.priority).to_lowercase());
     row("cost policy", view.cost_policy.to_string());
+    if let Some(proxy) = &view.proxy {
+        row("proxy", proxy.clone());
+    }
     if let Some(expected) = &view.expected_type {
         row("type", expected.clone());
     }

@@ -53,9 +53,10 @@ pub(super) fn set(context: &Context, id: TransferId, changes: ChangeArgs) -> Res
         headers: changes.header,
         secret_headers: changes.secret_header,
         priority: changes.priority.map(Into::into),
+        proxy: changes.proxy,
         ..Changes::default()
     };
-    check_changes(&changes, &Registry::new(backends.clone()).schemes())?;
+    check_changes(&changes, &Registry::new(backends.clone()))?;
     context.with_engine(&config, &backends, |service, _| service.set(id, &changes))?;
     Ok(Exit::Success)
 }
@@ -71,7 +72,7 @@ pub(super) fn forget(context: &Context, app: &str) -> Result<Exit, Failure> {
 pub(super) fn run(context: &Context, until_idle: bool, salvage: bool, running: &Running) -> Result<Exit, Failure> {
     let config = Config {
         salvage,
-        ..context.config_for(running)
+        ..context.config_for(running)?
     };
     let engine = Arc::new(context.open(&config, &backends(&config)?)?);
     let serving = context.serve(&Service::on(&engine))?;
@@ -100,8 +101,7 @@ pub(super) fn checked(
     lines: &[Line],
 ) -> Result<Vec<CheckedDownload>, Failure> {
     let registry = Registry::new(backends.to_vec());
-    let schemes = registry.schemes();
-    let checked = check_downloads(downloads, config, &context.environment, &schemes);
+    let checked = check_downloads(downloads, config, &context.environment, &registry);
     checked.map_err(|(index, error)| at_line(lines, index, error))
 }
 
@@ -248,6 +248,7 @@ pub(super) fn new_downloads(
             completion_group: download.completion_group,
             expected_type: download.media_type.clone(),
             recoverable: download.recoverable.clone(),
+            proxy: download.proxy.clone(),
             app: context.app.clone(),
             hold,
             ..NewDownload::default()

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use backhaul_backends::{Digest, Method, WebErrorStatus};
+use backhaul_backends::{Credential, Digest, Method, WebErrorStatus};
 
 use super::operation::DownloadOperation;
 use crate::address::{appended, check_header_name, parse_header_parts};
@@ -20,9 +20,8 @@ use crate::service::Service;
 /// of the template touches it. Whatever is set is checked when a download is created, headers at once.
 ///
 /// Stands for `BackgroundDownloader`. It differs in that priority, digests, mirrors, collision rule, expected length and type
-/// and recoverable statuses are set here, before the download is there. Not there yet: `ProxyCredential`, as this version
-/// asks no proxy. Not there at all: `RequestUnconstrainedDownloadsAsync`, as no download is constrained, and the toast and
-/// tile notifications.
+/// and recoverable statuses are set here, before the download is there, and that a download may name a proxy of its own. Not
+/// there at all: `RequestUnconstrainedDownloadsAsync`, as no download is constrained, and the toast and tile notifications.
 ///
 /// ```no_run
 /// use backhaul::{BackgroundDownloader, CostPolicy, Service};
@@ -200,6 +199,28 @@ impl BackgroundDownloader {
     /// Stands for `ServerCredential`.
     pub fn set_server_credential(&mut self, credential: Option<(&str, &str)>) -> &mut Self {
         self.credential = credential.map(|(user, password)| (user.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// User name and password for the proxy, whichever it is; kept sealed, and told to no server. `None` for none, which is
+    /// the default. Those in the URL of [`BackgroundDownloader::set_proxy`] count more.
+    ///
+    /// Stands for `ProxyCredential`.
+    pub fn set_proxy_credential(&mut self, credential: Option<(&str, &str)>) -> &mut Self {
+        self.template.proxy_credential = credential.map(|(user, password)| Credential {
+            user: user.to_owned(),
+            password: password.to_owned(),
+        });
+        self
+    }
+
+    /// The proxy that a download goes through, as [`NewDownload::proxy`] has it: `http://host:port`, `socks5://host:port`,
+    /// `socks5h://host:port`, or `direct` for none. `None`, the default, for those of the engine, which are those of its
+    /// configuration or environment.
+    ///
+    /// `WinRT` has none: its downloads go through the proxy of the system.
+    pub fn set_proxy(&mut self, proxy: Option<&str>) -> &mut Self {
+        self.template.proxy = proxy.map(str::to_owned);
         self
     }
 
@@ -515,7 +536,8 @@ mod tests {
     fn a_credential_comes_out_of_the_url_as_it_was_given() {
         for (user, password) in [("ann", "pass"), ("a@b:c/d", "%41?#é \\"), ("", "x")] {
             let url = with_credential("https://host:8443/a%20b?q=1", user, password);
-            let address = Address::parse(&url, &["https"]).unwrap_or_else(|error| panic!("{error}"));
+            let address = Address::parse(&url, &[("https", backhaul_backends::Capabilities::default())])
+                .unwrap_or_else(|error| panic!("{error}"));
             let credential = address.credential.map(|one| (one.user, one.password));
             assert_eq!(credential, Some((user.to_owned(), password.to_owned())));
             assert_eq!(address.shown, "https://host:8443/a%20b?q=1");

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backhaul_backends::{Method, WebErrorStatus};
+use backhaul_backends::{Credential, Method, WebErrorStatus};
 
 use super::progress::{DownloadProgress, Progress, RangesDownloadedEvents};
 use super::reader::{RandomAccessReader, ResultStream};
@@ -189,6 +189,32 @@ impl DownloadOperation {
     #[must_use]
     pub fn completion_group(&self) -> Option<CompletionGroupId> {
         self.fixed.completion_group
+    }
+
+    /// The proxy that it asks for, without user name and password; `direct` for none; `None` for those of the engine.
+    ///
+    /// # Errors
+    /// As for every call: see [`DownloadOperation`].
+    pub fn proxy(&self) -> Result<Option<String>, Error> {
+        Ok(self.view()?.proxy)
+    }
+
+    /// Changes the proxy, and user name and password for it where they are given: `direct` for no proxy, `default` for those
+    /// of the engine, as with [`BackgroundDownloader::set_proxy`](super::BackgroundDownloader::set_proxy). A running download
+    /// has to be paused first.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `proxy` or `proxy-credential`; [`Error::NotNow`] while it runs, is being published, or has
+    /// ended.
+    pub fn set_proxy(&self, proxy: &str, credential: Option<(&str, &str)>) -> Result<(), Error> {
+        self.set(&Changes {
+            proxy: Some(proxy.to_owned()),
+            proxy_credential: credential.map(|(user, password)| Credential {
+                user: user.to_owned(),
+                password: password.to_owned(),
+            }),
+            ..Changes::default()
+        })
     }
 
     /// What it may cost. Stands for the getter of `CostPolicy`.

@@ -56,8 +56,12 @@ impl Engine {
     pub fn differences(&self, id: TransferId, checked: &CheckedDownload) -> Result<Vec<&'static str>, Error> {
         let operation = self.find(id)?;
         let (stored, asked) = (&operation.spec, &checked.spec);
+        let hidden = || self.core.vault.open(SealedName::of(&operation)).ok();
+        // What is hidden of the proxy is compared with the proxy.
         let secrets_differ =
-            || self.core.vault.open(SealedName::of(&operation)).ok().as_ref() != Some(&checked.secrets);
+            || hidden().map(|stored| stored.with_proxy(None)) != Some(checked.secrets.clone().with_proxy(None));
+        let login = checked.secrets.proxy_credential();
+        let login_differs = || login != hidden().and_then(|stored| stored.proxy_credential());
         let digest = missing_digest(stored, asked);
         let pairs = [
             ("sha256", digest.as_ref().is_some_and(|(field, _)| *field == "sha256")),
@@ -79,6 +83,10 @@ impl Engine {
             (
                 "cost-policy",
                 asked.cost_policy != CostPolicy::default() && stored.cost_policy != asked.cost_policy,
+            ),
+            (
+                "proxy",
+                asked.proxy.is_some() && stored.proxy != asked.proxy || login.is_some() && login_differs(),
             ),
             ("header", !asked.headers.is_empty() && stored.headers != asked.headers),
             ("secret-header", asked.has_secrets && secrets_differ()),

@@ -8,14 +8,19 @@ use std::fmt;
 use std::io;
 use std::sync::PoisonError;
 
+use backhaul_backends::{Capabilities, Registry};
+
 use super::Engine;
+use super::backends::check_abilities;
 use super::create::{check_header_count, check_headers, check_spec_bytes};
-use crate::address::{Address, appended, check_header_name, has_hidden_values, has_same_origin};
+use super::proxied::Asked;
+use crate::address::{Address, appended, check_header_name, harmless, has_hidden_values, has_same_origin};
 use crate::error::Error;
 use crate::operation::{
     Amendment, CostPolicy, Event, Operation, Outcome, Phase, Priority, RequestHeader, Shared, Spec, TransferId,
 };
 use crate::vault::{SealedName, Secrets};
+use backhaul_backends::Credential;
 
 /// What is to change of an operation; what is not named stays. `Debug` shows no value that may be secret.
 #[derive(Clone, Default)]
@@ -40,6 +45,12 @@ pub struct Changes {
     pub priority: Option<Priority>,
     /// What it may cost.
     pub cost_policy: Option<CostPolicy>,
+    /// Another proxy, `direct` for none, or `default` for those of the engine; see
+    /// [`NewDownload::proxy`](super::NewDownload::proxy). User name and password so far stay only where it is the same proxy,
+    /// and no others are given.
+    pub proxy: Option<String>,
+    /// User name and password for the proxy, in place of those so far.
+    pub proxy_credential: Option<Credential>,
 }
 
 impl fmt::Debug for Changes {
@@ -55,6 +66,8 @@ impl fmt::Debug for Changes {
             .field("remove_headers", &self.remove_headers)
             .field("priority", &self.priority)
             .field("cost_policy", &self.cost_policy)
+            .field("proxy", &self.proxy.as_deref().map(harmless))
+            .field("proxy_credential", &self.proxy_credential)
             .finish()
     }
 }
@@ -67,18 +80,19 @@ struct Checked {
     append_headers: Vec<RequestHeader>,
     append_secret_headers: Vec<RequestHeader>,
     remove_headers: Vec<String>,
+    proxy: Asked,
 }
 
-/// Checks changes as far as it can be done without an engine. `schemes` are those that the backends serve.
+/// Checks changes as far as it can be done without an engine.
 ///
 /// # Errors
 /// [`Error::Invalid`] naming the field, or [`Error::LimitReached`].
-pub fn check_changes(changes: &Changes, schemes: &[&str]) -> Result<(), Error> {
-    check(changes, schemes).map(|_| ())
+pub fn check_changes(changes: &Changes, backends: &Registry) -> Result<(), Error> {
+    check(changes, &backends.served()).map(|_| ())
 }
 
-fn check(changes: &Changes, schemes: &[&str]) -> Result<Checked, Error> {
-    let address = changes.url.as_deref().map(|url| Address::parse(url, schemes));
+fn check(changes: &Changes, served: &[(&str, Capabilities)]) -> Result<Checked, Error> {
+    let address = changes.url.as_deref().map(|url| Address::parse(url, served));
     let (headers, secret_headers) = check_headers(&changes.headers, &changes.secret_headers)?;
     let (append_headers, append_secret_headers) =
         check_headers(&changes.append_headers, &changes.append_secret_headers)?;
@@ -87,6 +101,7 @@ fn check(changes: &Changes, schemes: &[&str]) -> Result<Checked, Error> {
         check_header_name("remove_headers", name)?;
     }
     Ok(Checked {
+        proxy: Asked::check(changes.proxy.as_deref(), changes.proxy_credential.as_ref())?,
         address: address.transpose()?,
         headers,
         secret_headers,
@@ -104,10 +119,12 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownId`]; [`Error::NotNow`] where it is running or being published, or has ended; [`Error::Conflict`]
     /// where another live operation has the URL; [`Error::Vault`] where its secrets cannot be opened, unless both a URL
-    /// and `clear_headers` are given and nothing is hidden of its mirrors; otherwise as [`check_changes`].
+    /// and `clear_headers` are given and nothing is hidden of its mirrors; [`Error::Invalid`] naming the field where the
+    /// backend of the URL cannot do what is asked for then; otherwise as [`check_changes`].
     pub fn set(&self, id: TransferId, changes: &Changes) -> Result<(), Error> {
         let core = &self.core;
-        let checked = check(changes, &core.backends.schemes())?;
+        let served = core.backends.served();
+        let checked = check(changes, &served)?;
         // Changes and creations come one after the other, so that no two take the same URL.
         let _alone = core.creating.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.find(id)?;
@@ -115,6 +132,7 @@ impl Engine {
         let old = self.secrets_to_change(&before, changes)?;
         let (secrets, spec) = changed(&before.spec, &old.clone().unwrap_or_default(), changes, &checked)?;
         check_header_count(spec.headers.len() + secrets.headers.len())?;
+        check_abilities(&spec, &secrets, &served)?;
         check_spec_bytes(&spec)?;
         if checked.address.is_some() {
             self.check_url_free(id, &spec, &secrets)?;
@@ -221,6 +239,7 @@ fn changed(before: &Spec, old: &Secrets, changes: &Changes, checked: &Checked) -
     replace(&mut secret, checked, &checked.secret_headers);
     append(&mut plain, &mut secret, checked)?;
     let secrets = new_secrets(old, secret, stays, checked);
+    let secrets = secrets.with_proxy(proxy_credential(before, old, changes, checked)?);
     let spec = new_spec(before, &secrets, plain, changes, checked);
     Ok((secrets, spec))
 }
@@ -259,6 +278,23 @@ fn new_secrets(old: &Secrets, headers: Vec<RequestHeader>, stays: bool, checked:
     secrets
 }
 
+/// User name and password are for the proxy that they were given for.
+fn proxy_credential(
+    before: &Spec,
+    old: &Secrets,
+    changes: &Changes,
+    checked: &Checked,
+) -> Result<Option<Credential>, Error> {
+    let asked = &checked.proxy;
+    let is_another = changes.proxy.is_some() && asked.shown != before.proxy;
+    if is_another || asked.credential.is_none() {
+        let own = old.proxy_credential().filter(|_| !is_another);
+        return Ok(asked.credential.clone().or(own));
+    }
+    // Given for the proxy that it has already.
+    Asked::check(before.proxy.as_deref(), asked.credential.as_ref()).map(|asked| asked.credential)
+}
+
 fn new_spec(
     before: &Spec,
     secrets: &Secrets,
@@ -273,6 +309,10 @@ fn new_spec(
         has_secrets: !secrets.is_empty(),
         priority: changes.priority.unwrap_or(before.priority),
         cost_policy: changes.cost_policy.unwrap_or(before.cost_policy),
+        proxy: match &changes.proxy {
+            None => before.proxy.clone(),
+            Some(_) => checked.proxy.shown.clone(),
+        },
         ..before.clone()
     }
 }

@@ -1,41 +1,105 @@
-//! The backends of this build.
+//! The backends of this build, and what they cannot do.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use backhaul_backends::Backend;
+use backhaul_backends::{Backend, Capabilities};
 
+use super::proxied;
+use crate::address::{capabilities_of, scheme_of};
 use crate::config::Config;
 use crate::error::Error;
+use crate::operation::Spec;
+use crate::vault::Secrets;
 
-/// The backends that this build has, one for each protocol feature. `variable` reads the environment.
+/// Where packages put helper programs.
+pub const PACKAGED_HELPERS: &str = "/usr/lib/backhaul/backends";
+
+/// The backends that this build has, one for each protocol feature, and at last the helper programs of
+/// `config.helper_path`. `variable` reads the environment.
 ///
 /// # Errors
 /// [`Error::Invalid`] where `config.ca_bundle` holds no certificate.
-#[cfg(feature = "http")]
+#[cfg_attr(
+    not(any(feature = "http", feature = "ftp", feature = "helper")),
+    expect(unused_variables, unused_mut, reason = "nothing is set up without a protocol")
+)]
 pub fn backends(config: &Config, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Vec<Arc<dyn Backend>>, Error> {
-    let http = backhaul_backends::HttpConfig {
-        ca_bundle: config.ca_bundle.clone(),
-        ssl_cert_file: variable("SSL_CERT_FILE"),
-        ssl_cert_dir: variable("SSL_CERT_DIR"),
-        ..backhaul_backends::HttpConfig::default()
-    };
-    let shown = config
-        .ca_bundle
-        .as_deref()
-        .unwrap_or_else(|| std::path::Path::new(""))
-        .display()
-        .to_string();
-    let backend = backhaul_backends::HttpBackend::new(http);
-    let backend = backend.map_err(|error| Error::invalid("ca-bundle", shown, error.reason))?;
-    Ok(vec![Arc::new(backend)])
+    let mut backends: Vec<Arc<dyn Backend>> = Vec::new();
+    #[cfg(feature = "http")]
+    {
+        let http = backhaul_backends::HttpConfig {
+            ca_bundle: config.ca_bundle.clone(),
+            ssl_cert_file: variable("SSL_CERT_FILE"),
+            ssl_cert_dir: variable("SSL_CERT_DIR"),
+            ..backhaul_backends::HttpConfig::default()
+        };
+        let backend = backhaul_backends::HttpBackend::new(http);
+        backends.push(Arc::new(backend.map_err(|error| bad_bundle(config, error.reason))?));
+    }
+    #[cfg(feature = "ftp")]
+    {
+        let ftp = backhaul_backends::FtpConfig {
+            active: config.ftp_active,
+            ca_bundle: config.ca_bundle.clone(),
+            ssl_cert_file: variable("SSL_CERT_FILE"),
+            ssl_cert_dir: variable("SSL_CERT_DIR"),
+        };
+        let backend = backhaul_backends::FtpBackend::new(ftp);
+        backends.push(Arc::new(backend.map_err(|error| bad_bundle(config, error.reason))?));
+    }
+    #[cfg(feature = "helper")]
+    backends.extend(helpers(config));
+    Ok(backends)
 }
 
-/// The backends that this build has: none, as no protocol feature is on.
-///
-/// # Errors
-/// None.
-#[cfg(not(feature = "http"))]
-pub fn backends(_config: &Config, _variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Vec<Arc<dyn Backend>>, Error> {
-    Ok(Vec::new())
+/// What is not used of the helpers is said once, at the start.
+#[cfg(feature = "helper")]
+fn helpers(config: &Config) -> Option<Arc<dyn Backend>> {
+    let is_there = |path: &&PathBuf| path.as_os_str() != PACKAGED_HELPERS || path.exists();
+    let directories: Vec<PathBuf> = config.helper_path.iter().filter(is_there).cloned().collect();
+    let (backend, refused) = backhaul_backends::HelperBackend::find(&directories);
+    for line in refused {
+        log::warn!("{line}");
+    }
+    (!backend.programs().is_empty()).then(|| Arc::new(backend) as _)
+}
+
+/// The one field that a backend may refuse.
+#[cfg(any(feature = "http", feature = "ftp"))]
+fn bad_bundle(config: &Config, reason: String) -> Error {
+    let bundle = config.ca_bundle.as_deref().map(|path| path.display().to_string());
+    Error::invalid("ca-bundle", bundle.unwrap_or_default(), reason)
+}
+
+/// Refuses what the backend of the URL cannot do. A mirror gets of it what its own backend can: no headers where those mean
+/// nothing, and no part where it has no parts.
+pub(super) fn check_abilities(spec: &Spec, secrets: &Secrets, served: &[(&str, Capabilities)]) -> Result<(), Error> {
+    let can = capabilities_of(&spec.url, served);
+    let scheme = scheme_of(&spec.url);
+    let refuse = |field, value: String, what: &str| {
+        let problem = format!("{what} mean nothing to '{scheme}'; leave it out");
+        Err(Error::invalid(field, value, problem))
+    };
+    if !can.methods && !spec.method.is_get() {
+        return refuse("method", spec.method.to_string(), "methods other than GET");
+    }
+    if let Some(body) = spec.body.as_ref().filter(|_| !can.methods) {
+        return refuse("body", body.shown(), "request bodies");
+    }
+    let first = spec.headers.first().or(secrets.headers.first());
+    if let Some(header) = first.filter(|_| !can.headers) {
+        return refuse("header", header.name.clone(), "request headers");
+    }
+    if spec.random_access && !can.ranges {
+        return refuse("random_access", "true".into(), "parts of a resource");
+    }
+    // A mirror that is asked directly would tell what the proxy is to hide.
+    let mut urls = std::iter::once(&spec.url).chain(&spec.mirrors);
+    let direct = urls.find(|url| !capabilities_of(url, served).proxies);
+    if let (Some(proxy), Some(url)) = (proxied::asked(spec, secrets), direct) {
+        let problem = format!("'{}' is never asked through a proxy; leave it out", scheme_of(url));
+        return Err(Error::invalid("proxy", proxy.to_owned(), problem));
+    }
+    Ok(())
 }

@@ -7,25 +7,27 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
-use backhaul_backends::{Digest, Method, WebErrorStatus};
+use backhaul_backends::{Capabilities, Credential, Digest, Method, Registry, WebErrorStatus};
 use backhaul_journal::{FileKind, Lsn, Urgency, steps};
 
 use super::Engine;
 use super::access;
+use super::backends::check_abilities;
 use super::body::{Body, check_body};
 use super::expected::{check_digests, check_recoverable};
 use super::groups::{check_name, checked_group};
+use super::places::check_mirrors;
+use super::proxied::Asked;
 use super::spool::{self, SpooledBody};
-use crate::address::{Address, HEADERS_MAX, harmless, parse_destination, parse_header, parse_media_type, parse_mirror};
+use crate::address::{Address, HEADERS_MAX, harmless, parse_destination, parse_header, parse_media_type};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
-use crate::mirrors::MIRRORS_MAX;
 use crate::operation::{
     BatchId, Collision, CompletionGroupId, CostPolicy, Event, Kind, Operation, Priority, RequestHeader, SPEC_BYTES_MAX,
     Shared, Spec, TransferId, directory_of, stored_digests,
 };
-use crate::vault::{SealedMirror, SealedName, Secrets};
+use crate::vault::{SealedName, Secrets};
 
 /// What the record of a creation takes besides its texts, rounded up.
 const RECORD_BYTES: usize = 160;
@@ -96,6 +98,16 @@ pub struct NewDownload {
     /// is asked for here is as good), else with [`WebErrorStatus::INSUFFICIENT_RANGE_SUPPORT`]. Where it fails so, no byte
     /// of that response is kept. For GET alone. `false` by default, as `IsRandomAccessRequired`.
     pub random_access: bool,
+    /// The proxy it goes through, its mirrors and redirects too: `http://[USER[:PASSWORD]@]HOST[:PORT]`, the same with
+    /// `socks5://` (the name of the server is looked up here) or `socks5h://` (by the proxy), or `HOST:PORT`, which is an HTTP
+    /// proxy; at most 2048 bytes; `direct` for no proxy; `default`, like `None`, for the [`Config::proxies`] of the engine.
+    /// User name and password in it are percent-encoded, and become the sealed `proxy_credential`. Refused where a URL is of
+    /// a protocol that is not led through proxies.
+    pub proxy: Option<String>,
+    /// User name and password for the proxy, whichever it is, up to 255 bytes each; kept sealed, and told to no server.
+    ///
+    /// Source: `BackgroundDownloader.ProxyCredential`.
+    pub proxy_credential: Option<Credential>,
 }
 
 impl fmt::Debug for NewDownload {
@@ -123,6 +135,8 @@ impl fmt::Debug for NewDownload {
             .field("completion_group", &self.completion_group)
             .field("hold", &self.hold)
             .field("random_access", &self.random_access)
+            .field("proxy", &self.proxy.as_deref().map(harmless))
+            .field("proxy_credential", &self.proxy_credential)
             .finish()
     }
 }
@@ -138,8 +152,8 @@ pub struct CheckedDownload {
     hold: bool,
 }
 
-/// Checks downloads as far as it can be done without an engine: nothing is written, no lock is taken. `schemes` are
-/// those that the backends serve.
+/// Checks downloads as far as it can be done without an engine: nothing is written, no lock is taken. What the backend of a
+/// URL cannot do is not taken either.
 ///
 /// # Errors
 /// The position of the first one that is refused, and why: [`Error::Invalid`] naming the field, or
@@ -148,13 +162,13 @@ pub fn check_downloads(
     downloads: &[NewDownload],
     config: &Config,
     environment: &Environment,
-    schemes: &[&str],
+    backends: &Registry,
 ) -> Result<Vec<CheckedDownload>, (usize, Error)> {
     let mut checked: Vec<CheckedDownload> = Vec::with_capacity(downloads.len());
     let mut checks = Checker {
         config,
         environment,
-        schemes,
+        served: backends.served(),
         directory: None,
     };
     for (index, download) in downloads.iter().enumerate() {
@@ -180,7 +194,7 @@ impl Engine {
     /// As [`check_downloads`].
     pub(crate) fn check(&self, downloads: &[NewDownload]) -> Result<Vec<CheckedDownload>, (usize, Error)> {
         let core = &self.core;
-        check_downloads(downloads, &core.config, &core.environment, &core.backends.schemes())
+        check_downloads(downloads, &core.config, &core.environment, &core.backends)
     }
 
     /// Creates downloads that were checked; all of them or none. They are durable on return.
@@ -309,8 +323,9 @@ impl Engine {
             let digests = one.spec.digests.len() * DIGEST_BYTES;
             let body = one.spec.body.as_ref().map_or(0, |body| body.shown().len() + BODY_BYTES);
             let group = one.spec.group.as_deref().map_or(0, str::len);
+            let proxy = one.spec.proxy.as_deref().map_or(0, str::len);
             let paths = one.spec.url.len() + one.spec.destination.as_os_str().len();
-            body + RECORD_BYTES + paths + headers + mirrors + digests + group
+            body + RECORD_BYTES + paths + headers + mirrors + digests + group + proxy
         };
         let needed = JOURNAL_BYTES + checked.iter().map(size).sum::<usize>() as u64;
         let directory = &self.core.state_directory;
@@ -360,7 +375,8 @@ impl Engine {
 struct Checker<'a> {
     config: &'a Config,
     environment: &'a Environment,
-    schemes: &'a [&'a str],
+    /// The schemes there are, each with what its backend can do.
+    served: Vec<(&'a str, Capabilities)>,
     /// The last directory, as given and resolved, that can be written to.
     directory: Option<(PathBuf, PathBuf)>,
 }
@@ -370,16 +386,18 @@ impl Checker<'_> {
         if !download.app.is_empty() {
             check_name("app", &download.app)?;
         }
-        let address = Address::parse(&download.url, self.schemes)?;
+        let address = Address::parse(&download.url, &self.served)?;
         let destination = self.destination(&download.destination, &address)?;
         check_kind(self.environment, &destination)?;
         let (headers, secret_headers) = check_headers(&download.headers, &download.secret_headers)?;
         let expected_type = download.expected_type.as_deref().map(parse_media_type).transpose()?;
         let (sha256, digests) = check_digests(download)?;
-        let (mirrors, sealed_mirrors) = check_mirrors(download, self.schemes, &address)?;
+        let (mirrors, sealed_mirrors) = check_mirrors(download, &self.served, &address)?;
         access::check_method(download)?;
         let body = check_body(self.environment, &download.method, download.body.as_ref())?;
-        let mut secrets = Secrets::new(address.secret_url, address.credential, secret_headers);
+        let proxy = Asked::check(download.proxy.as_deref(), download.proxy_credential.as_ref())?;
+        let secrets = Secrets::new(address.secret_url, address.credential, secret_headers);
+        let mut secrets = secrets.with_proxy(proxy.credential);
         secrets.mirrors = sealed_mirrors;
         let spec = Spec {
             kind: Kind::Download,
@@ -400,10 +418,12 @@ impl Checker<'_> {
             digests: stored_digests(&digests),
             mirrors,
             random_access: download.random_access,
+            proxy: proxy.shown,
             method: download.method.clone(),
             body,
             completion_group: download.completion_group,
         };
+        check_abilities(&spec, &secrets, &self.served)?;
         check_spec_bytes(&spec)?;
         let mut id = [0; 16];
         self.environment.random.fill(&mut id);
@@ -518,36 +538,6 @@ fn check_distinct(checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
         }
     }
     Ok(())
-}
-
-/// The mirrors as they may be shown, and what is hidden of them.
-fn check_mirrors(
-    download: &NewDownload,
-    schemes: &[&str],
-    address: &Address,
-) -> Result<(Vec<String>, Vec<SealedMirror>), Error> {
-    if download.mirrors.len() > MIRRORS_MAX {
-        return Err(Error::limit("mirrors of one operation", MIRRORS_MAX as u64));
-    }
-    if let Some(mirror) = download.mirrors.first().filter(|_| !download.method.is_get()) {
-        let problem = "mirrors are for GET: the answer to another method is no copy of anything";
-        return Err(Error::invalid("mirror", harmless(mirror), problem));
-    }
-    let (mut shown, mut sealed) = (Vec::new(), Vec::new());
-    // What is shown alike may differ in what is hidden.
-    let mut places = vec![(address.shown.clone(), address.secret_url.clone())];
-    for (index, text) in (0_u32..).zip(&download.mirrors) {
-        let mirror = parse_mirror(text, schemes)?;
-        let place = (mirror.shown.clone(), mirror.secret_url.clone());
-        if places.contains(&place) {
-            let problem = "is given twice; one place is asked once in a round";
-            return Err(Error::invalid("mirror", mirror.shown, problem));
-        }
-        places.push(place);
-        sealed.extend(mirror.secret_url.map(|url| SealedMirror { index, url }));
-        shown.push(mirror.shown);
-    }
-    Ok((shown, sealed))
 }
 
 /// Refuses what would not fit a record of the journal, together with all that comes to be known of the operation.

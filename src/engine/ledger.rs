@@ -14,7 +14,7 @@ use super::access::Gate;
 use super::core::Core;
 use super::fault::Fault;
 use super::part::Part;
-use crate::operation::{Claim, Event, Response, Shared, Stretch, TransferId, millis};
+use crate::operation::{Claim, Event, Response, Shared, Stretch, TransferId};
 use crate::pieces::Pieces;
 
 /// The claims of one attempt.
@@ -243,31 +243,25 @@ impl Ledger {
 
     fn claim_is_due(&self, state: &State) -> bool {
         let window = &self.core.config.window;
-        state.unclaimed_bytes() >= window.claim_bytes
-            || self
-                .unclaimed_age(state)
-                .is_some_and(|age_ms| age_ms >= millis(window.claim_after))
+        window.is_claim_due(state.unclaimed_bytes(), self.unclaimed_age(state))
     }
 
     fn window_is_full(&self, state: &State) -> bool {
         let window = &self.core.config.window;
-        state.unclaimed_bytes() >= window.unclaimed_bytes_max
-            || self
-                .unclaimed_age(state)
-                .is_some_and(|age_ms| age_ms >= millis(window.unclaimed_age_max))
+        window.is_full(state.unclaimed_bytes(), self.unclaimed_age(state))
     }
 
-    fn unclaimed_age(&self, state: &State) -> Option<u64> {
+    fn unclaimed_age(&self, state: &State) -> Option<Duration> {
         state
             .unclaimed_since_ms
-            .map(|since_ms| self.now_ms().saturating_sub(since_ms))
+            .map(|since_ms| Duration::from_millis(self.now_ms().saturating_sub(since_ms)))
     }
 
     /// How long until the age of the unclaimed bytes makes a claim due.
     fn until_due(&self, state: &State) -> Option<Duration> {
-        let due_ms = millis(self.core.config.window.claim_after);
+        let due = self.core.config.window.claim_after;
         self.unclaimed_age(state)
-            .map(|age_ms| Duration::from_millis(due_ms.saturating_sub(age_ms).max(1)))
+            .map(|age| due.saturating_sub(age).max(Duration::from_millis(1)))
     }
 
     fn now_ms(&self) -> u64 {

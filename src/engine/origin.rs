@@ -47,6 +47,14 @@ impl Source {
         hidden.unwrap_or(shown).to_owned()
     }
 
+    /// The scheme of that URL.
+    pub(super) fn scheme<'a>(&self, operation: &'a Operation) -> &'a str {
+        let number = usize::try_from(self.number).unwrap_or(0);
+        let shown = operation.sources().get(number).copied();
+        let url = shown.unwrap_or(&operation.spec.url);
+        url.split(':').next().unwrap_or_default()
+    }
+
     /// The bytes that are held came from another source than this one.
     pub(super) fn is_foreign(&self) -> bool {
         self.origin.source != self.number

@@ -118,6 +118,9 @@ pub struct OperationView {
     /// Reads of it steer the fetch: see [`NewDownload::random_access`](super::NewDownload::random_access).
     #[serde(default)]
     pub random_access: bool,
+    /// The proxy that it asks for, without user name and password; `direct` for none; `None` for what the engine has.
+    #[serde(default)]
+    pub proxy: Option<String>,
 }
 
 /// An error as it is shown.
@@ -218,6 +221,7 @@ impl OperationView {
                 .unwrap_or_default(),
             response_headers_cut: response.is_some_and(|response| response.headers.is_cut()),
             random_access: spec.random_access,
+            proxy: spec.proxy.clone(),
         }
     }
 

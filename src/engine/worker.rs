@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 
 use backhaul_backends::{
-    BodySource, Failure, FailureKind, Head, Held, Refused, Request, Restart, Sink, Start, Validators, WebErrorStatus,
+    Backend, BodySource, Capabilities, Failure, FailureKind, Head, Held, Refused, Request, Restart, Sink, Start,
+    Validators, WebErrorStatus,
 };
 
 use backhaul_journal::steps;
@@ -26,6 +27,7 @@ use super::fault::Fault;
 use super::ledger::{Basis, Ledger};
 use super::origin::{self, Source};
 use super::part::{Part, Sums, part_path, tail};
+use super::proxied;
 use super::ready::Ready;
 use super::settle::{self, End};
 use crate::config::Layout;
@@ -79,6 +81,8 @@ struct Transfer<'a> {
     on_trust: bool,
     total_bytes: Option<u64>,
     source: Source,
+    /// Who speaks the protocol of the source.
+    backend: Option<Arc<dyn Backend>>,
     response: Option<Shared<Response>>,
     begun_at_ms: u64,
     /// What a further connection needs; where none may be opened, nothing.
@@ -101,6 +105,8 @@ struct Transfer<'a> {
 
 impl<'a> Transfer<'a> {
     fn new(core: &'a Arc<Core>, operation: &'a Operation, attempt: &'a Arc<Attempt>) -> Self {
+        let source = Source::new(operation);
+        let backend = core.backends.by_scheme(source.scheme(operation)).cloned();
         Self {
             core,
             operation,
@@ -114,7 +120,8 @@ impl<'a> Transfer<'a> {
             beyond: Vec::new(),
             on_trust: false,
             total_bytes: None,
-            source: Source::new(operation),
+            source,
+            backend,
             response: None,
             begun_at_ms: core.now().boot_ms,
             terms: None,
@@ -144,8 +151,8 @@ impl<'a> Transfer<'a> {
                 .map_err(Fault::from)?;
         }
         let request = self.request(held)?;
-        let scheme = request.url.split(':').next().unwrap_or_default().to_owned();
-        let Some(backend) = self.core.backends.by_scheme(&scheme).cloned() else {
+        let Some(backend) = self.backend.clone() else {
+            let scheme = self.source.scheme(self.operation);
             let message = format!("no backend of this build speaks '{scheme}'");
             return Err(failure(
                 FailureKind::Permanent,
@@ -175,6 +182,12 @@ impl<'a> Transfer<'a> {
         }
     }
 
+    /// What the backend of the source can do.
+    fn can(&self) -> Capabilities {
+        let backend = self.backend.as_ref();
+        backend.map(|backend| backend.capabilities()).unwrap_or_default()
+    }
+
     /// The part file of the generation before may have refused to go when it was given up; there is never more than one.
     fn remove_given_up(&self) -> Result<(), Fault> {
         let Some(before) = self.generation.checked_sub(1) else {
@@ -190,6 +203,10 @@ impl<'a> Transfer<'a> {
         let Some(claim) = self.operation.claim.clone() else {
             return Ok(None);
         };
+        if claim.beyond.is_some() && self.backend.is_some() && !self.can().ranges {
+            self.restart("its source fetches no gaps", claim.held_bytes())?;
+            return Ok(None);
+        }
         let path = self.part_path();
         let storage = &self.core.environment.storage;
         let error = self.operation.error.as_ref();
@@ -257,12 +274,16 @@ impl<'a> Transfer<'a> {
             .credential()
             .filter(|_| origin::is_at_home(&url, self.operation));
         Ok(Request {
-            headers: origin::headers_for(&url, self.operation, &secrets),
+            proxies: proxied::proxies(&self.core.config, spec, &secrets)?,
+            headers: if self.can().headers {
+                origin::headers_for(&url, self.operation, &secrets)
+            } else {
+                Vec::new()
+            },
             url,
             method: spec.method.clone(),
             body: self.body(),
             credential,
-            proxies: Arc::default(),
             held,
             expected_bytes: spec.expected_bytes,
             expected_type: spec.expected_type.clone(),

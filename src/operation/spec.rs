@@ -186,6 +186,9 @@ pub(crate) struct Spec {
     /// Reads of it steer the fetch.
     #[cbor(n(19), default, skip_if = "is_false")]
     pub(crate) random_access: bool,
+    /// The proxy it goes through, without user info, or `direct`; that of the engine where `None`.
+    #[n(21)]
+    pub(crate) proxy: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the derive passes a reference")]

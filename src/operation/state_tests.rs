@@ -35,6 +35,7 @@ pub(crate) fn spec() -> Spec {
         digests: Vec::new(),
         mirrors: Vec::new(),
         cost_policy: CostPolicy::Default,
+        proxy: None,
         random_access: false,
         method: backhaul_backends::Method::GET,
         body: None,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use backhaul_backends::{Digest, DigestAlgorithm, Method, WebErrorStatus};
+use backhaul_backends::{Credential, Digest, DigestAlgorithm, Method, WebErrorStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::address::parse_digest;
@@ -54,6 +54,36 @@ pub(crate) struct Download {
     pub(crate) body_spooled: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     random_access: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    proxy: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    proxy_credential: Option<Login>,
+}
+
+/// A user name and a password on the wire.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Login {
+    user: String,
+    password: String,
+}
+
+impl From<&Credential> for Login {
+    fn from(credential: &Credential) -> Self {
+        Self {
+            user: credential.user.clone(),
+            password: credential.password.clone(),
+        }
+    }
+}
+
+impl From<Login> for Credential {
+    fn from(login: Login) -> Self {
+        Self {
+            user: login.user,
+            password: login.password,
+        }
+    }
 }
 
 /// Changes of an operation on the wire.
@@ -78,6 +108,10 @@ pub(crate) struct Change {
     priority: Option<Priority>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cost_policy: Option<CostPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    proxy: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    proxy_credential: Option<Login>,
 }
 
 /// Nothing for what has its default: it is left out of a message.
@@ -120,6 +154,8 @@ impl From<&NewDownload> for Download {
                 _ => None,
             },
             random_access: given(new.random_access),
+            proxy: new.proxy.clone(),
+            proxy_credential: new.proxy_credential.as_ref().map(Login::from),
         }
     }
 }
@@ -182,6 +218,8 @@ impl Download {
             method,
             body: self.body_file.map(Body::File),
             random_access: self.random_access.unwrap_or_default(),
+            proxy: self.proxy,
+            proxy_credential: self.proxy_credential.map(Credential::from),
         })
     }
 }
@@ -201,6 +239,8 @@ impl From<&Changes> for Change {
             remove_headers: given(changes.remove_headers.clone()),
             priority: changes.priority,
             cost_policy: changes.cost_policy,
+            proxy: changes.proxy.clone(),
+            proxy_credential: changes.proxy_credential.as_ref().map(Login::from),
         }
     }
 }
@@ -217,6 +257,8 @@ impl From<Change> for Changes {
             remove_headers: change.remove_headers.unwrap_or_default(),
             priority: change.priority,
             cost_policy: change.cost_policy,
+            proxy: change.proxy,
+            proxy_credential: change.proxy_credential.map(Credential::from),
         }
     }
 }

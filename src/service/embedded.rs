@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use backhaul_backends::Backend;
+
 use super::left;
 use super::methods::groups::report;
 use super::monitor::{Stand, Waited};
 use crate::config::Config;
-use crate::engine::{Engine, Until, backends};
+use crate::engine::{Engine, Until, backends as built_in, with_environment_proxies};
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::operation::TransferId;
@@ -25,9 +27,11 @@ pub(super) struct Embedded {
 }
 
 impl Embedded {
-    /// Opens the state directory and sets the engine to work.
-    pub(super) fn open(directory: &Path, config: Config) -> Result<Self, Error> {
-        let backends = backends(&config, |name| std::env::var_os(name).map(PathBuf::from))?;
+    /// Opens the state directory and sets the engine to work. The backends come before those of this build.
+    pub(super) fn open(directory: &Path, config: Config, registered: Vec<Arc<dyn Backend>>) -> Result<Self, Error> {
+        let config = with_environment_proxies(config, |name| std::env::var_os(name))?;
+        let mut backends = registered;
+        backends.extend(built_in(&config, |name| std::env::var_os(name).map(PathBuf::from))?);
         let engine = Arc::new(Engine::open(directory, config, Environment::system(), backends)?);
         engine.report_by(report);
         let running = Arc::clone(&engine);

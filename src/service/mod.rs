@@ -1,6 +1,7 @@
 //! The service: an engine in this process, or in another one behind a local socket. Both are spoken to with the same
 //! calls (`methods`), which travel as messages of the Varlink protocol where there is a socket between.
 
+mod builder;
 mod client;
 mod download;
 mod embedded;
@@ -32,6 +33,7 @@ use crate::engine::{Body, Changes, Description, Engine, Filter, NewDownload, Ope
 use crate::error::Error;
 use crate::operation::TransferId;
 
+pub use self::builder::ServiceBuilder;
 pub(crate) use self::methods::reading::{READ_BYTES_MAX, Reading};
 pub(crate) use self::monitor::Stand;
 pub use self::monitor::{Monitor, Update};
@@ -89,8 +91,15 @@ impl Service {
     /// # Errors
     /// As [`Engine::open`].
     pub fn open_with(directory: impl AsRef<Path>, config: Config) -> Result<Self, Error> {
-        let embedded = Embedded::open(directory.as_ref(), config)?;
-        Ok(Self::new(Link::Embedded(Arc::new(embedded))))
+        Self::builder()
+            .state_directory(directory.as_ref())
+            .config(config)
+            .open()
+    }
+
+    /// Opens a state directory in this process with what the builder is told, backends of one's own among it.
+    pub fn builder() -> ServiceBuilder {
+        ServiceBuilder::default()
     }
 
     /// Connects to the engine of another process by its socket.

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{LogLevel, Settings};
+use super::{LogLevel, ProxySetting, Settings};
 
 /// Most operations, and ends, that can be asked for; chosen without measurement.
 const OPERATIONS_MAX: usize = 10_000_000;
@@ -55,6 +55,10 @@ pub(super) enum Field {
     /// An absolute path of at most this many bytes.
     PathOrNone(fn(&mut Settings) -> &mut Option<PathBuf>, usize),
     Paths(fn(&mut Settings) -> &mut Vec<PathBuf>),
+    /// A proxy, or `direct`.
+    ProxyOrNone(fn(&mut Settings) -> &mut Option<ProxySetting>),
+    /// Servers without a proxy.
+    Exceptions(fn(&mut Settings) -> &mut Vec<String>),
     Level(fn(&mut Settings) -> &mut LogLevel),
 }
 
@@ -74,6 +78,16 @@ impl Field {
             Self::Flag(_) => "true or false".into(),
             Self::PathOrNone(_, bytes_max) => format!("an absolute path in quotes, of at most {bytes_max} bytes"),
             Self::Paths(_) => "a list of absolute paths in quotes, like [\"/srv\", \"/data\"]".into(),
+            Self::ProxyOrNone(_) => {
+                "a proxy in quotes, like \"http://USER:PASSWORD@HOST:PORT\", the same with socks5 or \
+                                     socks5h (which looks names up itself), or \"direct\""
+                    .into()
+            }
+            Self::Exceptions(_) => {
+                "a list of names, which mean their subdomains too, addresses, networks like \"10.0.0.0/8\", \
+                                    each but networks with :PORT for one port only, or \"*\" for all"
+                    .into()
+            }
             Self::Level(_) => {
                 let names = LogLevel::ALL.map(|level| format!("\"{}\"", level.name()));
                 names.join(", ")
@@ -91,6 +105,8 @@ impl Field {
             Self::Flag(field) => copy(*field, from, to),
             Self::PathOrNone(field, _) => copy(*field, from, to),
             Self::Paths(field) => copy(*field, from, to),
+            Self::ProxyOrNone(field) => copy(*field, from, to),
+            Self::Exceptions(field) => copy(*field, from, to),
             Self::Level(field) => copy(*field, from, to),
         }
     }
@@ -184,17 +200,44 @@ pub(super) static KEYS: &[SettingsKey] = &[
         Field::Seconds(|settings| &mut settings.stall_timeout),
         "longest silence within a response",
     ),
+    key(
+        "ftp-active",
+        "false",
+        Field::Flag(|settings| &mut settings.ftp_active),
+        "FTP servers open the data connections towards this device (active mode), instead of the other way round",
+    ),
     unset(
         "ca-bundle",
         "\"/etc/ssl/certs/ca-certificates.crt\"",
         Field::PathOrNone(|settings| &mut settings.ca_bundle, 4_095),
         "PEM file with the certificates that HTTPS trusts; without it those of the device",
     ),
+    unset(
+        "proxy",
+        "\"http://proxy.example:3128\"",
+        Field::ProxyOrNone(|settings| &mut settings.proxy),
+        "proxy of every operation that names none; `direct` for no proxy; without it those of the environment: `http_proxy`, \
+         `https_proxy`, `ftp_proxy` and `all_proxy`, but for the servers of `no_proxy`",
+    ),
+    key(
+        "no-proxy",
+        "[]",
+        Field::Exceptions(|settings| &mut settings.no_proxy),
+        "servers that are asked without a proxy, whether that is `proxy` or one of the environment, whose `no_proxy` counts only \
+         where the list is empty; names are compared as they are written",
+    ),
     key(
         "roots",
         "[]",
         Field::Paths(|settings| &mut settings.roots),
         "directories that destinations must be in; anywhere where the list is empty",
+    ),
+    key(
+        "helper-path",
+        "[\"/usr/lib/backhaul/backends\"]",
+        Field::Paths(|settings| &mut settings.helper_path),
+        "directories with helper programs for further protocols, `backhaul-backend-SCHEME` (see docs/BACKENDS.md); none \
+         where the list is empty",
     ),
     key(
         "allow-network-fs",

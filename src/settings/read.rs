@@ -6,10 +6,11 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use backhaul_backends::{Proxies, Proxy};
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::keys::{Field, KEYS};
-use super::{LogLevel, SETTINGS_FILE_BYTES_MAX, Settings, SettingsError};
+use super::{LogLevel, ProxySetting, SETTINGS_FILE_BYTES_MAX, Settings, SettingsError};
 
 /// Most of a value or a name from the file that an error shows, in characters.
 const SHOWN_MAX: usize = 64;
@@ -72,6 +73,11 @@ fn set(settings: &mut Settings, name: &str, value: &DeValue<'_>) -> Result<(), S
         Field::Paths(field) => {
             let list = value.as_array().ok_or_else(|| wrong_type(value, right))?;
             *field(settings) = paths(list, right)?;
+        }
+        Field::ProxyOrNone(field) => *field(settings) = Some(proxy(value, right)?),
+        Field::Exceptions(field) => {
+            let list = value.as_array().ok_or_else(|| wrong_type(value, right))?;
+            *field(settings) = exceptions(list, right)?;
         }
         Field::Level(field) => {
             let name = value.as_str().ok_or_else(|| wrong_type(value, right))?;
@@ -169,6 +175,32 @@ fn paths(list: &DeArray<'_>, right: impl Fn() -> String) -> Result<Vec<PathBuf>,
     let each = list.iter();
     each.map(|value| absolute(value.get_ref(), PATH_BYTES_MAX, &right))
         .collect()
+}
+
+/// What stands there may hold a password, so it is not shown.
+fn proxy(value: &DeValue<'_>, right: impl Fn() -> String) -> Result<ProxySetting, String> {
+    let text = value.as_str().ok_or_else(|| wrong_type(value, &right))?;
+    if text == "direct" {
+        return Ok(ProxySetting::Direct);
+    }
+    let proxy = Proxy::parse(text).map_err(|problem| format!("the proxy cannot be used: {problem}: {}", right()))?;
+    Ok(ProxySetting::Through(proxy))
+}
+
+fn exceptions(list: &DeArray<'_>, right: impl Fn() -> String) -> Result<Vec<String>, String> {
+    let text = |value: &DeValue<'_>| {
+        value
+            .as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| wrong_type(value, &right))
+    };
+    let entries: Vec<String> = list
+        .iter()
+        .map(|value| text(value.get_ref()))
+        .collect::<Result<_, _>>()?;
+    let checked = Proxies::direct().except(&entries.join(","));
+    checked.map_err(|problem| format!("{problem}: {}", right()))?;
+    Ok(entries)
 }
 
 // ---- what errors say ----

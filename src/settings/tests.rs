@@ -42,8 +42,12 @@ fn every_key_sets_its_own_field_and_no_other() {
         ("connect-timeout", "0.5"),
         ("response-timeout", "1"),
         ("stall-timeout", "31_536_000"),
+        ("ftp-active", "true"),
         ("ca-bundle", "'/c a.pem'"),
+        ("proxy", "'direct'"),
+        ("no-proxy", "['*']"),
         ("roots", "[\"/a\", '/b']"),
+        ("helper-path", "[\"/h\"]"),
         ("allow-network-fs", "true"),
         ("salvage", "false"),
         ("state-dir", "'/s'"),
@@ -84,8 +88,12 @@ fn every_key_sets_its_own_field_and_no_other() {
             connect_timeout: Duration::from_millis(500),
             response_timeout: Duration::from_secs(1),
             stall_timeout: Duration::from_secs(31_536_000),
+            ftp_active: true,
             ca_bundle: Some("/c a.pem".into()),
+            proxy: Some(ProxySetting::Direct),
+            no_proxy: vec!["*".into()],
             roots: vec!["/a".into(), "/b".into()],
+            helper_path: vec!["/h".into()],
             allow_network_fs: true,
             salvage: false,
             state_dir: Some("/s".into()),
@@ -208,9 +216,10 @@ fn the_engine_gets_what_the_file_says() {
     assert_eq!(config.limits.stall, Duration::from_secs(5));
     assert_eq!(config.operations_max, 7);
     assert!(!config.salvage);
-    // What no file sets is what a program gets that has none; only the daemon salvages unasked.
+    // What no file sets is what a program gets that has none; only the daemon salvages unasked and looks for helpers.
     let unset = Config {
         salvage: false,
+        helper_path: Vec::new(),
         ..Settings::default().config()
     };
     assert_eq!(format!("{unset:?}"), format!("{:?}", Config::default()));
@@ -621,4 +630,33 @@ fn the_published_sample_is_right_as_it_is_and_with_every_key_in_force() {
         .fold(String::new(), |text, line| text + &line[1..] + "\n");
     assert_eq!(in_force.lines().count(), Settings::keys().len());
     assert!(parse(&in_force).is_ok(), "{in_force}");
+}
+
+#[test]
+fn a_proxy_of_the_file_takes_the_place_of_those_of_the_environment() {
+    let proxies = |text: &str| parse(text).expect(text).config().proxies;
+    assert_eq!(proxies(""), None);
+    assert_eq!(proxies("proxy = 'direct'"), Some(Proxies::direct()));
+    let through = "proxy = 'socks5h://user:hush@proxy'\nno-proxy = ['inner', '10.0.0.0/8']";
+    let set = proxies(through).expect("it is set");
+    let way = |host| set.of("https", host, 443).map(ToString::to_string);
+    assert_eq!(way("outer").as_deref(), Some("socks5h://proxy:1080"));
+    assert_eq!((way("www.inner"), way("10.1.1.1")), (None, None));
+    assert!(!format!("{:?}", parse(through)).contains("hush"));
+}
+
+#[test]
+fn a_proxy_that_cannot_be_used_is_refused_without_its_password() {
+    for text in [
+        "proxy = 'https://user:hush@proxy'",
+        "proxy = 'user:hush@'",
+        "proxy = ''",
+        "proxy = 1",
+        "no-proxy = 'host'",
+        "no-proxy = [1]",
+        "no-proxy = ['10.0.0.0/33']",
+    ] {
+        let error = parse(text).expect_err(text).to_string();
+        assert!(error.contains("proxy") && !error.contains("hush"), "{error}");
+    }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use backhaul::{Config, NewDownload, OperationView, Service, Serving, TransferId};
+use backhaul::{Config, NewDownload, OperationView, Proxies, Service, Serving, TransferId};
 use serde_json::{Value, json};
 
 /// No single step of a test takes longer than this; a step that does has hung.
@@ -48,7 +48,12 @@ impl Lab {
 
     /// Opens the engine and serves it.
     pub(crate) fn open(&mut self) {
-        let embedded = Service::open_with(self.state(), Config::default()).unwrap();
+        // Whatever the environment of the tests says.
+        let config = Config {
+            proxies: Some(Proxies::direct()),
+            ..Config::default()
+        };
+        let embedded = Service::open_with(self.state(), config).unwrap();
         self.serving = Some(embedded.serve(self.socket()).unwrap());
         self.embedded = Some(embedded);
     }

@@ -2,26 +2,16 @@
 //! the test lets go of it, and also when this process dies.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
+use crate::support::keeper::{Keeper, open_for_others, set_mode};
 use crate::support::{Seeded, certificates, fetch_raw, free_ports, until};
 
 /// Attempts to find ports that nobody takes between our look and the server's bind.
 const STARTS_MAX: usize = 10;
-
-/// Runs a server in a session of its own. A process that waits for the end of the standard input, which comes when the
-/// test lets go of the pipe or dies, then kills it. Whatever the server leaves of its session or its debris goes too.
-const KEEPER: &str = r#"
-    debris=$1; shift; PATH="$PATH:/usr/sbin"; exec 3<&0
-    setsid "$@" </dev/null 3<&- & server=$!
-    { read -r line <&3; kill -KILL "$server"; } & watcher=$!
-    wait "$server"; kill -KILL "-$server"; kill "$watcher"
-    [ -z "$debris" ] || rm -f "$debris"*"#;
 
 /// What a configuration must know.
 pub(crate) struct Place {
@@ -45,8 +35,9 @@ pub(crate) struct Program<'a> {
 
 /// A running server, which has answered once.
 pub(crate) struct Server {
+    // Before the folder, which goes when the server is gone.
+    keeper: Option<Keeper>,
     folder: TempDir,
-    keeper: Option<Child>,
     place: Place,
     name: String,
     www: PathBuf,
@@ -85,6 +76,7 @@ impl Server {
         fs::create_dir(folder.path().join("open")).unwrap();
         let is_root = rustix::process::geteuid().is_root();
         if is_root {
+            // Apache and squid refuse to work as root.
             open_for_others(folder.path());
             set_mode(&folder.path().join("open"), 0o777);
         }
@@ -112,30 +104,20 @@ impl Server {
             if self.becomes_ready() {
                 return;
             }
-            self.stop();
+            self.keeper = None;
         }
         let out = fs::read_to_string(self.path("out")).unwrap();
         panic!("{:?} does not start: {out}", program.words);
     }
 
     fn launch(&mut self, program: &Program) {
-        let out = fs::File::create(self.path("out")).unwrap();
         let port = self.place.plain.to_string();
         let words = program
             .words
             .iter()
             .map(|word| word.replace("FOLDER", &self.place.folder).replace("PORT", &port));
-        let keeper = Command::new("sh")
-            .args(["-c", KEEPER, "sh", &program.debris.replace("PORT", &port)])
-            .args(words)
-            .current_dir(self.folder.path())
-            // Caddy looks for a home even where it is told to keep nothing there.
-            .env("HOME", self.folder.path())
-            .stdin(Stdio::piped())
-            .stdout(out.try_clone().unwrap())
-            .stderr(out)
-            .spawn()
-            .expect("sh can be started");
+        let debris = program.debris.replace("PORT", &port);
+        let keeper = Keeper::start(self.folder.path(), words, &debris, &[]);
         self.keeper = Some(keeper);
     }
 
@@ -146,14 +128,8 @@ impl Server {
             if fetch_raw(plain, "/token", "").is_ok_and(|answer| answer.ends_with(token.as_bytes())) {
                 return Some(true);
             }
-            keeper.try_wait().unwrap().is_some().then_some(false)
+            keeper.has_ended().then_some(false)
         })
-    }
-
-    fn stop(&mut self) {
-        let Some(mut keeper) = self.keeper.take() else { return };
-        drop(keeper.stdin.take());
-        let _ = keeper.wait();
     }
 
     /// The name of its command.
@@ -230,28 +206,5 @@ impl Server {
                 .collect();
             (all.len() >= lines).then_some(all)
         })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
-
-/// Apache and squid refuse to work as root, so another account must get to the files.
-fn open_for_others(folder: &Path) {
-    set_mode(folder, 0o755);
-    for above in folder.ancestors() {
-        let mode = fs::metadata(above).unwrap().mode();
-        assert!(
-            mode & 0o001 != 0,
-            "{} is closed to other accounts, as which Apache and squid work: give it mode 711, or set TMPDIR elsewhere",
-            above.display()
-        );
     }
 }

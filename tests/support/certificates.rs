@@ -16,7 +16,12 @@ pub(crate) fn make(folder: &Path) {
     authority(folder, "otherca");
     leaf(folder, "wronghost", "DNS:elsewhere.invalid", "ca", 2);
     leaf(folder, "stranger", HERE, "otherca", 2);
-    expired(folder, HERE);
+    dated(folder, "expired", HERE, "20200101000000Z", "20210101000000Z");
+}
+
+/// Makes the leaf `early` beside them, which is not valid yet.
+pub(crate) fn make_early(folder: &Path) {
+    dated(folder, "early", HERE, "20480101000000Z", "20490101000000Z");
 }
 
 /// Makes the authority `ca` and the leaf `valid` alone.
@@ -67,9 +72,9 @@ fn leaf(folder: &Path, name: &str, names: &str, authority: &str, days: u32) {
     openssl(folder, &signing, &[]);
 }
 
-/// Only `openssl ca` of Debian 12 can give a certificate an end in the past.
-fn expired(folder: &Path, names: &str) {
-    request(folder, "expired");
+/// Only `openssl ca` of Debian 12 can give a certificate dates that do not begin now.
+fn dated(folder: &Path, name: &str, names: &str, start: &str, end: &str) {
+    request(folder, name);
     let configuration = format!(
         "[ca]\ndefault_ca=one\n[one]\ndatabase=database\nrand_serial=yes\nnew_certs_dir=.\ndefault_md=sha256\n\
          policy=any\nx509_extensions=leaf\n[any]\ncommonName=supplied\n[leaf]\nsubjectAltName={names}\n\
@@ -77,9 +82,11 @@ fn expired(folder: &Path, names: &str) {
     );
     fs::write(folder.join("ca.cnf"), configuration).unwrap();
     fs::write(folder.join("database"), "").unwrap();
-    let signing = "ca -batch -notext -config ca.cnf -cert ca.crt -keyfile ca.key -in expired.csr -out expired.crt \
-                   -startdate 20200101000000Z -enddate 20210101000000Z";
-    openssl(folder, signing, &[]);
+    let signing = format!(
+        "ca -batch -notext -config ca.cnf -cert ca.crt -keyfile ca.key -in {name}.csr -out {name}.crt \
+         -startdate {start} -enddate {end}"
+    );
+    openssl(folder, &signing, &[]);
 }
 
 /// Runs openssl with words split at blanks, and more arguments that may contain blanks.

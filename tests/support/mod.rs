@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 pub(crate) mod certificates;
 pub(crate) mod crashes;
+pub(crate) mod keeper;
 pub(crate) mod loop_disk;
 pub(crate) mod mount;
 pub(crate) mod nginx;

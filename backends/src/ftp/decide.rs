@@ -146,8 +146,10 @@ pub(super) enum Afterwards {
     Unconfirmed,
 }
 
-/// Compares the facts before a transfer with those after it, when that many bytes were there.
-pub(super) fn afterwards(first: &Facts, later: &Facts, bytes: u64) -> Afterwards {
+/// Compares the facts before a transfer with those after it, when that many bytes were there. With `is_gone`, the server says
+/// of nothing but that it is not there any more, and what came of it was one answer from its beginning on: servers that hand
+/// a file out once and remove it are common, and a second attempt would find nothing.
+pub(super) fn afterwards(first: &Facts, later: &Facts, bytes: u64, is_gone: bool) -> Afterwards {
     // A length that was not told before is that of what came.
     let size = first.size.unwrap_or(bytes);
     let differs = later.size.is_some_and(|later| later != size)
@@ -156,8 +158,8 @@ pub(super) fn afterwards(first: &Facts, later: &Facts, bytes: u64) -> Afterwards
         (first.size.is_some() && later.size.is_none()) || (first.modified.is_some() && later.modified.is_none());
     match (differs, is_silent) {
         (true, _) => Afterwards::Changed,
-        (false, true) => Afterwards::Unconfirmed,
-        (false, false) => Afterwards::Same,
+        (false, true) if !is_gone => Afterwards::Unconfirmed,
+        (false, _) => Afterwards::Same,
     }
 }
 
@@ -394,7 +396,13 @@ mod tests {
             (facts(0, ""), facts(0, ""), Same),
         ];
         for (first, later, answer) in rows {
-            assert_eq!(afterwards(&first, &later, 9), answer, "{first:?}, then {later:?}");
+            assert_eq!(
+                afterwards(&first, &later, 9, false),
+                answer,
+                "{first:?}, then {later:?}"
+            );
         }
+        assert_eq!(afterwards(&first, &facts(0, ""), 9, true), Same, "handed out once");
+        assert_eq!(afterwards(&first, &facts(8, ""), 9, true), Changed);
     }
 }

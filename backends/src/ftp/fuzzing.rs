@@ -113,7 +113,7 @@ pub fn is_same_afterwards(
         modified: modified.map(str::to_owned),
     };
     let (first, later) = (facts(size, modified), facts(later_size, later_modified));
-    decide::afterwards(&first, &later, bytes) == Afterwards::Same
+    decide::afterwards(&first, &later, bytes, false) == Afterwards::Same
 }
 
 /// What a URL becomes: what libcurl gets, the name in commands, and what is shown.

@@ -21,7 +21,7 @@ use self::round::{Question, Task};
 use self::target::Protection;
 use self::target::{SCHEMES, Target};
 use crate::problem::Problem;
-use crate::{Backend, Capabilities, Credential, Failure, Interrupt, Request, Sink, WebErrorStatus};
+use crate::{Backend, Capabilities, Credential, Failure, Interrupt, Request, Sink, UrlForm, WebErrorStatus};
 
 /// Transfers of libcurl in one attempt: the rest, the same with MLST, and the whole.
 const ROUNDS_MAX: usize = 4;
@@ -171,6 +171,7 @@ impl Backend for FtpBackend {
             methods: false,
             headers: false,
             proxies: true,
+            urls: UrlForm::Host,
         }
     }
 

@@ -105,6 +105,13 @@ impl Reply {
         }
     }
 
+    /// A refusal of RETR because REST came before. `ProFTPD` takes REST where an administrator has forbidden to go on, and
+    /// then answers RETR with a 451 that is as good as never over.
+    pub(super) fn denies_restart(&self) -> bool {
+        let says_so = |line: &String| line.to_ascii_lowercase().contains("restart not permitted");
+        self.code >= 400 && self.lines.iter().any(says_so)
+    }
+
     /// RFC 3659, section 4: the number of bytes that RETR would send.
     pub(super) fn size(&self) -> Option<u64> {
         number(self.only_line(213)?)
@@ -293,6 +300,17 @@ mod tests {
     }
 
     /// Source: RFC 3659, section 4.
+    #[test]
+    fn only_a_refusal_that_says_so_is_one_of_going_on() {
+        assert!(reply(451, &["a.bin: Restart not permitted, try again"]).denies_restart());
+        for other in [
+            reply(451, &["Local error in processing"]),
+            reply(150, &["Restart not permitted"]),
+        ] {
+            assert!(!other.denies_restart(), "{other:?}");
+        }
+    }
+
     #[test]
     fn a_size_is_digits_and_nothing_else() {
         let rows = [

@@ -70,6 +70,8 @@ struct Round<'a, 's> {
     /// What MDTM, SIZE and MLST said before the transfer, and after it.
     first: Facts,
     later: Facts,
+    /// Whether 550, and nothing else, was said of the file after the transfer; `None` before anything was.
+    is_gone: Option<bool>,
     lacks_a_command: bool,
     /// Goes to the intake once it is decided what comes.
     sink: Option<&'s mut dyn Sink>,
@@ -104,6 +106,7 @@ pub(super) fn run<'s>(
         conversation: Conversation::default(),
         first: Facts::default(),
         later: Facts::default(),
+        is_gone: None,
         lacks_a_command: false,
         sink: Some(sink),
         intake: None,
@@ -185,6 +188,7 @@ impl Round<'_, '_> {
             return Ok(());
         };
         let (code, is_unknown) = (reply.code, reply.is_unknown_command());
+        let denies_restart = reply.denies_restart();
         let command = self.conversation.command();
         let facts = match command {
             "MDTM" => Facts {
@@ -198,6 +202,9 @@ impl Round<'_, '_> {
             "MLST" => reply.facts(),
             "REST" => return self.note_restart(code),
             "RETR" => {
+                if denies_restart && self.question.ask == Ask::Rest && self.phase != Phase::Body {
+                    return Err(self.ask_whole(Restart::RangeIgnored));
+                }
                 if let Some(intake) = self.intake.as_mut().filter(|_| matches!(code, 100..200)) {
                     intake.answered(code);
                     self.phase = Phase::Body;
@@ -207,6 +214,7 @@ impl Round<'_, '_> {
             _ => return Ok(()),
         };
         if self.conversation.has_transferred() {
+            self.is_gone = Some(code == 550 && self.is_gone != Some(false));
             self.later = std::mem::take(&mut self.later).or(facts);
             return Ok(());
         }
@@ -390,7 +398,9 @@ impl Round<'_, '_> {
         if let Err(stop) = intake.finish() {
             return Err(self.heed(stop));
         }
-        match decide::afterwards(&self.first, &self.later, intake.position()) {
+        let is_one_answer = intake.position() == intake.received();
+        let is_gone = is_one_answer && self.is_gone == Some(true);
+        match decide::afterwards(&self.first, &self.later, intake.position(), is_gone) {
             Afterwards::Same => Ok(()),
             Afterwards::Changed => {
                 let text = "MDTM or SIZE is another than before";

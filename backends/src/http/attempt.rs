@@ -8,6 +8,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::route::Route;
 use super::wire::Socket;
 use crate::{Interrupt, Limits, net};
 
@@ -66,6 +67,8 @@ pub(super) struct Attempt {
     lent: RefCell<Option<Socket>>,
     sends_body: Cell<bool>,
     head: RefCell<Vec<u8>>,
+    route: RefCell<Option<Route>>,
+    request_begun: Cell<bool>,
 }
 
 /// Ends the attempt's time as the current one of its thread.
@@ -103,6 +106,8 @@ impl Attempt {
             lent: RefCell::new(None),
             sends_body: Cell::new(false),
             head: RefCell::new(Vec::new()),
+            route: RefCell::new(None),
+            request_begun: Cell::new(false),
         });
         CURRENT.with_borrow_mut(|current| *current = Some(Rc::clone(&attempt)));
         Entered(attempt)
@@ -124,7 +129,27 @@ impl Attempt {
         self.lent.replace(None);
         self.sends_body.set(false);
         self.head.take();
+        self.request_begun.set(false);
         self.enter_phase(Phase::Connect);
+    }
+
+    /// Goes this way from the next exchange on: straight to the server where `None`.
+    pub(super) fn take_route(&self, route: Option<Route>) {
+        self.route.replace(route);
+    }
+
+    pub(super) fn route(&self) -> Option<Route> {
+        self.route.borrow().clone()
+    }
+
+    /// Whether a connection that was opened this way is one that this attempt would open.
+    pub(super) fn goes(&self, route: Option<&Route>) -> bool {
+        self.route.borrow().as_ref() == route
+    }
+
+    /// Whether these are the first bytes of the request; once for each exchange.
+    pub(super) fn begins_request(&self) -> bool {
+        !self.request_begun.replace(true)
     }
 
     pub(super) fn enter_phase(&self, phase: Phase) {

@@ -15,6 +15,7 @@ use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout};
 
 use super::attempt::{Attempt, Fault, Phase};
 use super::roots::TlsSetup;
+use super::route::Route;
 use super::wire::{Socket, Wire};
 use crate::net::{self, Patience};
 
@@ -53,23 +54,15 @@ impl WireConnector {
         } else {
             None
         };
-        let stream = self.dial(host, port, attempt)?;
+        let route = attempt.route();
+        let stream = dial(route.as_ref(), host, port, attempt)?;
         let mut socket = Socket::new(stream);
         socket.bind(attempt);
-        match tls {
-            None => Ok(Wire::plain(socket)),
-            Some(tls) => Wire::secure(socket, tls, attempt),
-        }
-    }
-
-    #[expect(clippy::unused_self, reason = "the proxies, which are to come, are its own")]
-    fn dial(&self, host: &str, port: u16, attempt: &Attempt) -> io::Result<TcpStream> {
-        let left = attempt.left().unwrap_or_default();
-        let patience = Patience {
-            interrupt: &attempt.interrupt,
-            until: Instant::now() + left,
+        let wire = match tls {
+            None => Wire::plain(socket),
+            Some(tls) => Wire::secure(socket, tls, attempt)?,
         };
-        net::dial(None, host, port, &patience).map_err(|fault| attempt.fail(Fault::Net(fault)))
+        Ok(wire.on(route))
     }
 
     fn client(&self, host: &str, attempt: &Attempt) -> io::Result<ClientConnection> {
@@ -81,6 +74,20 @@ impl WireConnector {
         })?;
         ClientConnection::new(config, name).map_err(|error| attempt.fail(Fault::Tls(Box::new(error))))
     }
+}
+
+/// A connection to the server, or to the proxy that answers in its place.
+fn dial(route: Option<&Route>, host: &str, port: u16, attempt: &Attempt) -> io::Result<TcpStream> {
+    let left = attempt.left().unwrap_or_default();
+    let patience = Patience {
+        interrupt: &attempt.interrupt,
+        until: Instant::now() + left,
+    };
+    let dialled = match route {
+        Some(route) if route.is_relayed() => net::reach(&route.proxy, &patience),
+        route => net::dial(route.map(|route| &route.proxy), host, port, &patience),
+    };
+    dialled.map_err(|fault| attempt.fail(Fault::Net(fault)))
 }
 
 impl Connector<()> for WireConnector {

@@ -9,7 +9,7 @@ use crate::problem::Problem;
 use crate::{Credential, Header, RESERVED_HEADERS, WebErrorStatus};
 
 /// Headers that never follow to another origin, whatever their flag (RFC 9110, section 15.4, on redirects).
-const ORIGIN_BOUND: &[&str] = &["authorization", "cookie", "host", "proxy-authorization"];
+const ORIGIN_BOUND: &[&str] = &["authorization", "cookie", "host"];
 
 /// Fields to send with every request of an attempt.
 #[derive(Debug)]

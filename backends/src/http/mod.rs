@@ -13,6 +13,7 @@ mod links;
 mod problem;
 mod response;
 mod roots;
+mod route;
 mod source;
 mod target;
 mod wire;
@@ -32,11 +33,14 @@ use self::exchange::Errand;
 use self::fields::Fields;
 use self::response::{Accepted, Ask, Decision, Reply, Terms};
 use self::roots::TlsSetup;
+use self::route::Route;
 use self::source::Source;
 use self::target::Target;
 use crate::problem::Problem;
 use crate::roots::Sources;
-use crate::{Backend, Capabilities, Failure, Head, Interrupt, Method, Request, Restart, Sink, WebErrorStatus, proof};
+use crate::{
+    Backend, Capabilities, Failure, Head, Interrupt, Method, Request, Restart, Sink, UrlForm, WebErrorStatus, proof,
+};
 
 /// Redirects followed in one attempt.
 ///
@@ -156,6 +160,7 @@ impl Backend for HttpBackend {
             methods: true,
             headers: true,
             proxies: true,
+            urls: UrlForm::Host,
         }
     }
 
@@ -238,6 +243,10 @@ impl Download<'_> {
                 }
                 Decision::Fail(problem) => {
                     exchange::drain(&reply, body);
+                    let problem = match self.attempt.route() {
+                        None => problem,
+                        Some(route) => route.note(problem),
+                    };
                     let in_midst = terms.held.is_some_and(|held| held.offset_bytes > 0);
                     let is_redirected = self.visited.len() > 1;
                     return Err(if in_midst && is_redirected {
@@ -258,7 +267,16 @@ impl Download<'_> {
     }
 
     fn make(&self, ask: &Ask) -> Result<(Reply, ureq::Body), Problem> {
-        exchange::make(self.agent, self.attempt, &self.errand, &self.target, &self.fields, ask)
+        let route = Route::of(&self.request.proxies, &self.target);
+        self.attempt.take_route(route.clone());
+        let (reply, body) = exchange::make(self.agent, self.attempt, &self.errand, &self.target, &self.fields, ask)?;
+        match route.and_then(|route| route.problem(reply.status)) {
+            None => Ok((reply, body)),
+            Some(problem) => {
+                exchange::drain(&reply, body);
+                Err(problem)
+            }
+        }
     }
 
     /// RFC 9110, section 15.4: 307 and 308 keep the method and what is sent; after the others the answer is fetched.

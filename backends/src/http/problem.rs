@@ -19,14 +19,7 @@ impl Problem {
             .filter(|_| status.0 == i32::from(code))
             .unwrap_or("a status without a name");
         let text = format!("the server answered {code} ({name})");
-        let problem = Self::permanent(status, text).with_code(Some(code));
-        match code {
-            // Section 15: a status outside of all classes is as good as a 5xx.
-            408 | 421 | 425 | 429 | 500 | 502 | 503 | 504 | 511 | 600.. => problem.after(retry_after),
-            // Section 15: an unknown status is as good as the first of its class.
-            500..600 if status == WebErrorStatus::UNEXPECTED_SERVER_ERROR => problem.after(retry_after),
-            _ => problem,
-        }
+        Self::permanent(status, text).by_status(code, retry_after)
     }
 
     /// A redirect that names no place.
@@ -148,7 +141,7 @@ mod tests {
     use std::io;
 
     use super::*;
-    use crate::net;
+    use crate::net::{self, ProxyFault};
     use crate::web_error_status::table;
 
     fn kind_and_status(fault: Fault) -> (FailureKind, WebErrorStatus) {
@@ -183,6 +176,7 @@ mod tests {
         let tls = |error| Fault::Tls(Box::new(rustls::Error::InvalidCertificate(error)));
         let address = ([127, 0, 0, 1], 1).into();
         let connect = |kind: io::ErrorKind| Fault::Net(net::Fault::Connect(address, kind.into()));
+        let proxy = |fault| Fault::Net(net::Fault::Proxy("http://proxy:1".into(), fault));
         let connection = |kind: io::ErrorKind| Fault::Connection(kind.into());
         let incompatible = rustls::Error::PeerIncompatible(rustls::PeerIncompatible::NoCipherSuitesInCommon);
         let no_tls = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
@@ -191,6 +185,13 @@ mod tests {
             Fault::Net(net::Fault::Name("Temporary failure in name resolution".into())),
             connect(io::ErrorKind::NetworkUnreachable),
             connect(io::ErrorKind::ConnectionRefused),
+            proxy(ProxyFault::Away(Box::new(net::Fault::TimedOut))),
+            proxy(ProxyFault::Silent),
+            proxy(ProxyFault::Broken(io::ErrorKind::ConnectionReset.into())),
+            proxy(ProxyFault::Closed),
+            proxy(ProxyFault::Garbled("no HTTP")),
+            proxy(ProxyFault::NoCredential),
+            proxy(ProxyFault::WrongCredential),
             Fault::TimedOut(Phase::Connect),
             Fault::TimedOut(Phase::Response),
             Fault::TimedOut(Phase::Body),
@@ -211,7 +212,9 @@ mod tests {
             Fault::Tls(Box::new(no_tls)),
             Fault::Tls(Box::new(rustls::Error::DecryptError)),
         ];
-        for fault in faults {
+        let said = (300..1000).map(|code| proxy(ProxyFault::Status(code)));
+        let replies = (1..=255).map(|reply| proxy(ProxyFault::Reply(reply)));
+        for fault in faults.into_iter().chain(said).chain(replies) {
             let (kind, status) = kind_and_status(fault);
             let then = table::then(status);
             assert!(

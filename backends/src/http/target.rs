@@ -1,6 +1,6 @@
 //! A URL as this backend uses it: checked, without user info and fragment, and shown without its query.
 
-use url::Url;
+use url::{Position, Url};
 
 use crate::problem::Problem;
 use crate::{Credential, WebErrorStatus};
@@ -59,6 +59,19 @@ impl Target {
             return wrong("the URL names no host".to_owned());
         }
         Ok(Self { url })
+    }
+
+    /// Scheme, host (an IPv6 address without brackets) and port of the server.
+    pub(super) fn server(&self) -> (&str, &str, u16) {
+        let host = self.url.host_str().unwrap_or_default();
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let port = self.url.port_or_known_default().unwrap_or_default();
+        (self.url.scheme(), bare.unwrap_or(host), port)
+    }
+
+    /// Everything before the path.
+    pub(super) fn front(&self) -> &str {
+        &self.url[..Position::BeforePath]
     }
 
     /// What goes to ureq.

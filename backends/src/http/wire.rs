@@ -13,6 +13,7 @@ use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
 use super::attempt::{Attempt, Fault, Phase};
 use super::buffers::WireBuffers;
+use super::route::Route;
 use crate::Binding;
 
 /// Longest wait in one system call. After each, the interrupt and the limits are looked at, and what was read so far
@@ -170,6 +171,8 @@ pub(super) struct Wire {
     buffers: WireBuffers,
     /// The server did not want the rest of a request body, which then goes nowhere; no other request can follow it.
     has_refused: bool,
+    /// The proxy that it leads through.
+    route: Option<Route>,
 }
 
 impl Wire {
@@ -179,7 +182,13 @@ impl Wire {
             tls: None,
             buffers: WireBuffers::new(PLAIN_INPUT_BYTES),
             has_refused: false,
+            route: None,
         }
+    }
+
+    /// Says which way it was opened.
+    pub(super) fn on(self, route: Option<Route>) -> Self {
+        Self { route, ..self }
     }
 
     /// Makes the handshake.
@@ -196,11 +205,21 @@ impl Wire {
             tls: Some(Box::new(tls)),
             buffers: WireBuffers::new(TLS_INPUT_BYTES),
             has_refused: false,
+            route: None,
         })
     }
 
     fn send(&mut self, amount: usize, attempt: &Attempt) -> io::Result<()> {
         let mut bytes = &self.buffers.output()[..amount];
+        let for_proxy;
+        if let Some(route) = self.route.as_ref().filter(|route| route.is_relayed())
+            && attempt.begins_request()
+        {
+            let wrong = || Fault::Connection(io::Error::other("a request that does not begin with its first line"));
+            let front = route.front_of_request(bytes);
+            for_proxy = front.ok_or_else(|| attempt.fail(wrong()))?;
+            bytes = &for_proxy;
+        }
         match &mut self.tls {
             None => {
                 while !bytes.is_empty() {
@@ -286,7 +305,9 @@ impl Transport for Wire {
     fn is_open(&mut self) -> bool {
         let comes_from_pool = self.socket.binding.take().is_none();
         self.buffers.release();
-        if self.has_refused || comes_from_pool && Attempt::current().is_none_or(|attempt| attempt.wants_fresh()) {
+        // The pool knows the server, but not the way to it.
+        let serves = |attempt: &Attempt| !attempt.wants_fresh() && attempt.goes(self.route.as_ref());
+        if self.has_refused || comes_from_pool && !Attempt::current().is_some_and(|attempt| serves(&attempt)) {
             return false;
         }
         self.is_idle()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use backhaul_backends::{Backend, Failure, FailureKind, Interrupt, Limits, Request, WebErrorStatus};
 
-use crate::kit::{CUT, Kept, backend, content, failure, fetch, is_transient, request, resume};
+use crate::kit::{CUT, Kept, backend, content, failure, fetch, is_transient, request};
 use crate::server::{Closed, Data, Fault, File, Script, Server};
 
 /// Every step, and which of its repetitions.
@@ -330,15 +330,17 @@ fn a_data_port_that_refuses_is_told_from_a_server_that_is_away() {
 }
 
 #[test]
-fn a_second_look_that_is_refused_confirms_nothing_and_the_next_attempt_needs_only_the_end() {
+fn a_file_that_is_gone_after_it_came_whole_is_whole_and_one_of_which_less_is_said_is_not() {
+    let gone = || Fault::Say("550 gone\r\n".to_owned());
+    let (server, url) = started();
+    let mut script = Script::later_fault("MDTM", 2, gone());
+    script.faults.extend(Script::later_fault("SIZE", 2, gone()).faults);
+    server.script(script);
+    assert!(fetch(&request(&url)).bytes == content());
     for command in ["MDTM", "SIZE"] {
         let (server, url) = started();
-        let gone = Fault::Say("550 gone\r\n".to_owned());
-        server.script(Script::later_fault(command, 2, gone));
-        let (failure, kept) = failure(&request(&url));
+        server.script(Script::later_fault(command, 2, gone()));
+        let (failure, _) = failure(&request(&url));
         assert!(is_transient(&failure), "{failure}");
-        assert!(kept.bytes == content());
-        let second = fetch(&resume(&url, kept.held(4096)));
-        assert!(second.bytes.is_empty());
     }
 }

@@ -40,7 +40,7 @@ fn held_bytes_are_continued_with_a_look_at_the_last_of_them() {
 }
 
 #[test]
-fn of_all_that_is_held_only_the_end_comes_again() {
+fn all_that_is_held_needs_nothing_more() {
     let server = Server::start();
     let url = server.put("/file", File::new(content()));
     let first = fetch(&request(&url));
@@ -52,11 +52,9 @@ fn of_all_that_is_held_only_the_end_comes_again() {
         }
     );
     assert!(second.bytes.is_empty());
-    // Without its tail nothing is there to compare.
-    let third = fetch(&resume(&url, first.held(0)));
-    assert!(third.bytes.is_empty());
-    assert!(server.verbs(2).contains(&"RETR".to_owned()));
-    assert!(!server.verbs(3).contains(&"RETR".to_owned()));
+    // A length that is told too small would make anything complete, so that the end itself is compared.
+    let end = format!("2 REST {}", content().len() - 4096);
+    assert!(server.commands().contains(&end), "{end}");
 }
 
 #[test]

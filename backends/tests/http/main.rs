@@ -2,11 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod bodies;
-mod conformance;
 mod digests;
 mod fallback;
 mod framing;
 mod interrupts;
+mod proxies;
 mod redirects;
 mod server;
 mod throttle;

@@ -113,6 +113,22 @@ fn trusting(bundle: &Path) -> HttpBackend {
     .unwrap()
 }
 
+/// A certificate authority that others may trust.
+pub(crate) struct Trusted(Authority);
+
+impl Trusted {
+    pub(crate) fn backend(&self) -> HttpBackend {
+        trusting(&self.0.bundle())
+    }
+}
+
+/// One server with this response for every request.
+pub(crate) fn one_server(response: Vec<u8>) -> (Trusted, SocketAddr) {
+    let authority = Authority::new("a CA");
+    let (address, _) = serve(authority.issue(LOCAL, VALID), BOTH, response, None);
+    (Trusted(authority), address)
+}
+
 fn try_get(backend: &HttpBackend, url: &str) -> (Result<(), Failure>, Kept) {
     let mut kept = Kept::default();
     (backend.download(&request(url), &mut kept, &Interrupt::new()), kept)

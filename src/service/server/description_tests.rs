@@ -14,7 +14,7 @@ use crate::groups::GroupView;
 use crate::operation::{
     Collision, CompletionGroupId, CostPolicy, Priority, Reason, TransferBehavior, TransferId, TransferStatus,
 };
-use crate::service::download::{Change, Download};
+use crate::service::download::{Change, Download, Login};
 use crate::service::fault::{Fault, Refused};
 use crate::service::message::parse_parameters;
 use crate::service::methods::groups::{
@@ -282,6 +282,7 @@ fn the_description_has_every_type_with_its_names() {
         ("Stand", variants::<Stand>()),
         ("Failure", keys(operation.error.as_ref().unwrap())),
         ("Operation", keys(&operation)),
+        ("Login", fields::<Login>()),
         ("Download", fields::<Download>()),
         ("Change", fields::<Change>()),
         ("Created", keys(&created)),
