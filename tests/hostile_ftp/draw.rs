@@ -13,6 +13,7 @@
 //!   told in this session. So it is, too, with the rest of a file after a REST that was refused.
 //! - A version changes in place while it is sent only where the client was told the time of the old one, or its length and the
 //!   new one has another.
+//! - A version that changed in place is not gone, by 550 to every question, right afterwards: a file that is handed out once is.
 //! - An answer that comes unasked never repeats what was true before.
 
 use backhaul_journal::simulation::Choices;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::net::sockopt::set_socket_linger;
 
 use crate::channel::Channel;
-use crate::script::{Body, Breach, End, Preliminary, RestLie};
+use crate::script::{Body, Breach, End, Hit, Preliminary, RestLie};
 use crate::talk::{Talk, over};
 
 /// Sent at once; between two of them the client may be killed.
@@ -77,7 +77,9 @@ impl Talk<'_> {
             .get(current + 1)
             .is_some_and(|next| next.len() != versions[current].len());
         let is_told = self.time_told_of == Some(current) || (self.size_told_of == Some(current) && differ);
-        self.shared.is_free || (self.in_step && is_told)
+        let is_gone = |hit: &Hit| matches!(hit, Hit::Instead(bytes) if bytes.starts_with(b"550"));
+        let says_gone = self.session.hits.iter().filter(|(_, hit)| is_gone(hit)).count();
+        self.shared.is_free || (self.in_step && is_told && says_gone < 2)
     }
 
     /// What the script makes of the bytes that are due.

@@ -1,14 +1,15 @@
 //! One life of a client: the real engine with a real backend on a directory, in this process or in a child that can be
 //! killed.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Once, mpsc};
 use std::time::{Duration, Instant};
 
 use backhaul::{Engine, Environment, Error, NewDownload, OperationView, TransferStatus, Until};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 
 use super::killer::{End, Kill, Killer, Victim};
 use crate::client;
@@ -105,8 +106,9 @@ impl Task {
                     Stop::Paused => drop(engine.views().first().map(|view| engine.pause(view.id))),
                 }
             });
+            let disarmed_in_the_end = Disarmed(killer);
             let view = run(engine);
-            killer.disarm();
+            drop(disarmed_in_the_end);
             if view.status == TransferStatus::PausedByApplication {
                 engine.resume(view.id).unwrap();
                 run(engine);
@@ -139,7 +141,7 @@ impl Task {
         killer.disarm();
         let status = child.wait().unwrap();
         assert!(
-            status.success() || status.code().is_none(),
+            status.success() || status.signal() == Some(Signal::KILL.as_raw()),
             "a client failed: {status}\n{stdout}\n{stderr}"
         );
     }
@@ -151,6 +153,7 @@ impl Task {
     }
 
     fn open(&self) -> Engine {
+        abort_where_an_engine_panics();
         let config = client::config(self.connections);
         let open = || {
             let backends = client::backends(&config);
@@ -206,6 +209,34 @@ impl Task {
             expected_bytes: bytes.parse().ok(),
             connections: connections.parse().unwrap(),
         }
+    }
+}
+
+/// A panic on a thread of an engine ends the process, as it does in a release, and is seen: the engine would wait for that
+/// thread for ever.
+fn abort_where_an_engine_panics() {
+    const THREADS: &[&str] = &["worker", "publisher", "segment", "claimer", "command"];
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let thread = std::thread::current();
+            if thread.name().is_some_and(|name| THREADS.contains(&name)) {
+                // Past the test harness, which would keep it to itself.
+                let _ = writeln!(std::io::stderr(), "an engine panicked: {panic}");
+                std::process::abort();
+            }
+            usual(panic);
+        }));
+    });
+}
+
+/// Disarms a killer also where a life fails: whoever listens for its bell would listen for ever.
+struct Disarmed<'a>(&'a Killer);
+
+impl Drop for Disarmed<'_> {
+    fn drop(&mut self) {
+        self.0.disarm();
     }
 }
 
