@@ -202,6 +202,15 @@ impl StorageLock for DiskLock {
     }
 }
 
+impl Drop for DiskLock {
+    /// The lock belongs to the open file, of which a child of another thread has a copy between fork and exec: closing ours
+    /// alone would leave it locked until then.
+    fn drop(&mut self) {
+        // Nothing can be done about a failure, and the end of the process unlocks it in any case.
+        let _ = fs2::FileExt::unlock(&self.0);
+    }
+}
+
 /// Repeats a call until a signal no longer interrupts it.
 fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
@@ -294,6 +303,20 @@ mod tests {
         assert!(!still_named(&opened, &path).unwrap());
         File::create(&path).unwrap();
         assert!(!still_named(&opened, &path).unwrap());
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_was_given_up_is_free_although_another_process_still_has_a_copy_of_its_descriptor() {
+        let directory = std::env::temp_dir().join(format!("backhaul-journal-lock-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("LOCK");
+        let file = File::create(&path).unwrap();
+        fs2::FileExt::try_lock_exclusive(&file).unwrap();
+        let copy = file.try_clone().unwrap();
+        drop(DiskLock(file));
+        drop(Disk.lock(&path).unwrap());
+        drop(copy);
         std::fs::remove_dir_all(&directory).unwrap();
     }
 
