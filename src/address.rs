@@ -742,9 +742,8 @@ mod tests {
         let all = ["http", "ftp", "ftpes"].map(|scheme| (scheme, Capabilities::default()));
         for (url, name) in [
             ("ftp://h/a/b.bin;type=i", "b.bin"),
-            ("ftpes://h/b;c;TYPE=A", "b;c"),
+            ("ftpes://h/b;c;TYPE=I", "b;c"),
             ("ftp://h/b;type=x", "b;type=x"),
-            ("ftp://h/;type=i", "index.html"),
             ("http://h/b.bin;type=i", "b.bin;type=i"),
             ("http://h/a/b.bin?x=/y", "b.bin"),
             ("http://h/", "index.html"),

@@ -39,11 +39,10 @@ pub(super) fn problem(url: &Url, credential: Option<&Credential>) -> Option<&'st
     is_directory.then_some("it ends in a slash: that is a directory, and only a file can be fetched over FTP")
 }
 
-/// A last segment of a path without `;type=a`, `i` or `d`, which is for the protocol and no part of a name.
+/// A last segment of a path without `;type=i`, which is for the protocol and no part of a name. The other types are refused.
 pub(super) fn without_type<'a>(scheme: &str, segment: &'a str) -> &'a str {
-    let is_type = |text: &str| ["type=a", "type=i", "type=d"].contains(&text.to_ascii_lowercase().as_str());
     match segment.rsplit_once(';') {
-        Some((name, kind)) if SCHEMES.contains(&scheme) && is_type(kind) => name,
+        Some((name, kind)) if SCHEMES.contains(&scheme) && kind.eq_ignore_ascii_case("type=i") => name,
         _ => segment,
     }
 }

@@ -299,7 +299,7 @@ fn a_proxy_for_a_protocol_that_is_led_through_none_is_refused() {
             matches!(&refused, Error::Invalid { field, .. } if field == "proxy"),
             "{refused}"
         );
-        assert!(refused.to_string().contains("mem URLs"), "{refused}");
+        assert!(refused.to_string().contains("'mem' is never asked"), "{refused}");
     }
     let id = engine.create(&[base(Some("direct"), None)]).unwrap()[0];
     let changes = Changes {
