@@ -45,6 +45,8 @@
 
 mod backend;
 mod body;
+#[cfg(any(feature = "http", feature = "ftp"))]
+mod config_error;
 #[cfg(feature = "memory")]
 pub mod conformance;
 mod decide;
@@ -76,6 +78,8 @@ mod method;
 mod net;
 #[cfg(any(feature = "http", feature = "memory"))]
 mod outgoing;
+#[cfg(any(feature = "http", feature = "ftp"))]
+mod parsed;
 #[cfg(any(feature = "http", feature = "ftp", feature = "helper"))]
 mod problem;
 mod proof;
@@ -93,15 +97,17 @@ pub use backend::{
     Start, TAIL_BYTES_MAX, UrlForm, Validators,
 };
 pub use body::BodySource;
+#[cfg(any(feature = "http", feature = "ftp"))]
+pub use config_error::ConfigError;
 pub use decide::{place, refusal, start};
 pub use digest::{Digest, DigestAlgorithm};
 pub use failure::{Failure, FailureKind};
 #[cfg(feature = "ftp")]
-pub use ftp::{FtpBackend, FtpConfig, FtpConfigError};
+pub use ftp::{FtpBackend, FtpConfig};
 #[cfg(feature = "helper")]
 pub use helper::{HELPERS_MAX, HelperBackend};
 #[cfg(feature = "http")]
-pub use http::{HttpBackend, HttpConfig, HttpConfigError};
+pub use http::{HttpBackend, HttpConfig};
 pub use interrupt::{Binding, Interrupt, Severable};
 pub use media::is_page;
 #[cfg(feature = "memory")]

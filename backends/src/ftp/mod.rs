@@ -13,7 +13,6 @@ mod round;
 mod sockets;
 mod target;
 
-use std::fmt;
 use std::path::PathBuf;
 
 use self::round::{Question, Task};
@@ -21,7 +20,9 @@ use self::round::{Question, Task};
 use self::target::Protection;
 use self::target::{SCHEMES, Target};
 use crate::problem::Problem;
-use crate::{Backend, Capabilities, Credential, Failure, Interrupt, Request, Sink, UrlForm, WebErrorStatus};
+use crate::{
+    Backend, Capabilities, ConfigError, Credential, Failure, Interrupt, Request, Sink, UrlForm, WebErrorStatus,
+};
 
 /// Transfers of libcurl in one attempt: the rest, the same with MLST, and the whole.
 const ROUNDS_MAX: usize = 4;
@@ -42,23 +43,6 @@ pub struct FtpConfig {
     pub ssl_cert_dir: Option<PathBuf>,
 }
 
-/// A field of [`FtpConfig`] that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FtpConfigError {
-    /// Name of the field.
-    pub field: &'static str,
-    /// What is wrong with which value.
-    pub reason: String,
-}
-
-impl fmt::Display for FtpConfigError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.field, self.reason)
-    }
-}
-
-impl std::error::Error for FtpConfigError {}
-
 /// Fetches over FTP. Each attempt logs in anew.
 #[derive(Debug)]
 pub struct FtpBackend {
@@ -72,11 +56,11 @@ impl FtpBackend {
     /// is fetched that needs them.
     ///
     /// # Errors
-    /// [`FtpConfigError`] names the field.
-    pub fn new(config: FtpConfig) -> Result<Self, FtpConfigError> {
+    /// [`ConfigError`] names the field.
+    pub fn new(config: FtpConfig) -> Result<Self, ConfigError> {
         #[cfg(feature = "ftps")]
         if let Some(bundle) = &config.ca_bundle {
-            protection::check_bundle(bundle).map_err(|reason| FtpConfigError {
+            protection::check_bundle(bundle).map_err(|reason| ConfigError {
                 field: "ca_bundle",
                 reason,
             })?;

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use crate::parsed::{bad_url, credential};
 use crate::problem::Problem;
 use crate::{Credential, WebErrorStatus};
 
@@ -181,27 +182,6 @@ fn escape(path: &[u8]) -> String {
 
 fn wrong<T>(text: String) -> Result<T, Problem> {
     Err(Problem::permanent(WebErrorStatus::UNEXPECTED_CLIENT_ERROR, text))
-}
-
-fn bad_url(error: url::ParseError) -> Problem {
-    let hint = match error {
-        url::ParseError::IdnaError => "; write an international host name in its xn-- form",
-        _ => "",
-    };
-    let text = format!("not a URL: {error}{hint}");
-    Problem::permanent(WebErrorStatus::UNEXPECTED_CLIENT_ERROR, text)
-}
-
-fn credential(url: &Url) -> Option<Credential> {
-    let password = url.password();
-    if url.username().is_empty() && password.is_none() {
-        return None;
-    }
-    let decode = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    Some(Credential {
-        user: decode(url.username()),
-        password: decode(password.unwrap_or_default()),
-    })
 }
 
 #[cfg(test)]

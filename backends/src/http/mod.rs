@@ -18,7 +18,6 @@ mod source;
 mod target;
 mod wire;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -39,7 +38,8 @@ use self::target::Target;
 use crate::problem::Problem;
 use crate::roots::Sources;
 use crate::{
-    Backend, Capabilities, Failure, Head, Interrupt, Method, Request, Restart, Sink, UrlForm, WebErrorStatus, proof,
+    Backend, Capabilities, ConfigError, Failure, Head, Interrupt, Method, Request, Restart, Sink, UrlForm,
+    WebErrorStatus, proof,
 };
 
 /// Redirects followed in one attempt.
@@ -77,23 +77,6 @@ impl Default for HttpConfig {
     }
 }
 
-/// A field of [`HttpConfig`] that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpConfigError {
-    /// Name of the field.
-    pub field: &'static str,
-    /// What is wrong with which value.
-    pub reason: String,
-}
-
-impl fmt::Display for HttpConfigError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.field, self.reason)
-    }
-}
-
-impl std::error::Error for HttpConfigError {}
-
 /// Fetches over HTTP/1.1. All attempts share one pool of connections.
 #[derive(Debug)]
 pub struct HttpBackend {
@@ -105,17 +88,17 @@ impl HttpBackend {
     /// an https URL is fetched.
     ///
     /// # Errors
-    /// [`HttpConfigError`] names the field.
-    pub fn new(config: HttpConfig) -> Result<Self, HttpConfigError> {
+    /// [`ConfigError`] names the field.
+    pub fn new(config: HttpConfig) -> Result<Self, ConfigError> {
         if let Some(bundle) = &config.ca_bundle {
-            roots::check_bundle(bundle).map_err(|reason| HttpConfigError {
+            roots::check_bundle(bundle).map_err(|reason| ConfigError {
                 field: "ca_bundle",
                 reason,
             })?;
         }
         if ureq::http::HeaderValue::from_str(&config.user_agent).is_err() {
             let reason = format!("{:?} has a character that a header cannot hold", config.user_agent);
-            return Err(HttpConfigError {
+            return Err(ConfigError {
                 field: "user_agent",
                 reason,
             });

@@ -2,6 +2,7 @@
 
 use url::{Position, Url};
 
+use crate::parsed::{bad_url, credential};
 use crate::problem::Problem;
 use crate::{Credential, WebErrorStatus};
 
@@ -102,34 +103,6 @@ impl Target {
     }
 }
 
-fn bad_url(error: url::ParseError) -> Problem {
-    let hint = match error {
-        url::ParseError::IdnaError => "; write an international host name in its xn-- form",
-        url::ParseError::RelativeUrlWithoutBase => "; it must begin with http:// or https://",
-        _ => "",
-    };
-    Problem::permanent(
-        WebErrorStatus::UNEXPECTED_CLIENT_ERROR,
-        format!("not a URL: {error}{hint}"),
-    )
-}
-
-fn credential(url: &Url) -> Option<Credential> {
-    let password = url.password();
-    if url.username().is_empty() && password.is_none() {
-        return None;
-    }
-    let decode = |text| {
-        percent_encoding::percent_decode_str(text)
-            .decode_utf8_lossy()
-            .into_owned()
-    };
-    Some(Credential {
-        user: decode(url.username()),
-        password: decode(password.unwrap_or_default()),
-    })
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
@@ -158,7 +131,7 @@ mod tests {
     #[test]
     fn a_url_that_cannot_be_fetched_says_why() {
         let rows = [
-            ("example.com/file", "must begin with http://"),
+            ("example.com/file", "must begin with its scheme"),
             ("ftp://example.com/", "scheme ftp"),
             ("http://", "empty host"),
             ("http://[::1/", "invalid IPv6"),

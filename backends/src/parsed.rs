@@ -1,0 +1,31 @@
+//! What backends that parse URLs have in common.
+
+use percent_encoding::percent_decode_str;
+use url::{ParseError, Url};
+
+use crate::problem::Problem;
+use crate::{Credential, WebErrorStatus};
+
+/// Why a text is no URL.
+pub(crate) fn bad_url(error: ParseError) -> Problem {
+    let hint = match error {
+        ParseError::IdnaError => "; write an international host name in its xn-- form",
+        ParseError::RelativeUrlWithoutBase => "; it must begin with its scheme, as http:// or ftp://",
+        _ => "",
+    };
+    let text = format!("not a URL: {error}{hint}");
+    Problem::permanent(WebErrorStatus::UNEXPECTED_CLIENT_ERROR, text)
+}
+
+/// The user info of a URL, decoded; `None` where it has none.
+pub(crate) fn credential(url: &Url) -> Option<Credential> {
+    let password = url.password();
+    if url.username().is_empty() && password.is_none() {
+        return None;
+    }
+    let decode = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    Some(Credential {
+        user: decode(url.username()),
+        password: decode(password.unwrap_or_default()),
+    })
+}
