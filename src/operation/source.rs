@@ -22,6 +22,16 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// A source that the operation no longer has: its URL was changed to one of another server.
+    const LEFT: u32 = u32::MAX;
+
+    /// The same bytes once the URL leads to another server: what they were proven by is not comparable any more, unless
+    /// they came from a mirror, which is told apart already.
+    pub(crate) fn after_url_changed(self) -> Self {
+        let source = if self.source == 0 { Self::LEFT } else { self.source };
+        Self { source, ..self }
+    }
+
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "the derive passes a reference")]
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()

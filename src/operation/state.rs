@@ -15,6 +15,7 @@ use super::id::TransferId;
 use super::shared::Shared;
 use super::source::Round;
 use super::spec::Spec;
+use crate::address::has_same_origin;
 
 /// One stored transfer, as its events say.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -508,8 +509,15 @@ impl Operation {
         // What failed under another URL or with other headers says nothing of the next attempt.
         let before = (&self.spec.url, &self.spec.headers, self.sealed_revision);
         let is_other_request = before != (&spec.url, &spec.headers, sealed_revision);
+        // Servers make up entity tags and times on their own.
+        let claim = if has_same_origin(&self.spec.url, &spec.url) {
+            self.claim
+        } else {
+            self.claim.map(|claim| Shared::new(claim.after_url_changed()))
+        };
         Ok(Self {
             phase,
+            claim,
             failures_in_row: if is_other_request { 0 } else { self.failures_in_row },
             round: if is_other_request { Round::default() } else { self.round },
             spec,
