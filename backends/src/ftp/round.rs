@@ -28,6 +28,8 @@ pub(super) struct Task<'a> {
     pub(super) request: &'a Request,
     pub(super) target: &'a Target,
     pub(super) credential: &'a Credential,
+    /// What of it must not be shown.
+    pub(super) secrets: &'a [&'a str],
     pub(super) interrupt: &'a Interrupt,
     pub(super) active: bool,
     /// CAs in PEM form, where the connections are to be protected.
@@ -377,7 +379,7 @@ impl Round<'_, '_> {
             verify_result: session.verify_result(),
             command: self.conversation.command(),
             refusal: self.conversation.last(),
-            secret: &self.task.credential.password,
+            secrets: self.task.secrets,
         }))
     }
 
