@@ -86,6 +86,13 @@ impl Round {
     }
 }
 
+/// Scheme, host and port of a URL in its normal form: what comes before the path.
+pub(super) fn site(url: &str) -> &str {
+    let host = url.find("://").map_or(0, |colon| colon + 3);
+    let path = url[host..].find(['/', '?', '#']);
+    path.map_or(url, |path| &url[..host + path])
+}
+
 impl Operation {
     /// All sources, as they may be shown. Those that a server named count only under a strong digest: nothing else
     /// would tell if they lied.
@@ -128,9 +135,7 @@ impl Operation {
                 .copied()
                 .unwrap_or(&self.spec.url),
         };
-        let host = url.find("://").map_or(0, |colon| colon + 3);
-        let path = url[host..].find(['/', '?', '#']);
-        path.map_or(url, |path| &url[..host + path])
+        site(url)
     }
 
     /// The finished content will be compared with a strong digest, asked for or told by the server.

@@ -13,9 +13,8 @@ use super::event::{
 };
 use super::id::TransferId;
 use super::shared::Shared;
-use super::source::Round;
+use super::source::{Round, site};
 use super::spec::Spec;
-use crate::address::has_same_origin;
 
 /// One stored transfer, as its events say.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -510,7 +509,7 @@ impl Operation {
         let before = (&self.spec.url, &self.spec.headers, self.sealed_revision);
         let is_other_request = before != (&spec.url, &spec.headers, sealed_revision);
         // Servers make up entity tags and times on their own.
-        let claim = if has_same_origin(&self.spec.url, &spec.url) {
+        let claim = if site(&self.spec.url) == site(&spec.url) {
             self.claim
         } else {
             self.claim.map(|claim| Shared::new(claim.after_url_changed()))
