@@ -193,10 +193,13 @@ fn take_credential(url: &mut Url, text: &str) -> Result<Option<Credential>, Erro
     if url.username().is_empty() && url.password().is_none() {
         return Ok(None);
     }
-    let credential = Credential {
-        user: percent_decoded(url.username()),
-        password: percent_decoded(url.password().unwrap_or_default()),
+    let decoded = |text: &str| String::from_utf8(percent_decoded_bytes(text));
+    let decoded = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
+    let (Ok(user), Ok(password)) = decoded else {
+        let problem = "its user name or password is no UTF-8 once each %XX is read";
+        return Err(Error::invalid("url", without_user_info(text), problem));
     };
+    let credential = Credential { user, password };
     let cleared = url.set_username("").and_then(|()| url.set_password(None));
     match cleared {
         Ok(()) => Ok(Some(credential)),
@@ -730,8 +733,12 @@ mod tests {
             ("http:///x", "is no URL"),
             ("http:host/x", "is no URL"),
             ("http://host\\x", "%XX"),
+            // What is no text would reach the server as another password.
+            ("http://ann:%FFhush@host/x", "no UTF-8"),
+            ("http://%E9:hush@host/x", "no UTF-8"),
         ] {
             let message = refused(text);
+            assert!(!message.contains("hush"), "{message}");
             assert!(message.starts_with("url '") && message.contains(word), "{message}");
         }
         assert!(refused(&format!("http://host/{}", "a".repeat(URL_BYTES_MAX))).contains("at most"));

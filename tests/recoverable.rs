@@ -13,7 +13,7 @@ use backhaul::{
     Changes, Config, Engine, Environment, Error, FixedEnvironment, NewDownload, OperationView, Priority, Reason,
     TransferId, TransferStatus, Until, WebErrorStatus,
 };
-use backhaul_backends::{Act, Attempted, Failure, FailureKind, MemoryBackend, Resource};
+use backhaul_backends::{Act, Attempted, Failure, FailureKind, MemoryBackend, Resource, Validators};
 use backhaul_journal::Disk;
 
 use crashing::CrashingDisk;
@@ -217,6 +217,44 @@ fn a_new_url_that_serves_something_else_starts_again_from_zero() {
     let view = engine.view(id).unwrap();
     lab.expect_completed(&view);
     assert_eq!((view.restarts, view.bytes_wasted), (1, CUT));
+}
+
+/// A resource that says nothing but when it was last modified, as servers of FTP do; the same second on every server.
+fn dated(content: Vec<u8>) -> Resource {
+    let validators = Validators {
+        total_bytes: Some(content.len() as u64),
+        last_modified: Some("Wed, 01 Jan 2020 00:00:00 GMT".into()),
+        date: Some("Wed, 01 Jan 2025 00:00:00 GMT".into()),
+        ..Validators::default()
+    };
+    Resource {
+        validators,
+        ..Resource::new(content, "a")
+    }
+}
+
+#[test]
+fn the_time_of_one_server_proves_nothing_of_what_another_one_has() {
+    let mut other = content();
+    // Neither what comes again to be compared nor the length tells.
+    other[0] ^= 1;
+    for (new, now, restarts) in [(NEW, content(), 0), ("mem://elsewhere/file", other, 1)] {
+        let lab = Lab::with_expiring_url();
+        lab.server.put(OLD, dated(content()));
+        lab.server.put(new, dated(now.clone()));
+        let engine = lab.open();
+        let id = lab.stopped(&engine);
+        engine.set(id, &url(new)).unwrap();
+        // The same after a restart.
+        drop(engine);
+        let engine = lab.open();
+        engine.resume(id).unwrap();
+        lab.pass(&engine, 20);
+        let view = engine.view(id).unwrap();
+        assert_eq!(view.status, TransferStatus::Completed, "{new}: {view:?}");
+        assert!(std::fs::read(lab.destination()).unwrap() == now, "{new} is spliced");
+        assert_eq!(view.restarts, restarts, "{new}");
+    }
 }
 
 #[test]

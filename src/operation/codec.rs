@@ -312,7 +312,7 @@ mod tests {
             total_bytes: Some(u64::MAX),
         };
         let origin = Origin {
-            source: 24,
+            source: u32::MAX,
             mixed: true,
         };
         let digests = [DigestAlgorithm::Sha512, DigestAlgorithm::Sha256]

@@ -269,6 +269,14 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
+    /// The same once the URL leads to another server.
+    pub(crate) fn after_url_changed(&self) -> Self {
+        Self {
+            origin: self.origin.after_url_changed(),
+            ..self.clone()
+        }
+    }
+
     /// The stretches after the first gap.
     pub(crate) fn beyond(&self) -> &[Stretch] {
         self.beyond.as_deref().unwrap_or_default()

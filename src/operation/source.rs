@@ -22,6 +22,16 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// A source that the operation no longer has: its URL was changed to one of another server.
+    const LEFT: u32 = u32::MAX;
+
+    /// The same bytes once the URL leads to another server: what they were proven by is not comparable any more, unless
+    /// they came from a mirror, which is told apart already.
+    pub(crate) fn after_url_changed(self) -> Self {
+        let source = if self.source == 0 { Self::LEFT } else { self.source };
+        Self { source, ..self }
+    }
+
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "the derive passes a reference")]
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
@@ -76,6 +86,13 @@ impl Round {
     }
 }
 
+/// Scheme, host and port of a URL in its normal form: what comes before the path.
+pub(super) fn site(url: &str) -> &str {
+    let host = url.find("://").map_or(0, |colon| colon + 3);
+    let path = url[host..].find(['/', '?', '#']);
+    path.map_or(url, |path| &url[..host + path])
+}
+
 impl Operation {
     /// All sources, as they may be shown. Those that a server named count only under a strong digest: nothing else
     /// would tell if they lied.
@@ -118,9 +135,7 @@ impl Operation {
                 .copied()
                 .unwrap_or(&self.spec.url),
         };
-        let host = url.find("://").map_or(0, |colon| colon + 3);
-        let path = url[host..].find(['/', '?', '#']);
-        path.map_or(url, |path| &url[..host + path])
+        site(url)
     }
 
     /// The finished content will be compared with a strong digest, asked for or told by the server.

@@ -13,7 +13,7 @@ use super::event::{
 };
 use super::id::TransferId;
 use super::shared::Shared;
-use super::source::Round;
+use super::source::{Round, site};
 use super::spec::Spec;
 
 /// One stored transfer, as its events say.
@@ -508,8 +508,15 @@ impl Operation {
         // What failed under another URL or with other headers says nothing of the next attempt.
         let before = (&self.spec.url, &self.spec.headers, self.sealed_revision);
         let is_other_request = before != (&spec.url, &spec.headers, sealed_revision);
+        // Servers make up entity tags and times on their own.
+        let claim = if site(&self.spec.url) == site(&spec.url) {
+            self.claim
+        } else {
+            self.claim.map(|claim| Shared::new(claim.after_url_changed()))
+        };
         Ok(Self {
             phase,
+            claim,
             failures_in_row: if is_other_request { 0 } else { self.failures_in_row },
             round: if is_other_request { Round::default() } else { self.round },
             spec,

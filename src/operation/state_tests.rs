@@ -379,8 +379,14 @@ fn a_change_keeps_bytes_phase_and_wish() {
         panic!("it is at rest")
     };
     assert_eq!(
-        (&changed.phase, changed.wish, &changed.claim),
-        (&before.phase, before.wish, &before.claim)
+        (&changed.phase, changed.wish, changed.durable_bytes()),
+        (&before.phase, before.wish, 10)
+    );
+    let source = |state: &Operation| state.claim.as_ref().map(|claim| claim.origin.source);
+    assert_eq!(
+        (source(&before), source(&changed)),
+        (Some(0), Some(u32::MAX)),
+        "they came from another server"
     );
     assert_eq!(
         (changed.spec.url.as_str(), changed.sealed_revision),
@@ -396,6 +402,7 @@ fn a_change_keeps_bytes_phase_and_wish() {
     };
     let priority = Priority::High;
     let ranked = other(Spec { priority, ..spec() });
+    assert_eq!(ranked.as_ref().map(source), Ok(Some(0)), "the same server");
     assert_eq!(ranked.map(|state| state.failures_in_row), Ok(1), "the same request");
     for (destination, app) in [("/data/other", "app"), ("/data/file", "other")] {
         let (destination, app) = (PathBuf::from(destination), app.to_owned());

@@ -41,7 +41,7 @@ pub fn replies(bytes: &[u8], secret: &str) -> (Vec<Said>, bool) {
                     size: reply.size(),
                     modified: reply.modified().map(str::to_owned),
                     facts: (size, modified),
-                    shown: reply.shown(secret),
+                    shown: reply.shown(&[secret]),
                 });
             }
             Err(_) => return (all, false),

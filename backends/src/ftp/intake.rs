@@ -83,6 +83,11 @@ impl<'a, 's> Intake<'a, 's> {
         self.head.resumable = true;
     }
 
+    /// What comes goes on behind what is held.
+    pub(super) fn has_continued(&self) -> bool {
+        matches!(self.head.start, Start::Continue { .. })
+    }
+
     /// How much of the file there is with what came.
     pub(super) fn position(&self) -> u64 {
         let begin = match self.head.start {

@@ -98,11 +98,15 @@ impl FtpBackend {
             let text = "FTP knows no methods: only GET, and nothing to send along";
             return Err(Problem::permanent(WebErrorStatus::METHOD_NOT_ALLOWED, text));
         }
-        let credential = checked(request.credential.clone().or(in_url))?;
+        let given = request.credential.clone().or(in_url);
+        let is_given = given.is_some();
+        let credential = checked(given)?;
+        let secrets = [credential.user.as_str(), credential.password.as_str()];
         let task = Task {
             request,
             target,
             credential: &credential,
+            secrets: if is_given { &secrets } else { &[] },
             interrupt,
             active: self.config.active,
             #[cfg(feature = "ftps")]

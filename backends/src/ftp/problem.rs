@@ -26,8 +26,8 @@ pub(super) struct Ended<'a> {
     pub(super) command: &'a str,
     /// The reply that ended it, where one did.
     pub(super) refusal: Option<&'a Reply>,
-    /// Must not be shown.
-    pub(super) secret: &'a str,
+    /// User name and password: must not be shown.
+    pub(super) secrets: &'a [&'a str],
 }
 
 impl Problem {
@@ -35,7 +35,7 @@ impl Problem {
         if let Some(reply) = ended.refusal
             && is_about_a_reply(ended.code, reply.code)
         {
-            return refused(ended.command, reply, ended.secret);
+            return refused(ended.command, reply, ended.secrets);
         }
         let again = |status, text: &str| Self::transient(status, text);
         let never = |status, text: &str| Self::permanent(status, text);
@@ -143,9 +143,9 @@ fn is_made_of_replies(code: u32) -> bool {
 ///
 /// Source: RFC 959, sections 4.2 and 5.4: 4yz may go away, 5yz will not. What is not found and what is not allowed have one
 /// number. RFC 4217, section 4, for the refusals of AUTH and PROT.
-fn refused(command: &str, reply: &Reply, secret: &str) -> Problem {
+fn refused(command: &str, reply: &Reply, secrets: &[&str]) -> Problem {
     use WebErrorStatus as S;
-    let shown = reply.shown(secret);
+    let shown = reply.shown(secrets);
     let text = |words: &str| format!("the server answered {} ({shown}) to {words}", reply.code);
     let plain = if shown.is_empty() {
         format!("the server answered {}", reply.code)
@@ -230,7 +230,7 @@ mod tests {
             code,
             command,
             refusal: Some(reply),
-            secret: "hush",
+            secrets: &["hush"],
             ..Ended::default()
         })
     }

@@ -86,14 +86,13 @@ impl Head {
 }
 
 impl Reply {
-    /// The text in one line that can be shown: without control characters, without the secret, and cut.
-    pub(super) fn shown(&self, secret: &str) -> String {
+    /// The text in one line that can be shown: without control characters, without the secrets, and cut.
+    pub(super) fn shown(&self, secrets: &[&str]) -> String {
+        let mut secrets: Vec<&str> = secrets.iter().copied().filter(|secret| !secret.is_empty()).collect();
+        // One may be part of another.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         let all = self.lines.join(" ");
-        let all = if secret.is_empty() {
-            all
-        } else {
-            all.replace(secret, "***")
-        };
+        let all = secrets.iter().fold(all, |all, secret| all.replace(secret, "***"));
         let clean: String = all
             .chars()
             .map(|character| if character.is_control() { ' ' } else { character })
@@ -388,14 +387,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_of_a_reply_is_one_short_line_without_the_password() {
+    fn what_is_shown_of_a_reply_is_one_short_line_without_user_name_and_password() {
         let nasty = reply(530, &["No\u{1b}[31m \u{7}access", "with hush, hush"]);
-        assert_eq!(nasty.shown("hush"), "No [31m  access with ***, ***");
-        assert_eq!(nasty.shown(""), "No [31m  access with hush, hush");
-        let long = reply(530, &["x".repeat(300).as_str()]).shown("");
+        assert_eq!(nasty.shown(&["hush"]), "No [31m  access with ***, ***");
+        assert_eq!(nasty.shown(&[""]), "No [31m  access with hush, hush");
+        let both = reply(530, &["Login incorrect for ann (annual)"]);
+        assert_eq!(both.shown(&["ann", "annual"]), "Login incorrect for *** (***)");
+        let long = reply(530, &["x".repeat(300).as_str()]).shown(&[""]);
         assert_eq!(long, format!("{}...", "x".repeat(200)));
         assert_eq!(
-            reply(500, &["\u{e9}".repeat(200).as_str()]).shown(""),
+            reply(500, &["\u{e9}".repeat(200).as_str()]).shown(&[""]),
             "\u{e9}".repeat(200)
         );
     }

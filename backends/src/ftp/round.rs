@@ -28,6 +28,8 @@ pub(super) struct Task<'a> {
     pub(super) request: &'a Request,
     pub(super) target: &'a Target,
     pub(super) credential: &'a Credential,
+    /// What of it must not be shown.
+    pub(super) secrets: &'a [&'a str],
     pub(super) interrupt: &'a Interrupt,
     pub(super) active: bool,
     /// CAs in PEM form, where the connections are to be protected.
@@ -364,6 +366,16 @@ impl Round<'_, '_> {
         if self.task.interrupt.is_raised() {
             return End::Failed(Problem::interrupted());
         }
+        // What is sent after RETR is sent only where libcurl is content with the transfer: it broke off in the questions
+        // that follow, and what is missing is their answers.
+        if self.conversation.has_transferred() && self.conversation.command() != "RETR" {
+            match self.complete() {
+                Ok(()) => return End::Complete,
+                // Why nothing was confirmed is told below.
+                Err(end) if end == End::Failed(Problem::unconfirmed()) => {}
+                Err(end) => return end,
+            }
+        }
         let is_without_connection = matches!(
             error.code(),
             curl_sys::CURLE_COULDNT_CONNECT | curl_sys::CURLE_ABORTED_BY_CALLBACK
@@ -377,7 +389,7 @@ impl Round<'_, '_> {
             verify_result: session.verify_result(),
             command: self.conversation.command(),
             refusal: self.conversation.last(),
-            secret: &self.task.credential.password,
+            secrets: self.task.secrets,
         }))
     }
 
@@ -406,6 +418,8 @@ impl Round<'_, '_> {
                 let text = "MDTM or SIZE is another than before";
                 Err(End::Failed(Problem::changed_meanwhile(text)))
             }
+            // All of it came in earlier attempts, and what was asked at the beginning of this one came after it.
+            Afterwards::Unconfirmed if intake.has_continued() && intake.received() == 0 => Ok(()),
             Afterwards::Unconfirmed => Err(End::Failed(Problem::unconfirmed())),
         }
     }

@@ -94,7 +94,7 @@ impl Target {
             shown,
             has_query: url.query().is_some(),
         };
-        Ok((target, credential(&url)))
+        Ok((target, credential(&url)?))
     }
 
     /// What goes to libcurl.
@@ -303,6 +303,8 @@ mod tests {
             ("ftp://h/a;type=D", ";type=d"),
             ("ftp://h/a%0d%0aDELE%20b", "control character"),
             ("ftp://h/a%00", "control character"),
+            ("ftp://ann:%FFhush@h/a", "no UTF-8"),
+            ("ftp://%E9:hush@h/a", "no UTF-8"),
             ("ftp://h/%0A/a", "control character"),
         ];
         for (text, words) in rows {

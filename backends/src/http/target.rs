@@ -19,7 +19,7 @@ impl Target {
     /// Also gives the user info, where the URL has any.
     pub(super) fn parse(text: &str) -> Result<(Self, Option<Credential>), Problem> {
         let url = Url::parse(text).map_err(bad_url)?;
-        let credential = credential(&url);
+        let credential = credential(&url)?;
         Ok((Self::check(url)?, credential))
     }
 

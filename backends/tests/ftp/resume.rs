@@ -58,6 +58,34 @@ fn all_that_is_held_needs_nothing_more() {
 }
 
 #[test]
+fn a_server_that_leaves_right_after_each_transfer_is_believed_when_it_says_the_same_on_the_next_visit() {
+    for leaving in [Fault::Close, Fault::SayAndClose("421 enough\r\n".to_owned())] {
+        let leaves = Script::later_fault("MDTM", 2, leaving);
+        let server = Server::start();
+        let url = server.put("/file", File::new(content()));
+        server.script(leaves.clone());
+        let (first_failure, first) = failure(&request(&url));
+        assert!(is_transient(&first_failure), "{first_failure}");
+        assert!(first.bytes == content());
+        server.script(leaves.clone());
+        assert!(fetch(&resume(&url, first.held(4096))).bytes.is_empty());
+        // What came in this very visit is confirmed by nothing but an answer after it.
+        server.script(leaves.clone());
+        let most = Kept {
+            bytes: first.bytes[..CUT].to_vec(),
+            heads: first.heads.clone(),
+            ..Kept::default()
+        };
+        let (second_failure, _) = failure(&resume(&url, most.held(4096)));
+        assert!(is_transient(&second_failure), "{second_failure}");
+        // And what is another file by then is fetched.
+        server.put("/file", File::new("other"));
+        let other = fetch(&resume(&url, first.held(4096)));
+        restarted(&other, Restart::BeyondEnd);
+    }
+}
+
+#[test]
 fn a_changed_file_comes_whole() {
     let rows = [
         (File::new(content()).modified("20250101000000"), Restart::Changed),

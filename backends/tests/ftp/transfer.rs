@@ -89,10 +89,10 @@ fn the_credential_of_the_request_outranks_that_of_the_url() {
 fn a_refused_login_wants_a_credential_and_never_shows_it() {
     let server = Server::start();
     let url = server.put("/file", File::new("abc"));
-    let nosy = Fault::Say("530 user, your hush-hush is wrong\r\n".to_owned());
+    let nosy = Fault::Say("530 ann-of-us, your hush-hush is wrong\r\n".to_owned());
     server.script(Script::fault("PASS", nosy));
     let credential = Some(Credential {
-        user: "user".to_owned(),
+        user: "ann-of-us".to_owned(),
         password: "hush-hush".to_owned(),
     });
     let (failure, kept) = failure(&Request {
@@ -101,7 +101,7 @@ fn a_refused_login_wants_a_credential_and_never_shows_it() {
     });
     assert_eq!((failure.kind, failure.code), (FailureKind::Permanent, Some(530)));
     assert!(failure.status.wants_credential());
-    let expected = format!("{url}: the server answered 530 (user, your *** is wrong)");
+    let expected = format!("{url}: the server answered 530 (***, your *** is wrong)");
     assert_eq!(failure.message, expected);
     assert!(kept.heads.is_empty());
 }
