@@ -21,7 +21,7 @@ use self::stored::{stored_response, unstored};
 use super::access::Gate;
 use super::body::StoredSource;
 use super::core::{Attempt, Core};
-use super::crew::Crew;
+use super::crew::{Crew, call};
 use super::doubt;
 use super::fault::Fault;
 use super::ledger::{Basis, Ledger};
@@ -172,7 +172,7 @@ impl<'a> Transfer<'a> {
             interrupt: interrupt.clone(),
             first: first.clone(),
         });
-        let result = backend.download(&request, self, &first);
+        let result = call(backend.as_ref(), &request, self, &first);
         let result = self.end_crew(result);
         let fault = self.close_ledger(result.is_err());
         match (result, self.fault.take().or(fault)) {
@@ -335,6 +335,9 @@ impl<'a> Transfer<'a> {
     }
 
     fn accept(&mut self, head: &Head) -> Result<(), Fault> {
+        if self.response.is_some() {
+            return Err(Fault::Local("the backend began twice".into()));
+        }
         self.require_access(head)?;
         self.source.accept(head)?;
         match head.start {
@@ -445,9 +448,16 @@ impl<'a> Transfer<'a> {
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        let Some(part) = &self.part else {
+        // What is held has a part already, to which nothing belongs that no response has announced.
+        let (Some(part), Some(_)) = (&self.part, &self.response) else {
             return Err(Fault::Local("bytes came before a response".into()));
         };
+        if let Some(total) = self
+            .total_bytes
+            .filter(|total| total - self.received_bytes < bytes.len() as u64)
+        {
+            return Err(Fault::Source(overlong(total)));
+        }
         let granted = match &self.ledger {
             Some((ledger, _)) => ledger.with_pieces(|pieces| pieces.grant_onward(0, bytes.len())),
             None => bytes.len(),
@@ -529,6 +539,14 @@ impl<'a> Transfer<'a> {
         )
     }
 
+    /// A backend that goes on after a refusal is not heard: what it was refused for counts.
+    fn still_takes(&self) -> Result<(), Refused> {
+        if self.fault.is_some() || self.is_done {
+            return Err(Refused);
+        }
+        Ok(())
+    }
+
     fn sink<T>(&mut self, result: Result<T, Fault>) -> Result<T, Refused> {
         result.map_err(|fault| {
             self.fault = Some(fault);
@@ -539,11 +557,13 @@ impl<'a> Transfer<'a> {
 
 impl Sink for Transfer<'_> {
     fn begin(&mut self, head: &Head) -> Result<(), Refused> {
+        self.still_takes()?;
         let result = self.accept(head);
         self.sink(result)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        self.still_takes()?;
         let result = self.take(bytes);
         self.sink(result)?;
         if self.is_done { Err(Refused) } else { Ok(()) }
@@ -558,6 +578,15 @@ fn cause_text(cause: Restart) -> &'static str {
         Restart::BeyondEnd => "the server says that the held bytes reach beyond the resource",
         Restart::Method => "the answer to another method than GET always comes whole",
         _ => "the server could not continue",
+    }
+}
+
+fn overlong(total: u64) -> Failure {
+    Failure {
+        kind: TRANSIENT,
+        status: WebErrorStatus::LENGTH_MISMATCH,
+        code: None,
+        message: format!("more than the {total} bytes came that were announced"),
     }
 }
 
