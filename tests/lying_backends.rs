@@ -6,8 +6,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use backhaul::backend::{
-    Backend, Capabilities, Failure, FailureKind, Head, Interrupt, Request, Restart, Sink, Start, Validators,
-    WebErrorStatus,
+    Backend, Capabilities, Digest, DigestAlgorithm, Failure, FailureKind, Head, Interrupt, Request, Restart, Sink,
+    Start, Validators, WebErrorStatus,
 };
 use backhaul::{Config, Connections, Engine, Environment, NewDownload, OperationView, TransferStatus, Until};
 
@@ -21,6 +21,7 @@ type Answer = Result<(), Failure>;
 type Lie = fn(&mut dyn Sink, u64) -> Answer;
 
 /// Serves `lie:`. The first attempts are lies, one each; the others serve the new version, whole or from where it is proven.
+/// One that has parts lies only where it is asked for one.
 struct Liar {
     lies: Vec<Lie>,
     made: AtomicUsize,
@@ -45,6 +46,10 @@ fn head(version: u8, start: Start) -> Head {
         mirrors: Vec::new(),
         headers: Vec::new(),
     }
+}
+
+fn digest() -> Digest {
+    Digest::new(DigestAlgorithm::Sha256, [7; 32]).unwrap()
 }
 
 fn cut() -> Failure {
@@ -82,12 +87,14 @@ impl Backend for Liar {
 
     fn download(&self, request: &Request, sink: &mut dyn Sink, _: &Interrupt) -> Answer {
         let offset = request.held.as_ref().map_or(0, |held| held.offset_bytes);
-        if let Some(lie) = self.lies.get(self.made.fetch_add(1, Ordering::SeqCst)) {
+        let end = request.held.as_ref().and_then(|held| held.end_bytes);
+        if (end.is_some() || !self.has_parts)
+            && let Some(lie) = self.lies.get(self.made.fetch_add(1, Ordering::SeqCst))
+        {
             return lie(sink, offset);
         }
         let now = head(NEW, Start::Beginning);
         let (start, _) = backhaul::backend::start(request, &now.validators, true);
-        let end = request.held.as_ref().and_then(|held| held.end_bytes);
         let from = match start {
             Start::Continue { offset_bytes } => usize::try_from(offset_bytes).unwrap(),
             _ => 0,
@@ -298,19 +305,11 @@ fn a_backend_that_panics_fails_its_own_operation() {
     }
 }
 
-/// What serves the first of several connections: all of its own part, and then as long as it is asked.
 #[test]
 fn a_connection_of_several_that_lies_brings_nothing_and_does_not_go_on_for_ever() {
-    const FIRST: Lie = |sink, _| {
-        let _ = sink.begin(&head(NEW, Start::Beginning));
-        while sink.write(&[NEW; 4096]).is_ok() {}
-        Err(Failure {
-            kind: FailureKind::SinkRefused,
-            ..cut()
-        })
-    };
-    let lies: [Lie; 4] = [
+    let lies: [Lie; 5] = [
         |_, _| Ok(()),
+        |_, _| panic!("a panic that is asked for"),
         |sink, _| {
             send(sink, OLD, 4096);
             Err(cut())
@@ -322,14 +321,57 @@ fn a_connection_of_several_that_lies_brings_nothing_and_does_not_go_on_for_ever(
         },
         |sink, held| {
             let _ = sink.begin(&head(NEW, CONTINUED(held)));
-            send(sink, NEW, 4096);
+            let _ = sink.begin(&head(OLD, CONTINUED(held)));
+            send(sink, OLD, 4096);
             Ok(())
         },
     ];
     for lie in lies {
-        let mut script = vec![FIRST];
-        script.extend(std::iter::repeat_n(lie, 500));
-        let view = fetch_as(&script, true, 4);
+        let view = fetch_as(&[lie; 50], true, 4);
+        let has_panicked = view
+            .error
+            .as_ref()
+            .is_some_and(|error| error.message.contains("panicked"));
+        assert!(view.status == TransferStatus::Completed || has_panicked, "{view:?}");
+    }
+}
+
+#[test]
+fn a_backend_that_says_more_than_a_record_holds_ends_no_engine() {
+    let much: Lie = |sink, _| {
+        let long = || "ä".repeat(1 << 20);
+        let wordy = Head {
+            validators: Validators {
+                etag: Some(format!("\"{}\"", long())),
+                last_modified: Some(long()),
+                date: Some(long()),
+                total_bytes: Some(LENGTH as u64),
+                digests: vec![digest(); 5000],
+            },
+            actual_url: format!("lie://host/{}", long()),
+            content_type: Some(long()),
+            mirrors: vec![format!("lie://host/{}", "a".repeat(4000)); 5000],
+            headers: vec![("X-Long".into(), "b".repeat(4000)); 5000],
+            ..head(OLD, Start::Beginning)
+        };
+        let _ = sink.begin(&wordy);
+        send(sink, OLD, HALF);
+        Err(Failure {
+            message: long(),
+            ..cut()
+        })
+    };
+    for view in fetch(&[much]) {
         assert_eq!(view.status, TransferStatus::Completed, "{view:?}");
+    }
+    for view in fetch(&[|_, _| {
+        Err(Failure {
+            kind: FailureKind::Permanent,
+            message: "ä".repeat(1 << 20),
+            ..cut()
+        })
+    }]) {
+        assert_eq!(view.status, TransferStatus::Error, "{view:?}");
+        assert!(view.error.unwrap().message.len() < 8192);
     }
 }
