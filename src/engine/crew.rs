@@ -198,13 +198,12 @@ impl Crew {
         let result = call(self.backend.as_ref(), &request, &mut segment, &response);
         match (result, segment.end) {
             (_, Some(End::Fault(fault))) => Err(self.stop(fault)),
-            (_, Some(End::Complete)) => Ok(()),
             (_, Some(End::Useless(why))) => Err(useless(why)),
             // Asked once more it could end like that for ever.
             (Ok(()), None) if segment.next < self.ledger.with_pieces(|pieces| pieces.get(index).end) => {
                 Err(useless("the server gave less than the piece that was asked for"))
             }
-            (Ok(()), None) => Ok(()),
+            (_, Some(End::Complete)) | (Ok(()), None) => Ok(()),
             (Err(failure), None) => Err(failure),
         }
     }
