@@ -1,6 +1,7 @@
 //! One attempt: claim, fetch into the part file, report. Blocking, on a worker's thread or stepped.
 
 mod gather;
+mod intake;
 mod stored;
 mod verdict;
 
@@ -10,13 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 
 use backhaul_backends::{
-    Backend, BodySource, Capabilities, Failure, FailureKind, Head, Held, Refused, Request, Restart, Sink, Start,
-    Validators, WebErrorStatus,
+    Backend, BodySource, Capabilities, Failure, FailureKind, Head, Held, Request, Restart, Start, Validators,
+    WebErrorStatus,
 };
 
 use backhaul_journal::steps;
 
 use self::gather::{CrewTerms, Watch};
+use self::intake::overlong;
 use self::stored::{stored_response, unstored};
 use super::access::Gate;
 use super::body::StoredSource;
@@ -340,11 +342,20 @@ impl<'a> Transfer<'a> {
         }
         self.require_access(head)?;
         self.source.accept(head)?;
+        let is_within = head
+            .validators
+            .total_bytes
+            .is_none_or(|total| total >= self.held_until());
         match head.start {
-            Start::Continue { offset_bytes } if self.part.is_some() && offset_bytes == self.received_bytes => {}
+            Start::Continue { offset_bytes }
+                if self.part.is_some() && offset_bytes == self.received_bytes && is_within => {}
             Start::Beginning if self.part.is_none() => {}
             Start::Restart(cause) => self.restart(cause_text(cause), self.held_bytes)?,
-            _ => return Err(Fault::Local("the backend went on at an offset that is not held".into())),
+            _ => {
+                return Err(Fault::Local(
+                    "the backend went on at an offset that is not held, or lies beyond the end".into(),
+                ));
+            }
         }
         if self.received_bytes == 0 {
             self.sums = Sums::new(&self.operation.spec, &self.source.told);
@@ -381,6 +392,11 @@ impl<'a> Transfer<'a> {
             self.show();
         }
         Ok(())
+    }
+
+    /// First byte after all that is held, gaps included.
+    fn held_until(&self) -> u64 {
+        self.beyond.last().map_or(self.received_bytes, |stretch| stretch.end)
     }
 
     /// Opens a fresh part file where none is held, and reserves the space that is still missing.
@@ -538,36 +554,6 @@ impl<'a> Transfer<'a> {
             self.generation,
         )
     }
-
-    /// A backend that goes on after a refusal is not heard: what it was refused for counts.
-    fn still_takes(&self) -> Result<(), Refused> {
-        if self.fault.is_some() || self.is_done {
-            return Err(Refused);
-        }
-        Ok(())
-    }
-
-    fn sink<T>(&mut self, result: Result<T, Fault>) -> Result<T, Refused> {
-        result.map_err(|fault| {
-            self.fault = Some(fault);
-            Refused
-        })
-    }
-}
-
-impl Sink for Transfer<'_> {
-    fn begin(&mut self, head: &Head) -> Result<(), Refused> {
-        self.still_takes()?;
-        let result = self.accept(head);
-        self.sink(result)
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Refused> {
-        self.still_takes()?;
-        let result = self.take(bytes);
-        self.sink(result)?;
-        if self.is_done { Err(Refused) } else { Ok(()) }
-    }
 }
 
 fn cause_text(cause: Restart) -> &'static str {
@@ -578,15 +564,6 @@ fn cause_text(cause: Restart) -> &'static str {
         Restart::BeyondEnd => "the server says that the held bytes reach beyond the resource",
         Restart::Method => "the answer to another method than GET always comes whole",
         _ => "the server could not continue",
-    }
-}
-
-fn overlong(total: u64) -> Failure {
-    Failure {
-        kind: TRANSIENT,
-        status: WebErrorStatus::LENGTH_MISMATCH,
-        code: None,
-        message: format!("more than the {total} bytes came that were announced"),
     }
 }
 
