@@ -310,6 +310,10 @@ pub(crate) mod table {
     pub(crate) struct Row {
         pub(crate) status: WebErrorStatus,
         pub(crate) name: &'static str,
+        #[cfg_attr(
+            not(any(feature = "http", feature = "ftp")),
+            expect(dead_code, reason = "only protocols of this build's own are held against it")
+        )]
         pub(crate) then: &'static str,
         pub(crate) is_mendable: &'static str,
     }
@@ -331,6 +335,7 @@ pub(crate) mod table {
     }
 
     /// What the table says of a status.
+    #[cfg(any(feature = "http", feature = "ftp"))]
     pub(crate) fn then(status: WebErrorStatus) -> &'static str {
         let row = rows().into_iter().find(|row| row.status == status);
         row.unwrap_or_else(|| panic!("no row for {status}")).then

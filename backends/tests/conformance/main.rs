@@ -1,10 +1,17 @@
 //! The suite that every backend must pass: each case a test of its own, for each backend.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![cfg_attr(
+    any(feature = "http", feature = "ftp", feature = "helper"),
+    expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")
+)]
 
+#[cfg(feature = "ftp")]
 mod ftp;
+#[cfg(feature = "helper")]
 mod helper;
+#[cfg(feature = "http")]
 mod http;
 mod memory;
+#[cfg(any(feature = "http", feature = "ftp"))]
 mod network;
 
 /// Makes a module of tests for a rig, one for each case by its name, and one that says that none was left out. What a
