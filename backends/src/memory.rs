@@ -305,7 +305,7 @@ fn read_body(request: &Request) -> Result<Option<Vec<u8>>, Failure> {
             kind,
             status,
             code: None,
-            message,
+            message: format!("{}: {message}", request.url),
         }
     })
 }

@@ -21,8 +21,12 @@ pub const PACKAGED_HELPERS: &str = "/usr/lib/backhaul/backends";
 /// # Errors
 /// [`Error::Invalid`] where `config.ca_bundle` holds no certificate.
 #[cfg_attr(
+    not(any(feature = "http", feature = "ftp")),
+    expect(unused_variables, reason = "only protocols of this build's own read the environment")
+)]
+#[cfg_attr(
     not(any(feature = "http", feature = "ftp", feature = "helper")),
-    expect(unused_variables, unused_mut, reason = "nothing is set up without a protocol")
+    expect(unused_mut, reason = "nothing is set up without a protocol")
 )]
 pub fn backends(config: &Config, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Vec<Arc<dyn Backend>>, Error> {
     let mut backends: Vec<Arc<dyn Backend>> = Vec::new();

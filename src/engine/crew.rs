@@ -3,12 +3,13 @@
 //! Invariants: a byte is written at the place that the response's own proof gave it, and nowhere else; only the thread of
 //! the attempt restarts a transfer, and only when no other connection is left.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use backhaul_backends::{
-    Backend, Failure, FailureKind, Head, Held, Interrupt, Refused, Request, Restart, Sink, Start, WebErrorStatus,
+    Backend, Failure, FailureKind, Head, Held, Interrupt, Refused, Request, Restart, Sink, Start, WebErrorStatus, place,
 };
 
 use super::WORKER_STACK_BYTES;
@@ -191,13 +192,18 @@ impl Crew {
             asked_end: piece.end,
             crc: crc32fast::Hasher::new_with_initial_len(piece.crc32, piece.next - piece.first),
             started_bytes: piece.next,
+            has_begun: false,
             end: None,
         };
-        let result = self.backend.download(&request, &mut segment, &response);
+        let result = call(self.backend.as_ref(), &request, &mut segment, &response);
         match (result, segment.end) {
             (_, Some(End::Fault(fault))) => Err(self.stop(fault)),
-            (_, Some(End::Complete)) | (Ok(()), None) => Ok(()),
             (_, Some(End::Useless(why))) => Err(useless(why)),
+            // Asked once more it could end like that for ever.
+            (Ok(()), None) if segment.next < self.ledger.with_pieces(|pieces| pieces.get(index).end) => {
+                Err(useless("the server gave less than the piece that was asked for"))
+            }
+            (_, Some(End::Complete)) | (Ok(()), None) => Ok(()),
             (Err(failure), None) => Err(failure),
         }
     }
@@ -246,6 +252,26 @@ impl Crew {
             None => useless("the connections ended before all was there"),
         }))
     }
+}
+
+/// Asks a backend. One that panics must not, and nothing is known of what it has left: only this attempt ends of it. A
+/// program that is built to abort on a panic does.
+pub(super) fn call(
+    backend: &dyn Backend,
+    request: &Request,
+    sink: &mut dyn Sink,
+    interrupt: &Interrupt,
+) -> Result<(), Failure> {
+    let asked = catch_unwind(AssertUnwindSafe(|| backend.download(request, sink, interrupt)));
+    // What it panicked with has been printed, and may hold secrets.
+    asked.unwrap_or_else(|_| {
+        Err(Failure {
+            kind: FailureKind::Permanent,
+            status: WebErrorStatus::UNEXPECTED_CLIENT_ERROR,
+            code: None,
+            message: format!("{}: the backend panicked, which is a defect of it", place(&request.url)),
+        })
+    })
 }
 
 /// How all connections together ended before all was there.
@@ -305,6 +331,7 @@ struct Segment<'a> {
     asked_end: u64,
     crc: crc32fast::Hasher,
     started_bytes: u64,
+    has_begun: bool,
     end: Option<End>,
 }
 
@@ -318,7 +345,11 @@ enum End {
 
 impl Sink for Segment<'_> {
     fn begin(&mut self, head: &Head) -> Result<(), Refused> {
-        let is_ours = matches!(head.start, Start::Continue { offset_bytes } if offset_bytes == self.next)
+        if self.end.is_some() {
+            return Err(Refused);
+        }
+        let is_ours = !std::mem::replace(&mut self.has_begun, true)
+            && matches!(head.start, Start::Continue { offset_bytes } if offset_bytes == self.next)
             && head.validators.total_bytes == Some(self.crew.total_bytes);
         if is_ours {
             if head.on_trust {
@@ -334,6 +365,10 @@ impl Sink for Segment<'_> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        if !self.has_begun || self.end.is_some() {
+            self.end.get_or_insert(End::Useless("bytes came before a response"));
+            return Err(Refused);
+        }
         let granted = self
             .crew
             .ledger

@@ -92,6 +92,8 @@ impl Source {
             self.told.clone_from(news);
         }
         self.told.sort_by_key(|digest| std::cmp::Reverse(digest.algorithm()));
+        // One of each, whatever a backend says: they are stored.
+        self.told.dedup_by_key(|digest| digest.algorithm());
         if self.number == 0 && (!continues || self.mirrors.is_empty()) {
             self.mirrors = usable(&head.mirrors);
         }

@@ -1,6 +1,7 @@
 //! One attempt: claim, fetch into the part file, report. Blocking, on a worker's thread or stepped.
 
 mod gather;
+mod intake;
 mod stored;
 mod verdict;
 
@@ -10,18 +11,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 
 use backhaul_backends::{
-    Backend, BodySource, Capabilities, Failure, FailureKind, Head, Held, Refused, Request, Restart, Sink, Start,
-    Validators, WebErrorStatus,
+    Backend, BodySource, Capabilities, Failure, FailureKind, Head, Held, Request, Restart, Start, Validators,
+    WebErrorStatus,
 };
 
 use backhaul_journal::steps;
 
 use self::gather::{CrewTerms, Watch};
+use self::intake::overlong;
 use self::stored::{stored_response, unstored};
 use super::access::Gate;
 use super::body::StoredSource;
 use super::core::{Attempt, Core};
-use super::crew::Crew;
+use super::crew::{Crew, call};
 use super::doubt;
 use super::fault::Fault;
 use super::ledger::{Basis, Ledger};
@@ -172,7 +174,7 @@ impl<'a> Transfer<'a> {
             interrupt: interrupt.clone(),
             first: first.clone(),
         });
-        let result = backend.download(&request, self, &first);
+        let result = call(backend.as_ref(), &request, self, &first);
         let result = self.end_crew(result);
         let fault = self.close_ledger(result.is_err());
         match (result, self.fault.take().or(fault)) {
@@ -335,13 +337,25 @@ impl<'a> Transfer<'a> {
     }
 
     fn accept(&mut self, head: &Head) -> Result<(), Fault> {
+        if self.response.is_some() {
+            return Err(Fault::Local("the backend began twice".into()));
+        }
         self.require_access(head)?;
         self.source.accept(head)?;
+        let is_within = head
+            .validators
+            .total_bytes
+            .is_none_or(|total| total >= self.held_until());
         match head.start {
-            Start::Continue { offset_bytes } if self.part.is_some() && offset_bytes == self.received_bytes => {}
+            Start::Continue { offset_bytes }
+                if self.part.is_some() && offset_bytes == self.received_bytes && is_within => {}
             Start::Beginning if self.part.is_none() => {}
             Start::Restart(cause) => self.restart(cause_text(cause), self.held_bytes)?,
-            _ => return Err(Fault::Local("the backend went on at an offset that is not held".into())),
+            _ => {
+                return Err(Fault::Local(
+                    "the backend went on at an offset that is not held, or lies beyond the end".into(),
+                ));
+            }
         }
         if self.received_bytes == 0 {
             self.sums = Sums::new(&self.operation.spec, &self.source.told);
@@ -378,6 +392,11 @@ impl<'a> Transfer<'a> {
             self.show();
         }
         Ok(())
+    }
+
+    /// First byte after all that is held, gaps included.
+    fn held_until(&self) -> u64 {
+        self.beyond.last().map_or(self.received_bytes, |stretch| stretch.end)
     }
 
     /// Opens a fresh part file where none is held, and reserves the space that is still missing.
@@ -445,9 +464,16 @@ impl<'a> Transfer<'a> {
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        let Some(part) = &self.part else {
+        // What is held has a part already, to which nothing belongs that no response has announced.
+        let (Some(part), Some(_)) = (&self.part, &self.response) else {
             return Err(Fault::Local("bytes came before a response".into()));
         };
+        if let Some(total) = self
+            .total_bytes
+            .filter(|total| total - self.received_bytes < bytes.len() as u64)
+        {
+            return Err(Fault::Source(overlong(total)));
+        }
         let granted = match &self.ledger {
             Some((ledger, _)) => ledger.with_pieces(|pieces| pieces.grant_onward(0, bytes.len())),
             None => bytes.len(),
@@ -527,26 +553,6 @@ impl<'a> Transfer<'a> {
             self.operation.id,
             self.generation,
         )
-    }
-
-    fn sink<T>(&mut self, result: Result<T, Fault>) -> Result<T, Refused> {
-        result.map_err(|fault| {
-            self.fault = Some(fault);
-            Refused
-        })
-    }
-}
-
-impl Sink for Transfer<'_> {
-    fn begin(&mut self, head: &Head) -> Result<(), Refused> {
-        let result = self.accept(head);
-        self.sink(result)
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Refused> {
-        let result = self.take(bytes);
-        self.sink(result)?;
-        if self.is_done { Err(Refused) } else { Ok(()) }
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::{Act, Content, Place, Rig, Served};
 use crate::{
     Failure, FailureKind, Head, Held, Interrupt, Limits, Method, Refused, Request, Sink, Start, TAIL_BYTES_MAX,
-    Validators, WebErrorStatus,
+    Validators, WebErrorStatus, place as shown_place,
 };
 
 /// How long anything may take that takes no time: far more than any machine needs, so that only what hangs is caught.
@@ -191,6 +191,10 @@ impl Outcome {
     fn check(self, place: &str) -> Self {
         let faults = &self.witness.faults;
         assert!(faults.is_empty(), "{place}: {}", faults.join("; "));
+        if let Err(failure) = &self.result {
+            let named = shown_place(place);
+            assert!(failure.message.contains(&named), "'{failure}' names '{named}'");
+        }
         self
     }
 
@@ -224,7 +228,7 @@ impl Outcome {
             "{failure}: {} is none of {statuses:?}",
             failure.status
         );
-        assert!(!failure.message.is_empty(), "it says what was tried");
+        assert!(!failure.message.trim().is_empty(), "it says what was tried");
         self.witness
     }
 

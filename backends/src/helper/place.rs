@@ -1,6 +1,7 @@
 //! Which programs are taken for helpers.
 
 use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -40,8 +41,7 @@ fn add(directory: &Path, names: &[String], programs: &mut Vec<(String, PathBuf)>
         } else if programs.len() >= HELPERS_MAX {
             Some(format!("there are {HELPERS_MAX} already"))
         } else {
-            let metadata = fs::metadata(&path);
-            metadata.map_or_else(|error| Some(error.to_string()), |found| problem_of_program(&found))
+            problem_of_program(&path).unwrap_or_else(|error| Some(error.to_string()))
         };
         match problem {
             Some(problem) => refused.push(format!("helper '{}' is not used: {problem}", path.display())),
@@ -69,14 +69,22 @@ fn names_in(directory: &Path) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-fn problem_of_program(metadata: &Metadata) -> Option<String> {
+/// A link leads to a program in another directory, where nobody else may put something in its place either.
+fn problem_of_program(path: &Path) -> io::Result<Option<String>> {
+    let real = fs::canonicalize(path)?;
+    let metadata = fs::metadata(&real)?;
     if !metadata.is_file() {
-        return Some("it is no file".into());
+        return Ok(Some("it is no file".into()));
     }
     if metadata.mode() & EXECUTE == 0 {
-        return Some("it is not executable".into());
+        return Ok(Some("it is not executable".into()));
     }
-    problem_of_owner(metadata)
+    if let Some(problem) = problem_of_owner(&metadata) {
+        return Ok(Some(problem));
+    }
+    let home = real.parent().unwrap_or(Path::new("/"));
+    let problem = problem_of_owner(&fs::metadata(home)?);
+    Ok(problem.map(|problem| format!("in '{}', where it lies, {problem}", home.display())))
 }
 
 /// Whoever can write to it could have anything run in the name of this process.
@@ -130,6 +138,15 @@ mod tests {
             directory.join("backhaul-backend-link"),
         )
         .unwrap();
+        let open = directory.join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        put(&open, "far", 0o755);
+        symlink(
+            open.join("backhaul-backend-far"),
+            directory.join("backhaul-backend-far"),
+        )
+        .unwrap();
         let (programs, refused) = find(&[directory.to_owned()]);
         assert_eq!(schemes(&programs), ["a", "e+f", "link"]);
         for (name, problem) in [
@@ -139,11 +156,12 @@ mod tests {
             ("-Up'", "no URL scheme"),
             ("-folder'", "no file"),
             ("-gone'", "No such file"),
+            ("-far'", "where it lies, others than its owner"),
         ] {
             let is_named = |line: &&String| line.contains(name) && line.contains(problem);
             assert_eq!(refused.iter().filter(is_named).count(), 1, "{name}: {refused:?}");
         }
-        assert_eq!(refused.len(), 6, "{refused:?}");
+        assert_eq!(refused.len(), 7, "{refused:?}");
     }
 
     #[test]

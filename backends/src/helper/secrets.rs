@@ -7,7 +7,8 @@ use percent_encoding::percent_decode_str;
 use super::wire::encoded;
 use crate::Request;
 
-/// Shortest word of a longer secret that is hidden alone: of shorter ones every text is full.
+/// Shortest word of a longer secret that is hidden alone, and shortest secret that is hidden inside of other words: of
+/// shorter ones every text is full.
 const WORD_BYTES_MIN: usize = 4;
 
 /// The secrets of a request, in each form in which a helper may repeat them, longest first.
@@ -44,12 +45,27 @@ impl Secrets {
     pub(super) fn hidden(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in &self.0 {
-            if text.contains(secret.as_str()) {
+            if secret.len() < WORD_BYTES_MIN {
+                text = without_word(&text, secret);
+            } else if text.contains(secret.as_str()) {
                 text = text.replace(secret.as_str(), "***");
             }
         }
         text
     }
+}
+
+/// A text without a short secret where that stands alone. Inside of words it would be found everywhere, and what is left of
+/// them would tell it.
+fn without_word(text: &str, secret: &str) -> String {
+    let (mut shown, mut rest) = (String::new(), text);
+    while let Some((before, after)) = rest.split_once(secret) {
+        shown.push_str(before);
+        let is_inside = shown.ends_with(char::is_alphanumeric) || after.starts_with(char::is_alphanumeric);
+        shown.push_str(if is_inside { secret } else { "***" });
+        rest = after;
+    }
+    shown + rest
 }
 
 fn words<'a>(parts: impl Iterator<Item = &'a str>) -> impl Iterator<Item = String> {
@@ -94,5 +110,10 @@ mod tests {
         }
         assert!(shown.ends_with("x://host/f"), "{shown}");
         assert_eq!(secrets.hidden("nothing of it"), "nothing of it");
+        assert_eq!(
+            secrets.hidden("'ann', ann: planned"),
+            "'***', ***: planned",
+            "a short one alone"
+        );
     }
 }

@@ -32,7 +32,7 @@ fn resource(served: &Served) -> Resource {
 }
 
 /// What the script says for an act on a resource: an announcement is that of another resource, for one attempt.
-fn script(act: Act, served: &Served) -> Vec<MemoryAct> {
+fn script(url: &str, act: Act, served: &Served) -> Vec<MemoryAct> {
     vec![match act {
         Act::Serve => MemoryAct::Serve,
         Act::Replace(served) => MemoryAct::Replace(resource(&served)),
@@ -45,7 +45,7 @@ fn script(act: Act, served: &Served) -> Vec<MemoryAct> {
             kind: FailureKind::Transient { retry_after: None },
             status: WebErrorStatus::DISCONNECTED,
             code: None,
-            message: "the server hung up".to_owned(),
+            message: format!("{url}: the server hung up"),
         }),
         Act::HangUp(Place::Step(_)) => MemoryAct::CutAt(0),
         Act::HangUp(Place::Byte(offset)) => MemoryAct::CutAt(offset),
@@ -85,7 +85,7 @@ impl Rig for MemoryRig {
         self.served += 1;
         let url = format!("mem://test/{}", self.served);
         self.memory.put(&url, resource(&served));
-        for act in acts.into_iter().flat_map(|act| script(act, &served)) {
+        for act in acts.into_iter().flat_map(|act| script(&url, act, &served)) {
             self.memory.script(&url, act);
         }
         url

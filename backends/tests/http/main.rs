@@ -1,4 +1,5 @@
 //! The HTTP backend against servers that misbehave on purpose.
+#![cfg(feature = "http")]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod bodies;

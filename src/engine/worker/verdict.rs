@@ -10,6 +10,10 @@ use super::{TRANSIENT, Transfer, failure};
 impl Transfer<'_> {
     /// Everything is there by the backend's word; now by ours.
     pub(super) fn finished(&mut self) -> Result<Ready, End> {
+        // What was held before has a part file, too.
+        if self.response.is_none() {
+            return Err(Fault::Local("the backend ended without a response".into()).into());
+        }
         self.read_again()?;
         let received = self.received_bytes;
         if let Some(total) = self.total_bytes.filter(|total| *total != received) {
@@ -24,7 +28,7 @@ impl Transfer<'_> {
             return Err(self.void(TRANSIENT, message));
         }
         let Some(part) = self.part.take() else {
-            return Err(Fault::Local("the backend ended without a response".into()).into());
+            return Err(Fault::Local("the content has no file".into()).into());
         };
         part.file.start_writeback(0, received);
         Ok(Ready::new(
