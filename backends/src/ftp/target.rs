@@ -2,7 +2,6 @@
 //!
 //! Source: RFC 1738, section 3.2.
 
-use std::borrow::Cow;
 use std::fmt::Write;
 
 use percent_encoding::percent_decode_str;
@@ -94,7 +93,7 @@ impl Target {
             shown,
             has_query: url.query().is_some(),
         };
-        Ok((target, credential(&url)?))
+        Ok((target, credential(&url)))
     }
 
     /// What goes to libcurl.
@@ -193,16 +192,16 @@ fn bad_url(error: url::ParseError) -> Problem {
     Problem::permanent(WebErrorStatus::UNEXPECTED_CLIENT_ERROR, text)
 }
 
-fn credential(url: &Url) -> Result<Option<Credential>, Problem> {
+fn credential(url: &Url) -> Option<Credential> {
     let password = url.password();
     if url.username().is_empty() && password.is_none() {
-        return Ok(None);
+        return None;
     }
-    let decode = |text| percent_decode_str(text).decode_utf8().map(Cow::into_owned);
-    match (decode(url.username()), decode(password.unwrap_or_default())) {
-        (Ok(user), Ok(password)) => Ok(Some(Credential { user, password })),
-        _ => wrong("the user name or the password is no UTF-8 once each %XX is read".to_owned()),
-    }
+    let decode = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    Some(Credential {
+        user: decode(url.username()),
+        password: decode(password.unwrap_or_default()),
+    })
 }
 
 #[cfg(test)]
@@ -324,8 +323,6 @@ mod tests {
             ("ftp://h/a;type=D", ";type=d"),
             ("ftp://h/a%0d%0aDELE%20b", "control character"),
             ("ftp://h/a%00", "control character"),
-            ("ftp://ann:%FFhush@h/a", "no UTF-8"),
-            ("ftp://%E9:hush@h/a", "no UTF-8"),
             ("ftp://h/%0A/a", "control character"),
         ];
         for (text, words) in rows {
