@@ -310,10 +310,6 @@ pub(crate) mod table {
     pub(crate) struct Row {
         pub(crate) status: WebErrorStatus,
         pub(crate) name: &'static str,
-        #[cfg_attr(
-            not(any(feature = "http", feature = "ftp")),
-            expect(dead_code, reason = "only protocols of this build's own are held against it")
-        )]
         pub(crate) then: &'static str,
         pub(crate) is_mendable: &'static str,
     }
