@@ -179,6 +179,7 @@ impl<'a> Transfer<'a> {
         let fault = self.close_ledger(result.is_err());
         match (result, self.fault.take().or(fault)) {
             (_, Some(fault)) => Err(End::Fault(fault)),
+            (Err(failure), None) if self.has_gone_astray(&failure) => Err(self.astray(failure)),
             (Err(failure), None) => Err(End::Failure(failure)),
             (Ok(()), None) => self.finished(),
         }

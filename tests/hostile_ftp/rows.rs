@@ -211,17 +211,34 @@ fn what_comes_from_another_place_than_asked_for_is_never_written() {
     }
 }
 
+#[test]
+fn a_whole_in_place_of_the_rest_is_given_up_although_its_beginning_and_its_end_look_right() {
+    let mut bytes = vec![0; 3 * LENGTH];
+    bytes[LENGTH * 3 / 2..LENGTH * 8 / 5].copy_from_slice(&Version::new(SEED, 0, LENGTH / 10).bytes);
+    let version = Version { bytes: bytes.into() };
+    let lying = Session {
+        rest: RestLie::FromZero,
+        ..Session::default()
+    };
+    play_at(Times::Distinct, vec![version], &[cut(), lying]).expect_version(0, 1);
+}
+
 // ---- lengths ----
 
 #[test]
 fn too_few_or_too_many_bytes_under_a_good_end_are_never_taken_for_the_file() {
-    for body in [Body::Less(1), Body::Cut(SHARE, Breach::Close), Body::Extra(1)] {
+    // A rest that is too long is of no known place.
+    for (body, restarts) in [
+        (Body::Less(1), 0),
+        (Body::Cut(SHARE, Breach::Close), 0),
+        (Body::Extra(1), 1),
+    ] {
         let session = Session {
             body,
             ..Session::default()
         };
         let outcome = play(&[session.clone(), session]);
-        outcome.expect_version(0, 0);
+        outcome.expect_version(0, restarts);
     }
 }
 

@@ -1,6 +1,6 @@
 //! When everything has come: whether it is what was asked for.
 
-use backhaul_backends::{Digest, FailureKind, WebErrorStatus};
+use backhaul_backends::{Digest, Failure, FailureKind, WebErrorStatus};
 
 use super::super::fault::Fault;
 use super::super::ready::Ready;
@@ -62,6 +62,23 @@ impl Transfer<'_> {
         }
         match self.restart("the content has another digest than it should", self.received_bytes) {
             Ok(()) => failure(kind, WebErrorStatus::DIGEST_MISMATCH, message),
+            Err(fault) => fault.into(),
+        }
+    }
+
+    /// A rest that is longer than it can be came from another place than was asked for, as of a server that takes REST and
+    /// sends all: nobody knows where what came of it belongs, and the comparison with the end of what is held did not see it.
+    pub(super) fn has_gone_astray(&self, failure: &Failure) -> bool {
+        let is_length = failure.status == WebErrorStatus::LENGTH_MISMATCH && failure.kind == TRANSIENT;
+        let came_all = self.total_bytes.is_some_and(|total| self.received_bytes >= total);
+        is_length && came_all && self.held_bytes > 0 && self.response.is_some()
+    }
+
+    /// Gives up what such a rest made of the held bytes.
+    pub(super) fn astray(&mut self, failure: Failure) -> End {
+        let cause = "the rest came longer than it can be";
+        match self.restart(cause, self.received_bytes) {
+            Ok(()) => End::Failure(failure),
             Err(fault) => fault.into(),
         }
     }
