@@ -6,7 +6,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[expect(dead_code, reason = "these tests need a part of what it can do")]
+#[path = "../../backends/tests/ftp/server.rs"]
+mod ftp_server;
+
 mod by_name;
+mod ftp;
 mod library;
 mod life;
 mod program;

@@ -26,7 +26,7 @@ pub(crate) const USER: &str = "user";
 pub(crate) const PASSWORD: &str = "hush-8c1f4b";
 
 /// Which proxy.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
     Squid,
     Tinyproxy,
@@ -41,22 +41,27 @@ pub(crate) struct Program {
     pub(crate) port: u16,
     /// Whom it lets in only: [`USER`] with [`PASSWORD`].
     is_closed: bool,
-    /// The one port that it opens tunnels to, as the defaults of squid and tinyproxy have it for 443.
-    secure: u16,
+    /// The one port that it opens tunnels to, as the defaults of squid and tinyproxy have it for 443; any where `None`.
+    secure: Option<u16>,
 }
 
 impl Program {
     /// One for everybody.
     pub(crate) fn open(kind: Kind, secure: u16) -> Self {
-        Self::start(kind, false, secure)
+        Self::start(kind, false, Some(secure))
     }
 
     /// One for [`USER`] alone.
     pub(crate) fn closed(kind: Kind, secure: u16) -> Self {
-        Self::start(kind, true, secure)
+        Self::start(kind, true, Some(secure))
     }
 
-    fn start(kind: Kind, is_closed: bool, secure: u16) -> Self {
+    /// One for [`USER`] alone, with tunnels to every port.
+    pub(crate) fn closed_to_no_port(kind: Kind) -> Self {
+        Self::start(kind, true, None)
+    }
+
+    fn start(kind: Kind, is_closed: bool, secure: Option<u16>) -> Self {
         let folder = TempDir::with_prefix("backhaul-proxy-").unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let mut program = Self {
@@ -98,7 +103,7 @@ impl Program {
 
     fn configuration(&self) -> String {
         let is_root = rustix::process::geteuid().is_root();
-        let (port, secure, folder) = (self.port, self.secure, self.folder.path().display());
+        let (port, folder) = (self.port, self.folder.path().display());
         match self.kind {
             Kind::Squid => {
                 let account = if is_root {
@@ -115,12 +120,13 @@ impl Program {
                 } else {
                     (String::new(), "all")
                 };
+                let tunnels = self.secure.map_or_else(String::new, |secure| {
+                    format!("acl secure port {secure}\nhttp_access deny connecting !secure\n")
+                });
                 format!(
                     "http_port 127.0.0.1:{port}
 {login}acl connecting method CONNECT
-acl secure port {secure}
-http_access deny connecting !secure
-http_access allow {known}
+{tunnels}http_access allow {known}
 http_access deny all
 hosts_file {folder}/hosts
 cache deny all
@@ -142,8 +148,11 @@ visible_hostname localhost
                 } else {
                     String::new()
                 };
+                let tunnels = self
+                    .secure
+                    .map_or_else(String::new, |secure| format!("ConnectPort {secure}\n"));
                 format!(
-                    "Port {port}\nListen 127.0.0.1\nTimeout 60\nMaxClients 50\nConnectPort {secure}\n\
+                    "Port {port}\nListen 127.0.0.1\nTimeout 60\nMaxClients 50\n{tunnels}\
                      LogFile \"{folder}/access\"\nLogLevel Connect\n{account}{login}"
                 )
             }
