@@ -291,7 +291,8 @@ fn a_read_near_the_end_of_a_slow_file_has_that_fetched_first_and_the_rest_afterw
         "{before_it} bytes were served before the read had its own"
     );
     let (generation, ranges) = engine.downloaded_ranges(id).unwrap();
-    assert!(generation == 0 && ranges.len() >= 2, "{ranges:?}");
+    // Of the beginning there may be something, or nothing yet: the read may have come before its first byte.
+    assert_eq!(generation, 0);
     assert!(
         ranges.iter().any(|(first, end)| *first == 18_000_000 && end > first),
         "{ranges:?}"
