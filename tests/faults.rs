@@ -42,11 +42,14 @@ fn fails_cleanly_at(work: Work, error: &str, ends: &AtomicU32) -> u32 {
         );
         scene.check(tampered, work, place);
         // A thread of its own may meet the same fault at the next attempt: the second in a row ends an operation, and
-        // that is told. Nothing of it is left.
+        // that is told; unless yet another thread meets it at the journal, which stops the engine, and then that is.
+        // Nothing of it is left.
         let failed = home.ids_with("Error");
         assert!(
-            failed.is_empty() || ended.code() == Some(1),
-            "{place}: {failed:?} failed, and nobody was told"
+            failed.is_empty() || matches!(ended.code(), Some(1 | 6)),
+            "{place}: {failed:?} failed, and nobody was told: {:?}\n{}",
+            ended.status,
+            ended.stderr
         );
         ends.fetch_add(u32::try_from(failed.len()).unwrap(), Ordering::Relaxed);
         scene.finish(tampered, place);
