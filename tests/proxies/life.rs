@@ -23,13 +23,15 @@ fn live(world: &World) -> Option<serde_json::Value> {
 #[test]
 fn a_proxy_that_is_killed_in_the_middle_and_comes_back_costs_no_byte_that_was_stored() {
     let mut world = World::new();
-    world.bytes = world.nginx.put_seeded("a.bin", 4_000_000);
+    // Long after the first claim, which is made after 2.5 s, there is still something to fetch.
+    let length = 10_000_000;
+    world.bytes = world.nginx.put_seeded("a.bin", length);
     for (kind, scheme) in [(Kind::Microsocks, "socks5h"), (Kind::Tinyproxy, "http")] {
         let mut proxy = Program::closed(kind, world.secure());
         let by = proxy.url(scheme, &format!("{USER}:{PASSWORD}"));
         let before = world.nginx.bytes_served("a.bin");
         let url = world.nginx.url("/rate/1000k/a.bin");
-        let running = Running::spawn(&mut world.get(&url, &["--proxy", &by]));
+        let running = Running::spawn(&mut world.get(&url, &["--proxy", &by, "--connections", "1"]));
         until("a claim of some bytes", || {
             let shown = live(&world)?;
             (shown["ranges"] != serde_json::json!([])).then_some(())
@@ -44,7 +46,8 @@ fn a_proxy_that_is_killed_in_the_middle_and_comes_back_costs_no_byte_that_was_st
         assert_same(&world.destination(), &world.bytes);
         fs::remove_file(world.destination()).unwrap();
         let fetched = world.nginx.bytes_served("a.bin") - before;
-        assert!(fetched < 6_000_000, "{fetched} bytes were served");
+        // A window of 5 s, and what lay in the sockets.
+        assert!(fetched < length as u64 * 8 / 5, "{fetched} bytes were served");
     }
     world.assert_quiet(&[]);
 }
