@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use super::replies::{self, Facts};
 use crate::problem::Problem;
 use crate::proof::{self, Sameness};
-use crate::{Held, Restart, Validators, WebErrorStatus};
+use crate::{Held, Restart, Validators, WebErrorStatus, http_date};
 
 /// How old a time of modification must be: FAT keeps times in steps of two seconds, everything else in finer ones, so that
 /// no second change can hide behind it.
@@ -75,8 +75,8 @@ pub(super) fn validators(facts: &Facts, now: SystemTime) -> Validators {
     let modified = facts.modified.as_deref().and_then(replies::time);
     let is_old = modified.is_some_and(|time| now.duration_since(time).is_ok_and(|age| age >= PROOF_AGE));
     Validators {
-        last_modified: modified.map(httpdate::fmt_http_date),
-        date: is_old.then(|| httpdate::fmt_http_date(now)),
+        last_modified: modified.and_then(http_date),
+        date: is_old.then(|| http_date(now)).flatten(),
         total_bytes: facts.size,
         ..Validators::default()
     }
