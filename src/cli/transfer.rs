@@ -82,9 +82,13 @@ pub(super) fn run(context: &Context, until_idle: bool, salvage: bool, running: &
     let result = engine.run(until, None, |_| ());
     signals.end();
     drop(serving);
-    result?;
     let (_, failed) = engine.ended();
-    close(engine)?;
+    let closed = result.map_err(Failure::from).and_then(|()| close(engine));
+    if failed > 0 && closed.is_err() {
+        // The exit code is that of what stopped the engine, and tells nothing of them.
+        log::warn!("{failed} operations had ended in an error before; 'list' names them");
+    }
+    closed?;
     Ok(if failed > 0 {
         Exit::TransferFailed
     } else {
