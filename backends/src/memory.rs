@@ -10,10 +10,10 @@ use std::time::Duration;
 use crate::conformance::Content;
 use crate::media;
 use crate::outgoing::{self, Outgoing};
-use crate::proof::{self, Sameness};
+use crate::proof;
 use crate::{
-    Backend, Capabilities, Credential, Failure, FailureKind, Head, Header, Held, Interrupt, Method, Request, Restart,
-    Sink, Start, UrlForm, Validators, WebErrorStatus,
+    Backend, Capabilities, Credential, Failure, FailureKind, Head, Header, Interrupt, Method, Request, Restart, Sink,
+    Start, UrlForm, Validators, WebErrorStatus,
 };
 
 /// Most bytes of a tail that are compared: few, so that tests of the caller's own check of what it holds are not helped.
@@ -338,28 +338,19 @@ fn check_type(request: &Request, resource: &Resource) -> Result<(), Failure> {
 }
 
 fn start(request: &Request, resource: &Resource) -> (Start, bool) {
-    let is_gap = |held: &&Held| held.offset_bytes > 0 || held.end_bytes.is_some();
-    let Some(held) = request.held.as_ref().filter(is_gap) else {
-        return (Start::Beginning, false);
+    let decided = crate::start(request, &resource.validators, resource.resumable);
+    let (Start::Continue { offset_bytes }, Some(held)) = (&decided.0, &request.held) else {
+        return decided;
     };
-    let restart = |why| (Start::Restart(why), false);
-    if !request.method.is_get() {
-        return restart(Restart::Method);
-    }
-    let sameness = proof::compare_held(held, &resource.validators);
     let tail = &held.tail[held.tail.len().saturating_sub(COMPARED_BYTES_MAX)..];
-    let tail_begin = held.offset_bytes.checked_sub(tail.len() as u64);
-    let same_tail = || tail_begin.is_some_and(|begin| *resource.bytes(begin..held.offset_bytes) == *tail);
-    match sameness {
-        Sameness::Different => restart(Restart::Changed),
-        Sameness::Unproven if !held.digest_expected => restart(Restart::NoProof),
-        _ if !resource.resumable => restart(Restart::RangeIgnored),
-        _ if held.offset_bytes > resource.len_bytes() => restart(Restart::BeyondEnd),
-        _ if !same_tail() => restart(Restart::Changed),
-        sameness => {
-            let offset_bytes = held.offset_bytes;
-            (Start::Continue { offset_bytes }, sameness == Sameness::Unproven)
-        }
+    let tail_begin = offset_bytes.checked_sub(tail.len() as u64);
+    let same_tail = || tail_begin.is_some_and(|begin| *resource.bytes(begin..*offset_bytes) == *tail);
+    if *offset_bytes > resource.len_bytes() {
+        (Start::Restart(Restart::BeyondEnd), false)
+    } else if same_tail() {
+        decided
+    } else {
+        (Start::Restart(Restart::Changed), false)
     }
 }
 

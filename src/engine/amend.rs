@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 use std::sync::PoisonError;
 
-use backhaul_backends::{Capabilities, Registry};
+use backhaul_backends::{Capabilities, Credential, Registry};
 
 use super::Engine;
 use super::backends::check_abilities;
@@ -20,7 +20,6 @@ use crate::operation::{
     Amendment, CostPolicy, Event, Operation, Outcome, Phase, Priority, RequestHeader, Shared, Spec, TransferId,
 };
 use crate::vault::{SealedName, Secrets};
-use backhaul_backends::Credential;
 
 /// What is to change of an operation; what is not named stays. `Debug` shows no value that may be secret.
 #[derive(Clone, Default)]

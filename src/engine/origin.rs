@@ -3,7 +3,7 @@
 use backhaul_backends::{Digest, Head, Header, Start};
 
 use super::fault::Fault;
-use crate::address::{has_same_origin, shown_url};
+use crate::address::{has_same_origin, scheme_of, shown_url};
 use crate::mirrors::LINKED_MAX;
 use crate::operation::{Operation, Origin, digests};
 use crate::vault::Secrets;
@@ -52,7 +52,7 @@ impl Source {
         let number = usize::try_from(self.number).unwrap_or(0);
         let shown = operation.sources().get(number).copied();
         let url = shown.unwrap_or(&operation.spec.url);
-        url.split(':').next().unwrap_or_default()
+        scheme_of(url)
     }
 
     /// The bytes that are held came from another source than this one.
