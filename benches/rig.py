@@ -223,13 +223,13 @@ def answer(message):
 
 
 class Daemon:
-    """One daemon on a state directory, which is made where it is missing."""
+    """One daemon on a state directory, which is made where it is missing: that of `directory`, unless another is given."""
 
-    def __init__(self, backhaul, directory, *options):
+    def __init__(self, backhaul, directory, *options, state=None):
         self.socket = f"{directory}/s"
         self.log_path = f"{directory}/log"
         os.makedirs(directory, exist_ok=True)
-        command = [backhaul, "--state-dir", f"{directory}/state", "--socket", self.socket, "daemon", *options]
+        command = [backhaul, "--state-dir", state or f"{directory}/state", "--socket", self.socket, "daemon", *options]
         self.started = time.monotonic()
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
