@@ -1,6 +1,7 @@
 """The cases that look at one process for longer: what reaches the disk, idleness, a long queue, many slow transfers."""
 
 import contextlib
+import os
 import time
 
 import rig
@@ -134,6 +135,7 @@ def queued(bench):
     with rig.silent_server() as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         root = bench.disk.fresh()
+        os.mkdir(f"{root}/files")
         daemon = bench.started(rig.Daemon(bench.backhaul, f"{bench.work}/queue", *rig.QUEUE_OPTIONS, state=f"{root}/state"))
         connection = daemon.connect()
         ours, there = {}, 0

@@ -26,7 +26,7 @@ def markdown(bench, figures):
     for run in measured:
         parts += [f"### {run.title}", costs(run, bench.disk.counts), *run.notes]
     for name, part in PARTS.items():
-        if getattr(bench, name, None) or (name == "start" and "start" in bench.runs):
+        if name in bench.runs if name == "start" else getattr(bench, name):
             parts += part(bench)
     return "\n\n".join(parts) + "\n"
 
@@ -35,8 +35,8 @@ LEGEND = (
     "Each figure is the median of the rounds, with the least and the greatest in brackets. Ratios are backhaul / tool, each "
     "taken within its round: below 1 backhaul costs less. Wake-ups are voluntary context switches of all threads, preempted "
     "the others. *Written at exit* reached the device before the tool ended, *in all* after a sync: what a tool has not "
-    "written at exit, a power cut takes. Flushes are those at exit, for each GiB. backhaul and the limit are durable at exit; no "
-    "other tool syncs anything. The limit does only the necessary system calls and cryptography (`benches/limit/limit.c`): "
+    "written at exit, a power cut takes. Flushes are those at exit, for each GiB. backhaul and the limit are durable at exit; aria2c "
+    "syncs its files and no name of one, the others sync nothing. The limit does only the necessary system calls and cryptography (`benches/limit/limit.c`): "
     "nothing is checked, retried or remembered."
 )
 
