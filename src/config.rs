@@ -4,6 +4,8 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::budget::{Budget, MEMORY_LIMITS};
+use crate::error::Error;
 use crate::history::Retention;
 use crate::retry::RetryPolicy;
 
@@ -39,6 +41,11 @@ pub struct Config {
     /// Read buffer of one attempt, in bytes; 64 KiB by default: what was read is still in the processor's cache when it is
     /// written (1 GiB over loopback took 1.0 s of CPU with 64 or 128 KiB, and 1.8 s with 256 KiB).
     pub buffer_bytes: usize,
+    /// The most memory that the engine lets itself take, in bytes: 6 MiB to 1 TiB; no limit by default. Buffers, connections
+    /// and at last jobs are cut so that all of them fit, the queue stands in a file, and no more operations are accepted
+    /// than there is room for what is in memory of each (see `README.md`, "Small devices"). What the system keeps of
+    /// files (the page cache) and of connections is no part of it.
+    pub memory_limit: Option<u64>,
     /// Directories that destinations must be in; anywhere where empty.
     pub roots: Vec<PathBuf>,
     /// Certificates that HTTPS trusts, in PEM; the device's own where none.
@@ -138,6 +145,37 @@ impl Default for Window {
     }
 }
 
+impl Config {
+    /// Cut to what the limit of memory leaves; and how much of the packed operations stays in memory, and how many complete
+    /// files may wait for their names, where it says so.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]: the limit cannot be kept.
+    pub(crate) fn within_memory(mut self) -> Result<(Self, Budget), Error> {
+        if let Some(limit) = self.memory_limit.filter(|limit| !MEMORY_LIMITS.contains(limit)) {
+            let (least, most) = (MEMORY_LIMITS.start(), MEMORY_LIMITS.end());
+            let problem = format!("cannot be kept: {least} to {most} bytes");
+            return Err(Error::invalid("memory-limit", limit.to_string(), problem));
+        }
+        let asked = Budget {
+            jobs_max: self.jobs_max,
+            connections_max: self.connections.max,
+            buffer_bytes: self.buffer_bytes,
+            operations_max: self.operations_max,
+            retention: self.retention,
+            shelf_bytes: None,
+            ready_max: None,
+        };
+        let budget = asked.fit(self.memory_limit);
+        self.jobs_max = budget.jobs_max;
+        self.connections.max = budget.connections_max;
+        self.buffer_bytes = budget.buffer_bytes;
+        self.operations_max = budget.operations_max;
+        self.retention = budget.retention;
+        Ok((self, budget))
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -153,6 +191,7 @@ impl Default for Config {
             operations_per_app_max: 1_000_000,
             body_bytes_max: 1 << 30,
             buffer_bytes: 64 << 10,
+            memory_limit: None,
             roots: Vec::new(),
             ca_bundle: None,
             proxies: None,
@@ -210,6 +249,11 @@ impl Layout {
     /// Where request bodies stand that came as a stream.
     pub(crate) fn spool(&self) -> PathBuf {
         self.directory.join("spool")
+    }
+
+    /// The name that queued operations have on the disk for a moment, where memory is limited.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.directory.join("scratch")
     }
 
     pub(crate) fn vault(&self) -> PathBuf {

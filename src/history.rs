@@ -1,9 +1,9 @@
 //! Ended operations by the time of their end, and which of them are not kept any longer. Pure.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::operation::{Operation, TransferId, millis};
+use crate::sorted::SortedSet;
 
 /// How long ended operations are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +30,10 @@ impl Default for Retention {
 /// Those that have ended, by the wall-clock time of their end in milliseconds.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    acknowledged: BTreeSet<(u64, TransferId)>,
-    unacknowledged: BTreeSet<(u64, TransferId)>,
+    acknowledged: SortedSet<(u64, TransferId)>,
+    unacknowledged: SortedSet<(u64, TransferId)>,
     /// Those whose completion group is not delivered yet, acknowledged or not; they stay.
-    held: BTreeSet<(u64, TransferId)>,
+    held: SortedSet<(u64, TransferId)>,
 }
 
 impl History {
@@ -47,16 +47,12 @@ impl History {
             Some(_) => &mut self.acknowledged,
             None => &mut self.unacknowledged,
         };
-        if add {
-            ended.insert((ended_at_ms, operation.id));
-        } else {
-            ended.remove(&(ended_at_ms, operation.id));
-        }
+        ended.put((ended_at_ms, operation.id), add);
     }
 
     /// Those whose end nobody may have acknowledged: oldest first, then the held ones.
     pub(crate) fn unacknowledged(&self) -> impl Iterator<Item = TransferId> {
-        self.unacknowledged.iter().chain(&self.held).map(|(_, id)| *id)
+        self.unacknowledged.iter().chain(self.held.iter()).map(|(_, id)| id)
     }
 
     /// Those that there is no room or time for, oldest first.
@@ -70,8 +66,8 @@ impl History {
         let lost = self.unacknowledged.len().saturating_sub(retention.unacknowledged_max);
         let unacknowledged = self.unacknowledged.iter().take(lost);
         acknowledged
-            .map(|(_, (_, id))| *id)
-            .chain(unacknowledged.map(|(_, id)| *id))
+            .map(|(_, (_, id))| id)
+            .chain(unacknowledged.map(|(_, id)| id))
             .collect()
     }
 }

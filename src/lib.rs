@@ -5,6 +5,7 @@
 
 mod address;
 pub mod backend;
+mod budget;
 pub mod cli;
 mod config;
 mod download;
@@ -27,9 +28,11 @@ mod rows;
 mod scheduler;
 mod service;
 mod settings;
+mod shelf;
 mod sorted;
 mod sys;
 mod table;
+mod threads;
 mod vault;
 mod wire;
 

@@ -1,6 +1,7 @@
 //! Which operations a listing shows, and where they stand: a page costs what it returns. Pure.
 
 use std::cmp::Reverse;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -57,25 +58,20 @@ impl Filter {
 /// Orders of operations by app and group. It tells them by hashes; two that collide are listed together.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
-    orders: SortedSet<(u64, u64)>,
-    /// How many operations each app has in each group: only these are looked at, app by app.
-    places: BTreeMap<(u64, u64), usize>,
+    /// By the hashes of app and group. None of the sets is empty.
+    orders: BTreeMap<(u64, u64), SortedSet<u64>>,
 }
 
 impl Places {
     pub(crate) fn insert(&mut self, spec: &Spec, order: u64) {
-        let place = place(spec);
-        *self.places.entry(place).or_default() += 1;
-        self.orders.insert((hash(&place), order));
+        self.orders.entry(place(spec)).or_default().insert(order);
     }
 
     pub(crate) fn remove(&mut self, spec: &Spec, order: u64) {
-        let place = place(spec);
-        self.orders.remove((hash(&place), order));
-        if let Some(count) = self.places.get_mut(&place) {
-            *count -= 1;
-            if *count == 0 {
-                self.places.remove(&place);
+        if let Entry::Occupied(mut entry) = self.orders.entry(place(spec)) {
+            entry.get_mut().remove(order);
+            if entry.get().is_empty() {
+                entry.remove();
             }
         }
     }
@@ -83,9 +79,9 @@ impl Places {
     /// How many operations an app has.
     pub(crate) fn count(&self, app: &str) -> usize {
         let app = hash(app);
-        self.places
+        self.orders
             .range((app, 0)..=(app, u64::MAX))
-            .map(|(_, count)| count)
+            .map(|(_, orders)| orders.len())
             .sum()
     }
 
@@ -97,15 +93,9 @@ impl Places {
             Some(app) => (app, group.unwrap_or(0))..=(app, group.unwrap_or(u64::MAX)),
             None => (0, 0)..=(u64::MAX, u64::MAX),
         };
-        let places = self.places.range(apps).map(|(place, _)| *place);
-        let places = places.filter(|(_, of)| group.is_none_or(|group| *of == group));
-        let mut runs: Vec<_> = places
-            .map(|place| {
-                let key = hash(&place);
-                let run = self.orders.from((key, first));
-                run.take_while(move |(at, _)| *at == key).map(|(_, order)| order)
-            })
-            .collect();
+        let places = self.orders.range(apps);
+        let places = places.filter(|((_, of), _)| group.is_none_or(|group| *of == group));
+        let mut runs: Vec<_> = places.map(|(_, orders)| orders.from(first)).collect();
         let heads = runs.iter_mut().enumerate();
         let mut heads: BinaryHeap<_> = heads
             .filter_map(|(index, run)| Some(Reverse((run.next()?, index))))

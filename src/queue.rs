@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 
 use crate::operation::{Priority, TransferId};
+use crate::sorted::SortedSet;
 
 /// One start of so many goes to the oldest (chosen without measurement: rank decides seven of eight, and what has the
 /// lowest rank still moves at an eighth of the speed).
@@ -22,9 +23,6 @@ pub(crate) const TURN: u64 = 8;
 
 /// Apps that are remembered at most while they have nothing queued and nothing running.
 const APPS_IDLE_MAX: usize = 4_096;
-
-/// Waits that a decision takes for over, at most; the next decision has the rest (chosen without measurement).
-const MATURE_MAX: usize = 64;
 
 /// Those whose moment has come, then `High`, `Default`, `Low`.
 const CLASSES: usize = 4;
@@ -97,8 +95,8 @@ type Standing = (usize, u64, Key, u64);
 /// All that wait and all that run.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    /// Moments that had not come when [`Queue::mature`] looked.
-    timers: BTreeMap<Key, Entry>,
+    /// Moments that had not come when [`Queue::take_due`] looked, by moment and position.
+    timers: SortedSet<Key>,
     lanes: HashMap<Place, Lane>,
     apps: HashMap<u64, App>,
     hosts: HashMap<u64, Host>,
@@ -119,7 +117,29 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct Lane {
-    classes: [BTreeSet<Key>; CLASSES],
+    due: SortedSet<Key>,
+    /// Positions in the other classes, which know no moments.
+    turns: [SortedSet<i64>; CLASSES - 1],
+}
+
+impl Lane {
+    fn put(&mut self, class: usize, key: Key, add: bool) {
+        match class.checked_sub(1).and_then(|class| self.turns.get_mut(class)) {
+            Some(turns) => turns.put(key.1, add),
+            None => self.due.put(key, add),
+        }
+    }
+
+    /// The first of each class.
+    fn firsts(&self) -> impl Iterator<Item = Option<Key>> {
+        let turns = self.turns.iter().map(SortedSet::first);
+        let turns = turns.map(|first| first.map(|position| (0, position)));
+        std::iter::once(self.due.first()).chain(turns)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.due.is_empty() && self.turns.iter().all(SortedSet::is_empty)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -205,27 +225,24 @@ impl Queue {
     pub(crate) fn put(&mut self, entry: &Entry, add: bool) {
         self.looks += 1;
         match entry.wait {
-            Wait::Until(_) if add => {
-                self.timers.insert(entry.key(), *entry);
-            }
-            Wait::Until(_) if self.timers.remove(&entry.key()).is_some() => {}
+            Wait::Until(_) if add => self.timers.insert(entry.key()),
+            Wait::Until(_) if self.timers.contains(entry.key()) => self.timers.remove(entry.key()),
             _ => self.admit(entry, add),
         }
     }
 
-    /// Those whose moment has come wait for their turn from now on: once for each wait, so that no decision walks past
-    /// them again. At most [`MATURE_MAX`] of them, earliest first, so that a burst holds up no decision; the moment of the
-    /// next one then lies in the past, which asks for another decision at once.
-    pub(crate) fn mature(&mut self, boot_ms: u64) {
-        for _ in 0..MATURE_MAX {
-            let first = self.timers.first_entry();
-            let Some(first) = first.filter(|first| first.key().0 <= boot_ms) else {
-                return;
-            };
-            let entry = first.remove();
-            self.looks += 1;
-            self.admit(&entry, true);
-        }
+    /// Takes out the first whose moment has come, by its position: the caller lets it [wait for its turn](Queue::mature), once
+    /// for each wait, so that no decision walks past it again.
+    pub(crate) fn take_due(&mut self, boot_ms: u64) -> Option<i64> {
+        let first = self.timers.first().filter(|(due_ms, _)| *due_ms <= boot_ms)?;
+        self.timers.remove(first);
+        self.looks += 1;
+        Some(first.1)
+    }
+
+    /// What [`Queue::take_due`] took out waits for its turn from now on.
+    pub(crate) fn mature(&mut self, entry: &Entry) {
+        self.admit(entry, true);
     }
 
     /// Who starts next, by its position, if a slot is free.
@@ -330,7 +347,7 @@ impl Queue {
 
     /// Those that wait for a moment that has not come, by moment and position, earliest first.
     pub(crate) fn timers(&self) -> impl Iterator<Item = (u64, i64)> {
-        self.timers.keys().copied()
+        self.timers.iter()
     }
 
     /// Puts one that may start where it stands, or takes it away.
@@ -382,12 +399,8 @@ impl Queue {
         self.list(place, false);
         let is_new = !self.lanes.contains_key(&place);
         let lane = self.lanes.entry(place).or_default();
-        if add {
-            lane.classes[class].insert(key);
-        } else {
-            lane.classes[class].remove(&key);
-        }
-        let is_empty = lane.classes.iter().all(BTreeSet::is_empty);
+        lane.put(class, key, add);
+        let is_empty = lane.is_empty();
         if is_empty {
             self.lanes.remove(&place);
         }
@@ -428,10 +441,10 @@ impl Queue {
         let (Some(lane), Some(app)) = (self.lanes.get(&place), self.apps.get_mut(&place.app)) else {
             return;
         };
-        for (lane, heads) in lane.classes.iter().zip(&mut app.heads) {
+        for (first, heads) in lane.firsts().zip(&mut app.heads) {
             self.looks += 1;
-            if let Some(first) = lane.first() {
-                put(heads, (*first, place.host), add);
+            if let Some(first) = first {
+                put(heads, (first, place.host), add);
             }
         }
     }
@@ -470,14 +483,21 @@ impl Queue {
 }
 
 #[cfg(any(test, feature = "fuzzing"))]
+impl Lane {
+    /// All that stand there, by class.
+    fn all(&self) -> impl Iterator<Item = (usize, Key)> {
+        let turns = self.turns.iter().enumerate();
+        let turns = turns.flat_map(|(class, turns)| turns.iter().map(move |position| (class + 1, (0, position))));
+        self.due.iter().map(|key| (DUE, key)).chain(turns)
+    }
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
 impl Queue {
     /// Those that wait for their turn, best first as if no other ran and no turn came.
     pub(crate) fn ranked(&self) -> Vec<i64> {
         let lanes = self.lanes.values();
-        let classes = lanes.flat_map(|lane| lane.classes.iter().enumerate());
-        let mut all: Vec<(usize, Key)> = classes
-            .flat_map(|(class, keys)| keys.iter().map(move |key| (class, *key)))
-            .collect();
+        let mut all: Vec<(usize, Key)> = lanes.flat_map(Lane::all).collect();
         let groups = self.groups.values().flat_map(|group| group.waiting.values());
         all.extend(groups.map(|standby| (standby.class, standby.key)));
         all.sort_unstable();

@@ -1,59 +1,110 @@
 //! The operations of a table, most of them packed: what nobody works on is kept as the bytes of its journal form, which
-//! take a fraction of the room. Pure.
+//! take a fraction of the room, on a [`Shelf`] that need not be in memory. What is in memory of each then is a few numbers,
+//! here and in the other indexes: about a hundred bytes in all. Pure.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use crate::listing::{Filter, Places};
-use crate::operation::{Operation, Packed, TransferId};
-use crate::sorted::SortedSet;
+use crate::listing::{Filter, Places, hash};
+use crate::operation::{Operation, TransferId, encode_packed, pack, unpack};
+use crate::shelf::{Memory, Place, Shelf};
+use crate::sorted::{Index, SortedSet};
+
+/// Rows that are looked at with each change while a shelf leaves its garbage behind: so many that it is done long before
+/// as much garbage has come up again, and that no change is held up (chosen without measurement).
+const MOVE_STEP: usize = 64;
 
 /// Operations by id and by the order of their creation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Rows {
-    by_id: HashMap<TransferId, Row>,
-    /// No two have one position: it is the LSN of the creation, and a snapshot that says otherwise is set right.
-    by_order: SortedSet<(u64, TransferId)>,
+    /// No two have one order: it is the LSN of the creation, and a snapshot that says otherwise is set right.
+    slots: SortedSet<Slot>,
+    /// Order of each by its id.
+    ids: Index,
+    count: usize,
+    /// Those that somebody works on, by their order.
+    open: HashMap<u64, Box<Operation>>,
+    shelf: Box<dyn Shelf>,
+    /// Up to which order stale places of the shelf were left, where it moves.
+    moving: Option<u64>,
     /// Order of each by the first LSN that it does not contain.
     changes: SortedSet<(u64, u64)>,
     /// Order of each by app and group.
     places: Places,
 }
 
-#[derive(Debug)]
-struct Row {
+/// One operation. It is compared by its order alone.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    order: u64,
+    id: TransferId,
     /// First LSN that is not contained in the operation.
     as_of: u64,
-    form: Form,
+    /// Where its bytes are, or [`OPEN`].
+    place: Place,
 }
 
-#[derive(Debug)]
-enum Form {
-    Packed(Packed),
-    Open(Box<Operation>),
-}
+/// What is open stands on no shelf.
+const OPEN: Place = Place(u64::MAX);
 
-impl Form {
-    fn new(operation: Operation, open: bool) -> Self {
-        if open {
-            Self::Open(Box::new(operation))
-        } else {
-            Self::Packed(Packed::new(&operation))
+impl Slot {
+    /// What is equal to the slot of this order.
+    fn of(order: u64) -> Self {
+        Self {
+            order,
+            id: TransferId([0; 16]),
+            as_of: 0,
+            place: OPEN,
         }
     }
+}
 
-    fn operation(&self) -> Cow<'_, Operation> {
-        match self {
-            Self::Packed(packed) => Cow::Owned(packed.open()),
-            Self::Open(operation) => Cow::Borrowed(operation),
-        }
+impl PartialEq for Slot {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Slot {}
+
+impl PartialOrd for Slot {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Slot {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order.cmp(&other.order)
+    }
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        Self::on(Box::<Memory>::default())
     }
 }
 
 impl Rows {
-    /// An operation; one that is packed is unpacked for the caller.
+    /// None so far; what is packed goes on this shelf.
+    pub(crate) fn on(shelf: Box<dyn Shelf>) -> Self {
+        Self {
+            slots: SortedSet::default(),
+            ids: Index::default(),
+            count: 0,
+            open: HashMap::new(),
+            shelf,
+            moving: None,
+            changes: SortedSet::default(),
+            places: Places::default(),
+        }
+    }
+
+    /// An operation; one that is packed is unpacked for the caller. `None`, too, where the shelf cannot give it any more
+    /// (see [`Shelf::get`]).
     pub(crate) fn find(&self, id: TransferId) -> Option<Cow<'_, Operation>> {
-        self.by_id.get(&id).map(|row| row.form.operation())
+        self.operation(self.slot(id)?)
     }
 
     /// How many operations an app has.
@@ -63,17 +114,16 @@ impl Rows {
 
     /// First LSN that an operation does not contain.
     pub(crate) fn as_of(&self, id: TransferId) -> Option<u64> {
-        self.by_id.get(&id).map(|row| row.as_of)
+        self.slot(id).map(|slot| slot.as_of)
     }
 
     /// The operation at a position.
     pub(crate) fn at(&self, order: u64) -> Option<TransferId> {
-        let first = self.by_order.from((order, TransferId([0; 16]))).next();
-        first.filter(|(at, _)| *at == order).map(|(_, id)| id)
+        self.slot_at(order).map(|slot| slot.id)
     }
 
     pub(crate) fn contains(&self, id: TransferId) -> bool {
-        self.by_id.contains_key(&id)
+        self.slot(id).is_some()
     }
 
     /// Gives an operation that is new here a position of its own.
@@ -83,62 +133,97 @@ impl Rows {
         operation.order = free.unwrap_or(operation.order);
     }
 
-    /// Puts in an operation that [`Rows::place`] has seen, in place of an older state of it.
+    /// Puts in an operation that [`Rows::place`] has seen and of which no older state is here.
     pub(crate) fn put(&mut self, operation: Operation, as_of: u64, open: bool) {
-        let id = operation.id;
-        self.by_order.insert((operation.order, id));
-        self.changes.insert((as_of, operation.order));
-        self.places.insert(&operation.spec, operation.order);
-        let form = Form::new(operation, open);
-        self.by_id.insert(id, Row { as_of, form });
+        let (id, order) = (operation.id, operation.order);
+        self.ids.put(hash(&id), order, true);
+        self.changes.insert((as_of, order));
+        self.places.insert(&operation.spec, order);
+        let place = self.store(operation, open);
+        self.slots.insert(Slot {
+            order,
+            id,
+            as_of,
+            place,
+        });
+        self.count += 1;
+        self.move_some();
     }
 
     /// Takes out the state that [`Rows::find`] gave.
     pub(crate) fn remove(&mut self, operation: &Operation) {
-        if let Some(row) = self.by_id.remove(&operation.id) {
-            self.changes.remove((row.as_of, operation.order));
+        let order = operation.order;
+        let Some(slot) = self.slot_at(order).filter(|slot| slot.id == operation.id) else {
+            return;
+        };
+        self.ids.put(hash(&slot.id), order, false);
+        self.changes.remove((slot.as_of, order));
+        self.places.remove(&operation.spec, order);
+        self.slots.remove(slot);
+        self.count -= 1;
+        if slot.place == OPEN {
+            self.open.remove(&order);
+        } else {
+            self.shelf.free(slot.place);
         }
-        self.by_order.remove((operation.order, operation.id));
-        self.places.remove(&operation.spec, operation.order);
+        self.move_some();
     }
 
     /// Unpacks an operation for as long as somebody works on it, or packs it again.
     pub(crate) fn set_open(&mut self, id: TransferId, open: bool) {
-        if let Some(row) = self.by_id.get_mut(&id)
-            && open != matches!(row.form, Form::Open(_))
-        {
-            row.form = Form::new(row.form.operation().into_owned(), open);
+        let Some(slot) = self.slot(id).filter(|slot| open != (slot.place == OPEN)) else {
+            return;
+        };
+        let Some(operation) = self.operation(slot).map(Cow::into_owned) else {
+            return;
+        };
+        if open {
+            self.shelf.free(slot.place);
+        } else {
+            self.open.remove(&slot.order);
         }
+        let place = self.store(operation, open);
+        self.slots.replace(Slot { place, ..slot });
+        self.move_some();
     }
 
     /// Appends the entry of a snapshot for one operation, if it is there; a packed one is not unpacked for that.
     pub(crate) fn encode(&self, id: TransferId, buffer: &mut Vec<u8>) {
-        let Some(row) = self.by_id.get(&id) else { return };
-        match &row.form {
-            Form::Packed(packed) => packed.encode(row.as_of, buffer),
-            Form::Open(operation) => Packed::new(operation).encode(row.as_of, buffer),
+        let Some(slot) = self.slot(id) else { return };
+        match self.open.get(&slot.order) {
+            Some(operation) => encode_packed(&pack(operation), slot.as_of, buffer),
+            None => {
+                if let Some(packed) = self.shelf.get(slot.place) {
+                    encode_packed(&packed, slot.as_of, buffer);
+                }
+            }
         }
     }
 
-    /// In no order.
+    /// Ids from an order on, each with its order.
+    pub(crate) fn ids_from(&self, order: u64) -> impl Iterator<Item = (u64, TransferId)> {
+        self.slots.from(Slot::of(order)).map(|slot| (slot.order, slot.id))
+    }
+
+    /// In the order of their creation.
     pub(crate) fn ids(&self) -> impl Iterator<Item = TransferId> {
-        self.by_id.keys().copied()
+        self.slots.iter().map(|slot| slot.id)
     }
 
     /// All in the order of their creation, one unpacked after the other.
     pub(crate) fn in_order(&self) -> impl Iterator<Item = Cow<'_, Operation>> {
-        self.by_order.iter().filter_map(|(_, id)| self.find(id))
+        self.slots.iter().filter_map(|slot| self.operation(slot))
     }
 
     /// What a filter means, in the order of creation, behind the position `after`.
     pub(crate) fn list(&self, filter: &Filter, after: Option<u64>) -> impl Iterator<Item = Cow<'_, Operation>> {
         let first = after.map_or(Some(0), |after| after.checked_add(1));
         let all = first.filter(|_| filter.is_all());
-        let all = all.map(|first| self.by_order.from((first, TransferId([0; 16]))).map(|(_, id)| id));
+        let all = all.map(|first| self.slots.from(Slot::of(first)));
         let some = first.filter(|_| !filter.is_all());
-        let some = some.map(|first| self.places.from(filter, first).filter_map(|order| self.at(order)));
-        let ids = all.into_iter().flatten().chain(some.into_iter().flatten());
-        let found = ids.filter_map(|id| self.find(id));
+        let some = some.map(|first| self.places.from(filter, first).filter_map(|order| self.slot_at(order)));
+        let slots = all.into_iter().flatten().chain(some.into_iter().flatten());
+        let found = slots.filter_map(|slot| self.operation(slot));
         found.filter(|operation| means(filter, operation))
     }
 
@@ -159,14 +244,65 @@ impl Rows {
                 break;
             }
             next = as_of;
-            let operation = self.at(order).and_then(|id| self.find(id));
+            let operation = self.slot_at(order).and_then(|slot| self.operation(slot));
             changed.extend(operation.filter(|operation| means(filter, operation)));
         }
         (changed, next)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.by_id.len()
+        self.count
+    }
+
+    fn slot(&self, id: TransferId) -> Option<Slot> {
+        let alike = self.ids.positions(hash(&id));
+        let mut alike = alike.filter_map(|order| self.slot_at(order));
+        alike.find(|slot| slot.id == id)
+    }
+
+    fn slot_at(&self, order: u64) -> Option<Slot> {
+        let first = self.slots.from(Slot::of(order)).next();
+        first.filter(|slot| slot.order == order)
+    }
+
+    fn operation(&self, slot: Slot) -> Option<Cow<'_, Operation>> {
+        if slot.place == OPEN {
+            return self.open.get(&slot.order).map(|operation| Cow::Borrowed(&**operation));
+        }
+        unpack(&self.shelf.get(slot.place)?).map(Cow::Owned)
+    }
+
+    fn store(&mut self, operation: Operation, open: bool) -> Place {
+        if open {
+            self.open.insert(operation.order, Box::new(operation));
+            OPEN
+        } else {
+            self.shelf.put(pack(&operation))
+        }
+    }
+
+    /// Takes some operations along to where the shelf moves, if it does.
+    fn move_some(&mut self) {
+        if self.moving.is_none() && self.shelf.begin_move() {
+            self.moving = Some(0);
+        }
+        let Some(first) = self.moving else { return };
+        let some: Vec<Slot> = self.slots.from(Slot::of(first)).take(MOVE_STEP).collect();
+        for slot in &some {
+            let is_stale = slot.place != OPEN && self.shelf.is_stale(slot.place);
+            // One that cannot be read stays where it is, which is not looked at again.
+            if is_stale && let Some(bytes) = self.shelf.get(slot.place).map(Cow::into_owned) {
+                let place = self.shelf.put(bytes);
+                self.slots.replace(Slot { place, ..*slot });
+            }
+        }
+        self.moving = match some.last() {
+            Some(last) if some.len() == MOVE_STEP => last.order.checked_add(1),
+            _ => None,
+        };
+        if self.moving.is_none() {
+            self.shelf.end_move();
+        }
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Settings {
     pub jobs_per_host: Option<usize>,
     /// Bytes per second for all transfers together.
     pub limit_rate: Option<NonZeroU64>,
+    /// Most memory that the engine lets itself take, in bytes; 6 MiB to 1 TiB. See [`Config::memory_limit`].
+    pub memory_limit: Option<u64>,
     /// Connections for one file from its first byte on; 1 to 16.
     pub connections: Option<usize>,
     /// Failed attempts in a row that are followed by another; 0 to 1,000,000.
@@ -139,6 +141,7 @@ impl Default for Settings {
             jobs: config.jobs_max,
             jobs_per_host: None,
             limit_rate: None,
+            memory_limit: None,
             connections: None,
             retries: 19,
             connect_timeout: config.limits.connect,
@@ -339,6 +342,7 @@ impl Settings {
                 stall: self.stall_timeout,
             },
             rate_max: self.limit_rate,
+            memory_limit: self.memory_limit,
             connections,
             operations_max: self.operations_max,
             operations_per_app_max: self.operations_per_app_max(),

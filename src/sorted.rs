@@ -12,6 +12,52 @@ pub(crate) struct SortedSet<T> {
     runs: Vec<Vec<T>>,
 }
 
+/// Positions by the hash of what is looked for. Two values may have one hash: whoever looks tells them apart. It takes 12
+/// bytes for each.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    entries: SortedSet<Hashed>,
+}
+
+/// Halves of numbers, so that nothing between them is lost to alignment. Compared from the first half on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Hashed {
+    hash: u32,
+    position: [u32; 2],
+}
+
+impl Hashed {
+    #[expect(clippy::cast_possible_truncation, reason = "halves are what is wanted")]
+    fn new(hash: u64, position: u64) -> Self {
+        Self {
+            hash: (hash >> 32) as u32,
+            position: [(position >> 32) as u32, position as u32],
+        }
+    }
+
+    fn position(self) -> u64 {
+        let [high, low] = self.position.map(u64::from);
+        high << 32 | low
+    }
+}
+
+impl Index {
+    /// Adds a position, or takes it out; without effect where that is done already.
+    pub(crate) fn put(&mut self, hash: u64, position: u64, add: bool) {
+        self.entries.put(Hashed::new(hash, position), add);
+    }
+
+    /// Positions in their order, of this hash and of those that look like it.
+    pub(crate) fn positions(&self, hash: u64) -> impl Iterator<Item = u64> + use<'_> {
+        let first = Hashed::new(hash, 0);
+        let found = self
+            .entries
+            .from(first)
+            .take_while(move |entry| entry.hash == first.hash);
+        found.map(Hashed::position)
+    }
+}
+
 impl<T> Default for SortedSet<T> {
     fn default() -> Self {
         Self { runs: Vec::new() }
@@ -70,6 +116,33 @@ impl<T: Ord + Copy> SortedSet<T> {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = T> + use<'_, T> {
         self.runs.iter().flatten().copied()
+    }
+
+    pub(crate) fn first(&self) -> Option<T> {
+        self.runs.first().and_then(|run| run.first()).copied()
+    }
+
+    pub(crate) fn contains(&self, value: T) -> bool {
+        let run = self.runs.get(self.run_of(value));
+        run.is_some_and(|run| run.binary_search(&value).is_ok())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// How many values there are: a look at each run.
+    pub(crate) fn len(&self) -> usize {
+        self.runs.iter().map(Vec::len).sum()
+    }
+
+    /// Puts a value in the place of the one that it equals, where there is one.
+    pub(crate) fn replace(&mut self, value: T) {
+        let number = self.run_of(value);
+        let Some(run) = self.runs.get_mut(number) else { return };
+        if let Ok(place) = run.binary_search(&value) {
+            run[place] = value;
+        }
     }
 
     /// The last run that begins with no more than `value`, or the first one.
@@ -141,14 +214,34 @@ mod tests {
                 };
                 if step % 1_000 == 0 {
                     assert_same(&set, &model);
+                    assert_eq!(set.contains(value), model.contains(&value));
+                    assert_eq!((set.len(), set.first()), (model.len(), model.first().copied()));
                     assert!(set.from(value).take(9).eq(model.range(value..).copied().take(9)));
                 }
             }
             for value in 0..range {
                 set.remove(value);
             }
-            assert!(set.runs.is_empty());
+            assert!(set.is_empty());
         }
+    }
+
+    #[test]
+    fn an_index_gives_every_position_of_a_hash_in_order_however_large_they_are() {
+        let mut index = Index::default();
+        let positions = [0, 1, u64::from(u32::MAX), 1 << 32, u64::MAX];
+        for hash in [0, 7 << 32, u64::MAX] {
+            for position in positions.iter().rev() {
+                index.put(hash, *position, true);
+            }
+        }
+        for hash in [0, 7 << 32, u64::MAX] {
+            assert!(index.positions(hash).eq(positions));
+        }
+        index.put(7 << 32, 1 << 32, false);
+        assert_eq!(index.positions(7 << 32).count(), 4);
+        assert_eq!(index.positions(8 << 32).count(), 0);
+        assert_eq!(size_of::<Hashed>(), 12);
     }
 
     #[test]

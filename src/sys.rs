@@ -56,6 +56,34 @@ pub(crate) fn this_process_is_ours() {
 
 static IS_OURS: AtomicBool = AtomicBool::new(false);
 
+/// Lets the allocator hold as little as it can beside what is in use. To be called before there are threads.
+///
+/// glibc gives each thread an arena of its own, up to eight for each processor, and keeps in each what was freed there: with
+/// eight transfers over HTTPS that is more than what is in use (measured). Allocations are rare while bytes flow, so that one
+/// arena for all is no place where threads meet. From a quarter of a megabyte on an allocation is a mapping of its own, which
+/// goes back at once; without this the border moves up with what is freed.
+pub(crate) fn keep_memory_together() {
+    #[cfg(target_env = "gnu")]
+    for (parameter, value) in [
+        (libc::M_ARENA_MAX, ARENAS_MAX),
+        (libc::M_MMAP_THRESHOLD, MAPPED_BYTES),
+        (libc::M_TRIM_THRESHOLD, FREE_BYTES_MAX),
+    ] {
+        #[expect(unsafe_code, reason = "std knows nothing of the allocator below it")]
+        // SAFETY: mallopt(3) takes no pointer; there are no other threads yet.
+        unsafe {
+            libc::mallopt(parameter, value);
+        }
+    }
+}
+
+#[cfg(target_env = "gnu")]
+const ARENAS_MAX: libc::c_int = 1;
+#[cfg(target_env = "gnu")]
+const MAPPED_BYTES: libc::c_int = 256 << 10;
+#[cfg(target_env = "gnu")]
+const FREE_BYTES_MAX: libc::c_int = 128 << 10;
+
 fn give_back_free_memory() {
     #[cfg(target_env = "gnu")]
     #[expect(unsafe_code, reason = "std knows nothing of the allocator below it")]

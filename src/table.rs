@@ -16,7 +16,8 @@ use crate::operation::{
 };
 use crate::queue::{Entry, Place, Queue, Spot, Wait};
 use crate::rows::Rows;
-use crate::sorted::SortedSet;
+use crate::shelf::Shelf;
+use crate::sorted::{Index, SortedSet};
 
 /// All operations of one state directory.
 #[derive(Debug, Default)]
@@ -32,8 +33,8 @@ pub(crate) struct Table {
     /// Of those two, the ones that were left alone for a while: until which moment of the boot-time clock, and how often.
     postponed: HashMap<TransferId, (u64, u32)>,
     /// Orders of live operations by the hash of their destination, and by that of app and URL.
-    destinations: SortedSet<(u64, u64)>,
-    urls: SortedSet<(u64, u64)>,
+    destinations: Index,
+    urls: Index,
     history: History,
     groups: Groups,
     /// Those that were moved to the front of their group, by their position in the queue.
@@ -61,7 +62,18 @@ pub(crate) struct Table {
 /// Operations remembered of those whose creation is not known. Beyond it what they left on the disk stays.
 const STRANGERS_MAX: usize = 4_096;
 
+/// Waits that a decision takes for over, at most; the next decision has the rest (chosen without measurement).
+const MATURE_MAX: usize = 64;
+
 impl Table {
+    /// An empty one, whose packed operations go on this shelf.
+    pub(crate) fn on(shelf: Box<dyn Shelf>) -> Self {
+        Self {
+            rows: Rows::on(shelf),
+            ..Self::default()
+        }
+    }
+
     /// Applies one fact that the journal holds at `lsn`. Facts that the table contains already, and facts about
     /// operations that it does not know, change nothing: replaying twice is harmless.
     ///
@@ -286,6 +298,11 @@ impl Table {
         self.rows.ids().collect()
     }
 
+    /// Ids from an order on, each with its order, ascending.
+    pub(crate) fn ids_from(&self, order: u64) -> impl Iterator<Item = (u64, TransferId)> {
+        self.rows.ids_from(order)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
@@ -330,13 +347,9 @@ impl Table {
         })
     }
 
-    fn candidates<'a>(
-        &'a self,
-        index: &'a SortedSet<(u64, u64)>,
-        key: u64,
-    ) -> impl Iterator<Item = Cow<'a, Operation>> {
-        let orders = index.from((key, 0)).take_while(move |(at, _)| *at == key);
-        orders.filter_map(|(_, order)| self.find(self.rows.at(order)?))
+    fn candidates<'a>(&'a self, index: &'a Index, key: u64) -> impl Iterator<Item = Cow<'a, Operation>> {
+        let orders = index.positions(key);
+        orders.filter_map(|order| self.find(self.rows.at(order)?))
     }
 
     /// How many attempts may run at one host; only while none runs.
@@ -344,9 +357,19 @@ impl Table {
         self.queue.limit_hosts(per_host_max);
     }
 
-    /// The operation that starts next, if a slot is free.
+    /// The operation that starts next, if a slot is free. Of those whose moment has come so many at most are seen to, earliest
+    /// first, that a burst holds up no decision; the moment of the next one then lies in the past, which asks for another
+    /// decision at once.
     pub(crate) fn next_start(&mut self, now: Now) -> Option<TransferId> {
-        self.queue.mature(now.boot_ms);
+        for _ in 0..MATURE_MAX {
+            let Some(position) = self.queue.take_due(now.boot_ms) else {
+                break;
+            };
+            let operation = self.at(position).and_then(|id| self.find(id));
+            if let Some(entry) = operation.and_then(|operation| self.entry(&operation)) {
+                self.queue.mature(&entry);
+            }
+        }
         self.queue.next().and_then(|position| self.at(position))
     }
 
@@ -489,9 +512,8 @@ impl Table {
         if operation.is_live() {
             self.index_promoted(operation, add);
             let (spec, order) = (&operation.spec, operation.order);
-            self.destinations.put((hash(&spec.destination.as_path()), order), add);
-            self.urls
-                .put((hash(&(spec.app.as_str(), spec.url.as_str())), order), add);
+            self.destinations.put(hash(&spec.destination.as_path()), order, add);
+            self.urls.put(hash(&(spec.app.as_str(), spec.url.as_str())), order, add);
         }
         self.history.put(operation, self.groups.holds(operation), add);
         if matches!(operation.phase, Phase::Ending(_)) {

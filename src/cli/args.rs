@@ -13,6 +13,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::exit;
 use crate::address::{parse_digest, parse_sha256};
+use crate::budget::MEMORY_LIMITS;
 use crate::{Collision, CompletionGroupId, Digest, Method, Priority, Settings, TransferId, WebErrorStatus};
 
 /// Transfers files in the background, across crashes, power cuts, lost networks and changed files.
@@ -390,6 +391,10 @@ pub(super) struct Running {
     /// Bytes per second for all transfers together, with k, M or G for powers of 1024
     #[arg(long, value_name = "BYTES", value_parser = rate)]
     pub(super) limit_rate: Option<NonZeroU64>,
+    /// Most memory that the engine lets itself take, with k, M or G for powers of 1024; from 6M on. Buffers, connections and
+    /// jobs are cut to it, the queue stands in a file, and fewer operations may be queued
+    #[arg(long, value_name = "SIZE", value_parser = memory_limit)]
+    pub(super) memory_limit: Option<u64>,
     /// Connections for one large file, from its first byte on, where the server proves that they carry one version of it.
     /// Without this a second one is opened only for a file that one connection takes long for, up to 4
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
@@ -422,6 +427,7 @@ impl Running {
         put(&mut settings.jobs, self.jobs.map(usize::from));
         settings.jobs_per_host = self.jobs_per_host.map(usize::from).or(settings.jobs_per_host);
         settings.limit_rate = self.limit_rate.or(settings.limit_rate);
+        settings.memory_limit = self.memory_limit.or(settings.memory_limit);
         settings.connections = self.connections.map(usize::from).or(settings.connections);
         put(
             &mut settings.retries,
@@ -499,6 +505,18 @@ fn digest(text: &str) -> Result<Digest, String> {
 
 fn rate(text: &str) -> Result<NonZeroU64, String> {
     NonZeroU64::new(bytes(text)?).ok_or_else(|| "must be at least 1".into())
+}
+
+fn memory_limit(text: &str) -> Result<u64, String> {
+    let limit = bytes(text)?;
+    if MEMORY_LIMITS.contains(&limit) {
+        return Ok(limit);
+    }
+    Err(format!(
+        "cannot be kept: 6M to 1024G ({} to {} bytes)",
+        MEMORY_LIMITS.start(),
+        MEMORY_LIMITS.end()
+    ))
 }
 
 /// A number of bytes, with k, M or G for powers of 1024.

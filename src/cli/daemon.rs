@@ -18,14 +18,13 @@ use super::{Failure, output};
 use crate::service::notify::{Notify, listen_fds, watchdog_interval};
 use crate::service::server::{Server, ServerLimits};
 use crate::service::socket::Socket;
+use crate::threads::{self, Role};
 use crate::{Config, Engine, Environment, Error, Settings, SettingsFile, Until};
 
 /// Files that are asked for besides the sockets of clients, where the system allows it.
 const OPEN_FILES_WANTED: u64 = 4_096;
 /// Shortest time until an idle daemon looks again whether it is to end.
 const LOOK_MIN: Duration = Duration::from_millis(10);
-/// Stack of the thread that waits for signals; it reads the configuration.
-const STACK_BYTES: usize = 256 * 1024;
 
 pub(super) fn run(mut global: Global, args: &DaemonArgs) -> Result<Exit, Failure> {
     // One that comes before there is an engine waits for it, and does not end the process.
@@ -241,10 +240,7 @@ impl SignalThread {
         let handle = signals.handle();
         let seen = Arc::new(AtomicI32::new(0));
         let (engine, notify, noted) = (Arc::downgrade(engine), Arc::clone(notify), Arc::clone(&seen));
-        let builder = std::thread::Builder::new()
-            .name("signals".into())
-            .stack_size(STACK_BYTES);
-        let thread = builder.spawn(move || {
+        let thread = threads::for_a(Role::Signals).spawn(move || {
             for signal in signals.forever() {
                 if signal == SIGHUP {
                     notify.reloading();

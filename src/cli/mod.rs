@@ -29,6 +29,7 @@ use self::exit::Exit;
 #[must_use]
 pub fn run() -> ExitCode {
     crate::sys::this_process_is_ours();
+    crate::sys::keep_memory_together();
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(error) => return output::usage(&error),

@@ -7,10 +7,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::Failure;
+use crate::threads::{self, Role};
 use crate::{Engine, Error};
-
-/// Stack of the thread that waits for signals.
-const STACK_BYTES: usize = 128 * 1024;
 
 /// Notes SIGINT and SIGTERM, and stops an engine on them; a second signal ends the process, which loses one window at most.
 /// Until the signals are heeded the first one ends it: what it does until then may wait for others for long.
@@ -44,18 +42,15 @@ impl SignalWatch {
         let handle = signals.handle();
         let noted = Arc::new(Noted::default());
         let writer = Arc::clone(&noted);
-        let thread = std::thread::Builder::new()
-            .name("signals".into())
-            .stack_size(STACK_BYTES)
-            .spawn(move || {
-                for signal in signals.forever() {
-                    let is_first = writer.signal.swap(signal, Ordering::SeqCst) == 0;
-                    if !is_first || !writer.is_heeded.load(Ordering::SeqCst) {
-                        std::process::exit(128 + signal);
-                    }
-                    writer.stop();
+        let thread = threads::for_a(Role::Signals).spawn(move || {
+            for signal in signals.forever() {
+                let is_first = writer.signal.swap(signal, Ordering::SeqCst) == 0;
+                if !is_first || !writer.is_heeded.load(Ordering::SeqCst) {
+                    std::process::exit(128 + signal);
                 }
-            });
+                writer.stop();
+            }
+        });
         Ok(Self {
             handle,
             thread: thread.map_err(failed)?,

@@ -7,6 +7,8 @@ use backhaul_backends::{Backend, Capabilities};
 
 use super::proxied;
 use crate::address::{capabilities_of, scheme_of};
+#[cfg(feature = "http")]
+use crate::budget::idle_connections_max;
 use crate::config::Config;
 use crate::error::Error;
 use crate::operation::Spec;
@@ -32,11 +34,13 @@ pub fn backends(config: &Config, variable: impl Fn(&str) -> Option<PathBuf>) -> 
     let mut backends: Vec<Arc<dyn Backend>> = Vec::new();
     #[cfg(feature = "http")]
     {
+        let defaults = backhaul_backends::HttpConfig::default();
         let http = backhaul_backends::HttpConfig {
+            idle_max: idle_connections_max(defaults.idle_max, config.memory_limit),
             ca_bundle: config.ca_bundle.clone(),
             ssl_cert_file: variable("SSL_CERT_FILE"),
             ssl_cert_dir: variable("SSL_CERT_DIR"),
-            ..backhaul_backends::HttpConfig::default()
+            ..defaults
         };
         let backend = backhaul_backends::HttpBackend::new(http);
         backends.push(Arc::new(backend.map_err(|error| bad_bundle(config, error.reason))?));

@@ -1,5 +1,6 @@
 //! Shortening the journal: all operations as they are, in one snapshot; and what goes out of the history before that.
 
+use std::io;
 use std::sync::PoisonError;
 
 use backhaul_journal::Urgency;
@@ -48,16 +49,26 @@ impl Core {
             for bytes in self.encoded_groups() {
                 writer.record(&bytes)?;
             }
-            let ids = self.state().table.ids();
-            for ids in ids.chunks(SNAPSHOT_STEP) {
-                for bytes in self.encoded(ids) {
+            let mut next = Some(0);
+            while let Some(first) = next {
+                let (entries, after) = self.encoded(first);
+                for bytes in entries {
                     writer.record(&bytes)?;
                 }
+                self.check_readable()?;
+                next = after;
             }
             // The totals come last: what is forgotten after them still has its row in the snapshot, and is counted anew.
             writer.record(&self.encoded_totals())
         })?;
         Ok(())
+    }
+
+    /// A snapshot without the operations that cannot be read would lose them.
+    fn check_readable(&self) -> Result<(), backhaul_journal::Error> {
+        let unreadable =
+            |error| backhaul_journal::Error::Io("snapshot", self.state_directory.clone(), io::Error::other(error));
+        self.trouble.check().map_err(unreadable)
     }
 
     fn encoded_totals(&self) -> Vec<u8> {
@@ -94,15 +105,18 @@ impl Core {
         all.collect()
     }
 
-    fn encoded(&self, ids: &[TransferId]) -> Vec<Vec<u8>> {
+    /// Some operations from an order on, and from which order on there are more. Those that are created meanwhile may be
+    /// among them or not: the records of what happens to them stand behind the snapshot.
+    fn encoded(&self, first: u64) -> (Vec<Vec<u8>>, Option<u64>) {
         let state = self.state();
-        let entries = ids.iter().map(|id| {
+        let some: Vec<(u64, TransferId)> = state.table.ids_from(first).take(SNAPSHOT_STEP).collect();
+        let entries = some.iter().map(|(_, id)| {
             let mut bytes = Vec::new();
             state.table.encode(*id, &mut bytes);
             bytes
         });
-        // One that left meanwhile has none.
-        entries.filter(|bytes| !bytes.is_empty()).collect()
+        let last = some.last().filter(|_| some.len() == SNAPSHOT_STEP);
+        (entries.collect(), last.and_then(|(order, _)| order.checked_add(1)))
     }
 
     /// One more than the number of the last record, as far as this engine knows.

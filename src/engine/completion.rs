@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use backhaul_backends::Interrupt;
@@ -26,6 +26,7 @@ use crate::operation::{
     Completion, CompletionAction, CompletionEvent, CompletionFact, CompletionGroupId, Deadline, Entry, Lack, Stage,
     TransferId, millis,
 };
+use crate::threads::{self, Role};
 
 /// Most parts of a command, its program included.
 const COMMAND_PARTS_MAX: usize = 64;
@@ -35,7 +36,6 @@ const COMMAND_BYTES_MAX: usize = 8 * 1024;
 const PROBLEM_BYTES_MAX: usize = 1024;
 /// Longest time that a command may take.
 const RUN_MAX: Duration = Duration::from_secs(600);
-const STACK_BYTES: usize = 128 * 1024;
 
 /// Makes the report that a command finds on its standard input: of its group, and of those operations of it that were not
 /// removed, in the order of their creation.
@@ -454,9 +454,8 @@ pub(super) fn run(core: &Arc<Core>, completion: Box<Completion>, stop: Interrupt
         return run_here(core, &completion, &stop);
     }
     let id = completion.id;
-    let builder = Builder::new().name("command".into()).stack_size(STACK_BYTES);
     let (runs, shared) = (completion.runs, Arc::clone(core));
-    match builder.spawn(move || run_here(&shared, &completion, &stop)) {
+    match threads::for_a(Role::Command).spawn(move || run_here(&shared, &completion, &stop)) {
         Ok(thread) => {
             let mut state = core.state();
             state.commands.threads.retain(|thread| !thread.is_finished());

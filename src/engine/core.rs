@@ -17,6 +17,7 @@ use super::access::Gates;
 use super::completion::Commands;
 use super::ready::Ready;
 use super::room::{BATCH_MAX, Room};
+use super::scratch::Trouble;
 use super::spool::Spooled;
 use super::uploads::Uploads;
 use super::watch::{Changed, Observers};
@@ -46,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) vault: Vault,
     pub(crate) journal: Journal,
     pub(super) lock: Lock,
+    /// Operations cannot be read any more: nothing is recorded then.
+    pub(super) trouble: Arc<Trouble>,
     threaded: AtomicBool,
     /// The last record of this engine, where there is one.
     pub(super) last: Mutex<Option<Lsn>>,
@@ -72,6 +75,7 @@ pub(crate) struct Stored {
     pub(crate) vault: Vault,
     pub(crate) table: Table,
     pub(crate) lock: Lock,
+    pub(crate) trouble: Arc<Trouble>,
     /// Number of the next record.
     pub(crate) next_lsn: u64,
 }
@@ -147,6 +151,7 @@ impl Core {
             vault,
             table,
             lock,
+            trouble,
             next_lsn,
         } = stored;
         let state = State {
@@ -178,6 +183,7 @@ impl Core {
             vault,
             journal,
             lock,
+            trouble,
             threaded: AtomicBool::new(false),
             last: Mutex::new(None),
             first_lsn: next_lsn,
@@ -267,6 +273,7 @@ impl Core {
     }
 
     pub(super) fn append(&self, entry: &Entry, urgency: Urgency) -> Result<Lsn, Error> {
+        self.trouble.check()?;
         let mut bytes = Vec::with_capacity(256);
         encode(entry, &mut bytes);
         let lsn = self.journal.append(&bytes, urgency)?;
@@ -407,6 +414,9 @@ impl Core {
         if role == Role::Publisher {
             return Self::pick_batch(state).ok_or(None);
         }
+        if let Err(error) = self.trouble.check() {
+            self.fail_now(state, error);
+        }
         if state.stopping {
             return Err(None);
         }
@@ -440,13 +450,18 @@ impl Core {
                     return Ok(work);
                 }
                 Err(error) => {
-                    state.fault.get_or_insert(error);
-                    state.stopping = true;
-                    self.wake_all();
+                    self.fail_now(state, error);
                     return Err(None);
                 }
             }
         }
+    }
+
+    /// The same as [`Core::fail`] under the lock; the worker that goes ends the attempts.
+    fn fail_now(&self, state: &mut State, error: Error) {
+        state.fault.get_or_insert(error);
+        state.stopping = true;
+        self.wake_all();
     }
 
     fn pick_batch(state: &mut State) -> Option<Work> {

@@ -285,7 +285,11 @@ impl Engine {
     fn check_limit(&self, more: usize) -> Result<(), Error> {
         let max = self.core.config.operations_max;
         if self.core.state().table.len().saturating_add(more) > max {
-            return Err(Error::limit("operations (remove those that have ended)", max as u64));
+            let limit = match self.core.config.memory_limit {
+                None => "operations (remove those that have ended)",
+                Some(_) => "operations within the memory limit (remove those that have ended, or raise memory-limit)",
+            };
+            return Err(Error::limit(limit, max as u64));
         }
         Ok(())
     }

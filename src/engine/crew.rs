@@ -6,19 +6,19 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 
 use backhaul_backends::{
     Backend, Failure, FailureKind, Head, Held, Interrupt, Refused, Request, Restart, Sink, Start, WebErrorStatus, place,
 };
 
-use super::WORKER_STACK_BYTES;
 use super::core::Attempt;
 use super::fault::Fault;
 use super::ledger::Ledger;
 use super::part::{Part, tail};
 use super::worker::WRITEBACK_BYTES;
 use crate::pieces::Pieces;
+use crate::threads::{self, Role};
 
 /// Failures of one connection that are followed by another try at once, each after some bytes came.
 const FAILURES_MAX: u32 = 8;
@@ -80,8 +80,7 @@ impl Crew {
     pub(super) fn hire(self: &Arc<Self>, count: usize) {
         for _ in 0..count {
             let crew = Arc::clone(self);
-            let builder = Builder::new().name("segment".into()).stack_size(WORKER_STACK_BYTES);
-            match builder.spawn(move || crew.work()) {
+            match threads::for_a(Role::Segment).spawn(move || crew.work()) {
                 Ok(thread) => self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread),
                 Err(error) => {
                     log::warn!("a transfer goes on over fewer connections: {error}");

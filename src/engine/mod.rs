@@ -25,6 +25,7 @@ mod publish;
 mod ready;
 mod room;
 mod salvage;
+mod scratch;
 mod serve;
 mod settle;
 mod spool;
@@ -39,7 +40,6 @@ use std::io;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::Builder;
 use std::time::Duration;
 
 use backhaul_backends::{Backend, RateLimit, Registry, Throttle};
@@ -47,12 +47,14 @@ use backhaul_journal::{Lock, Lsn, Replay, ReplayError, steps};
 
 use self::core::{Core, Role, Stored, Work};
 use self::room::Room;
+use self::scratch::{Shelving, Trouble};
 use crate::config::{Config, Layout};
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::groups::GroupView;
 use crate::operation::{Entry, Event, Lack, Operation, Outcome, TransferId, decode};
 use crate::table::Table;
+use crate::threads;
 use crate::vault::{SealedName, Vault, make_directory};
 
 pub use self::access::{READ_BYTES_MAX, ReadOutcome};
@@ -70,9 +72,6 @@ pub use self::spool::SpooledBody;
 pub use self::view::{OperationView, ViewError};
 pub(crate) use self::watch::{Changed, Noted, Observer};
 pub use crate::listing::{Filter, GroupFilter};
-
-/// Stack of a worker thread; the deepest calls are those of TLS.
-const WORKER_STACK_BYTES: usize = 512 * 1024;
 
 /// Most connections of one transfer, whatever is asked for: servers take more for an attack.
 const CONNECTIONS_MAX: usize = 16;
@@ -113,19 +112,34 @@ impl Engine {
         backends: Vec<Arc<dyn Backend>>,
     ) -> Result<Self, Error> {
         let mut config = config;
+        config.connections.max = config.connections.max.clamp(1, CONNECTIONS_MAX);
+        let (mut config, budget) = config.within_memory()?;
         // A look without a pause before the next one would be a loop without end.
         config.retry.probe_every = config.retry.probe_every.max(PROBE_EVERY_MIN);
         let layout = Layout::new(directory);
         let storage = &environment.storage;
         make_directories(storage, directory)?;
         let lock = Lock::acquire(storage, &layout.lock(), config.allow_network_file_system)?;
-        let connections_max = config.connections.max.clamp(1, CONNECTIONS_MAX);
+        let connections_max = config.connections.max;
         let room = Room::fit(config.jobs_max, connections_max, environment.open_files_max).ok_or(Error::limit(
             "open files (raise RLIMIT_NOFILE)",
             environment.open_files_max as u64,
         ))?;
+        let room = room.with_ready(budget.ready_max);
         let options = salvage::journal_options(&config, &environment);
-        let (journal, report, rebuilding) = salvage::open(storage, &layout, &lock, options, config.salvage)?;
+        let trouble = Arc::new(Trouble::default());
+        let shelving = budget.shelf_bytes.map(|memory_bytes_max| Shelving {
+            storage: Arc::clone(storage),
+            path: layout.scratch(),
+            memory_bytes_max,
+            trouble: Arc::clone(&trouble),
+        });
+        let terms = salvage::Terms {
+            options,
+            salvage: config.salvage,
+            shelving,
+        };
+        let (journal, report, rebuilding) = salvage::open(storage, &layout, &lock, &terms)?;
         log::debug!(
             "{}: {} operations, journal up to {}, {:?}",
             directory.display(),
@@ -145,11 +159,14 @@ impl Engine {
         let vault = Vault::new(layout.vault(), environment.clone());
         // After a salvage, the secrets of operations whose creation was lost belong to what may be found again by hand.
         if !table.is_salvaged() && steps::is_taken("removal of secrets that nobody needs") {
-            vault.sweep(|sealed| table.find(sealed.id).is_some_and(|one| SealedName::of(&one) == sealed))?;
+            let is_needed =
+                |sealed: SealedName| table.find(sealed.id).is_some_and(|one| SealedName::of(&one) == sealed);
+            vault.sweep(|sealed| is_needed(sealed) || trouble.is_there())?;
         }
         if !table.is_salvaged() {
-            spool::sweep(storage, &layout.spool(), &table)?;
+            spool::sweep(storage, &layout.spool(), &table, &trouble)?;
         }
+        trouble.check()?;
         let backends = throttled(backends, config.rate_max);
         let place = serve::place_of(storage, directory)?;
         let stored = Stored {
@@ -159,6 +176,7 @@ impl Engine {
             vault,
             table,
             lock,
+            trouble,
             next_lsn: report.next.0,
         };
         let core = Arc::new(Core::new(environment, config, room, Registry::new(backends), stored));
@@ -270,10 +288,9 @@ impl Engine {
         core.set_threaded(true);
         core.state().has_stopped = false;
         let mut threads = Vec::new();
-        for (role, name) in self.roles() {
+        for (role, thread) in self.roles() {
             let core = Arc::clone(core);
-            let builder = Builder::new().name(name.into()).stack_size(WORKER_STACK_BYTES);
-            match builder.spawn(move || work(&core, role)) {
+            match threads::for_a(thread).spawn(move || work(&core, role)) {
                 Ok(thread) => threads.push(thread),
                 // Those that run already are ended like those of any engine that cannot go on.
                 Err(error) => self.core.fail(Error::io("start a thread for", "engine", error)),
@@ -363,7 +380,10 @@ impl Engine {
     }
 
     fn find(&self, id: TransferId) -> Result<Operation, Error> {
-        self.core.find(id).ok_or(Error::UnknownId(id))
+        let found = self.core.find(id);
+        // What cannot be read any more is not unknown.
+        self.core.trouble.check()?;
+        found.ok_or(Error::UnknownId(id))
     }
 
     /// Sweeps at once where no worker holds the operation; else the worker's end makes it due.
@@ -382,13 +402,15 @@ impl Engine {
     }
 
     /// As many workers as there are slots and, where only some operations count, as those can use.
-    fn roles(&self) -> impl Iterator<Item = (Role, &'static str)> + use<> {
+    fn roles(&self) -> impl Iterator<Item = (Role, threads::Role)> + use<> {
         let state = self.core.state();
         let workers = match state.table.restricted_to() {
             Some(count) => self.core.room.jobs_max.min(count).max(1),
             None => self.core.room.jobs_max,
         };
-        std::iter::once((Role::Publisher, "publisher")).chain(std::iter::repeat_n((Role::Worker, "worker"), workers))
+        let publisher = (Role::Publisher, threads::Role::Publisher);
+        let worker = (Role::Worker, threads::Role::Worker);
+        std::iter::once(publisher).chain(std::iter::repeat_n(worker, workers))
     }
 }
 
@@ -470,11 +492,23 @@ fn make_directories(storage: &Arc<dyn backhaul_journal::Storage>, directory: &Pa
 #[derive(Default)]
 pub(crate) struct Rebuilding {
     pub(crate) table: Table,
+    /// Where packed operations go; in memory where `None`.
+    shelving: Option<Shelving>,
+}
+
+impl Rebuilding {
+    fn on(shelving: Option<Shelving>) -> Self {
+        let table = shelving.as_ref().map(|shelving| Table::on(shelving.shelf()));
+        Self {
+            table: table.unwrap_or_default(),
+            shelving,
+        }
+    }
 }
 
 impl Replay for Rebuilding {
     fn reset(&mut self) -> Result<(), ReplayError> {
-        *self = Self::default();
+        *self = Self::on(self.shelving.take());
         Ok(())
     }
 

@@ -29,6 +29,14 @@ impl Room {
         Self::FILES_BESIDES + self.jobs_max * per_job + self.ready_max
     }
 
+    /// With at most so many files that wait for their names, where that is a number.
+    pub(crate) fn with_ready(self, ready_max: Option<usize>) -> Self {
+        Self {
+            ready_max: self.ready_max.min(ready_max.unwrap_or(usize::MAX)),
+            ..self
+        }
+    }
+
     /// Fits what was asked for into a number of open files; `None` where not even one job fits.
     pub(crate) fn fit(jobs_asked: usize, connections_max: usize, open_files_max: usize) -> Option<Self> {
         // Where files are scarce, each job has one connection less.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use backhaul_journal::{Journal, Lock, Options, Report, Salvaged, Storage};
 
 use super::Rebuilding;
+use super::scratch::Shelving;
 use crate::config::{Config, Layout};
 use crate::environment::Environment;
 use crate::error::Error;
@@ -52,21 +53,24 @@ const GAPS_SHOWN_MAX: usize = 8;
 
 type Opened = (Journal, Report, Rebuilding);
 
+/// How a journal is opened.
+pub(super) struct Terms {
+    pub(super) options: Options,
+    /// Whether a damaged one is salvaged.
+    pub(super) salvage: bool,
+    /// Where packed operations go.
+    pub(super) shelving: Option<Shelving>,
+}
+
 /// Opens the journal, and where it is damaged and that is wished, salvages it before. Only damage is salvaged: what
 /// another version wrote, or the operating system refuses to read, is not.
-pub(super) fn open(
-    storage: &Arc<dyn Storage>,
-    layout: &Layout,
-    lock: &Lock,
-    options: Options,
-    salvage: bool,
-) -> Result<Opened, Error> {
+pub(super) fn open(storage: &Arc<dyn Storage>, layout: &Layout, lock: &Lock, terms: &Terms) -> Result<Opened, Error> {
     complete(storage, layout)?;
-    match open_as_it_is(storage, layout, lock, options) {
-        Err(damage @ backhaul_journal::Error::Corrupt(_)) if salvage => {
+    match open_as_it_is(storage, layout, lock, terms) {
+        Err(damage @ backhaul_journal::Error::Corrupt(_)) if terms.salvage => {
             let damage = Arc::new(damage);
-            let (salvaged, evidence) = replace(storage, layout, &damage)?;
-            let opened = open_as_it_is(storage, layout, lock, options)?;
+            let (salvaged, evidence) = replace(storage, layout, &damage, terms)?;
+            let opened = open_as_it_is(storage, layout, lock, terms)?;
             tell(&damage, &salvaged, &evidence, &opened.2);
             Ok(opened)
         }
@@ -78,14 +82,14 @@ fn open_as_it_is(
     storage: &Arc<dyn Storage>,
     layout: &Layout,
     lock: &Lock,
-    options: Options,
+    terms: &Terms,
 ) -> Result<Opened, backhaul_journal::Error> {
-    let mut rebuilding = Rebuilding::default();
+    let mut rebuilding = Rebuilding::on(terms.shelving.clone());
     let (journal, report) = Journal::open(
         Arc::clone(storage),
         &layout.journal(),
         lock.clone(),
-        options,
+        terms.options,
         &mut rebuilding,
     )?;
     Ok((journal, report, rebuilding))
@@ -128,6 +132,7 @@ fn replace(
     storage: &Arc<dyn Storage>,
     layout: &Layout,
     damage: &Arc<backhaul_journal::Error>,
+    terms: &Terms,
 ) -> Result<(Salvaged, PathBuf), Error> {
     let unchanged = |problem: String| Error::NotSalvaged {
         damage: Arc::clone(damage),
@@ -143,7 +148,7 @@ fn replace(
     let number = kept.last().map_or(Some(1), |last| last.checked_add(1));
     let number = number.ok_or_else(|| unchanged("the numbers of damaged journals are used up".into()))?;
     let (journal, copy, evidence) = (layout.journal(), layout.salvage(), layout.evidence(number));
-    let salvaged = match copy_intact(storage, &journal, &copy) {
+    let salvaged = match copy_intact(storage, &journal, &copy, terms) {
         Ok(salvaged) => salvaged,
         Err(error) => {
             // The room it took may be wanted; what stays is cleared away by the next open.
@@ -159,9 +164,14 @@ fn replace(
 }
 
 /// Makes the copy and reads it: only one that can be opened takes the place of the journal.
-fn copy_intact(storage: &Arc<dyn Storage>, journal: &Path, copy: &Path) -> Result<Salvaged, backhaul_journal::Error> {
+fn copy_intact(
+    storage: &Arc<dyn Storage>,
+    journal: &Path,
+    copy: &Path,
+    terms: &Terms,
+) -> Result<Salvaged, backhaul_journal::Error> {
     let salvaged = backhaul_journal::salvage(storage, journal, copy)?;
-    backhaul_journal::read(storage, copy, &mut Rebuilding::default())?;
+    backhaul_journal::read(storage, copy, &mut Rebuilding::on(terms.shelving.clone()))?;
     Ok(salvaged)
 }
 

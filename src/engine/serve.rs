@@ -88,6 +88,11 @@ impl Engine {
         }
     }
 
+    /// The most memory that it is to take, in bytes.
+    pub(crate) fn memory_limit(&self) -> Option<u64> {
+        self.core.config.memory_limit
+    }
+
     /// Most files that this engine has open at once.
     pub(crate) fn files_max(&self) -> usize {
         self.core.room.files_max()

@@ -15,6 +15,7 @@ use backhaul_journal::{Storage, StorageFile, steps};
 use super::Engine;
 use super::core::Core;
 use super::create::CheckedDownload;
+use super::scratch::Trouble;
 use crate::config::Layout;
 use crate::error::Error;
 use crate::operation::{Phase, Spec, SpoolId, StoredBody, TransferId};
@@ -316,7 +317,12 @@ pub(super) fn release(core: &Core, id: TransferId, spec: &Spec) {
 
 /// Removes the copies that no live operation needs: a crash left them between the copy and its operation, or between an end
 /// and the removal.
-pub(super) fn sweep(storage: &Arc<dyn Storage>, directory: &Path, table: &Table) -> Result<(), Error> {
+pub(super) fn sweep(
+    storage: &Arc<dyn Storage>,
+    directory: &Path,
+    table: &Table,
+    trouble: &Trouble,
+) -> Result<(), Error> {
     let names = match storage.list(directory) {
         Ok(names) => names,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -334,6 +340,7 @@ pub(super) fn sweep(storage: &Arc<dyn Storage>, directory: &Path, table: &Table)
     let needed: HashSet<String> = live
         .filter_map(|operation| Some(operation.spec.body.as_ref()?.spool_id()?.to_string()))
         .collect();
+    trouble.check()?;
     for name in bodies.into_iter().filter(|name| !needed.contains(*name)) {
         let path = directory.join(format!("{name}{SUFFIX}"));
         storage

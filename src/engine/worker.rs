@@ -8,7 +8,7 @@ mod verdict;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 
 use backhaul_backends::{
     Backend, BodySource, Capabilities, Failure, FailureKind, Head, Held, Request, Restart, Start, Validators,
@@ -36,10 +36,8 @@ use crate::config::Layout;
 use crate::error::Error;
 use crate::operation::{Doubt, Event, Operation, Response, Shared, Stretch, millis};
 use crate::pieces::Pieces;
+use crate::threads::{self, Role};
 use crate::vault::{SealedName, Secrets};
-
-/// Stack of a thread that claims; it calls little but the journal.
-const CLAIMER_STACK_BYTES: usize = 128 * 1024;
 
 /// Writeback is asked for in steps of this size, so that the sync of a claim finds most of it done (on ext4, 1 GiB with a
 /// sync every 8 MiB took 0.39 s with such steps and 0.53 to 1.1 s without).
@@ -453,8 +451,7 @@ impl<'a> Transfer<'a> {
         let ledger = Ledger::new(self.core, basis, pieces, self.on_trust);
         let claimer = self.core.is_threaded().then(|| {
             let ledger = Arc::clone(&ledger);
-            let builder = Builder::new().name("claimer".into()).stack_size(CLAIMER_STACK_BYTES);
-            builder.spawn(move || ledger.claim_until_closed())
+            threads::for_a(Role::Claimer).spawn(move || ledger.claim_until_closed())
         });
         let claimer = claimer
             .transpose()

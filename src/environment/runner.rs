@@ -5,9 +5,10 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Builder, scope};
+use std::thread::scope;
 use std::time::Duration;
 
+use crate::threads::{self, Role};
 use backhaul_backends::Interrupt;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
@@ -32,7 +33,6 @@ pub(crate) trait Runner: Send + Sync {
 
 /// How long a command has to end by itself once the engine stops.
 const GRACE: Duration = Duration::from_secs(1);
-const STACK_BYTES: usize = 64 * 1024;
 
 /// Runs them as processes, each in a process group of its own, in the root directory, with its output thrown away.
 pub(crate) struct Processes;
@@ -76,7 +76,7 @@ fn await_end(child: &mut Child, limit: Duration, stop: &Interrupt) -> Ran {
             ended.raise();
             woken.raise();
         };
-        let waiting = Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, wait);
+        let waiting = threads::for_a(Role::Waiter).spawn_scoped(scope, wait);
         if let Err(error) = waiting {
             signal(group, Signal::KILL);
             return Some(Ran::Failed(format!("it could not be waited for: {error}")));

@@ -126,36 +126,29 @@ thread_local! {
 }
 
 /// An operation as the bytes of its journal form: a fraction of the room that it takes open.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Packed(Box<[u8]>);
-
-impl Packed {
-    pub(crate) fn new(operation: &Operation) -> Self {
-        let mut bytes = Vec::with_capacity(256);
-        match minicbor::encode(operation, &mut bytes) {
-            Ok(()) => Self(bytes.into_boxed_slice()),
-            Err(error) => unreachable!("writing to memory cannot fail: {error}"),
-        }
+pub(crate) fn pack(operation: &Operation) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256);
+    match minicbor::encode(operation, &mut bytes) {
+        Ok(()) => bytes,
+        Err(error) => unreachable!("writing to memory cannot fail: {error}"),
     }
+}
 
-    pub(crate) fn open(&self) -> Operation {
-        #[cfg(test)]
-        OPENED.with(|opened| opened.set(opened.get() + 1));
-        match minicbor::decode(&self.0) {
-            Ok(operation) => operation,
-            Err(error) => unreachable!("they were written above, from an operation: {error}"),
-        }
-    }
+/// The operation of [`pack`]; `None` where these are not its bytes.
+pub(crate) fn unpack(bytes: &[u8]) -> Option<Operation> {
+    #[cfg(test)]
+    OPENED.with(|opened| opened.set(opened.get() + 1));
+    minicbor::decode(bytes).ok()
+}
 
-    /// The bytes of [`Entry::Operation`], appended to `buffer`, without a look at what they say.
-    pub(crate) fn encode(&self, as_of: u64, buffer: &mut Vec<u8>) {
-        let mut encoder = minicbor::Encoder::new(&mut *buffer);
-        let head = encoder.array(2).and_then(|encoder| encoder.u8(1));
-        let fields = head.and_then(|encoder| encoder.array(2)?.u64(as_of));
-        match fields {
-            Ok(_) => buffer.extend_from_slice(&self.0),
-            Err(error) => unreachable!("writing to memory cannot fail: {error}"),
-        }
+/// The bytes of [`Entry::Operation`], appended to `buffer`, without a look at what those of the operation say.
+pub(crate) fn encode_packed(packed: &[u8], as_of: u64, buffer: &mut Vec<u8>) {
+    let mut encoder = minicbor::Encoder::new(&mut *buffer);
+    let head = encoder.array(2).and_then(|encoder| encoder.u8(1));
+    let fields = head.and_then(|encoder| encoder.array(2)?.u64(as_of));
+    match fields {
+        Ok(_) => buffer.extend_from_slice(packed),
+        Err(error) => unreachable!("writing to memory cannot fail: {error}"),
     }
 }
 
@@ -240,10 +233,10 @@ mod tests {
             let Entry::Operation { as_of, operation } = &entry else {
                 continue;
             };
-            let packed = Packed::new(operation);
-            assert_eq!(packed.open(), **operation);
+            let packed = pack(operation);
+            assert_eq!(unpack(&packed).as_ref(), Some(&**operation));
             let mut written = Vec::new();
-            packed.encode(*as_of, &mut written);
+            encode_packed(&packed, *as_of, &mut written);
             assert_eq!(written, bytes_of(&entry));
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use backhaul_backends::Backend;
@@ -16,9 +16,7 @@ use crate::engine::{Engine, Until, backends as built_in, with_environment_proxie
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::operation::TransferId;
-
-/// Stack of the thread that keeps an engine at work; it only waits.
-const STACK_BYTES: usize = 256 * 1024;
+use crate::threads::{self, Role};
 
 /// An engine, and the thread that keeps it at work where this is its owner.
 pub(super) struct Embedded {
@@ -35,8 +33,7 @@ impl Embedded {
         let engine = Arc::new(Engine::open(directory, config, Environment::system(), backends)?);
         engine.report_by(report);
         let running = Arc::clone(&engine);
-        let builder = Builder::new().name("engine".into()).stack_size(STACK_BYTES);
-        let worker = builder.spawn(move || {
+        let worker = threads::for_a(Role::Engine).spawn(move || {
             if let Err(error) = running.run(Until::Stopped, None, |_| ()) {
                 log::error!("the engine has stopped: {error}");
             }

@@ -23,7 +23,7 @@ pub(crate) mod traffic;
 mod waits;
 
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use self::event_loop::EventLoop;
@@ -32,9 +32,7 @@ use super::methods::groups::report;
 use super::socket::Socket;
 use crate::engine::Engine;
 use crate::error::Error;
-
-/// Stack of the thread of the event loop; the deepest calls read JSON.
-const STACK_BYTES: usize = 512 * 1024;
+use crate::threads::{self, Role};
 
 /// How much a server takes on.
 #[expect(clippy::struct_field_names, reason = "each is the most of something")]
@@ -81,8 +79,7 @@ impl Server {
         let failed = |error| Error::io("set up", "service", error);
         let shared = Arc::new(Shared::new().map_err(failed)?);
         let mut event_loop = EventLoop::new(engine, sockets, limits, Arc::clone(&shared)).map_err(failed)?;
-        let builder = Builder::new().name("service".into()).stack_size(STACK_BYTES);
-        let thread = builder.spawn(move || event_loop.run());
+        let thread = threads::for_a(Role::Service).spawn(move || event_loop.run());
         let thread = thread.map_err(|error| Error::io("start a thread for", "service", error))?;
         Ok(Self {
             shared,

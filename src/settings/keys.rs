@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::budget::MEMORY_LIMITS;
+
 use super::{LogLevel, ProxySetting, Settings};
 
 /// Most operations, and ends, that can be asked for; chosen without measurement.
@@ -48,6 +50,8 @@ pub(super) enum Field {
     CountOrNone(fn(&mut Settings) -> &mut Option<usize>, RangeInclusive<usize>),
     /// A count of bytes, which may be written with a unit.
     Bytes(fn(&mut Settings) -> &mut usize, RangeInclusive<usize>),
+    /// The same where it may have no value.
+    BytesOrNone(fn(&mut Settings) -> &mut Option<u64>, RangeInclusive<u64>),
     RateOrNone(fn(&mut Settings) -> &mut Option<NonZeroU64>),
     Seconds(fn(&mut Settings) -> &mut Duration),
     SecondsOrNone(fn(&mut Settings) -> &mut Option<Duration>),
@@ -66,11 +70,8 @@ impl Field {
     pub(super) fn allowed(&self) -> String {
         match self {
             Self::Count(_, range) | Self::CountOrNone(_, range) => format!("{} to {}", range.start(), range.end()),
-            Self::Bytes(_, range) => format!(
-                "{} to {} bytes, or text with k, M or G for powers of 1024, like \"64k\"",
-                range.start(),
-                range.end()
-            ),
+            Self::Bytes(_, range) => byte_counts(range, "64k"),
+            Self::BytesOrNone(_, range) => byte_counts(range, "12M"),
             Self::RateOrNone(_) => {
                 "bytes per second from 1 on, or text with k, M or G for powers of 1024, like \"20M\"".into()
             }
@@ -99,6 +100,7 @@ impl Field {
         match self {
             Self::Count(field, _) | Self::Bytes(field, _) => copy(*field, from, to),
             Self::CountOrNone(field, _) => copy(*field, from, to),
+            Self::BytesOrNone(field, _) => copy(*field, from, to),
             Self::RateOrNone(field) => copy(*field, from, to),
             Self::Seconds(field) => copy(*field, from, to),
             Self::SecondsOrNone(field) => copy(*field, from, to),
@@ -116,6 +118,11 @@ impl Field {
         self.copy(other, &mut changed);
         changed == *one
     }
+}
+
+fn byte_counts<T: std::fmt::Display>(range: &RangeInclusive<T>, example: &str) -> String {
+    let (least, most) = (range.start(), range.end());
+    format!("{least} to {most} bytes, or text with k, M or G for powers of 1024, like \"{example}\"")
 }
 
 fn copy<T: Clone>(field: fn(&mut Settings) -> &mut T, from: &Settings, to: &mut Settings) {
@@ -168,6 +175,13 @@ pub(super) static KEYS: &[SettingsKey] = &[
         "\"20M\"",
         Field::RateOrNone(|settings| &mut settings.limit_rate),
         "rate of all transfers together; without it as fast as possible",
+    ),
+    unset(
+        "memory-limit",
+        "\"12M\"",
+        Field::BytesOrNone(|settings| &mut settings.memory_limit, MEMORY_LIMITS),
+        "most memory that the engine lets itself take: buffers, connections and jobs are cut to it, the queue stands in a file, \
+         and fewer operations may be queued; without it none of that",
     ),
     unset(
         "connections",

@@ -65,6 +65,7 @@ fn set(settings: &mut Settings, name: &str, value: &DeValue<'_>) -> Result<(), S
         Field::Count(field, range) => *field(settings) = count(value, range, right)?,
         Field::CountOrNone(field, range) => *field(settings) = Some(count(value, range, right)?),
         Field::Bytes(field, range) => *field(settings) = bytes(value, range, right)?,
+        Field::BytesOrNone(field, range) => *field(settings) = Some(bytes(value, range, right)?),
         Field::RateOrNone(field) => *field(settings) = Some(rate(value, right)?),
         Field::Seconds(field) => *field(settings) = seconds(value, right)?,
         Field::SecondsOrNone(field) => *field(settings) = Some(seconds(value, right)?),
@@ -105,10 +106,14 @@ fn count(value: &DeValue<'_>, range: &RangeInclusive<usize>, right: impl Fn() ->
         .ok_or_else(|| out_of_range(value, right))
 }
 
-fn bytes(value: &DeValue<'_>, range: &RangeInclusive<usize>, right: impl Fn() -> String) -> Result<usize, String> {
+fn bytes<T: TryFrom<u64> + PartialOrd>(
+    value: &DeValue<'_>,
+    range: &RangeInclusive<T>,
+    right: impl Fn() -> String,
+) -> Result<T, String> {
     let number = byte_count(value, &right)?;
     number
-        .and_then(|number| usize::try_from(number).ok())
+        .and_then(|number| T::try_from(number).ok())
         .filter(|number| range.contains(number))
         .ok_or_else(|| out_of_range(value, right))
 }

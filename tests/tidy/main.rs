@@ -40,9 +40,10 @@ const LAYERS: &[&[&str]] = &[
         "rows",
         "history",
         "listing",
+        "budget",
     ],
     &["operation"],
-    &["sorted"],
+    &["sorted", "shelf"],
 ];
 
 /// They decide and do nothing else: time, bytes and randomness come in as arguments.
@@ -57,6 +58,8 @@ const PURE: &[&str] = &[
     "src/table/",
     "src/groups.rs",
     "src/rows.rs",
+    "src/shelf.rs",
+    "src/budget.rs",
     "src/listing.rs",
     "src/sorted.rs",
     "src/history.rs",

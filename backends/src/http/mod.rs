@@ -50,9 +50,6 @@ const REDIRECTS_MAX: usize = 10;
 /// Largest response head. It must fit the input buffers.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 
-/// Idle connections kept, in all and for one origin (chosen without measurement; more than there are workers).
-const IDLE_MAX: usize = 64;
-
 /// How the backend reaches servers.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
@@ -64,6 +61,9 @@ pub struct HttpConfig {
     pub ssl_cert_dir: Option<PathBuf>,
     /// What the backend calls itself.
     pub user_agent: String,
+    /// Connections that are kept for another request, in all and for one origin; 64 by default (chosen without measurement;
+    /// more than there mostly are workers). One under TLS takes about 32 KiB.
+    pub idle_max: usize,
 }
 
 impl Default for HttpConfig {
@@ -73,6 +73,7 @@ impl Default for HttpConfig {
             ssl_cert_file: None,
             ssl_cert_dir: None,
             user_agent: concat!("backhaul/", env!("CARGO_PKG_VERSION")).to_owned(),
+            idle_max: 64,
         }
     }
 }
@@ -109,13 +110,17 @@ impl HttpBackend {
             environment_directory: config.ssl_cert_dir,
         }));
         Ok(Self {
-            agent: Agent::with_parts(settings(config.user_agent), WireConnector::new(tls), NoResolver),
+            agent: Agent::with_parts(
+                settings(config.user_agent, config.idle_max),
+                WireConnector::new(tls),
+                NoResolver,
+            ),
         })
     }
 }
 
 /// How ureq is to behave: it follows nothing, decodes nothing and keeps nothing to itself.
-fn settings(user_agent: String) -> Config {
+fn settings(user_agent: String, idle_max: usize) -> Config {
     Config::builder()
         .proxy(None)
         .http_status_as_error(false)
@@ -124,8 +129,8 @@ fn settings(user_agent: String) -> Config {
         .accept_encoding("identity")
         .user_agent(user_agent)
         .max_response_header_size(HEAD_BYTES_MAX)
-        .max_idle_connections(IDLE_MAX)
-        .max_idle_connections_per_host(IDLE_MAX)
+        .max_idle_connections(idle_max)
+        .max_idle_connections_per_host(idle_max)
         // Which ones are sent is decided by the type of the method.
         .allow_non_standard_methods(true)
         .build()

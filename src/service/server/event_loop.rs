@@ -19,6 +19,7 @@ use super::pool::{CALLS_MAX, Pool, WAITING_CALLS_MAX};
 use super::shared::{Shared, Token};
 use super::telling::Telling;
 use super::traffic::Step;
+use crate::budget::Clients;
 use crate::engine::Engine;
 use crate::service::fault::Fault;
 use crate::service::message::refusal;
@@ -78,14 +79,15 @@ impl EventLoop {
     ) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, shared.bell(), EventData::new_u64(BELL), EventFlags::IN)?;
+        let clients = within_memory(limits, &engine);
         let limits = fitting(limits, &engine);
         let mut event_loop = Self {
             engine,
             limits,
             shared,
             links: HashMap::new(),
-            pool: Pool::new(CALLS_MAX),
-            waiting_pool: Pool::new(WAITING_CALLS_MAX),
+            pool: Pool::new(clients.calls_max),
+            waiting_pool: Pool::new(clients.waiting_calls_max),
             telling: Telling::new(),
             epoll,
             sockets,
@@ -392,10 +394,25 @@ impl EventLoop {
 
 /// Limits as far as the system has room for them.
 fn fitting(limits: ServerLimits, engine: &Engine) -> ServerLimits {
+    let clients = within_memory(limits, engine);
     ServerLimits {
-        connections_max: limits.connections_max.min(room_for_connections(engine)),
+        message_bytes_max: clients.message_bytes_max,
+        connections_max: clients.connections_max.min(room_for_connections(engine)),
+        monitors_max: clients.monitors_max,
         ..limits
     }
+}
+
+/// Limits as far as the limit of memory has room for them.
+fn within_memory(limits: ServerLimits, engine: &Engine) -> Clients {
+    let asked = Clients {
+        message_bytes_max: limits.message_bytes_max,
+        connections_max: limits.connections_max,
+        monitors_max: limits.monitors_max,
+        calls_max: CALLS_MAX,
+        waiting_calls_max: WAITING_CALLS_MAX,
+    };
+    asked.fit(engine.memory_limit())
 }
 
 /// Connections for which the limit of open files has room beside those of the engine.

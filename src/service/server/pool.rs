@@ -1,10 +1,10 @@
 //! Threads for calls that may block. There are as many as there is work for, and none while there is no work.
 
+use crate::threads::{self, Role};
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 /// Most threads for calls: so many share one sync of the journal (chosen without measurement).
@@ -13,8 +13,6 @@ pub(super) const CALLS_MAX: usize = 16;
 pub(super) const WAITING_CALLS_MAX: usize = 64;
 /// A thread that has nothing to do for so long ends.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-/// The deepest calls check and create downloads; none speaks to a network.
-const STACK_BYTES: usize = 512 * 1024;
 
 /// Something to be done on a thread.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
@@ -70,8 +68,7 @@ impl Pool {
             return Ok(());
         }
         let shared = Arc::clone(&self.shared);
-        let builder = Builder::new().name("call".into()).stack_size(STACK_BYTES);
-        match builder.spawn(move || work(&shared)) {
+        match threads::for_a(Role::Call).spawn(move || work(&shared)) {
             // It finds the job when this lock is given back.
             Ok(_) => state.threads += 1,
             Err(error) if state.threads == 0 => {
