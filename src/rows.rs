@@ -93,6 +93,18 @@ impl Rows {
         self.by_id.insert(id, Row { as_of, form });
     }
 
+    /// Puts in another state of an operation, whose position, app and group stay what they were.
+    pub(crate) fn replace(&mut self, operation: Operation, as_of: u64, open: bool) {
+        let Some(row) = self.by_id.get_mut(&operation.id) else { return };
+        self.changes.remove((row.as_of, operation.order));
+        self.changes.insert((as_of, operation.order));
+        row.as_of = as_of;
+        match &mut row.form {
+            Form::Open(held) if open => **held = operation,
+            form => *form = Form::new(operation, open),
+        }
+    }
+
     /// Takes out the state that [`Rows::find`] gave.
     pub(crate) fn remove(&mut self, operation: &Operation) {
         if let Some(row) = self.by_id.remove(&operation.id) {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, FileTimes, Metadata, OpenOptions, Permissions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -84,6 +85,20 @@ impl Storage for Disk {
             .sync_all()
     }
 
+    fn sync_files(&self, files: &[&dyn StorageFile]) -> Vec<io::Result<()>> {
+        let descriptors: Option<Vec<_>> = files.iter().map(|file| file.descriptor()).collect();
+        let together = descriptors
+            .filter(|descriptors| descriptors.len() > 1)
+            .and_then(|descriptors| sys::sync_together(&descriptors));
+        // Those that the kernel did not take are synced one after the other.
+        let one_by_one = || files.iter().map(|_| None).collect();
+        let results = together.unwrap_or_else(one_by_one).into_iter();
+        let results = results.zip(files);
+        results
+            .map(|(result, file)| result.unwrap_or_else(|| file.sync_all()))
+            .collect()
+    }
+
     fn stat(&self, path: &Path) -> io::Result<Stat> {
         Ok(stat_of(&std::fs::symlink_metadata(path)?))
     }
@@ -161,6 +176,10 @@ impl StorageFile for DiskFile {
 
     fn sync_all(&self) -> io::Result<()> {
         retry(|| self.0.sync_all())
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
     }
 
     fn set_len(&self, len_bytes: u64) -> io::Result<()> {

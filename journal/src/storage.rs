@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -62,6 +63,12 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// The operating system's answer; after an error nothing may be assumed durable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes each of these files durable, as [`StorageFile::sync_all`] does; gives one result for each, in their order. A
+    /// disk that can lets them share its work.
+    fn sync_files(&self, files: &[&dyn StorageFile]) -> Vec<io::Result<()>> {
+        files.iter().map(|file| file.sync_all()).collect()
+    }
 
     /// What stands under a name; a symlink is described, not followed.
     ///
@@ -148,6 +155,11 @@ pub trait StorageFile: Send + Sync {
     /// # Errors
     /// As [`StorageFile::sync_data`].
     fn sync_all(&self) -> io::Result<()>;
+
+    /// The descriptor, where the file is one of the operating system's.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// Cuts or extends the file to this length.
     ///

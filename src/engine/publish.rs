@@ -39,7 +39,7 @@ pub(crate) fn publish(core: &Arc<Core>, batch: Vec<Ready>) {
 }
 
 fn publish_all(core: &Arc<Core>, batch: Vec<Ready>) -> Result<(), Error> {
-    let mut left = keep(core, batch, |ready| sync_part(ready))?;
+    let mut left = sync_parts(core, batch)?;
     left = keep(core, left, |ready| doubt::resolve(core, ready))?;
     let mut renamed = Vec::with_capacity(left.len());
     while !left.is_empty() {
@@ -123,20 +123,27 @@ fn keep(
     Ok(kept)
 }
 
-fn sync_part(ready: &Ready) -> Result<(), Fault> {
+/// Makes the data of all of them durable; a file for which that fails leaves the batch.
+fn sync_parts(core: &Arc<Core>, batch: Vec<Ready>) -> Result<Vec<Ready>, Error> {
     if !steps::is_taken("sync of a complete file before its intent") {
-        return Ok(());
+        return Ok(batch);
     }
-    ready
-        .part
-        .file
-        .sync_all()
-        .map_err(|error| Fault::io("sync", &ready.part.path, &error))
+    let files: Vec<_> = batch.iter().map(|ready| ready.part.file.as_ref()).collect();
+    let mut results = core.environment.storage.sync_files(&files).into_iter();
+    keep(core, batch, |ready| {
+        let none = || Err(io::Error::other("the disk gave no answer"));
+        let result = results.next().unwrap_or_else(none);
+        result.map_err(|error| Fault::io("sync", &ready.part.path, &error))
+    })
 }
 
 /// Settles on the first name that is free now, by the collision rule. The rename decides for good.
 fn find_name(core: &Core, ready: &mut Ready) -> Result<(), Fault> {
     let storage = &core.environment.storage;
+    if ready.spec.collision == Collision::Fail && ready.name_index == 0 {
+        // The rename refuses a name that is taken.
+        return Ok(());
+    }
     if ready.spec.collision != Collision::Unique {
         let is_taken = ready.name_index > 0;
         ready.name_index = 0;
