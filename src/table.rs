@@ -326,6 +326,10 @@ impl Table {
         self.rows.encode(id, buffer);
     }
 
+    pub(crate) fn contains(&self, id: TransferId) -> bool {
+        self.rows.contains(id)
+    }
+
     pub(crate) fn ids(&self) -> Vec<TransferId> {
         self.rows.ids().collect()
     }

@@ -135,8 +135,13 @@ fn sync_some(context: &mut Context, files: &[BorrowedFd<'_>]) -> Vec<Option<io::
             if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
                 continue;
             }
-            // Nothing is known to refuse it. Answers that come later must not be taken for those of another call.
+            // Nothing is known to refuse it. Answers that come later must not be taken for those of another call, and what
+            // became of these files nobody knows: a sync after one that failed proves nothing.
             *context = Context::Refused;
+            let unknown = results.iter_mut().take(usize::try_from(taken).unwrap_or(0));
+            for result in unknown.filter(|result| result.is_none()) {
+                *result = Some(Err(io::Error::other("the kernel did not say whether it was synced")));
+            }
             break;
         };
         for answer in &answers[..count.min(waited)] {

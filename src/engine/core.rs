@@ -420,7 +420,7 @@ impl Core {
     /// Takes a piece of work, or tells when to look again.
     fn pick(&self, state: &mut State, role: Role) -> Result<Work, Option<u64>> {
         if role == Role::Publisher {
-            return Self::pick_batch(state).ok_or(None);
+            return Self::pick_batch(state).map(Work::Publish).ok_or(None);
         }
         if state.stopping {
             return Err(None);
@@ -463,14 +463,19 @@ impl Core {
         }
     }
 
-    fn pick_batch(state: &mut State) -> Option<Work> {
+    /// Complete files that wait for the publisher now, if any do.
+    pub(crate) fn take_ready(&self) -> Option<Vec<Ready>> {
+        Self::pick_batch(&mut self.state())
+    }
+
+    fn pick_batch(state: &mut State) -> Option<Vec<Ready>> {
         if state.ready.is_empty() {
             return None;
         }
         let count = state.ready.len().min(BATCH_MAX);
         let batch: Vec<Ready> = state.ready.drain(..count).collect();
         state.publishing += batch.len();
-        Some(Work::Publish(batch))
+        Some(batch)
     }
 
     fn take(&self, state: &mut State, action: Action) -> Result<Work, Error> {
