@@ -150,6 +150,24 @@ impl Rows {
         self.move_some();
     }
 
+    /// Puts in another state of an operation, whose position, app and group stay what they were.
+    pub(crate) fn replace(&mut self, operation: Operation, as_of: u64, open: bool) {
+        let order = operation.order;
+        let Some(slot) = self.slot_at(order).filter(|slot| slot.id == operation.id) else {
+            return;
+        };
+        self.changes.remove((slot.as_of, order));
+        self.changes.insert((as_of, order));
+        if slot.place != OPEN {
+            self.shelf.free(slot.place);
+        } else if !open {
+            self.open.remove(&order);
+        }
+        let place = self.store(operation, open);
+        self.slots.replace(Slot { as_of, place, ..slot });
+        self.move_some();
+    }
+
     /// Takes out the state that [`Rows::find`] gave.
     pub(crate) fn remove(&mut self, operation: &Operation) {
         let order = operation.order;

@@ -59,6 +59,43 @@ pub(crate) struct Table {
     totals_as_of: u64,
 }
 
+/// What one event makes of an operation.
+#[derive(Debug)]
+pub(crate) struct Step {
+    before: Operation,
+    next: Operation,
+    kind: StepKind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum StepKind {
+    /// It is no operation any more.
+    Leaves {
+        is_forgotten: bool,
+    },
+    /// It goes to the front of its group, which depends on when that was recorded.
+    Promoted,
+    Other,
+}
+
+impl StepKind {
+    fn of(event: &Event) -> Self {
+        match event {
+            Event::Removed => Self::Leaves { is_forgotten: false },
+            Event::Forgotten => Self::Leaves { is_forgotten: true },
+            Event::Promoted => Self::Promoted,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Indexes in which a step leaves an operation where it is.
+#[derive(Clone, Copy, Default)]
+struct Stays {
+    in_groups: bool,
+    among_live: bool,
+}
+
 /// Operations remembered of those whose creation is not known. Beyond it what they left on the disk stays.
 const STRANGERS_MAX: usize = 4_096;
 
@@ -104,31 +141,52 @@ impl Table {
         if lsn < as_of {
             return Ok(());
         }
-        // Only what was committed is ever worked on: a later fact proves a commit whose own record was lost.
-        if let Some(batch) = self.find(id).and_then(|operation| operation.batch) {
-            self.commit(batch);
-        }
-        let Some(operation) = self.find(id).map(Cow::into_owned) else {
+        let Some(mut before) = self.find(id).map(Cow::into_owned) else {
             return Ok(());
         };
-        let leaves = matches!(event, Event::Removed | Event::Forgotten);
-        let lost = matches!(event, Event::Forgotten) && operation.acknowledged_at_ms.is_none();
-        let promoted = matches!(event, Event::Promoted);
-        let again = operation.doubt.is_some().then(|| event.clone());
-        let mut next = operation.clone().apply(event, at_ms).or_else(|rejected| {
-            let mended = again.and_then(|event| operation.clone().mended(event, at_ms));
+        // Only what was committed is ever worked on: a later fact proves a commit whose own record was lost.
+        if let Some(batch) = before.batch.take() {
+            self.commit(batch);
+        }
+        let kind = StepKind::of(&event);
+        let again = before.doubt.is_some().then(|| event.clone());
+        let next = before.clone().apply(event, at_ms).or_else(|rejected| {
+            let mended = again.and_then(|event| before.clone().mended(event, at_ms));
             mended.ok_or(rejected)
         })?;
-        if promoted {
-            next.promoted = Some(lsn);
-        }
-        self.remove(&operation);
-        if leaves {
-            self.unacknowledged_lost += u64::from(lost && lsn >= self.totals_as_of);
-        } else {
-            self.insert(next, lsn + 1);
-        }
+        self.take_step(Step { before, next, kind }, lsn);
         Ok(())
+    }
+
+    /// What an event makes of an operation; changes nothing until [`Table::take_step`].
+    ///
+    /// # Errors
+    /// [`Rejected`] where the event does not fit.
+    pub(crate) fn step(&self, id: TransferId, event: &Event, at_ms: u64) -> Result<Step, Rejected> {
+        let before = self.find(id).ok_or(Rejected {
+            event: "found",
+            state: "was removed",
+        })?;
+        let before = before.into_owned();
+        let next = before.clone().apply(event.clone(), at_ms)?;
+        let kind = StepKind::of(event);
+        Ok(Step { before, next, kind })
+    }
+
+    /// Takes a step that the journal holds at `lsn`. Nothing has changed since [`Table::step`] gave it.
+    pub(crate) fn take_step(&mut self, step: Step, lsn: u64) {
+        let Step { before, mut next, kind } = step;
+        match kind {
+            StepKind::Leaves { is_forgotten } => {
+                let lost = is_forgotten && before.acknowledged_at_ms.is_none();
+                self.unacknowledged_lost += u64::from(lost && lsn >= self.totals_as_of);
+                self.remove(&before);
+                return;
+            }
+            StepKind::Promoted => next.promoted = Some(lsn),
+            StepKind::Other => {}
+        }
+        self.replace(&before, next, lsn + 1);
     }
 
     /// From now on the operations of a batch count. Their `as_of` stays that of their creation, so that no two have one:
@@ -200,18 +258,6 @@ impl Table {
         for id in std::mem::take(&mut self.uncommitted).into_values().flatten() {
             self.take(id);
         }
-    }
-
-    /// Whether the event would be applied.
-    ///
-    /// # Errors
-    /// [`Rejected`] where it would not.
-    pub(crate) fn check(&self, id: TransferId, event: &Event) -> Result<(), Rejected> {
-        let operation = self.find(id).ok_or(Rejected {
-            event: "found",
-            state: "was removed",
-        })?;
-        operation.into_owned().apply(event.clone(), 0).map(|_| ())
     }
 
     /// Puts in an operation from a snapshot.
@@ -292,6 +338,10 @@ impl Table {
     /// Appends the entry of a snapshot for one operation, if it is there.
     pub(crate) fn encode(&self, id: TransferId, buffer: &mut Vec<u8>) {
         self.rows.encode(id, buffer);
+    }
+
+    pub(crate) fn contains(&self, id: TransferId) -> bool {
+        self.rows.contains(id)
     }
 
     pub(crate) fn ids(&self) -> Vec<TransferId> {
@@ -449,7 +499,9 @@ impl Table {
         }
         // Its entry is known only while it is free.
         self.busy.remove(&id);
-        if !busy {
+        if busy {
+            self.rows.set_open(id, true);
+        } else {
             self.queue.let_go(id);
         }
         if let Some(entry) = self.find(id).and_then(|operation| self.entry(&operation)) {
@@ -457,8 +509,9 @@ impl Table {
         }
         if busy {
             self.busy.insert(id);
+        } else {
+            self.rows.set_open(id, false);
         }
-        self.rows.set_open(id, busy);
     }
 
     pub(crate) fn is_busy(&self, id: TransferId) -> bool {
@@ -490,8 +543,31 @@ impl Table {
         self.rows.remove(operation);
     }
 
+    /// Puts a later state of an operation in the place of one that stands here. What does not change stays untouched: most
+    /// steps move an operation in few of the indexes.
+    fn replace(&mut self, before: &Operation, next: Operation, as_of: u64) {
+        let is_one = before.order == next.order && before.batch == next.batch && before.spec.is_same(&next.spec);
+        if !is_one {
+            self.remove(before);
+            self.insert(next, as_of);
+            return;
+        }
+        let stays = Stays {
+            in_groups: before.has_ended() == next.has_ended(),
+            among_live: before.is_live() == next.is_live() && before.promoted == next.promoted,
+        };
+        self.index_but(before, false, stays);
+        self.index_but(&next, true, stays);
+        let open = self.busy.contains(&next.id);
+        self.rows.replace(next, as_of, open);
+    }
+
     /// Adds an operation to the indexes it belongs to, or takes it out of them: one list of rules for both.
     fn index(&mut self, operation: &Operation, add: bool) {
+        self.index_but(operation, add, Stays::default());
+    }
+
+    fn index_but(&mut self, operation: &Operation, add: bool, stays: Stays) {
         let id = operation.id;
         if operation.doubt == Some(Doubt::Unseen) {
             put(&mut self.in_doubt, id, add);
@@ -508,8 +584,10 @@ impl Table {
         if operation.batch.is_some() {
             return;
         }
-        self.groups.index(operation, add);
-        if operation.is_live() {
+        if !stays.in_groups {
+            self.groups.index(operation, add);
+        }
+        if operation.is_live() && !stays.among_live {
             self.index_promoted(operation, add);
             let (spec, order) = (&operation.spec, operation.order);
             self.destinations.put(hash(&spec.destination.as_path()), order, add);

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, FileTimes, Metadata, OpenOptions, Permissions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -10,7 +11,7 @@ use std::time::SystemTime;
 use rustix::fs::{Access as Permission, Advice, CWD, FallocateFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::storage::{Access, FileKind, FileSystem, Stat, Storage, StorageFile, StorageLock};
+use crate::storage::{Access, FileKind, FileSystem, Stat, Storage, StorageFile, StorageLock, Synced};
 use crate::sys;
 
 /// How often the lock file may be replaced between opening and locking it before that counts as contention.
@@ -77,11 +78,34 @@ impl Storage for Disk {
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_DIRECTORY)
-            .open(path)?
-            .sync_all()
+        open_directory(path)?.sync_all()
+    }
+
+    fn sync_many(&self, files: &[&dyn StorageFile], directories: &[&Path]) -> Synced {
+        let opened: Vec<io::Result<File>> = directories.iter().map(|path| open_directory(path)).collect();
+        let open = opened.iter().filter_map(|file| file.as_ref().ok());
+        let descriptors = files.iter().filter_map(|file| file.descriptor());
+        let descriptors: Vec<BorrowedFd<'_>> = descriptors.chain(open.map(AsFd::as_fd)).collect();
+        let mut results = if descriptors.len() > 1 {
+            sys::sync_together(&descriptors).unwrap_or_default().into_iter()
+        } else {
+            Vec::new().into_iter()
+        };
+        // What was not done together is done one after the other.
+        let mut result_of = |has_descriptor: bool| if has_descriptor { results.next().flatten() } else { None };
+        let of_files = files.iter().map(|file| {
+            let result = result_of(file.descriptor().is_some());
+            result.unwrap_or_else(|| file.sync_all())
+        });
+        let files = of_files.collect();
+        let of_directories = opened.into_iter().map(|directory| {
+            let directory = directory?;
+            result_of(true).unwrap_or_else(|| directory.sync_all())
+        });
+        Synced {
+            files,
+            directories: of_directories.collect(),
+        }
     }
 
     fn stat(&self, path: &Path) -> io::Result<Stat> {
@@ -163,6 +187,10 @@ impl StorageFile for DiskFile {
         retry(|| self.0.sync_all())
     }
 
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+
     fn set_len(&self, len_bytes: u64) -> io::Result<()> {
         retry(|| self.0.set_len(len_bytes))
     }
@@ -209,6 +237,12 @@ impl Drop for DiskLock {
         // Nothing can be done about a failure, and the end of the process unlocks it in any case.
         let _ = fs2::FileExt::unlock(&self.0);
     }
+}
+
+/// A directory, to be synced.
+fn open_directory(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_DIRECTORY).open(path)
 }
 
 /// Repeats a call until a signal no longer interrupts it.

@@ -55,5 +55,5 @@ pub use replay::{Lsn, Replay};
 pub use report::{Report, SegmentReport, SnapshotReport, Tail, Verdict};
 pub use salvage::{LINEAGE_BYTES, Salvaged, salvage};
 pub use snapshot::SnapshotWriter;
-pub use storage::{Access, FileKind, FileSystem, Stat, Storage, StorageFile, StorageLock};
+pub use storage::{Access, FileKind, FileSystem, Stat, Storage, StorageFile, StorageLock, Synced};
 pub use writer::{Journal, Stats};

@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -62,6 +63,15 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// The operating system's answer; after an error nothing may be assumed durable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes each of these files durable, as [`StorageFile::sync_all`] does, and the names in each of these directories, as
+    /// [`Storage::sync_directory`] does. Gives one result for each, in their order. A disk that can lets them share its work.
+    fn sync_many(&self, files: &[&dyn StorageFile], directories: &[&Path]) -> Synced {
+        Synced {
+            files: files.iter().map(|file| file.sync_all()).collect(),
+            directories: directories.iter().map(|path| self.sync_directory(path)).collect(),
+        }
+    }
 
     /// What stands under a name; a symlink is described, not followed.
     ///
@@ -149,6 +159,11 @@ pub trait StorageFile: Send + Sync {
     /// As [`StorageFile::sync_data`].
     fn sync_all(&self) -> io::Result<()>;
 
+    /// The descriptor, where the file is one of the operating system's.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
     /// Cuts or extends the file to this length.
     ///
     /// # Errors
@@ -179,6 +194,15 @@ pub trait StorageFile: Send + Sync {
     /// # Errors
     /// The operating system's answer.
     fn set_modified(&self, modified: SystemTime) -> io::Result<()>;
+}
+
+/// What [`Storage::sync_many`] answers.
+#[derive(Debug)]
+pub struct Synced {
+    /// Of each file.
+    pub files: Vec<io::Result<()>>,
+    /// Of each directory.
+    pub directories: Vec<io::Result<()>>,
 }
 
 /// A held lock; dropping it lets go.

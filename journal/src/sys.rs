@@ -1,7 +1,10 @@
-//! The one system call that no safe crate offers.
+//! The system calls that no safe crate offers: writeback of a range, and syncs of many files at once.
 
+use std::ffi::c_long;
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::{Mutex, TryLockError};
 
 /// Asks the kernel to begin writing back a range of `file`. A hint: no wait, no promise, no error.
 pub(crate) fn start_writeback(file: &File, offset_bytes: u64, len_bytes: u64) {
@@ -13,5 +16,151 @@ pub(crate) fn start_writeback(file: &File, offset_bytes: u64, len_bytes: u64) {
     // `file` keeps the descriptor open and ours until it returns.
     unsafe {
         libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE);
+    }
+}
+
+/// Files that are synced at once, at most. The kernel gives each a thread of its own while it waits.
+const TOGETHER_MAX: usize = 128;
+
+/// A request for a sync.
+///
+/// Source: `struct iocb` of `linux/aio_abi.h`. Two of its fields stand the other way round on machines that begin with the
+/// high byte; both are zero here.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+struct Request {
+    data: u64,
+    key: u32,
+    rw_flags: u32,
+    opcode: u16,
+    priority: i16,
+    descriptor: u32,
+    buffer: u64,
+    len_bytes: u64,
+    offset_bytes: i64,
+    reserved: u64,
+    flags: u32,
+    notice: u32,
+}
+
+/// The answer to one.
+///
+/// Source: `struct io_event` of `linux/aio_abi.h`.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+struct Answer {
+    data: u64,
+    request: u64,
+    result: i64,
+    second_result: i64,
+}
+
+/// `IOCB_CMD_FSYNC`.
+const FSYNC: u16 = 2;
+
+/// What this process has been given for such requests; it lasts until the process ends.
+enum Context {
+    Unasked,
+    /// `aio_context_t`.
+    Given(usize),
+    Refused,
+}
+
+static CONTEXT: Mutex<Context> = Mutex::new(Context::Unasked);
+
+/// Makes several files durable, as fsync(2) does each: at once, so that they share what one commit of the file system and
+/// one flush of the device do for all. `None` where it was not done, as the kernel cannot, or another thread is at it.
+/// Source: `io_submit(2)`.
+pub(crate) fn sync_together(files: &[BorrowedFd<'_>]) -> Option<Vec<Option<io::Result<()>>>> {
+    let mut context = match CONTEXT.try_lock() {
+        Ok(context) => context,
+        // What a panic left is either a context or none.
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => return None,
+    };
+    if matches!(*context, Context::Unasked) {
+        *context = set_up();
+    }
+    let mut results = Vec::with_capacity(files.len());
+    for some in files.chunks(TOGETHER_MAX) {
+        results.extend(sync_some(&mut context, some));
+    }
+    Some(results)
+}
+
+fn set_up() -> Context {
+    let mut number: usize = 0;
+    let count = TOGETHER_MAX as c_long;
+    #[expect(unsafe_code, reason = "no safe crate offers it")]
+    // SAFETY: io_setup(2) takes a number and the place of an `aio_context_t`, an unsigned long like `usize`, which is ours
+    // and zero as it asks for.
+    let answer = unsafe { libc::syscall(libc::SYS_io_setup, count, &raw mut number) };
+    if answer == 0 {
+        Context::Given(number)
+    } else {
+        Context::Refused
+    }
+}
+
+/// One result for each file; `None` for those that the kernel did not take.
+fn sync_some(context: &mut Context, files: &[BorrowedFd<'_>]) -> Vec<Option<io::Result<()>>> {
+    let mut results: Vec<Option<io::Result<()>>> = files.iter().map(|_| None).collect();
+    let Context::Given(number) = *context else {
+        return results;
+    };
+    let mut requests = [Request::default(); TOGETHER_MAX];
+    let mut places = [std::ptr::null_mut::<Request>(); TOGETHER_MAX];
+    for ((number, file), (request, place)) in files.iter().enumerate().zip(requests.iter_mut().zip(&mut places)) {
+        request.data = number as u64;
+        request.opcode = FSYNC;
+        // An open descriptor is not negative.
+        request.descriptor = file.as_raw_fd().cast_unsigned();
+        *place = request;
+    }
+    let asked = files.len().min(TOGETHER_MAX);
+    #[expect(unsafe_code, reason = "no safe crate offers it")]
+    // SAFETY: io_submit(2) reads `asked` pointers from `places`, each to a request that is valid here, and writes the key of
+    // a request. It has copied them when it returns, and holds the files themselves, not their numbers. A sync touches no
+    // other memory of this process. The context is one that io_setup gave, and is never destroyed.
+    let taken = unsafe { libc::syscall(libc::SYS_io_submit, number, asked as c_long, places.as_mut_ptr()) };
+    let mut waited = usize::try_from(taken).unwrap_or(0);
+    let mut answers = [Answer::default(); TOGETHER_MAX];
+    // Ends: each turn takes the answers that are to come, or some of them where a signal came.
+    while waited > 0 {
+        let left = waited as c_long;
+        let none = std::ptr::null_mut::<libc::timespec>();
+        #[expect(unsafe_code, reason = "no safe crate offers it")]
+        // SAFETY: io_getevents(2) writes at most `left` answers to the place that it is given, which has room for that many,
+        // and keeps no pointer. Only this thread asks for answers of this context: the caller holds its lock.
+        let count = unsafe { libc::syscall(libc::SYS_io_getevents, number, left, left, answers.as_mut_ptr(), none) };
+        let Ok(count) = usize::try_from(count) else {
+            if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            // Nothing is known to refuse it. Answers that come later must not be taken for those of another call, and what
+            // became of these files nobody knows: a sync after one that failed proves nothing.
+            *context = Context::Refused;
+            let unknown = results.iter_mut().take(usize::try_from(taken).unwrap_or(0));
+            for result in unknown.filter(|result| result.is_none()) {
+                *result = Some(Err(io::Error::other("the kernel did not say whether it was synced")));
+            }
+            break;
+        };
+        for answer in &answers[..count.min(waited)] {
+            let number = usize::try_from(answer.data).unwrap_or(usize::MAX);
+            if let Some(result) = results.get_mut(number) {
+                *result = Some(result_of(answer.result));
+            }
+        }
+        waited = waited.saturating_sub(count);
+    }
+    results
+}
+
+/// Errors come as negative numbers.
+fn result_of(result: i64) -> io::Result<()> {
+    match i32::try_from(result) {
+        Ok(error) if error < 0 => Err(io::Error::from_raw_os_error(-error)),
+        _ => Ok(()),
     }
 }

@@ -17,12 +17,9 @@ use super::input::Line;
 use super::progress::Progress;
 use super::reach::{ENGINES_MAX, Reached};
 use super::signals::SignalWatch;
-use super::transfer::{StandardInput, at_line, checked, lines, new_downloads};
+use super::transfer::{Asked, at_line, lines};
 use super::{Failure, output};
-use crate::{
-    Config, Engine, Error, Filter, GroupFilter, NewDownload, OperationView, Service, TransferId, TransferStatus, Until,
-    check_free,
-};
+use crate::{Config, Engine, Error, Filter, GroupFilter, OperationView, Service, TransferId, TransferStatus, Until};
 
 /// How often progress is looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -43,12 +40,8 @@ pub(super) fn run(
     let lines = lines(download)?;
     let config = context.config_for(running)?;
     let backends = backends(&config)?;
-    let mut downloads = new_downloads(context, download, &lines, false)?;
-    let checked = checked(context, &config, &backends, &downloads, &lines)?;
-    if !context.state_directory.exists() {
-        check_free(&checked, &context.environment).map_err(|(index, error)| at_line(&lines, index, error))?;
-    }
-    drop(checked);
+    let mut asked = Asked::new(context, download, &lines, false)?;
+    asked.check(&config, &backends, !context.state_directory.exists())?;
     let signals = SignalWatch::start()?;
     let place = Place {
         context,
@@ -56,10 +49,10 @@ pub(super) fn run(
         backends: &backends,
         signals: &signals,
     };
-    let (mut reached, ids) = place.hand_over(download, &mut downloads, &lines)?;
+    let (mut reached, ids) = place.hand_over(&mut asked, &lines)?;
     signals.heed();
     let from_list = lines.len() > 1 || download.input.is_some();
-    drop((lines, downloads));
+    drop(lines);
     let mut account = Account::new(json, quiet, &ids);
     let result = place.see_through(&mut reached, &mut account);
     let closed = account.close(reached.service());
@@ -98,20 +91,14 @@ enum Seen {
 
 impl Place<'_> {
     /// Creates them in the engine that is here; where that ends meanwhile, what it has created counts with the next.
-    fn hand_over(
-        &self,
-        download: &Download,
-        downloads: &mut [NewDownload],
-        lines: &[Line],
-    ) -> Result<(Reached, Vec<TransferId>), Failure> {
-        let mut input = StandardInput::new(download);
+    fn hand_over(&self, asked: &mut Asked<'_>, lines: &[Line]) -> Result<(Reached, Vec<TransferId>), Failure> {
         let mut engines = 0;
         loop {
             let reached = self.context.reach(self.config, self.backends)?;
-            let created = input
-                .spool(reached.service(), downloads)
+            let created = asked
+                .spool(reached.service())
                 .map_err(|error| (None, error))
-                .and_then(|()| create(reached.service(), downloads));
+                .and_then(|()| create(reached.service(), asked, lines.len()));
             match created {
                 Ok(ids) => return Ok((reached, ids)),
                 Err((_, Error::Disconnected(_))) if engines < ENGINES_MAX => engines += 1,
@@ -236,8 +223,8 @@ impl Place<'_> {
 ///
 /// # Errors
 /// What is refused, with its position, or what else went wrong.
-fn create(service: &Service, downloads: &[NewDownload]) -> Result<Vec<TransferId>, (Option<usize>, Error)> {
-    let created = service.create_or_go_on(downloads, true);
+fn create(service: &Service, asked: &Asked<'_>, count: usize) -> Result<Vec<TransferId>, (Option<usize>, Error)> {
+    let created = service.create_list(count, &|range| asked.some(range), true);
     let created = created.map_err(|(index, error)| (Some(index), error))?;
     for one in created.iter().filter(|one| one.existed) {
         let id = one.id;

@@ -59,7 +59,8 @@ pub(super) fn line(text: &str) -> bool {
 }
 
 pub(super) fn say(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    // In one call: standard error has no buffer.
+    let _ = std::io::stderr().lock().write_all(format!("{text}\n").as_bytes());
 }
 
 /// One line that names what is wrong.

@@ -50,8 +50,9 @@ impl Progress {
         if matches!(self.kind, Kind::None) {
             return;
         }
-        for view in ends {
-            self.line(&output::end_line(view));
+        let lines: Vec<String> = ends.iter().map(output::end_line).collect();
+        if !lines.is_empty() {
+            self.line(&lines.join("\n"));
         }
         let only = self.only;
         if let Some(view) = open.iter().find(|view| Some(view.id) == only) {

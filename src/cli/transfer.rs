@@ -1,5 +1,6 @@
 //! Commands that create and run operations: `add`, `run`, and what `get` shares with them.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,24 +13,23 @@ use super::input::{self, Line};
 use super::reach::close;
 use super::signals::SignalWatch;
 use super::{Failure, output};
+use crate::engine::Checks;
+use crate::service::parts_of;
 use crate::{
-    Body, Changes, CheckedDownload, Config, Error, NewDownload, Service, TransferId, Until, check_changes,
-    check_downloads, check_free,
+    Body, Changes, Config, Error, NewDownload, Service, SpooledBody, TransferId, Until, check_changes, check_free,
 };
 
 pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<Exit, Failure> {
     let lines = lines(download)?;
     let config = context.config_for_one_command();
     let backends = backends(&config)?;
-    let mut downloads = new_downloads(context, download, &lines, hold)?;
-    let checked = checked(context, &config, &backends, &downloads, &lines)?;
-    check_free(&checked, &context.environment).map_err(|(index, error)| at_line(&lines, index, error))?;
+    let mut asked = Asked::new(context, download, &lines, hold)?;
+    asked.check(&config, &backends, true)?;
     let mut refused = None;
-    let mut input = StandardInput::new(download);
     let created = context.with_engine(&config, &backends, |service, again| {
-        input.spool(service, &mut downloads)?;
+        asked.spool(service)?;
         // What the engine before has created counts.
-        let created = service.create_or_go_on(&downloads, again);
+        let created = service.create_list(lines.len(), &|range| asked.some(range), again);
         created.map_err(|(index, error)| {
             refused = Some((index, error.clone()));
             error
@@ -96,53 +96,6 @@ pub(super) fn run(context: &Context, until_idle: bool, salvage: bool, running: &
     })
 }
 
-/// Everything is checked before the state directory is made or its lock waited for.
-pub(super) fn checked(
-    context: &Context,
-    config: &Config,
-    backends: &[Arc<dyn Backend>],
-    downloads: &[NewDownload],
-    lines: &[Line],
-) -> Result<Vec<CheckedDownload>, Failure> {
-    let registry = Registry::new(backends.to_vec());
-    let checked = check_downloads(downloads, config, &context.environment, &registry);
-    checked.map_err(|(index, error)| at_line(lines, index, error))
-}
-
-/// The body that comes from standard input, where one does.
-pub(super) struct StandardInput {
-    is_wanted: bool,
-    was_read: bool,
-}
-
-impl StandardInput {
-    pub(super) fn new(download: &Download) -> Self {
-        Self {
-            is_wanted: is_standard(download.body.as_deref()),
-            was_read: false,
-        }
-    }
-
-    /// Hands it over, for all of these.
-    ///
-    /// # Errors
-    /// [`Error::Service`]: the engine that had it has ended, and it cannot be read twice.
-    pub(super) fn spool(&mut self, service: &Service, asked: &mut [NewDownload]) -> Result<(), Error> {
-        if !self.is_wanted {
-            return Ok(());
-        }
-        if std::mem::replace(&mut self.was_read, true) {
-            let problem = "the engine ended that had taken in standard input as the body; give the command again";
-            return Err(Error::Service(problem.into()));
-        }
-        let spooled = service.spool(&mut std::io::stdin().lock(), u64::MAX)?;
-        for one in asked {
-            one.body = Some(Body::Spooled(spooled.clone()));
-        }
-        Ok(())
-    }
-}
-
 fn is_standard(path: Option<&Path>) -> bool {
     path == Some(Path::new("-"))
 }
@@ -199,47 +152,112 @@ pub(super) fn lines(download: &Download) -> Result<Vec<Line>, Failure> {
     Ok(lines)
 }
 
-pub(super) fn new_downloads(
-    context: &Context,
-    download: &Download,
-    lines: &[Line],
+/// What is asked for, line by line.
+pub(super) struct Asked<'a> {
+    context: &'a Context,
+    download: &'a Download,
+    lines: &'a [Line],
+    output: PathBuf,
     hold: bool,
-) -> Result<Vec<NewDownload>, Failure> {
-    check_standard_body(download, lines)?;
-    let output = download.output.clone().unwrap_or_else(|| PathBuf::from("./"));
-    let is_directory = output.as_os_str().as_encoded_bytes().ends_with(b"/");
-    if lines.len() > 1 && !is_directory {
-        let problem = "names one file for several URLs; end it with '/' to make it a directory";
-        return Err(Error::invalid("output", output.display().to_string(), problem).into());
+    /// The body that came from standard input, where one does.
+    spooled: Option<SpooledBody>,
+}
+
+impl<'a> Asked<'a> {
+    /// Checks what the lines have in common.
+    pub(super) fn new(
+        context: &'a Context,
+        download: &'a Download,
+        lines: &'a [Line],
+        hold: bool,
+    ) -> Result<Self, Failure> {
+        check_standard_body(download, lines)?;
+        let output = download.output.clone().unwrap_or_else(|| PathBuf::from("./"));
+        let asked = Self {
+            context,
+            download,
+            lines,
+            output,
+            hold,
+            spooled: None,
+        };
+        if lines.len() > 1 && !asked.is_to_directory() {
+            let problem = "names one file for several URLs; end it with '/' to make it a directory";
+            return Err(Error::invalid("output", asked.output.display().to_string(), problem).into());
+        }
+        let for_one = [
+            (download.sha256.is_some(), "sha256: one digest"),
+            (!download.digest.is_empty(), "digest: one digest"),
+            (!download.mirror.is_empty(), "mirror: one mirror"),
+        ];
+        if let Some((_, what)) = for_one.iter().find(|(given, _)| *given && lines.len() > 1) {
+            return Err(Failure::new(
+                Exit::BadInput,
+                format!("{what} is given for several URLs; give one URL at a time"),
+            ));
+        }
+        Ok(asked)
     }
-    let for_one = [
-        (download.sha256.is_some(), "sha256: one digest"),
-        (!download.digest.is_empty(), "digest: one digest"),
-        (!download.mirror.is_empty(), "mirror: one mirror"),
-    ];
-    if let Some((_, what)) = for_one.iter().find(|(given, _)| *given && lines.len() > 1) {
-        return Err(Failure::new(
-            Exit::BadInput,
-            format!("{what} is given for several URLs; give one URL at a time"),
-        ));
+
+    /// Everything is checked before the state directory is made or its lock waited for. `free`: the destinations, too, must
+    /// not exist yet.
+    pub(super) fn check(&self, config: &Config, backends: &[Arc<dyn Backend>], free: bool) -> Result<(), Failure> {
+        let (registry, environment) = (Registry::new(backends.to_vec()), &self.context.environment);
+        let mut checks = Checks::new(config, environment, &registry, self.lines.len());
+        for range in parts_of(self.lines.len()) {
+            let lines = &self.lines[range.clone()];
+            let checked = checks.check(&self.some(range)).and_then(|checked| {
+                if free {
+                    check_free(&checked, environment)
+                } else {
+                    Ok(())
+                }
+            });
+            checked.map_err(|(index, error)| at_line(lines, index, error))?;
+        }
+        Ok(())
     }
-    let destination = |line: &Line| match &line.destination {
-        Some(path) if is_directory => output.join(path),
-        Some(path) => path.clone(),
-        None => output.clone(),
-    };
-    Ok(lines
-        .iter()
-        .map(|line| NewDownload {
+
+    /// Hands over the body that comes from standard input, where one does.
+    ///
+    /// # Errors
+    /// [`Error::Service`]: the engine that had it has ended, and it cannot be read twice.
+    pub(super) fn spool(&mut self, service: &Service) -> Result<(), Error> {
+        if !is_standard(self.download.body.as_deref()) {
+            return Ok(());
+        }
+        if self.spooled.is_some() {
+            let problem = "the engine ended that had taken in standard input as the body; give the command again";
+            return Err(Error::Service(problem.into()));
+        }
+        self.spooled = Some(service.spool(&mut std::io::stdin().lock(), u64::MAX)?);
+        Ok(())
+    }
+
+    /// Those of some lines.
+    pub(super) fn some(&self, range: Range<usize>) -> Vec<NewDownload> {
+        let lines = self.lines.get(range).unwrap_or_default();
+        lines.iter().map(|line| self.one(line)).collect()
+    }
+
+    fn is_to_directory(&self) -> bool {
+        self.output.as_os_str().as_encoded_bytes().ends_with(b"/")
+    }
+
+    fn one(&self, line: &Line) -> NewDownload {
+        let download = self.download;
+        let destination = match &line.destination {
+            Some(path) if self.is_to_directory() => self.output.join(path),
+            Some(path) => path.clone(),
+            None => self.output.clone(),
+        };
+        // What comes from standard input is read once everything else was checked.
+        let file = download.body.clone().filter(|path| !is_standard(Some(path.as_path())));
+        NewDownload {
             url: line.url.clone(),
             method: download.method.clone(),
-            // What comes from standard input is read once everything else was checked.
-            body: download
-                .body
-                .clone()
-                .filter(|path| !is_standard(Some(path.as_path())))
-                .map(Body::File),
-            destination: destination(line),
+            body: self.spooled.clone().map(Body::Spooled).or(file.map(Body::File)),
+            destination,
             headers: download.header.clone(),
             secret_headers: download.secret_header.clone(),
             sha256: download.sha256,
@@ -253,11 +271,11 @@ pub(super) fn new_downloads(
             expected_type: download.media_type.clone(),
             recoverable: download.recoverable.clone(),
             proxy: download.proxy.clone(),
-            app: context.app.clone(),
-            hold,
+            app: self.context.app.clone(),
+            hold: self.hold,
             ..NewDownload::default()
-        })
-        .collect())
+        }
+    }
 }
 
 pub(super) fn at_line(lines: &[Line], index: usize, error: Error) -> Failure {

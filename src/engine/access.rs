@@ -463,7 +463,10 @@ impl Gate {
         let mut state = self.state();
         let before = std::mem::replace(&mut state.written, written);
         state.turn += 1;
-        self.changed.notify_all();
+        // Whoever counts itself later looks later, too.
+        if self.readers.load(Ordering::SeqCst) > 0 {
+            self.changed.notify_all();
+        }
         drop(state);
         // Closes its file, where nobody else has it.
         drop(before);

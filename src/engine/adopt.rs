@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use backhaul_backends::{Digest, DigestAlgorithm};
 use backhaul_journal::FileKind;
@@ -13,6 +12,7 @@ use super::Engine;
 use super::create::CheckedDownload;
 use super::part::file_has;
 use crate::error::Error;
+use crate::listing::hash;
 use crate::operation::{Collision, CostPolicy, Operation, Priority, Spec, TransferId};
 use crate::vault::SealedName;
 
@@ -22,30 +22,36 @@ impl Engine {
     /// transfer and the report of it leaves.
     #[must_use]
     pub fn find_same(&self, checked: &[CheckedDownload]) -> Vec<Option<TransferId>> {
-        let unreported: Vec<Operation> = {
+        let unreported = self.unreported();
+        checked.iter().map(|one| self.same(&unreported, one)).collect()
+    }
+
+    /// Those that completed without anybody having been told, by the hash of their destination; of several that have one,
+    /// the last to end.
+    pub(crate) fn unreported(&self) -> HashMap<u64, TransferId> {
+        let state = self.core.state();
+        let completed = state.table.unacknowledged_completed();
+        completed
+            .map(|operation| (hash(operation.spec.destination.as_path()), operation.id))
+            .collect()
+    }
+
+    /// What [`Engine::find_same`] says of one.
+    pub(crate) fn same(&self, unreported: &HashMap<u64, TransferId>, one: &CheckedDownload) -> Option<TransferId> {
+        let destination = one.spec.destination.as_path();
+        let live = {
             let state = self.core.state();
-            let completed = state.table.unacknowledged_completed();
-            completed.map(Cow::into_owned).collect()
+            state.table.live_for_destination(destination).map(Cow::into_owned)
         };
-        let by_destination: HashMap<&Path, &Operation> = unreported
-            .iter()
-            .map(|operation| (operation.spec.destination.as_path(), operation))
-            .collect();
-        let same = |one: &CheckedDownload| {
-            let destination = one.spec.destination.as_path();
-            let live = {
-                let state = self.core.state();
-                state.table.live_for_destination(destination).map(Cow::into_owned)
-            };
-            if let Some(live) = live {
-                return self.is_same(&live, one).then_some(live.id);
-            }
-            let done = by_destination
-                .get(destination)
-                .filter(|done| one.spec.collision == Collision::Fail && self.is_same(done, one))?;
-            (self.has_what_is_asked(done, one) && self.is_in_place(done, one)).then_some(done.id)
-        };
-        checked.iter().map(same).collect()
+        if let Some(live) = live {
+            return self.is_same(&live, one).then_some(live.id);
+        }
+        let done = unreported
+            .get(&hash(destination))
+            .filter(|_| one.spec.collision == Collision::Fail)?;
+        let done = self.find(*done).ok()?;
+        let is_same = done.spec.destination == destination && self.is_same(&done, one);
+        (is_same && self.has_what_is_asked(&done, one) && self.is_in_place(&done, one)).then_some(done.id)
     }
 
     /// What a checked download wants otherwise than the operation that is there already. What was not asked for counts

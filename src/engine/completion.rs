@@ -314,8 +314,11 @@ impl Engine {
     }
 
     /// Refuses creations that may not join the completion group they name.
-    pub(super) fn check_completion_groups(&self, checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
-        let mut joining: HashMap<CompletionGroupId, usize> = HashMap::new();
+    pub(super) fn check_completion_groups(
+        &self,
+        checked: &[CheckedDownload],
+        joining: &mut HashMap<CompletionGroupId, usize>,
+    ) -> Result<(), (usize, Error)> {
         let state = self.core.state();
         for (index, one) in checked.iter().enumerate() {
             let Some(id) = one.spec.completion_group else { continue };

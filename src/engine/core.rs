@@ -24,7 +24,9 @@ use super::watch::{Changed, Observers};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
-use crate::operation::{BatchId, Completion, Condition, Entry, Event, Fact, Now, Operation, Phase, TransferId, encode};
+use crate::operation::{
+    BatchId, Completion, Condition, Entry, Event, Fact, Now, Operation, Phase, Rejected, TransferId, encode,
+};
 use crate::scheduler::{self, Action, Plan, Slots};
 use crate::table::Table;
 use crate::vault::Vault;
@@ -84,6 +86,9 @@ pub(crate) struct State {
     pub(crate) table: Table,
     pub(crate) attempts: HashMap<TransferId, Arc<Attempt>>,
     pub(crate) ready: VecDeque<Ready>,
+    /// Who waits for work and has to be woken: telling somebody who does not costs a system call.
+    pub(crate) workers_asleep: usize,
+    pub(crate) publisher_asleep: bool,
     /// Files in the hands of the publisher.
     pub(crate) publishing: usize,
     /// Directories in which what earlier processes removed stays removed, whatever happens.
@@ -158,6 +163,8 @@ impl Core {
             table,
             attempts: HashMap::new(),
             ready: VecDeque::new(),
+            workers_asleep: 0,
+            publisher_asleep: false,
             publishing: 0,
             settled: BTreeSet::new(),
             stopping: false,
@@ -233,28 +240,24 @@ impl Core {
         event: Event,
         urgency: Urgency,
     ) -> Result<Lsn, Error> {
-        if !matches!(event, Event::Created { .. }) {
-            state.table.check(id, &event).map_err(|rejected| Error::NotNow {
-                id,
-                problem: rejected.to_string(),
-            })?;
-        }
-        let is_end = matches!(event, Event::Ended(_));
-        let is_failure = matches!(event, Event::Ended(crate::operation::Outcome::Failed(_)));
-        let fact = Fact {
-            id,
-            at_ms: self.now().wall_ms,
-            event,
-        };
-        let entry = Entry::Fact(fact);
-        let lsn = self.append(&entry, urgency)?;
-        let Entry::Fact(fact) = entry else {
-            unreachable!("it was made above")
-        };
-        state.table.apply(fact, lsn.0).map_err(|rejected| Error::NotNow {
+        let rejected = |rejected: Rejected| Error::NotNow {
             id,
             problem: rejected.to_string(),
-        })?;
+        };
+        let at_ms = self.now().wall_ms;
+        let step = match event {
+            Event::Created { .. } => None,
+            _ => Some(state.table.step(id, &event, at_ms).map_err(rejected)?),
+        };
+        let is_end = matches!(event, Event::Ended(_));
+        let is_failure = matches!(event, Event::Ended(crate::operation::Outcome::Failed(_)));
+        let entry = Entry::Fact(Fact { id, at_ms, event });
+        let lsn = self.append(&entry, urgency)?;
+        match (step, entry) {
+            (Some(step), _) => state.table.take_step(step, lsn.0),
+            (None, Entry::Fact(fact)) => state.table.apply(fact, lsn.0).map_err(rejected)?,
+            (None, _) => unreachable!("it was made above"),
+        }
         state.ended += u64::from(is_end);
         if is_end && state.table.is_chosen(id) {
             state.ends.push(id);
@@ -364,23 +367,37 @@ impl Core {
                 Err(_) if role == Role::Worker && self.begin_to_shorten(&mut state) => return Some(Work::Shorten),
                 Err(wake_at_ms) => wake_at_ms,
             };
-            let condition = if role == Role::Worker {
-                &self.work
-            } else {
-                &self.publisher
-            };
-            state = match wake_at_ms {
-                Some(wake_at_ms) => {
-                    let wait =
-                        Duration::from_millis(wake_at_ms.saturating_sub(self.now().boot_ms).max(1)).min(SLEEP_MAX);
-                    condition
-                        .wait_timeout(state, wait)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
-                }
-                None => condition.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
+            state = self.sleep(state, role, wake_at_ms);
         }
+    }
+
+    /// Waits until work may have come up, or until a moment of the boot-time clock.
+    fn sleep<'a>(&self, mut state: MutexGuard<'a, State>, role: Role, until_ms: Option<u64>) -> MutexGuard<'a, State> {
+        let condition = match role {
+            Role::Worker => {
+                state.workers_asleep += 1;
+                &self.work
+            }
+            Role::Publisher => {
+                state.publisher_asleep = true;
+                &self.publisher
+            }
+        };
+        let mut state = match until_ms {
+            Some(until_ms) => {
+                let wait = Duration::from_millis(until_ms.saturating_sub(self.now().boot_ms).max(1)).min(SLEEP_MAX);
+                condition
+                    .wait_timeout(state, wait)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
+            }
+            None => condition.wait(state).unwrap_or_else(PoisonError::into_inner),
+        };
+        match role {
+            Role::Worker => state.workers_asleep -= 1,
+            Role::Publisher => state.publisher_asleep = false,
+        }
+        state
     }
 
     /// Whether a worker that has nothing else to do is to shorten the journal: what clients change has no work behind it.
@@ -412,7 +429,7 @@ impl Core {
     /// Takes a piece of work, or tells when to look again.
     fn pick(&self, state: &mut State, role: Role) -> Result<Work, Option<u64>> {
         if role == Role::Publisher {
-            return Self::pick_batch(state).ok_or(None);
+            return Self::pick_batch(state).map(Work::Publish).ok_or(None);
         }
         if let Err(error) = self.trouble.check() {
             self.fail_now(state, error);
@@ -442,9 +459,8 @@ impl Core {
             match self.take(state, action) {
                 Ok(work) => {
                     let free = slots(state);
-                    let rest = scheduler::plan(&mut state.table, now, free);
                     // Another worker may sleep without knowing of what is left, or of a moment set since it fell asleep.
-                    if rest != Plan::default() {
+                    if state.workers_asleep > 0 && scheduler::plan(&mut state.table, now, free) != Plan::default() {
                         self.work.notify_one();
                     }
                     return Ok(work);
@@ -464,14 +480,19 @@ impl Core {
         self.wake_all();
     }
 
-    fn pick_batch(state: &mut State) -> Option<Work> {
+    /// Complete files that wait for the publisher now, if any do.
+    pub(crate) fn take_ready(&self) -> Option<Vec<Ready>> {
+        Self::pick_batch(&mut self.state())
+    }
+
+    fn pick_batch(state: &mut State) -> Option<Vec<Ready>> {
         if state.ready.is_empty() {
             return None;
         }
         let count = state.ready.len().min(BATCH_MAX);
         let batch: Vec<Ready> = state.ready.drain(..count).collect();
         state.publishing += batch.len();
-        Some(Work::Publish(batch))
+        Some(batch)
     }
 
     fn take(&self, state: &mut State, action: Action) -> Result<Work, Error> {
@@ -544,8 +565,12 @@ impl Core {
             None => state.table.set_busy(id, false),
         }
         self.tell_if_idle(&state);
+        // It also waits for the last attempt.
+        let is_asleep = state.publisher_asleep;
         drop(state);
-        self.publisher.notify_one();
+        if is_asleep {
+            self.publisher.notify_one();
+        }
     }
 
     /// Operations leave the hands of a worker or of the publisher.
@@ -559,8 +584,11 @@ impl Core {
         }
         state.publishing -= published;
         self.tell_if_idle(&state);
+        let is_asleep = state.workers_asleep > 0;
         drop(state);
-        self.work.notify_one();
+        if is_asleep {
+            self.work.notify_one();
+        }
     }
 
     /// Waits on behalf of those who watch: until somebody has something for them, or until the time is over.

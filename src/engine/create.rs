@@ -1,14 +1,14 @@
-//! Creation: everything is checked first, then everything is durable before the first id is given out.
+//! Creation: everything is checked first, then everything is durable before the first id is given out. `list` records it.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 
 use backhaul_backends::{Capabilities, Credential, Digest, Method, Registry, WebErrorStatus};
-use backhaul_journal::{FileKind, Lsn, Urgency, steps};
+use backhaul_journal::FileKind;
 
 use super::Engine;
 use super::access;
@@ -18,25 +18,16 @@ use super::expected::{check_digests, check_recoverable};
 use super::groups::{check_name, checked_group};
 use super::places::check_mirrors;
 use super::proxied::Asked;
-use super::spool::{self, SpooledBody};
+use super::spool::SpooledBody;
 use crate::address::{Address, HEADERS_MAX, harmless, parse_destination, parse_header, parse_media_type};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::operation::{
-    BatchId, Collision, CompletionGroupId, CostPolicy, Event, Kind, Operation, Priority, RequestHeader, SPEC_BYTES_MAX,
-    Shared, Spec, TransferId, directory_of, stored_digests,
+    Collision, CompletionGroupId, CostPolicy, Kind, Operation, Priority, RequestHeader, SPEC_BYTES_MAX, Shared, Spec,
+    TransferId, directory_of, stored_digests,
 };
-use crate::vault::{SealedName, Secrets};
-
-/// What the record of a creation takes besides its texts, rounded up.
-const RECORD_BYTES: usize = 160;
-/// What the record of a request body takes besides its path, rounded up.
-const BODY_BYTES: usize = 64;
-/// What the record of a digest takes, rounded up.
-const DIGEST_BYTES: usize = 80;
-/// What the journal takes besides the records of a list: a segment made in advance, and its reserve.
-const JOURNAL_BYTES: u64 = 768 * 1024;
+use crate::vault::Secrets;
 
 /// A download to be created. `Debug` shows no value that may be secret.
 #[derive(Clone, Default)]
@@ -144,12 +135,12 @@ impl fmt::Debug for NewDownload {
 /// A download that passed all checks that need no engine, with the id it will have.
 #[derive(Debug)]
 pub struct CheckedDownload {
-    id: TransferId,
+    pub(super) id: TransferId,
     pub(super) spec: Shared<Spec>,
     pub(super) secrets: Secrets,
     /// The copy that is sent along.
     pub(super) spooled: Option<SpooledBody>,
-    hold: bool,
+    pub(super) hold: bool,
 }
 
 /// Checks downloads as far as it can be done without an engine: nothing is written, no lock is taken. What the backend of a
@@ -164,18 +155,53 @@ pub fn check_downloads(
     environment: &Environment,
     backends: &Registry,
 ) -> Result<Vec<CheckedDownload>, (usize, Error)> {
-    let mut checked: Vec<CheckedDownload> = Vec::with_capacity(downloads.len());
-    let mut checks = Checker {
-        config,
-        environment,
-        served: backends.served(),
-        directory: None,
-    };
-    for (index, download) in downloads.iter().enumerate() {
-        checked.push(checks.check(download).map_err(|error| (index, error))?);
+    Checks::new(config, environment, backends, downloads.len()).check(downloads)
+}
+
+/// The checks of a list that comes part by part.
+pub(crate) struct Checks<'a> {
+    checker: Checker<'a>,
+    distinct: Distinct,
+}
+
+impl<'a> Checks<'a> {
+    /// `count` downloads are to come.
+    pub(crate) fn new(config: &'a Config, environment: &'a Environment, backends: &'a Registry, count: usize) -> Self {
+        Self {
+            checker: Checker {
+                config,
+                environment,
+                served: backends.served(),
+                directory: None,
+                current: None,
+                owner_uid: rustix::process::getuid().as_raw(),
+                drawn: Vec::new(),
+                left: count,
+            },
+            distinct: Distinct::default(),
+        }
     }
-    check_distinct(&checked)?;
-    Ok(checked)
+
+    /// Checks the next ones of the list.
+    ///
+    /// # Errors
+    /// As [`check_downloads`]; the position is that among these.
+    pub(crate) fn check(&mut self, downloads: &[NewDownload]) -> Result<Vec<CheckedDownload>, (usize, Error)> {
+        let mut checked = Vec::with_capacity(downloads.len());
+        for (index, download) in downloads.iter().enumerate() {
+            let one = self.checker.check(download).map_err(|error| (index, error))?;
+            checked.push(one);
+        }
+        self.distinct.check(&checked)?;
+        Ok(checked)
+    }
+}
+
+impl CheckedDownload {
+    /// The id that it will have.
+    pub(crate) fn id(&self) -> TransferId {
+        self.id
+    }
 }
 
 impl Engine {
@@ -185,76 +211,18 @@ impl Engine {
     /// # Errors
     /// The position of the first one that is refused, and why: as [`check_downloads`] and [`Engine::accept`].
     pub fn create(&self, downloads: &[NewDownload]) -> Result<Vec<TransferId>, (usize, Error)> {
-        self.accept(self.check(downloads)?)
+        let checked = self.checks(downloads.len()).check(downloads)?;
+        self.accept(checked)
     }
 
-    /// Checks downloads against the settings of this engine; changes nothing.
-    ///
-    /// # Errors
-    /// As [`check_downloads`].
-    pub(crate) fn check(&self, downloads: &[NewDownload]) -> Result<Vec<CheckedDownload>, (usize, Error)> {
+    /// The checks of so many downloads against the settings of this engine; they change nothing.
+    pub(crate) fn checks(&self, count: usize) -> Checks<'_> {
         let core = &self.core;
-        check_downloads(downloads, &core.config, &core.environment, &core.backends)
-    }
-
-    /// Creates downloads that were checked; all of them or none. They are durable on return.
-    ///
-    /// # Errors
-    /// The position of the first one that is refused, and why: [`Error::Conflict`],
-    /// [`Error::DestinationExists`], [`Error::LimitReached`], or what vault or journal answered.
-    pub fn accept(&self, checked: Vec<CheckedDownload>) -> Result<Vec<TransferId>, (usize, Error)> {
-        let recorded = self.admit(&checked)?;
-        // From here on they may come out of the journal whatever is answered, and then they need their secrets. No lock is
-        // held: they stand in the table, where whoever asks for the same destination finds them, and all that wait here
-        // share the journal's syncs.
-        if let Some(last) = recorded
-            && steps::is_taken("sync of a creation")
-        {
-            self.core.sync(last).map_err(|error| (0, error))?;
-        }
-        // A worker that takes some of it wakes the next one for the rest.
-        self.core.work.notify_one();
-        Ok(checked.into_iter().map(|one| one.id).collect())
-    }
-
-    /// Records them where nothing stands against it; the last record, if there is one, is not durable yet.
-    fn admit(&self, checked: &[CheckedDownload]) -> Result<Option<Lsn>, (usize, Error)> {
-        let _alone = self.core.creating.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_place().map_err(|error| (0, error))?;
-        self.check_limit(checked.len()).map_err(|error| (0, error))?;
-        self.check_app_limits(checked)?;
-        self.check_room(checked).map_err(|error| (0, error))?;
-        for (index, one) in checked.iter().enumerate() {
-            self.check_exclusive(one).map_err(|error| (index, error))?;
-        }
-        self.check_groups(checked)?;
-        self.check_completion_groups(checked)?;
-        check_free(checked, &self.core.environment)?;
-        spool::hand_over(&self.core, checked)?;
-        let recorded = self
-            .seal(checked)
-            .and_then(|()| self.record_creation(checked).map_err(|error| (0, error)));
-        if recorded.is_err() {
-            spool::take_back(checked);
-            for one in checked.iter().filter(|one| one.spec.has_secrets) {
-                // What stays is swept at the next start.
-                let _ = self.core.vault.remove(SealedName::first(one.id));
-            }
-        }
-        recorded
-    }
-
-    fn seal(&self, checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
-        let secret = checked.iter().enumerate().filter(|(_, one)| one.spec.has_secrets);
-        for (index, one) in secret {
-            let sealed = self.core.vault.seal(SealedName::first(one.id), &one.secrets);
-            sealed.map_err(|error| (index, error))?;
-        }
-        Ok(())
+        Checks::new(&core.config, &core.environment, &core.backends, count)
     }
 
     /// One live operation has a destination, and one of each app a URL. URLs whose hidden values differ are different.
-    fn check_exclusive(&self, checked: &CheckedDownload) -> Result<(), Error> {
+    pub(super) fn check_exclusive(&self, checked: &CheckedDownload) -> Result<(), Error> {
         let spec = &checked.spec;
         let for_destination = {
             let state = self.core.state();
@@ -282,7 +250,7 @@ impl Engine {
         same.map_or(Ok(()), |other| Err(conflict("url", spec.url.clone(), other)))
     }
 
-    fn check_limit(&self, more: usize) -> Result<(), Error> {
+    pub(super) fn check_limit(&self, more: usize) -> Result<(), Error> {
         let max = self.core.config.operations_max;
         if self.core.state().table.len().saturating_add(more) > max {
             let limit = match self.core.config.memory_limit {
@@ -295,7 +263,7 @@ impl Engine {
     }
 
     /// One app must not take the place of all others.
-    fn check_app_limits(&self, checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
+    pub(super) fn check_app_limits(&self, checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
         let max = self.core.config.operations_per_app_max;
         let mut more: HashMap<&str, usize> = HashMap::new();
         let state = self.core.state();
@@ -310,69 +278,6 @@ impl Engine {
         }
         Ok(())
     }
-
-    /// A long list must not take the room that is set aside for ends and cancels.
-    fn check_room(&self, checked: &[CheckedDownload]) -> Result<(), Error> {
-        if checked.len() < 2 {
-            return Ok(());
-        }
-        let size = |one: &CheckedDownload| {
-            let headers: usize = one
-                .spec
-                .headers
-                .iter()
-                .map(|header| header.name.len() + header.value.len() + 8)
-                .sum();
-            let mirrors: usize = one.spec.mirrors.iter().map(|mirror| mirror.len() + 8).sum();
-            let digests = one.spec.digests.len() * DIGEST_BYTES;
-            let body = one.spec.body.as_ref().map_or(0, |body| body.shown().len() + BODY_BYTES);
-            let group = one.spec.group.as_deref().map_or(0, str::len);
-            let proxy = one.spec.proxy.as_deref().map_or(0, str::len);
-            let paths = one.spec.url.len() + one.spec.destination.as_os_str().len();
-            body + RECORD_BYTES + paths + headers + mirrors + digests + group + proxy
-        };
-        let needed = JOURNAL_BYTES + checked.iter().map(size).sum::<usize>() as u64;
-        let directory = &self.core.state_directory;
-        let available = self.core.environment.storage.available_bytes(directory);
-        match available {
-            Ok(available) if available < needed => {
-                let problem = format!("{needed} bytes are needed for so long a list, {available} are free");
-                Err(Error::io(
-                    "add to the journal in",
-                    directory,
-                    io::Error::new(io::ErrorKind::StorageFull, problem),
-                ))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Records a creation, or all of a list under one commit: a crash in the middle leaves none of them. The last record is
-    /// not durable yet.
-    fn record_creation(&self, checked: &[CheckedDownload]) -> Result<Option<Lsn>, Error> {
-        let is_list = checked.len() > 1 && steps::is_taken("commit of a list");
-        let batch = is_list.then(|| {
-            let mut id = [0; 16];
-            self.core.environment.random.fill(&mut id);
-            BatchId(id)
-        });
-        let mut state = self.core.state();
-        let recorded = checked.iter().try_fold(None, |_, one| {
-            let (spec, started) = (one.spec.clone(), !one.hold);
-            let created = Event::Created { spec, started, batch };
-            self.core
-                .record_as(&mut state, one.id, created, Urgency::Normal)
-                .map(Some)
-        });
-        let committed = recorded.and_then(|last| match batch {
-            Some(batch) => self.core.commit(&mut state, batch).map(Some),
-            None => Ok(last),
-        });
-        if committed.is_err() {
-            state.table.drop_uncommitted();
-        }
-        committed
-    }
 }
 
 /// Checks one download after another; lists mostly name one directory, which is then looked at once.
@@ -383,7 +288,16 @@ struct Checker<'a> {
     served: Vec<(&'a str, Capabilities)>,
     /// The last directory, as given and resolved, that can be written to.
     directory: Option<(PathBuf, PathBuf)>,
+    /// The current directory, once it was asked for.
+    current: Option<PathBuf>,
+    owner_uid: u32,
+    /// Ids drawn at once for all that are still to be checked, and how many those are.
+    drawn: Vec<u8>,
+    left: usize,
 }
+
+/// Ids drawn at once, at most.
+const DRAWN_MAX: usize = 64;
 
 impl Checker<'_> {
     fn check(&mut self, download: &NewDownload) -> Result<CheckedDownload, Error> {
@@ -408,7 +322,7 @@ impl Checker<'_> {
             url: address.shown,
             destination,
             app: download.app.clone(),
-            owner_uid: rustix::process::getuid().as_raw(),
+            owner_uid: self.owner_uid,
             group: checked_group(download.group.as_deref())?,
             headers,
             has_secrets: !secrets.is_empty(),
@@ -429,10 +343,8 @@ impl Checker<'_> {
         };
         check_abilities(&spec, &secrets, &self.served)?;
         check_spec_bytes(&spec)?;
-        let mut id = [0; 16];
-        self.environment.random.fill(&mut id);
         Ok(CheckedDownload {
-            id: TransferId(id),
+            id: self.draw_id(),
             spec: Shared::new(spec),
             secrets,
             spooled: match &download.body {
@@ -443,6 +355,20 @@ impl Checker<'_> {
         })
     }
 
+    fn draw_id(&mut self) -> TransferId {
+        const ID_BYTES: usize = 16;
+        if self.drawn.is_empty() {
+            self.drawn = vec![0; ID_BYTES * self.left.clamp(1, DRAWN_MAX)];
+            self.environment.random.fill(&mut self.drawn);
+        }
+        self.left = self.left.saturating_sub(1);
+        let mut id = [0; ID_BYTES];
+        let rest = self.drawn.len().saturating_sub(ID_BYTES);
+        id.copy_from_slice(&self.drawn[rest..]);
+        self.drawn.truncate(rest);
+        TransferId(id)
+    }
+
     /// The absolute destination, with the symlinks of its directory resolved: one file has one name here.
     fn destination(&mut self, asked: &Path, address: &Address) -> Result<PathBuf, Error> {
         let is_directory = asked.as_os_str().as_encoded_bytes().ends_with(b"/");
@@ -451,8 +377,13 @@ impl Checker<'_> {
         } else {
             asked.to_path_buf()
         };
-        let current = std::env::current_dir().map_err(|error| Error::io("find", "current directory", error))?;
-        let path = parse_destination(&asked, &current)?;
+        let current = match self.current.take() {
+            Some(current) => current,
+            None => std::env::current_dir().map_err(|error| Error::io("find", "current directory", error))?,
+        };
+        let path = parse_destination(&asked, &current);
+        self.current = Some(current);
+        let path = path?;
         let resolved = self.directory(&path)?.join(path.file_name().unwrap_or_default());
         let roots = &self.config.roots;
         if !roots.is_empty() && !roots.iter().any(|root| resolved.starts_with(root)) {
@@ -527,21 +458,36 @@ pub fn check_free(checked: &[CheckedDownload], environment: &Environment) -> Res
     Ok(())
 }
 
-/// Within one call, too, each destination and each URL of an app may appear only once.
-fn check_distinct(checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
-    let (mut destinations, mut urls) = (HashSet::new(), HashSet::new());
-    for (index, one) in checked.iter().enumerate() {
-        let spec = &one.spec;
-        let problem = "appears twice; one operation at a time has it";
-        if !destinations.insert(&spec.destination) {
-            let shown = spec.destination.display().to_string();
-            return Err((index, Error::invalid("destination", shown, problem)));
+/// Within one list, too, each destination and each URL of an app may appear only once. They are told apart by 128 bits of
+/// hashes whose keys are drawn anew each time, so that a list is not held for that.
+#[derive(Default)]
+struct Distinct {
+    keys: [RandomState; 2],
+    destinations: HashSet<[u64; 2]>,
+    urls: HashSet<[u64; 2]>,
+}
+
+impl Distinct {
+    fn check(&mut self, checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
+        for (index, one) in checked.iter().enumerate() {
+            let spec = &one.spec;
+            let problem = "appears twice; one operation at a time has it";
+            let destination = self.mark(&spec.destination);
+            if !self.destinations.insert(destination) {
+                let shown = spec.destination.display().to_string();
+                return Err((index, Error::invalid("destination", shown, problem)));
+            }
+            let url = self.mark(&(&spec.app, &spec.url, &one.secrets.url));
+            if spec.method.is_get() && !self.urls.insert(url) {
+                return Err((index, Error::invalid("url", &*spec.url, problem)));
+            }
         }
-        if spec.method.is_get() && !urls.insert((&spec.app, &spec.url, &one.secrets.url)) {
-            return Err((index, Error::invalid("url", &*spec.url, problem)));
-        }
+        Ok(())
     }
-    Ok(())
+
+    fn mark(&self, value: &impl Hash) -> [u64; 2] {
+        self.keys.each_ref().map(|key| key.hash_one(value))
+    }
 }
 
 /// Refuses what would not fit a record of the journal, together with all that comes to be known of the operation.

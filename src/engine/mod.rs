@@ -17,6 +17,7 @@ mod filter;
 mod forget;
 mod groups;
 mod ledger;
+mod list;
 mod origin;
 mod part;
 mod places;
@@ -62,6 +63,7 @@ pub use self::amend::{Changes, check_changes};
 pub use self::backends::{PACKAGED_HELPERS, backends};
 pub use self::body::Body;
 pub use self::completion::{CompletionGroupView, CompletionState, Report};
+pub(crate) use self::create::Checks;
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};
 pub use self::proxied::with_environment_proxies;
 pub use self::salvage::damaged_journals;
@@ -244,7 +246,10 @@ impl Engine {
     /// [`Error::UnknownId`]; [`Error::NotNow`] where one has not ended. Those before it are acknowledged.
     pub fn acknowledge(&self, ids: &[TransferId]) -> Result<(), Error> {
         // The ones that are there come first, so that an unknown id costs no other its acknowledgement.
-        let (known, unknown): (Vec<TransferId>, Vec<TransferId>) = ids.iter().partition(|id| self.find(**id).is_ok());
+        let (known, unknown): (Vec<TransferId>, Vec<TransferId>) = {
+            let state = self.core.state();
+            ids.iter().partition(|id| state.table.contains(**id))
+        };
         let acknowledged = known.iter().try_for_each(|id| {
             self.core
                 .record(&mut self.core.state(), *id, Event::Acknowledged)
@@ -424,7 +429,12 @@ fn work(core: &Arc<Core>, role: Role) {
 
 fn perform(core: &Arc<Core>, work: Work) {
     match work {
-        Work::Attempt(operation, attempt) => worker::attempt(core, &operation, &attempt),
+        Work::Attempt(operation, attempt) => {
+            if worker::attempt(core, &operation, &attempt) {
+                // Nothing has ended yet, and the publisher looks at the history.
+                return;
+            }
+        }
         Work::Publish(batch) => publish::publish(core, batch),
         Work::Command(completion, stop) => completion::run(core, completion, stop),
         Work::Finish(operation) => {

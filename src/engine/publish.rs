@@ -1,7 +1,9 @@
 //! The final name: given once, to a complete file, in batches that share their syncs.
 //!
 //! Steps of a batch, each for all its files before the next: sync the data (R4); record the intent, durably; rename;
-//! sync the directories (R5); record the ends, durably. After a crash [`finish`] finds out which step was reached.
+//! sync the directories (R5); record the ends, durably. Where another batch waits, its data is synced together with the
+//! directories of the one before, and its intents are made durable together with the ends of that. After a crash [`finish`]
+//! finds out which step was reached.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -29,29 +31,57 @@ pub(super) const UNIQUE_MAX: u32 = 10_000;
 /// the default delay, for a quarter of a minute).
 const SWEEP_FAILURES_MAX: u32 = 4;
 
-/// Publishes a batch. Each file meets its own fate; only a journal that refuses stops them all.
+/// Publishes a batch, and those that wait by then. Each file meets its own fate; only a journal that refuses stops them all.
 pub(crate) fn publish(core: &Arc<Core>, batch: Vec<Ready>) {
-    let ids: Vec<TransferId> = batch.iter().map(|ready| ready.id).collect();
-    if let Err(error) = publish_all(core, batch) {
-        core.fail(error);
+    let mut held: Vec<TransferId> = batch.iter().map(|ready| ready.id).collect();
+    let mut next = Some(batch);
+    let mut renamed = Vec::new();
+    while next.is_some() || !renamed.is_empty() {
+        let batch = next.take().unwrap_or_default();
+        let ids: Vec<TransferId> = batch.iter().map(|ready| ready.id).collect();
+        let before = std::mem::take(&mut renamed);
+        match publish_some(core, before, batch) {
+            Ok(more) => renamed = more,
+            Err(error) => {
+                core.fail(error);
+                break;
+            }
+        }
+        // Those before have ended.
+        let over: Vec<TransferId> = held.iter().copied().filter(|id| !ids.contains(id)).collect();
+        core.let_go(&over, over.len());
+        held = ids;
+        if !renamed.is_empty() {
+            next = core.take_ready();
+            held.extend(next.iter().flatten().map(|ready| ready.id));
+        }
     }
-    core.let_go(&ids, ids.len());
+    core.let_go(&held, held.len());
 }
 
+/// Publishes one batch to its end.
 fn publish_all(core: &Arc<Core>, batch: Vec<Ready>) -> Result<(), Error> {
-    let mut left = keep(core, batch, |ready| sync_part(ready))?;
+    let renamed = publish_some(core, Vec::new(), batch)?;
+    publish_some(core, renamed, Vec::new()).map(|_| ())
+}
+
+/// Ends the files that were `renamed`, and brings those of a batch as far: gives the ones that have their final names.
+fn publish_some(core: &Arc<Core>, renamed: Vec<Ready>, batch: Vec<Ready>) -> Result<Vec<Ready>, Error> {
+    let mut left = sync_data_and_names(core, &renamed, batch)?;
     left = keep(core, left, |ready| doubt::resolve(core, ready))?;
-    let mut renamed = Vec::with_capacity(left.len());
+    let mut next = Vec::with_capacity(left.len());
+    let mut ends_stand = renamed.is_empty() || !steps::is_taken("sync of the ends");
     while !left.is_empty() {
         left = keep(core, left, |ready| find_name(core, ready))?;
         left = keep(core, left, |ready| declare(core, ready))?;
         if steps::is_taken("sync of the intents before the renames") {
             core.sync_all()?;
+            ends_stand = true;
         }
         let mut taken = Vec::new();
         for mut ready in left {
             match rename(core, &ready) {
-                Ok(true) => renamed.push(ready),
+                Ok(true) => next.push(ready),
                 Ok(false) => {
                     ready.name_index += 1;
                     taken.push(ready);
@@ -61,29 +91,51 @@ fn publish_all(core: &Arc<Core>, batch: Vec<Ready>) -> Result<(), Error> {
         }
         left = taken;
     }
-    let directories: BTreeSet<PathBuf> = renamed
-        .iter()
-        .map(|ready| ready.spec.directory().to_path_buf())
-        .collect();
-    let synced: BTreeSet<PathBuf> = directories
-        .into_iter()
-        .filter(|directory| !steps::is_taken("directory sync after the renames") || sync_names(core, directory))
-        .collect();
-    for ready in &renamed {
-        if synced.contains(ready.spec.directory()) {
-            end(core, ready.id, Outcome::Completed)?;
-        } else {
-            let state = &mut core.state();
-            state
-                .table
-                .postpone_finish(ready.id, core.now(), core.config.retry.probe_every);
-        }
+    if !ends_stand {
+        core.sync_all()?;
     }
-    sync_ends(core)?;
     for ready in &renamed {
         spool::release(core, ready.id, &ready.spec);
     }
-    Ok(())
+    Ok(next)
+}
+
+/// Makes durable the data of a batch and the new names of the files before it, which have ended then; gives what is left of
+/// the batch. Where the names cannot be synced the renames may or may not last: the intents stand, and [`finish`] finds out.
+fn sync_data_and_names(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -> Result<Vec<Ready>, Error> {
+    let files: Vec<_> = batch.iter().map(|ready| ready.part.file.as_ref()).collect();
+    let files = &files[..if steps::is_taken("sync of a complete file before its intent") {
+        files.len()
+    } else {
+        0
+    }];
+    let places: BTreeSet<&Path> = renamed.iter().map(|ready| ready.spec.directory()).collect();
+    let are_synced = steps::is_taken("directory sync after the renames");
+    let directories: Vec<&Path> = places.iter().copied().filter(|_| are_synced).collect();
+    let synced = core.environment.storage.sync_many(files, &directories);
+    let mut refused = BTreeSet::new();
+    for (directory, result) in directories.into_iter().zip(synced.directories) {
+        if let Err(error) = result {
+            log::error!(
+                "cannot sync '{}': {error}; what was published there is checked at the next start",
+                directory.display()
+            );
+            refused.insert(directory);
+        }
+    }
+    for ready in renamed {
+        if refused.contains(ready.spec.directory()) {
+            let (state, delay) = (&mut core.state(), core.config.retry.probe_every);
+            state.table.postpone_finish(ready.id, core.now(), delay);
+        } else {
+            end(core, ready.id, Outcome::Completed)?;
+        }
+    }
+    let mut results = synced.files.into_iter();
+    keep(core, batch, |ready| {
+        let result = results.next().unwrap_or(Ok(()));
+        result.map_err(|error| Fault::io("sync", &ready.part.path, &error))
+    })
 }
 
 fn sync_ends(core: &Core) -> Result<(), Error> {
@@ -92,19 +144,6 @@ fn sync_ends(core: &Core) -> Result<(), Error> {
     } else {
         Ok(())
     }
-}
-
-/// Makes the new names of a directory durable. Where that fails the renames may or may not last: the intents stand, and
-/// [`finish`] finds out.
-fn sync_names(core: &Core, directory: &Path) -> bool {
-    let result = core.environment.storage.sync_directory(directory);
-    if let Err(error) = &result {
-        log::error!(
-            "cannot sync '{}': {error}; what was published there is checked at the next start",
-            directory.display()
-        );
-    }
-    result.is_ok()
 }
 
 /// Runs one step for each file; a file whose step fails leaves the batch.
@@ -123,20 +162,13 @@ fn keep(
     Ok(kept)
 }
 
-fn sync_part(ready: &Ready) -> Result<(), Fault> {
-    if !steps::is_taken("sync of a complete file before its intent") {
-        return Ok(());
-    }
-    ready
-        .part
-        .file
-        .sync_all()
-        .map_err(|error| Fault::io("sync", &ready.part.path, &error))
-}
-
 /// Settles on the first name that is free now, by the collision rule. The rename decides for good.
 fn find_name(core: &Core, ready: &mut Ready) -> Result<(), Fault> {
     let storage = &core.environment.storage;
+    if ready.spec.collision == Collision::Fail && ready.name_index == 0 {
+        // The rename refuses a name that is taken.
+        return Ok(());
+    }
     if ready.spec.collision != Collision::Unique {
         let is_taken = ready.name_index > 0;
         ready.name_index = 0;

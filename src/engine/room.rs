@@ -16,8 +16,8 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Files that wait for their names, at most: two batches.
-    const READY_MAX: usize = 2 * BATCH_MAX;
+    /// Files that wait for their names, at most: two batches in the hands of the publisher, and two that come.
+    const READY_MAX: usize = 4 * BATCH_MAX;
     /// Files that are open besides: standard streams, lock, journal, directories, signals, look-ups.
     const FILES_BESIDES: usize = 24;
     /// A part file, and at times two more.
@@ -76,7 +76,7 @@ mod tests {
             Some(Room {
                 jobs_max: 16,
                 connections_max: 4,
-                ready_max: 256
+                ready_max: 512
             })
         );
         assert_eq!(

@@ -93,6 +93,13 @@ impl SpooledBody {
         }
     }
 
+    /// The operation that was to be created with it was not.
+    pub(super) fn give_back(&self) {
+        if let Some(copy) = self.copy() {
+            copy.is_taken.store(false, Ordering::Relaxed);
+        }
+    }
+
     /// Nobody created an operation with it.
     pub(super) fn is_free(&self) -> bool {
         self.copy().is_some_and(|copy| !copy.is_taken.load(Ordering::Relaxed))
@@ -289,9 +296,9 @@ pub(super) fn hand_over(core: &Core, checked: &[CheckedDownload]) -> Result<(), 
 }
 
 /// The operations were not recorded.
-pub(super) fn take_back(checked: &[CheckedDownload]) {
-    for spooled in checked.iter().filter_map(|one| one.spooled.as_ref()?.copy()) {
-        spooled.is_taken.store(false, Ordering::Relaxed);
+fn take_back(checked: &[CheckedDownload]) {
+    for spooled in checked.iter().filter_map(|one| one.spooled.as_ref()) {
+        spooled.give_back();
     }
 }
 

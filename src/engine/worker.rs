@@ -45,8 +45,8 @@ pub(super) const WRITEBACK_BYTES: u64 = 1 << 20;
 
 const TRANSIENT: FailureKind = FailureKind::Transient { retry_after: None };
 
-/// Makes one attempt of an operation that was just claimed by this thread.
-pub(crate) fn attempt(core: &Arc<Core>, operation: &Operation, attempt: &Arc<Attempt>) {
+/// Makes one attempt of an operation that was just claimed by this thread; whether the publisher has it now.
+pub(crate) fn attempt(core: &Arc<Core>, operation: &Operation, attempt: &Arc<Attempt>) -> bool {
     let mut transfer = Transfer::new(core, operation, attempt);
     let result = transfer.run();
     let ready = match result {
@@ -59,7 +59,9 @@ pub(crate) fn attempt(core: &Arc<Core>, operation: &Operation, attempt: &Arc<Att
         }
     };
     drop(transfer);
+    let is_ready = ready.is_some();
     core.attempt_is_over(operation.id, ready);
+    is_ready
 }
 
 /// An attempt in progress: takes the bytes from the backend and brings them into the part file.

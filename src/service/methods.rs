@@ -5,6 +5,8 @@ pub(super) mod groups;
 pub(super) mod reading;
 pub(super) mod spooling;
 
+use std::collections::HashMap;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -161,17 +163,7 @@ impl Method for Create {
                 meant.map_err(|error| (index, error))
             })
             .collect::<Result<_, _>>()?;
-        let checked = engine.check(&downloads)?;
-        let operations = if self.go_on {
-            go_on_or_create(engine, checked)?
-        } else {
-            let ids = engine.accept(checked)?;
-            ids.into_iter().map(Created::fresh).collect()
-        };
-        if self.go_on {
-            // An engine that works on a chosen set only takes on top what somebody waits for.
-            engine.attend(operations.iter().map(|created| created.id));
-        }
+        let operations = create(engine, downloads.len(), std::iter::once(downloads), self.go_on)?;
         Ok(AllCreated { operations })
     }
 }
@@ -184,42 +176,72 @@ impl Created {
             differences: Vec::new(),
         }
     }
+
+    /// One that is there, and what was asked for otherwise.
+    fn found(engine: &Engine, id: TransferId, download: &CheckedDownload) -> Result<Self, Error> {
+        if !engine.view(id)?.status.is_ended() {
+            engine.check_expectations(id, download)?;
+        }
+        let differences = engine.differences(id, download)?.into_iter();
+        Ok(Self {
+            id,
+            existed: true,
+            differences: differences.map(str::to_owned).collect(),
+        })
+    }
 }
 
-/// Goes on with what is there already, and creates the rest, all of it or none.
-fn go_on_or_create(engine: &Engine, checked: Vec<CheckedDownload>) -> Result<Vec<Created>, Refused> {
-    let same = engine.find_same(&checked);
-    let (mut fresh, mut places) = (Vec::with_capacity(checked.len()), Vec::new());
-    let mut created: Vec<Option<Created>> = Vec::with_capacity(checked.len());
-    let mut found = Vec::new();
-    for (index, (download, same)) in checked.into_iter().zip(same).enumerate() {
-        created.push(None);
-        if let Some(id) = same {
-            let view = engine.view(id)?;
-            if !view.status.is_ended() {
-                engine.check_expectations(id, &download)?;
+/// Creates so many downloads, which come in parts, all of them or none; with `go_on` but for those that are there already,
+/// which go on. More than one part only where nobody else looks at the engine yet.
+pub(super) fn create(
+    engine: &Engine,
+    count: usize,
+    parts: impl Iterator<Item = Vec<NewDownload>>,
+    goes_on: bool,
+) -> Result<Vec<Created>, Refused> {
+    let unreported = if goes_on { engine.unreported() } else { HashMap::new() };
+    let mut created = Vec::with_capacity(count);
+    let mut checks = engine.checks(count);
+    let mut creation = None;
+    for part in parts {
+        let first = created.len();
+        let at = |(index, error): (usize, Error)| (first + index, error);
+        let checked = checks.check(&part).map_err(at)?;
+        drop(part);
+        let (mut fresh, mut places) = (Vec::with_capacity(checked.len()), Vec::new());
+        for (index, download) in checked.into_iter().enumerate() {
+            let same = if goes_on {
+                engine.same(&unreported, &download)
+            } else {
+                None
+            };
+            if let Some(id) = same {
+                created.push(Created::found(engine, id, &download)?);
+            } else {
+                created.push(Created::fresh(download.id()));
+                places.push(index);
+                fresh.push(download);
             }
-            found.push((index, view, download));
-        } else {
-            places.push(index);
-            fresh.push(download);
+        }
+        if creation.is_none() {
+            creation = Some(engine.begin_creation(count).map_err(|error| (0, error))?);
+        }
+        if let Some(creation) = &mut creation {
+            let place = |(index, error)| at((places.get(index).copied().unwrap_or(0), error));
+            creation.add(&fresh, created.len() == count).map_err(place)?;
         }
     }
-    let place = |index: usize| places.get(index).copied().unwrap_or(0);
-    let ids = engine.accept(fresh).map_err(|(index, error)| (place(index), error))?;
-    for (index, id) in places.iter().zip(ids) {
-        created[*index] = Some(Created::fresh(id));
+    if let Some(creation) = creation {
+        creation.finish().map_err(|error| (0, error))?;
     }
-    for (index, view, download) in found {
-        let differences = engine.differences(view.id, &download)?;
-        go_on(engine, &view)?;
-        created[index] = Some(Created {
-            id: view.id,
-            existed: true,
-            differences: differences.into_iter().map(str::to_owned).collect(),
-        });
+    for one in created.iter().filter(|one| one.existed) {
+        go_on(engine, &engine.view(one.id)?)?;
     }
-    Ok(created.into_iter().flatten().collect())
+    if goes_on {
+        // An engine that works on a chosen set only takes on top what somebody waits for.
+        engine.attend(created.iter().map(|created| created.id));
+    }
+    Ok(created)
 }
 
 fn go_on(engine: &Engine, view: &OperationView) -> Result<(), Error> {

@@ -15,6 +15,7 @@ pub(crate) mod server;
 mod serving;
 pub(crate) mod socket;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -206,12 +207,30 @@ impl Service {
         downloads: &[NewDownload],
         go_on: bool,
     ) -> Result<Vec<Created>, (usize, Error)> {
-        let here = std::env::current_dir().map_err(|error| (0, Error::io("find", "current directory", error)))?;
-        let downloads = downloads.iter().map(|download| self.absolute(download, &here));
-        let downloads: Vec<Download> = downloads.map(|download| (&download).into()).collect();
+        let here = current_directory()?;
+        let all = downloads.iter().map(|download| self.absolute(download.clone(), &here));
         match &self.link {
-            Link::Embedded(_) => self.create_part(downloads, go_on),
-            Link::Remote(_) => self.create_in_parts(downloads, go_on),
+            Link::Embedded(embedded) => create_here(embedded, downloads.len(), std::iter::once(all.collect()), go_on),
+            Link::Remote(_) => self.create_in_parts(all, go_on),
+        }
+    }
+
+    /// The same for a list that is made part by part: `some` gives those of a range. Nobody else looks at the engine yet,
+    /// where that is in this process.
+    pub(crate) fn create_list(
+        &self,
+        count: usize,
+        some: &dyn Fn(Range<usize>) -> Vec<NewDownload>,
+        go_on: bool,
+    ) -> Result<Vec<Created>, (usize, Error)> {
+        let here = current_directory()?;
+        let parts = parts_of(count).map(|range| {
+            let part = some(range).into_iter();
+            part.map(|download| self.absolute(download, &here)).collect::<Vec<_>>()
+        });
+        match &self.link {
+            Link::Embedded(embedded) => create_here(embedded, count, parts, go_on),
+            Link::Remote(_) => self.create_in_parts(parts.flatten(), go_on),
         }
     }
 
@@ -222,10 +241,15 @@ impl Service {
     }
 
     /// A list may be longer than a message may be. Where a later part of it is refused, the parts before it are taken back.
-    fn create_in_parts(&self, downloads: Vec<Download>, go_on: bool) -> Result<Vec<Created>, (usize, Error)> {
-        let mut created = Vec::with_capacity(downloads.len());
+    fn create_in_parts(
+        &self,
+        downloads: impl Iterator<Item = NewDownload>,
+        go_on: bool,
+    ) -> Result<Vec<Created>, (usize, Error)> {
+        let mut created = Vec::new();
         let (mut part, mut part_bytes) = (Vec::new(), 0);
-        let sized = downloads.into_iter().map(|download| (download.sent_bytes(), download));
+        let downloads = downloads.map(|download| Download::from(&download));
+        let sized = downloads.map(|download| (download.sent_bytes(), download));
         let mut sized = sized.peekable();
         while let Some((bytes, download)) = sized.next() {
             part_bytes += bytes;
@@ -258,8 +282,7 @@ impl Service {
         }
     }
 
-    fn absolute(&self, download: &NewDownload, here: &Path) -> NewDownload {
-        let mut download = download.clone();
+    fn absolute(&self, mut download: NewDownload, here: &Path) -> NewDownload {
         if download.app.is_empty() {
             self.app.as_ref().clone_into(&mut download.app);
         }
@@ -528,6 +551,30 @@ fn wait_there(client: &Client, ids: &[TransferId], until: Stand, time: Option<Du
         all.timed_out |= waited.timed_out;
     }
     Ok(all)
+}
+
+fn current_directory() -> Result<PathBuf, (usize, Error)> {
+    std::env::current_dir().map_err(|error| (0, Error::io("find", "current directory", error)))
+}
+
+/// Downloads of a list that are there at a time (chosen without measurement: a few hundred KiB).
+const LIST_PART: usize = 256;
+
+/// The ranges of a list of so many that are there at a time.
+pub(crate) fn parts_of(count: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count)
+        .step_by(LIST_PART)
+        .map(move |first| first..count.min(first + LIST_PART))
+}
+
+fn create_here(
+    embedded: &Embedded,
+    count: usize,
+    parts: impl Iterator<Item = Vec<NewDownload>>,
+    go_on: bool,
+) -> Result<Vec<Created>, (usize, Error)> {
+    let created = methods::create(&embedded.engine, count, parts, go_on);
+    created.map_err(|refused| (refused.index.unwrap_or(0), refused.error))
 }
 
 /// A path as it is meant here; a `/` at its end, which means a directory, stays.

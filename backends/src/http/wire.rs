@@ -310,7 +310,8 @@ impl Transport for Wire {
         if self.has_refused || comes_from_pool && !Attempt::current().is_some_and(|attempt| serves(&attempt)) {
             return false;
         }
-        self.is_idle()
+        // One that the server closes is found when it is wanted again; what comes under TLS meanwhile is taken in now.
+        (!comes_from_pool && self.tls.is_none()) || self.is_idle()
     }
 
     fn is_tls(&self) -> bool {

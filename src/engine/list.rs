@@ -1,0 +1,214 @@
+//! Recording a creation. A list may come part by part, so that it is never there as a whole, and counts as one.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{MutexGuard, PoisonError};
+
+use backhaul_journal::{Lsn, Urgency, steps};
+
+use super::Engine;
+use super::create::{CheckedDownload, check_free};
+use super::spool::{self, SpooledBody};
+use crate::error::Error;
+use crate::operation::{BatchId, CompletionGroupId, Event, TransferId};
+use crate::vault::SealedName;
+
+/// What the record of a creation takes besides its texts, rounded up.
+const RECORD_BYTES: usize = 160;
+/// What the record of a request body takes besides its path, rounded up.
+const BODY_BYTES: usize = 64;
+/// What the record of a digest takes, rounded up.
+const DIGEST_BYTES: usize = 80;
+/// What the journal takes besides the records of a list: a segment made in advance, and its reserve.
+const JOURNAL_BYTES: u64 = 768 * 1024;
+
+/// A list that is being created. Where it is dropped before its last part was recorded, nothing of it was ever there.
+///
+/// Nobody else creates anything meanwhile. Between two parts listings show what was recorded so far, so that only who has an
+/// engine for himself may hand in more than one.
+pub(crate) struct Creation<'a> {
+    engine: &'a Engine,
+    _alone: MutexGuard<'a, ()>,
+    /// Where there is more than one.
+    batch: Option<BatchId>,
+    /// What the journal needs for all so far, and the room that there was for it at the beginning.
+    needed_bytes: u64,
+    available_bytes: Option<u64>,
+    last: Option<Lsn>,
+    /// How many of them join each completion group.
+    joining: HashMap<CompletionGroupId, usize>,
+    /// What has to be taken back if it comes to nothing.
+    sealed: Vec<TransferId>,
+    spooled: Vec<SpooledBody>,
+    is_committed: bool,
+}
+
+impl Engine {
+    /// Creates downloads that were checked; all of them or none. They are durable on return.
+    ///
+    /// # Errors
+    /// The position of the first one that is refused, and why: [`Error::Conflict`],
+    /// [`Error::DestinationExists`], [`Error::LimitReached`], or what vault or journal answered.
+    pub fn accept(&self, checked: Vec<CheckedDownload>) -> Result<Vec<TransferId>, (usize, Error)> {
+        let mut creation = self.begin_creation(checked.len()).map_err(|error| (0, error))?;
+        creation.add(&checked, true)?;
+        creation.finish().map_err(|error| (0, error))?;
+        Ok(checked.into_iter().map(|one| one.id).collect())
+    }
+
+    /// Begins to create so many downloads.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the state directory is not the one that was opened.
+    pub(crate) fn begin_creation(&self, count: usize) -> Result<Creation<'_>, Error> {
+        let alone = self.core.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_place()?;
+        let is_list = count > 1 && steps::is_taken("commit of a list");
+        let batch = is_list.then(|| {
+            let mut id = [0; 16];
+            self.core.environment.random.fill(&mut id);
+            BatchId(id)
+        });
+        let available = (count > 1).then(|| {
+            let directory = &self.core.state_directory;
+            self.core.environment.storage.available_bytes(directory).ok()
+        });
+        Ok(Creation {
+            engine: self,
+            _alone: alone,
+            batch,
+            needed_bytes: JOURNAL_BYTES,
+            available_bytes: available.flatten(),
+            last: None,
+            joining: HashMap::new(),
+            sealed: Vec::new(),
+            spooled: Vec::new(),
+            is_committed: false,
+        })
+    }
+}
+
+impl Creation<'_> {
+    /// Records some more of them where nothing stands against it. With the last ones all of them count.
+    ///
+    /// # Errors
+    /// As [`Engine::accept`], with the position among these. Nothing of the whole list is created then.
+    pub(crate) fn add(&mut self, checked: &[CheckedDownload], is_last: bool) -> Result<(), (usize, Error)> {
+        let engine = self.engine;
+        engine.check_limit(checked.len()).map_err(|error| (0, error))?;
+        engine.check_app_limits(checked)?;
+        self.check_room(checked).map_err(|error| (0, error))?;
+        for (index, one) in checked.iter().enumerate() {
+            engine.check_exclusive(one).map_err(|error| (index, error))?;
+        }
+        engine.check_groups(checked)?;
+        engine.check_completion_groups(checked, &mut self.joining)?;
+        check_free(checked, &engine.core.environment)?;
+        spool::hand_over(&engine.core, checked)?;
+        self.spooled
+            .extend(checked.iter().filter_map(|one| one.spooled.clone()));
+        self.seal(checked)?;
+        self.record(checked, is_last).map_err(|error| (0, error))
+    }
+
+    /// They are durable on return.
+    ///
+    /// # Errors
+    /// What the journal answers.
+    pub(crate) fn finish(self) -> Result<(), Error> {
+        let (core, last) = (&self.engine.core, self.last);
+        // No lock is held: they stand in the table, where whoever asks for the same destination finds them, and all that
+        // wait here share the journal's syncs.
+        drop(self);
+        if let Some(last) = last
+            && steps::is_taken("sync of a creation")
+        {
+            core.sync(last)?;
+        }
+        // A worker that takes some of it wakes the next one for the rest.
+        core.work.notify_one();
+        Ok(())
+    }
+
+    fn seal(&mut self, checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
+        let secret = checked.iter().enumerate().filter(|(_, one)| one.spec.has_secrets);
+        for (index, one) in secret {
+            self.sealed.push(one.id);
+            let sealed = self.engine.core.vault.seal(SealedName::first(one.id), &one.secrets);
+            sealed.map_err(|error| (index, error))?;
+        }
+        Ok(())
+    }
+
+    /// A long list must not take the room that is set aside for ends and cancels.
+    fn check_room(&mut self, checked: &[CheckedDownload]) -> Result<(), Error> {
+        self.needed_bytes += checked.iter().map(record_bytes).sum::<usize>() as u64;
+        let needed = self.needed_bytes;
+        match self.available_bytes {
+            Some(available) if available < needed => {
+                let problem = format!("{needed} bytes are needed for so long a list, {available} are free");
+                Err(Error::io(
+                    "add to the journal in",
+                    &self.engine.core.state_directory,
+                    io::Error::new(io::ErrorKind::StorageFull, problem),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// All of a list stand under one commit: a crash before it leaves none of them.
+    fn record(&mut self, checked: &[CheckedDownload], is_last: bool) -> Result<(), Error> {
+        let core = &self.engine.core;
+        let mut state = core.state();
+        for one in checked {
+            let (spec, started) = (one.spec.clone(), !one.hold);
+            let created = Event::Created {
+                spec,
+                started,
+                batch: self.batch,
+            };
+            self.last = Some(core.record_as(&mut state, one.id, created, Urgency::Normal)?);
+        }
+        if let Some(batch) = self.batch.filter(|_| is_last && self.last.is_some()) {
+            self.last = Some(core.commit(&mut state, batch)?);
+        }
+        // From here on they may come out of the journal whatever is answered, and then they need their secrets.
+        self.is_committed = is_last;
+        Ok(())
+    }
+}
+
+impl Drop for Creation<'_> {
+    fn drop(&mut self) {
+        if self.is_committed {
+            return;
+        }
+        let core = &self.engine.core;
+        core.state().table.drop_uncommitted();
+        for spooled in &self.spooled {
+            spooled.give_back();
+        }
+        for id in &self.sealed {
+            // What stays is swept at the next start.
+            let _ = core.vault.remove(SealedName::first(*id));
+        }
+    }
+}
+
+/// What one takes in the journal, rounded up.
+fn record_bytes(one: &CheckedDownload) -> usize {
+    let headers: usize = one
+        .spec
+        .headers
+        .iter()
+        .map(|header| header.name.len() + header.value.len() + 8)
+        .sum();
+    let mirrors: usize = one.spec.mirrors.iter().map(|mirror| mirror.len() + 8).sum();
+    let digests = one.spec.digests.len() * DIGEST_BYTES;
+    let body = one.spec.body.as_ref().map_or(0, |body| body.shown().len() + BODY_BYTES);
+    let group = one.spec.group.as_deref().map_or(0, str::len);
+    let proxy = one.spec.proxy.as_deref().map_or(0, str::len);
+    let paths = one.spec.url.len() + one.spec.destination.as_os_str().len();
+    body + RECORD_BYTES + paths + headers + mirrors + digests + group + proxy
+}
