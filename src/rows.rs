@@ -95,7 +95,9 @@ impl Rows {
 
     /// Puts in another state of an operation, whose position, app and group stay what they were.
     pub(crate) fn replace(&mut self, operation: Operation, as_of: u64, open: bool) {
-        let Some(row) = self.by_id.get_mut(&operation.id) else { return };
+        let Some(row) = self.by_id.get_mut(&operation.id) else {
+            return;
+        };
         self.changes.remove((row.as_of, operation.order));
         self.changes.insert((as_of, operation.order));
         row.as_of = as_of;

@@ -69,7 +69,9 @@ pub(crate) struct Step {
 #[derive(Clone, Copy, Debug)]
 enum StepKind {
     /// It is no operation any more.
-    Leaves { is_forgotten: bool },
+    Leaves {
+        is_forgotten: bool,
+    },
     /// It goes to the front of its group, which depends on when that was recorded.
     Promoted,
     Other,

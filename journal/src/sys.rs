@@ -105,7 +105,9 @@ fn set_up() -> Context {
 /// One result for each file; `None` for those that the kernel did not take.
 fn sync_some(context: &mut Context, files: &[BorrowedFd<'_>]) -> Vec<Option<io::Result<()>>> {
     let mut results: Vec<Option<io::Result<()>>> = files.iter().map(|_| None).collect();
-    let Context::Given(number) = *context else { return results };
+    let Context::Given(number) = *context else {
+        return results;
+    };
     let mut requests = [Request::default(); TOGETHER_MAX];
     let mut places = [std::ptr::null_mut::<Request>(); TOGETHER_MAX];
     for ((number, file), (request, place)) in files.iter().enumerate().zip(requests.iter_mut().zip(&mut places)) {

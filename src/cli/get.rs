@@ -19,9 +19,7 @@ use super::reach::{ENGINES_MAX, Reached};
 use super::signals::SignalWatch;
 use super::transfer::{Asked, at_line, lines};
 use super::{Failure, output};
-use crate::{
-    Config, Engine, Error, Filter, GroupFilter, OperationView, Service, TransferId, TransferStatus, Until,
-};
+use crate::{Config, Engine, Error, Filter, GroupFilter, OperationView, Service, TransferId, TransferStatus, Until};
 
 /// How often progress is looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -93,11 +91,7 @@ enum Seen {
 
 impl Place<'_> {
     /// Creates them in the engine that is here; where that ends meanwhile, what it has created counts with the next.
-    fn hand_over(
-        &self,
-        asked: &mut Asked<'_>,
-        lines: &[Line],
-    ) -> Result<(Reached, Vec<TransferId>), Failure> {
+    fn hand_over(&self, asked: &mut Asked<'_>, lines: &[Line]) -> Result<(Reached, Vec<TransferId>), Failure> {
         let mut engines = 0;
         loop {
             let reached = self.context.reach(self.config, self.backends)?;
@@ -229,11 +223,7 @@ impl Place<'_> {
 ///
 /// # Errors
 /// What is refused, with its position, or what else went wrong.
-fn create(
-    service: &Service,
-    asked: &Asked<'_>,
-    count: usize,
-) -> Result<Vec<TransferId>, (Option<usize>, Error)> {
+fn create(service: &Service, asked: &Asked<'_>, count: usize) -> Result<Vec<TransferId>, (Option<usize>, Error)> {
     let created = service.create_list(count, &|range| asked.some(range), true);
     let created = created.map_err(|(index, error)| (Some(index), error))?;
     for one in created.iter().filter(|one| one.existed) {

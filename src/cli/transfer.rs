@@ -207,7 +207,11 @@ impl<'a> Asked<'a> {
         for range in parts_of(self.lines.len()) {
             let lines = &self.lines[range.clone()];
             let checked = checks.check(&self.some(range)).and_then(|checked| {
-                if free { check_free(&checked, environment) } else { Ok(()) }
+                if free {
+                    check_free(&checked, environment)
+                } else {
+                    Ok(())
+                }
             });
             checked.map_err(|(index, error)| at_line(lines, index, error))?;
         }

@@ -24,8 +24,8 @@ use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::operation::{
-    Collision, CompletionGroupId, CostPolicy, Kind, Operation, Priority, RequestHeader, SPEC_BYTES_MAX,
-    Shared, Spec, TransferId, directory_of, stored_digests,
+    Collision, CompletionGroupId, CostPolicy, Kind, Operation, Priority, RequestHeader, SPEC_BYTES_MAX, Shared, Spec,
+    TransferId, directory_of, stored_digests,
 };
 use crate::vault::Secrets;
 

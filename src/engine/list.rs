@@ -105,7 +105,8 @@ impl Creation<'_> {
         engine.check_completion_groups(checked, &mut self.joining)?;
         check_free(checked, &engine.core.environment)?;
         spool::hand_over(&engine.core, checked)?;
-        self.spooled.extend(checked.iter().filter_map(|one| one.spooled.clone()));
+        self.spooled
+            .extend(checked.iter().filter_map(|one| one.spooled.clone()));
         self.seal(checked)?;
         self.record(checked, is_last).map_err(|error| (0, error))
     }

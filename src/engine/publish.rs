@@ -104,7 +104,11 @@ fn publish_some(core: &Arc<Core>, renamed: Vec<Ready>, batch: Vec<Ready>) -> Res
 /// the batch. Where the names cannot be synced the renames may or may not last: the intents stand, and [`finish`] finds out.
 fn sync_data_and_names(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -> Result<Vec<Ready>, Error> {
     let files: Vec<_> = batch.iter().map(|ready| ready.part.file.as_ref()).collect();
-    let files = &files[..if steps::is_taken("sync of a complete file before its intent") { files.len() } else { 0 }];
+    let files = &files[..if steps::is_taken("sync of a complete file before its intent") {
+        files.len()
+    } else {
+        0
+    }];
     let places: BTreeSet<&Path> = renamed.iter().map(|ready| ready.spec.directory()).collect();
     let are_synced = steps::is_taken("directory sync after the renames");
     let directories: Vec<&Path> = places.iter().copied().filter(|_| are_synced).collect();

@@ -210,7 +210,11 @@ pub(super) fn create(
         drop(part);
         let (mut fresh, mut places) = (Vec::with_capacity(checked.len()), Vec::new());
         for (index, download) in checked.into_iter().enumerate() {
-            let same = if goes_on { engine.same(&unreported, &download) } else { None };
+            let same = if goes_on {
+                engine.same(&unreported, &download)
+            } else {
+                None
+            };
             if let Some(id) = same {
                 created.push(Created::found(engine, id, &download)?);
             } else {

@@ -562,7 +562,9 @@ const LIST_PART: usize = 256;
 
 /// The ranges of a list of so many that are there at a time.
 pub(crate) fn parts_of(count: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..count).step_by(LIST_PART).map(move |first| first..count.min(first + LIST_PART))
+    (0..count)
+        .step_by(LIST_PART)
+        .map(move |first| first..count.min(first + LIST_PART))
 }
 
 fn create_here(
