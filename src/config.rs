@@ -62,7 +62,9 @@ pub struct Config {
     /// Directories with helper programs, `backhaul-backend-SCHEME`, each for a scheme that nothing else here speaks; see
     /// `docs/BACKENDS.md`. None by default; the command looks in [`crate::PACKAGED_HELPERS`].
     pub helper_path: Vec<PathBuf>,
-    /// The engine is there for one command only: its journal segments are small. `false` by default.
+    /// The engine is there for one command only: its first journal segment is small, a new journal is made with its first
+    /// records, and the mark of a clean end is not synced, so that a power cut soon after it looks like one before. `false` by
+    /// default.
     pub is_short_lived: bool,
     /// Bytes by which the journal grows before it is shortened, or four times its last snapshot, whichever is more; 1 MiB
     /// by default.

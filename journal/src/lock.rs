@@ -31,6 +31,22 @@ impl Lock {
     /// [`Error::Locked`] where somebody else holds it; [`Error::NetworkFileSystem`] where a lock may exclude nobody and
     /// that was not allowed; [`Error::Io`].
     pub fn acquire(storage: &Arc<dyn Storage>, path: &Path, allow_network_file_system: bool) -> Result<Lock, Error> {
+        let lock = Self::acquire_untold(storage, path, allow_network_file_system)?;
+        // The lock holds with or without the text, for which a full disk may have no room.
+        lock.add_lines("");
+        Ok(lock)
+    }
+
+    /// The same, with what the lock file says left as it is until [`Lock::add_lines`]: until then a lock file that is there
+    /// is not written to, and whoever asks is told of the holder before.
+    ///
+    /// # Errors
+    /// As [`Lock::acquire`].
+    pub fn acquire_untold(
+        storage: &Arc<dyn Storage>,
+        path: &Path,
+        allow_network_file_system: bool,
+    ) -> Result<Lock, Error> {
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -53,8 +69,6 @@ impl Lock {
             }
             answer => answer.map_err(Error::io("lock", path))?,
         };
-        // The lock holds with or without the text, for which a full disk may have no room.
-        let _ = held.describe(&description());
         Ok(Lock {
             held: Some(Arc::from(held)),
         })

@@ -25,11 +25,15 @@ pub(crate) fn open(
 ) -> Result<(Journal, Report), Error> {
     let layout = match directory.layout()? {
         Some(layout) => {
-            if layout.is_empty() {
+            if layout.is_empty() && !options.brief {
                 // Whoever made the directory may have been killed before its name was durable.
                 sync_parent(&directory)?;
             }
             layout
+        }
+        None if options.brief => {
+            make_directory(&directory)?;
+            Layout::default()
         }
         None => create_directory(&directory)?,
     };
@@ -61,7 +65,7 @@ pub(crate) fn open(
         let path = directory.path.join(name);
         directory.storage.remove(&path).map_err(Error::io("remove", &path))?;
     }
-    let (state, report) = take_over(&layout, scan, &mut log)?;
+    let (state, report) = take_over(&layout, scan, &mut log, options)?;
     let journal = Journal {
         directory,
         id,
@@ -77,17 +81,20 @@ pub(crate) fn open(
     Ok((journal, report))
 }
 
-/// Makes the first segment of a new journal, or the one for what nothing vouches for.
+/// Makes the first segment of a new journal, unless that waits for its first records, or the one for what nothing vouches
+/// for.
 ///
 /// The records of the latter are in the page cache at least, and perhaps nowhere else. In a segment of their own they
 /// are durable before anybody acts on them, and the old file is trusted for what was proven only.
-fn take_over(layout: &Layout, scan: Scan, log: &mut Log) -> Result<(State, Report), Error> {
+fn take_over(layout: &Layout, scan: Scan, log: &mut Log, options: Options) -> Result<(State, Report), Error> {
     let mut report = scan.report;
     let mut segments = scan.segments;
     let mut unproven = scan.unproven;
     let mut segments_since_snapshot = report.segments.len();
     let unvouched = !unproven.is_empty() && steps::is_taken("copy of the unproven tail");
-    if report.created || unvouched {
+    if report.created && options.brief {
+        log.awaits_name_above = true;
+    } else if report.created || unvouched {
         report.relogged = unproven.records();
         segments.push(log.rotate(&mut unproven)?);
         segments_since_snapshot += 1;
@@ -147,25 +154,33 @@ fn log(directory: &Directory, layout: &Layout, scan: &Scan, id: [u8; 16], option
 }
 
 pub(crate) fn create_directory(directory: &Directory) -> Result<Layout, Error> {
-    let path = &directory.path;
-    directory
-        .storage
-        .create_directory(path, 0o700)
-        .map_err(Error::io("create the directory", path))?;
+    make_directory(directory)?;
     sync_parent(directory)?;
     Ok(Layout::default())
 }
 
+fn make_directory(directory: &Directory) -> Result<(), Error> {
+    let path = &directory.path;
+    directory
+        .storage
+        .create_directory(path, 0o700)
+        .map_err(Error::io("create the directory", path))
+}
+
 /// Makes the directory's own name durable.
 pub(crate) fn sync_parent(directory: &Directory) -> Result<(), Error> {
-    let path = &directory.path;
-    let parent = match path.parent() {
+    if steps::is_taken("sync of the directory above a new journal") {
+        sync_above(directory)
+    } else {
+        Ok(())
+    }
+}
+
+pub(crate) fn sync_above(directory: &Directory) -> Result<(), Error> {
+    let parent = match directory.path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    if !steps::is_taken("sync of the directory above a new journal") {
-        return Ok(());
-    }
     directory
         .storage
         .sync_directory(parent)

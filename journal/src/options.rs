@@ -25,6 +25,10 @@ pub struct Options {
     /// Whether space for one segment and one snapshot is set aside for [`Urgency::Critical`] records on a full disk. On
     /// by default.
     pub reserve: bool,
+    /// For a process that writes little and ends soon. A new journal gets its first file with its first records, in one sync;
+    /// until then there is none, and [`Journal::id`](crate::Journal::id) is not durable. The mark of a clean end is written
+    /// but not synced: a power cut soon after costs the next open what it costs after a crash. Off by default.
+    pub brief: bool,
     /// The id of a journal that is being made, where the application has its own source of ids. Random by default.
     pub journal_id: Option<[u8; 16]>,
 }
@@ -60,6 +64,7 @@ impl Default for Options {
             commit_delay: Duration::ZERO,
             checkpoint_bytes: 1 << 20,
             reserve: true,
+            brief: false,
             journal_id: None,
         }
     }

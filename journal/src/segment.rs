@@ -8,6 +8,7 @@ use crate::error::{Error, is_full};
 use crate::format::{FILE_HEADER_BYTES, FRAME_HEADER_BYTES, FileHeader, SEGMENT_MAGIC};
 use crate::frame::FrameKind;
 use crate::group::Group;
+use crate::open::sync_above;
 use crate::options::Options;
 use crate::reserve::Reserve;
 use crate::steps;
@@ -29,6 +30,8 @@ pub(crate) struct Log {
     active: Option<Active>,
     next_seq: u64,
     segments_made: u64,
+    /// The journal is new, and its directory's own name is not durable yet.
+    pub awaits_name_above: bool,
     pub reserve: Reserve,
     pub counts: LogCounts,
 }
@@ -75,6 +78,7 @@ impl Log {
             active: None,
             next_seq,
             segments_made: 0,
+            awaits_name_above: false,
             reserve,
             counts: LogCounts::default(),
         }
@@ -120,7 +124,7 @@ impl Log {
         if let Err(error) = active.append(group.bytes(), &mut self.counts) {
             return Err(self.active_error("write", error));
         }
-        if steps::is_taken("sync of a close") {
+        if !self.options.brief && steps::is_taken("sync of a close") {
             self.sync_active()?;
         }
         Ok(())
@@ -192,6 +196,11 @@ impl Log {
         if steps::is_taken("directory sync after a segment got its name") {
             self.directory.sync()?;
         }
+        // Last: on most file systems the sync before has taken this name along, and nothing is left to do.
+        if self.awaits_name_above && steps::is_taken("sync of the directory above a journal with its first records") {
+            sync_above(&self.directory)?;
+        }
+        self.awaits_name_above = false;
         self.counts.rotations += 1;
         self.segments_made += 1;
         self.next_seq += 1;

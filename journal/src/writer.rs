@@ -218,6 +218,10 @@ impl Journal {
         let (lsn, bytes_before) = {
             let state = self.lock();
             state.usable()?;
+            if state.segments.is_empty() && state.pending.records() == 0 {
+                // A new journal that waits for its first records has no file yet, and a snapshot alone is no journal.
+                return Ok(Lsn(state.pending.next()));
+            }
             (state.pending.next(), state.bytes_since_snapshot)
         };
         if self.lock().snapshot.is_none_or(|snapshot| snapshot.lsn.0 != lsn) {

@@ -27,6 +27,8 @@ const TICK: Duration = Duration::from_millis(200);
 const CHANGEABLE: [&str; 4] = ["header", "secret-header", "priority", "proxy"];
 /// Operations that are looked on at by name; more of them are found among all of the app.
 const NAMED_MAX: usize = 1_000;
+/// Downloads whose records fit the small first segment of an engine for one command (some 700 bytes each).
+const BRIEF_LINES_MAX: usize = 8;
 /// Operations that an interrupted `get` names one by one.
 const KEPT_SHOWN_MAX: usize = 8;
 
@@ -38,7 +40,8 @@ pub(super) fn run(
     quiet: bool,
 ) -> Result<Exit, Failure> {
     let lines = lines(download)?;
-    let config = context.config_for(running)?;
+    let mut config = context.config_for(running)?;
+    config.is_short_lived = lines.len() <= BRIEF_LINES_MAX;
     let backends = backends(&config)?;
     let mut asked = Asked::new(context, download, &lines, false)?;
     asked.check(&config, &backends, !context.state_directory.exists())?;

@@ -2,7 +2,7 @@
 //!
 //! Invariants: a claim is appended only for bytes whose sync returned `Ok` after they were written (R1, R2); the first
 //! claim of a part also waits for the directory entry (R3); reading stops where the unclaimed bytes reach the window,
-//! by size or by age, so that a crash costs at most one window.
+//! by size or by age, so that a crash costs at most one window. Bytes that make a file whole are claimed by nobody.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -241,14 +241,15 @@ impl Ledger {
         state.fault.take()
     }
 
+    /// What is whole goes to the publisher, whose intent vouches for all of it: a claim before that would only cost.
     fn claim_is_due(&self, state: &State) -> bool {
         let window = &self.core.config.window;
-        window.is_claim_due(state.unclaimed_bytes(), self.unclaimed_age(state))
+        !state.pieces.is_complete() && window.is_claim_due(state.unclaimed_bytes(), self.unclaimed_age(state))
     }
 
     fn window_is_full(&self, state: &State) -> bool {
         let window = &self.core.config.window;
-        window.is_full(state.unclaimed_bytes(), self.unclaimed_age(state))
+        !state.pieces.is_complete() && window.is_full(state.unclaimed_bytes(), self.unclaimed_age(state))
     }
 
     fn unclaimed_age(&self, state: &State) -> Option<Duration> {
@@ -257,11 +258,11 @@ impl Ledger {
             .map(|since_ms| Duration::from_millis(self.now_ms().saturating_sub(since_ms)))
     }
 
-    /// How long until the age of the unclaimed bytes makes a claim due.
+    /// How long until the age of the unclaimed bytes makes a claim due; `None` where it never will.
     fn until_due(&self, state: &State) -> Option<Duration> {
         let due = self.core.config.window.claim_after;
-        self.unclaimed_age(state)
-            .map(|age| due.saturating_sub(age).max(Duration::from_millis(1)))
+        let age = self.unclaimed_age(state).filter(|_| !state.pieces.is_complete());
+        age.map(|age| due.saturating_sub(age).max(Duration::from_millis(1)))
     }
 
     fn now_ms(&self) -> u64 {

@@ -18,6 +18,7 @@ mod forget;
 mod groups;
 mod ledger;
 mod list;
+mod names;
 mod origin;
 mod part;
 mod places;
@@ -37,7 +38,6 @@ mod worker;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::io;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,6 +47,7 @@ use backhaul_backends::{Backend, RateLimit, Registry, Throttle};
 use backhaul_journal::{Lock, Lsn, Replay, ReplayError, steps};
 
 use self::core::{Core, Role, Stored, Work};
+use self::names::Names;
 use self::room::Room;
 use self::scratch::{Shelving, Trouble};
 use crate::config::{Config, Layout};
@@ -56,7 +57,7 @@ use crate::groups::GroupView;
 use crate::operation::{Entry, Event, Lack, Operation, Outcome, TransferId, decode};
 use crate::table::Table;
 use crate::threads;
-use crate::vault::{SealedName, Vault, make_directory};
+use crate::vault::{SealedName, Vault};
 
 pub use self::access::{READ_BYTES_MAX, ReadOutcome};
 pub use self::amend::{Changes, check_changes};
@@ -120,8 +121,12 @@ impl Engine {
         config.retry.probe_every = config.retry.probe_every.max(PROBE_EVERY_MIN);
         let layout = Layout::new(directory);
         let storage = &environment.storage;
-        make_directories(storage, directory)?;
-        let lock = Lock::acquire(storage, &layout.lock(), config.allow_network_file_system)?;
+        let names = Names::make(storage.as_ref(), directory)?;
+        let lock = Lock::acquire_untold(storage, &layout.lock(), config.allow_network_file_system)?;
+        if salvage::has_journal(storage, &layout)? {
+            names.sync_found(storage.as_ref(), directory)?;
+        }
+        lock.add_lines("");
         let connections_max = config.connections.max;
         let room = Room::fit(config.jobs_max, connections_max, environment.open_files_max).ok_or(Error::limit(
             "open files (raise RLIMIT_NOFILE)",
@@ -149,12 +154,6 @@ impl Engine {
             report.next.0,
             report.tail
         );
-        // Names that were made when an earlier start was cut short may not be durable yet.
-        if steps::is_taken("sync of the state directory at the start") {
-            storage
-                .sync_directory(directory)
-                .map_err(|error| Error::io("sync", directory, error))?;
-        }
         let mut table = rebuilding.table;
         table.reopened(environment.clock.now());
         table.limit_hosts(config.jobs_per_host_max);
@@ -180,6 +179,7 @@ impl Engine {
             lock,
             trouble,
             next_lsn: report.next.0,
+            names,
         };
         let core = Arc::new(Core::new(environment, config, room, Registry::new(backends), stored));
         core.note_in_lock("");
@@ -240,7 +240,9 @@ impl Engine {
         }
     }
 
-    /// Acknowledges ends: from now on the history may drop them.
+    /// Acknowledges ends: from now on the history may drop them. That is durable with the next thing that is, or when the engine
+    /// is closed, and costs no sync of its own: whoever acts on ends acknowledges them afterwards, and is told of them once more
+    /// after a crash.
     ///
     /// # Errors
     /// [`Error::UnknownId`]; [`Error::NotNow`] where one has not ended. Those before it are acknowledged.
@@ -256,10 +258,8 @@ impl Engine {
                 .map(|_| ())
         });
         let result = acknowledged.and_then(|()| unknown.first().map_or(Ok(()), |id| Err(Error::UnknownId(*id))));
-        self.core.sync_all()?;
         result?;
-        self.core.sweep_history()?;
-        self.core.sync_all()
+        self.core.sweep_history()
     }
 
     /// Works until told otherwise, on threads of its own. `observe` is called on this thread about every `tick`.
@@ -372,6 +372,7 @@ impl Engine {
     pub fn close(self) -> Result<(), Error> {
         // Short-lived processes, too, must not let the journal grow for ever.
         self.core.checkpoint_if_due();
+        self.core.sync_all()?;
         let core = Arc::into_inner(self.core);
         // Somebody else still holds the engine: dropping it is a crash as far as the journal is concerned, and safe.
         core.map_or(Ok(()), |core| core.journal.close().map_err(Error::from))
@@ -475,29 +476,6 @@ fn throttled(backends: Vec<Arc<dyn Backend>>, rate_max: Option<NonZeroU64>) -> V
 
 /// Makes the state directory and those above it, and their names durable. What is there already may have been made by a
 /// start that was cut short before it made the name durable.
-fn make_directories(storage: &Arc<dyn backhaul_journal::Storage>, directory: &Path) -> Result<(), Error> {
-    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let is_there = match storage.stat(directory) {
-        Ok(_) => true,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => return Err(Error::io("look at", directory, error)),
-    };
-    if !is_there {
-        if let Some(parent) = parent {
-            make_directories(storage, parent)?;
-        }
-        return make_directory(storage, directory);
-    }
-    let parent = parent.filter(|_| steps::is_taken("directory sync above a directory that is there"));
-    match parent.map(|parent| storage.sync_directory(parent)) {
-        // Who may not read the parent has not made a directory in it just before.
-        Some(Err(error)) if error.kind() != io::ErrorKind::PermissionDenied => {
-            Err(Error::io("sync the parent of", directory, error))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Rebuilds the table from the journal's records.
 #[derive(Default)]
 pub(crate) struct Rebuilding {

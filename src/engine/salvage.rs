@@ -16,7 +16,7 @@ use crate::config::{Config, Layout};
 use crate::environment::Environment;
 use crate::error::Error;
 
-/// First segment of an engine that is there for one command only.
+/// First segment of an engine that is there for one command only: some ten small files fit.
 const SHORT_LIVED_SEGMENT_BYTES: u32 = 8 * 1024;
 
 /// How the journal of an engine is written.
@@ -31,6 +31,7 @@ pub(super) fn journal_options(config: &Config, environment: &Environment) -> Opt
     if config.is_short_lived {
         Options {
             first_segment_bytes: SHORT_LIVED_SEGMENT_BYTES,
+            brief: true,
             ..options
         }
     } else {
@@ -108,6 +109,11 @@ pub(crate) fn evidence(storage: &Arc<dyn Storage>, layout: &Layout) -> Result<Ve
         .into_iter()
         .map(|number| layout.evidence(number))
         .collect())
+}
+
+/// A journal is there, or a copy of one that only has to get its name.
+pub(super) fn has_journal(storage: &Arc<dyn Storage>, layout: &Layout) -> Result<bool, Error> {
+    Ok(exists(storage, &layout.journal())? || exists(storage, &layout.salvage())?)
 }
 
 /// Finishes what a salvage that was cut short left, or clears it away.

@@ -39,6 +39,7 @@ const STEPS: &[&str] = &[
     "sync of the data before a claim",
     "sync of the ends",
     "sync of the intents before the renames",
+    "sync of the names above the first records",
     "sync of the state directory at the start",
 ];
 

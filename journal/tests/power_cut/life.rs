@@ -203,7 +203,7 @@ impl Life {
         if let Some(journal) = self.journal.take() {
             let answer = journal.close();
             if self.taken(answer).is_some() {
-                self.model.close();
+                self.model.close(self.options.brief);
                 self.note();
             }
         }
@@ -366,6 +366,7 @@ pub(crate) fn live(choices: &mut Choices) -> Counts {
     let preallocate = [Preallocate::None, Preallocate::Zero][choices.below(2)];
     let sector_bytes = [64, 512, 24, 4096][choices.below(4)];
     let mut life = Life::new(preallocate, sector_bytes, choices.one_in(4));
+    life.options.brief = sector_bytes == 4096;
     for _ in 0..STEPS_MAX {
         if choices.is_used_up() {
             break;

@@ -105,10 +105,11 @@ impl Model {
         self.certain = self.certain.max(durable);
     }
 
-    pub(crate) fn close(&mut self) {
+    pub(crate) fn close(&mut self, is_brief: bool) {
         self.certain = self.records.len();
-        // Without records of its own, a close relies on what it found, which may stand in the page cache only.
-        self.closed = self.records.len() > self.opened_with;
+        // Without records of its own, a close relies on what it found, which may stand in the page cache only; and so does
+        // the mark of a brief one.
+        self.closed = !is_brief && self.records.len() > self.opened_with;
     }
 
     pub(crate) fn checkpoint(&mut self, lsn: Lsn) {

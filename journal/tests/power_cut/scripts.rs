@@ -10,6 +10,8 @@ pub(crate) struct Script {
     pub(crate) name: &'static str,
     preallocate: Preallocate,
     sector_bytes: usize,
+    /// Of a process that writes little and ends soon.
+    brief: bool,
     ops: &'static [Op],
 }
 
@@ -29,8 +31,13 @@ const fn script(name: &'static str, preallocate: Preallocate, sector_bytes: usiz
         name,
         preallocate,
         sector_bytes,
+        brief: false,
         ops,
     }
+}
+
+const fn brief(script: Script) -> Script {
+    Script { brief: true, ..script }
 }
 
 const GROUPS: &[Op] = &[
@@ -55,6 +62,20 @@ const ENDS: &[Op] = &[
     Op::Batch(2, 20),
     Op::Sync,
     Op::Close,
+];
+/// A journal that gets nothing at first, and is let go of by a process after the other.
+const NOTHING: &[Op] = &[
+    Op::Checkpoint(0),
+    Op::Close,
+    Op::Restart,
+    Op::Checkpoint(1),
+    Op::Close,
+    Op::Append(1, 20),
+    Op::Close,
+    Op::Checkpoint(0),
+    Op::Close,
+    Op::Append(2, 5),
+    Op::Sync,
 ];
 const CHECKPOINTS: &[Op] = &[
     Op::Append(1, 5),
@@ -93,6 +114,11 @@ pub(crate) const SCRIPTS: &[Script] = &[
     script("checkpoints, preallocated", Preallocate::Zero, 512, CHECKPOINTS),
     script("rotations, growing", Preallocate::None, 1024, ROTATIONS),
     script("rotations, preallocated", Preallocate::Zero, 512, ROTATIONS),
+    brief(script("groups, brief", Preallocate::Zero, 64, GROUPS)),
+    brief(script("ends, brief and growing", Preallocate::None, 64, ENDS)),
+    brief(script("ends, brief and preallocated", Preallocate::Zero, 512, ENDS)),
+    brief(script("nothing, brief", Preallocate::Zero, 512, NOTHING)),
+    brief(script("checkpoints, brief", Preallocate::None, 128, CHECKPOINTS)),
 ];
 
 /// The disk at every moment of a script, with what was promised then.
@@ -102,8 +128,14 @@ pub(crate) struct Run {
 }
 
 impl Script {
+    fn life(&self, reserve: bool) -> Life {
+        let mut life = Life::new(self.preallocate, self.sector_bytes, reserve);
+        life.options.brief = self.brief;
+        life
+    }
+
     pub(crate) fn run(&self) -> Run {
-        let mut life = Life::new(self.preallocate, self.sector_bytes, false);
+        let mut life = self.life(false);
         let moments = moments(&mut life, |life| self.ops.iter().for_each(|op| life.apply(*op)));
         Run { life, moments }
     }
@@ -112,7 +144,7 @@ impl Script {
     pub(crate) fn fail_everywhere(&self, failure: Failure) -> Counts {
         let mut counts = Counts::default();
         for nth in 0.. {
-            let mut life = Life::new(self.preallocate, self.sector_bytes, true);
+            let mut life = self.life(true);
             let has_come = life.fail(failure, nth);
             self.ops.iter().for_each(|op| life.apply(*op));
             if !has_come.load(std::sync::atomic::Ordering::Relaxed) {
