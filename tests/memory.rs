@@ -93,7 +93,7 @@ fn a_queued_operation_costs_a_few_hundred_bytes_and_a_hundred_where_memory_is_li
         let before = held_bytes();
         let engine = open(&state, limit);
         // Those that stay in memory are a fixed share of the limit, however many there are.
-        let share = limit.map_or(0, |limit| usize::try_from(limit / 20).expect("a small number"));
+        let share = limit.map_or(0, |limit| usize::try_from(limit / 10).expect("a small number"));
         let opened = (held_bytes() - before).saturating_sub(share) / QUEUED;
         drop(engine);
         let _ = writeln!(

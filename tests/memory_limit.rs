@@ -179,7 +179,7 @@ fn operations_that_cannot_be_read_back_stop_the_engine_and_the_next_start_has_th
             ..NewDownload::default()
         };
         for error in [
-            engine.create(&[more]).map(|_| ()).unwrap_err(),
+            engine.create(&[more]).map(|_| ()).unwrap_err().1,
             engine.pause(ids[QUEUED - 1]).unwrap_err(),
             engine
                 .view(ids[QUEUED - 1])
@@ -242,13 +242,13 @@ fn more_operations_than_the_limit_has_room_for_are_refused_with_their_number() {
     let mut lab = Lab::new();
     lab.config.connections.max = 1;
     let engine = lab.open().unwrap();
-    let list: Vec<NewDownload> = (0..5_000).map(download).collect();
-    let error = engine.create(&list).unwrap_err();
+    let list: Vec<NewDownload> = (0..20_000).map(download).collect();
+    let (_, error) = engine.create(&list).map(|_| ()).unwrap_err();
     let Error::LimitReached { limit, max } = &error else {
         panic!("{error}")
     };
     assert!(
-        limit.contains("memory limit") && (2_000..5_000).contains(max),
+        limit.contains("memory limit") && (5_000..20_000).contains(max),
         "{error}"
     );
     assert!(engine.create(&list[..usize::try_from(*max).unwrap()]).is_ok());
