@@ -140,7 +140,7 @@ def queued(bench):
         connection = daemon.connect()
         ours, there = {}, 0
         for count in bench.queues:
-            rig.batches(connection, f"{url}{count}-", f"{root}/files", count - there)
+            rig.batches(connection, url, f"{root}/files", count - there, there)
             there = count
             time.sleep(rig.SETTLE_SECONDS)
             ours[count] = rig.rss_bytes(daemon.process.pid) / MIB

@@ -35,9 +35,9 @@ LEGEND = (
     "Each figure is the median of the rounds, with the least and the greatest in brackets. Ratios are backhaul / tool, each "
     "taken within its round: below 1 backhaul costs less. Wake-ups are voluntary context switches of all threads, preempted "
     "the others. *Written at exit* reached the device before the tool ended, *in all* after a sync: what a tool has not "
-    "written at exit, a power cut takes. Flushes are those at exit, for each GiB. backhaul and the limit are durable at exit; aria2c "
-    "syncs its files and no name of one, the others sync nothing. The limit does only the necessary system calls and cryptography (`benches/limit/limit.c`): "
-    "nothing is checked, retried or remembered."
+    "written at exit, a power cut takes. Flushes are those at exit. backhaul and the limit are durable at exit; aria2c "
+    "syncs its files and no name of one, the others sync nothing. The limit does only the necessary system calls and "
+    "cryptography (`benches/limit/limit.c`, the latter by OpenSSL): nothing is checked, retried or remembered."
 )
 
 
@@ -69,7 +69,9 @@ def failures(bench):
 
 def costs(run, counts):
     head = ["", "wall s", "CPU s", "wall ratio", "CPU ratio", "peak MiB", "wake-ups", "preempted"]
-    head += ["written at exit, MiB", "in all, MiB", "flushes / GiB"] if counts else []
+    # Of a list the flushes go with its files, of a large file with its bytes.
+    flushes, each_mib = ("flushes", 0) if run.is_list else ("flushes / GiB", 1024 / max(run.mib, 1))
+    head += ["written at exit, MiB", "in all, MiB", flushes] if counts else []
     rows = []
     for tool in sorted(run.rows, key=order):
         line = [tool, spread(run.values("wall", tool)), spread(run.values("cpu", tool))]
@@ -81,7 +83,7 @@ def costs(run, counts):
         line += [f"{statistics.median(run.values(what, tool)):,.0f}" for what in ("waits", "lost")]
         if counts:
             line += [f"{statistics.median(run.values(what, tool)) / MIB:,.1f}" for what in ("written", "written_in_all")]
-            line += [f"{statistics.median(run.values('flushes', tool)) * 1024 / run.mib:,.1f}"]
+            line += [f"{statistics.median(run.values('flushes', tool)) * (each_mib or 1):,.0f}"]
         rows.append(line)
     return table(head, rows)
 

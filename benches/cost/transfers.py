@@ -20,8 +20,9 @@ COMPARED_BYTES = 4 * MIB
 class Run:
     """The measured rounds of one case: `rows[tool][round]`, without the rounds that failed."""
 
-    def __init__(self, name, title, mib):
+    def __init__(self, name, title, mib, is_list=False):
         self.name = name
+        self.is_list = is_list
         self.title = title
         self.mib = mib
         self.rows = {}
@@ -162,11 +163,11 @@ def refuses_strangers(bench, tool):
 
 
 def small(bench):
-    many(bench, Run("small", f"{bench.small:,} files of 1 KiB", bench.small / 1024), bench.served.small, MANY_TOOLS)
+    many(bench, Run("small", f"{bench.small:,} files of 1 KiB", bench.small / 1024, True), bench.served.small, MANY_TOOLS)
 
 
 def medium(bench):
-    many(bench, Run("medium", f"{bench.small:,} files of 64 KiB", bench.small / 16), bench.served.medium, MANY_TOOLS)
+    many(bench, Run("medium", f"{bench.small:,} files of 64 KiB", bench.small / 16, True), bench.served.medium, MANY_TOOLS)
 
 
 def many(bench, run, lists, tools):
@@ -193,7 +194,7 @@ def far(bench):
     check = same_file(bench, "far.bin")
     rounds(bench, one, [*HTTP_TOOLS, LIMIT], lambda tool: measured(bench, tool, command, check), count)
     lists = Lists(bench.work, "far", "64k", there.port, FAR_FILES, 65536)
-    some = Run("far-many", f"{FAR_FILES} files of 64 KiB, round trip 100 ms", FAR_FILES / 16)
+    some = Run("far-many", f"{FAR_FILES} files of 64 KiB, round trip 100 ms", FAR_FILES / 16, True)
     # wget asks for one after the other and would wait for 20 s.
     many_rounds = [tool for tool in MANY_TOOLS if tool != "wget"]
 
