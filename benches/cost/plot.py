@@ -100,7 +100,8 @@ def svg(bench, figures):
     height = canvas.y + 14
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" height="{height:.0f}" '
-        f'role="img" aria-label="What other tools cost, as multiples of backhaul">\n<style>{plain(STYLE)}{colours}\n</style>\n'
+        f'role="img" aria-label="What other tools cost, as multiples of backhaul">\n'
+        f"<style>{plain(STYLE)}{colours}\n</style>\n"
         f'<rect width="100%" height="100%" class="back"/>\n{body}\n</svg>\n'
     )
 

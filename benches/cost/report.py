@@ -43,11 +43,12 @@ LEGEND = (
 
 def introduction(bench):
     versions = "; ".join(f"{tool}: {line}" for tool, line in bench.versions.items())
+    look = ", **a look with `--quick`, no judgement**" if bench.is_quick else ""
     lines = [
         "Written by `benches/compare`; do not edit.",
         f"{bench.machine}.",
-        f"{bench.date}, commit {bench.commit}" + (", **a look with `--quick`, no judgement**" if bench.is_quick else "") + ".",
-        f"Files: {bench.disk.words()}. Served from memory over loopback. Tools take turns within each of {bench.rounds} rounds.",
+        f"{bench.date}, commit {bench.commit}{look}.",
+        f"Files: {bench.disk.words()}. Served from memory over loopback. {bench.rounds} rounds, in each of which tools take turns.",
         f"Load of the machine, 1 minute: {bench.load_before:.1f} at the start, {bench.load_after:.1f} at the end.",
         f"Versions: {versions}.",
     ]
@@ -102,8 +103,8 @@ def start(bench):
         ms = [value * 1000 for value in run.values("first", tool)]
         rows.append([tool, spread(ms, 1), spread(run.ratios("first", tool, "curl"))])
     text = (
-        f"From before the program is executed until a server has the first byte of its request, {bench.starts} times in turn; "
-        "`backhaul` makes its state directory anew, `backhaul, again` goes on with one that is there."
+        "From before the program is executed until a server has the first byte of its request, "
+        f"{bench.starts} times in turn; `backhaul` makes its state directory anew, `backhaul, again` goes on with one that is there."
     )
     return ["## Start to first byte", text, table(["", "ms", "/ curl"], rows)]
 
@@ -155,7 +156,8 @@ def idle(bench):
 def queued(bench):
     head = ["", *(f"{count:,} queued, MiB" for count in bench.queues)]
     rows = [[tool, *(f"{seen[count]:,.1f}" for count in bench.queues)] for tool, seen in bench.queued.items()]
-    return ["## A long queue", "Resident memory; backhaul's queue is durable, aria2's is in memory alone.", table(head, rows)]
+    text = "Resident memory; backhaul's queue is durable, aria2's is in memory alone."
+    return ["## A long queue", text, table(head, rows)]
 
 
 def secured(bench):

@@ -43,7 +43,7 @@ class Run:
 
 
 def rounds(bench, run, tools, one, count):
-    """Runs `one(tool)` for each tool in turn, the first of a round moving on by one; a tool that fails is left out from then."""
+    """Runs `one(tool)` for each tool in turn, the first of a round moving on by one; one that fails is left out from then."""
     bench.runs[run.name] = run
     failed = set()
     for turn in range(count):
@@ -102,7 +102,8 @@ def expect_names(tool, out, names):
     there = set(os.listdir(out))
     if there != set(names):
         lost, more = sorted(set(names) - there), sorted(there - set(names))
-        raise Failed(f"{tool} left {len(lost)} files out ({' '.join(lost[:3])}) and {len(more)} behind ({' '.join(more[:3])})")
+        lost_words, more_words = " ".join(lost[:3]) or "-", " ".join(more[:3]) or "-"
+        raise Failed(f"{tool} left {len(lost)} files out ({lost_words}) and {len(more)} too many behind ({more_words})")
 
 
 def same_bytes(one, other):
