@@ -358,11 +358,11 @@ def download(url, destination, app="bench"):
     return {"url": url, "destination": destination, "app": app}
 
 
-def batches(connection, url, directory, count):
-    """Downloads per second where one client creates a whole batch with each call."""
+def batches(connection, url, directory, count, first=0):
+    """Downloads per second where one client creates a whole batch with each call; they are numbered from `first` on."""
     started = time.monotonic()
-    for begin in range(0, count, BATCH):
-        part = range(begin, min(begin + BATCH, count))
+    for begin in range(first, first + count, BATCH):
+        part = range(begin, min(begin + BATCH, first + count))
         connection.call("Create", downloads=[download(f"{url}b{n}", f"{directory}/b{n}", "batch") for n in part])
     return count / (time.monotonic() - started)
 

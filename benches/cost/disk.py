@@ -37,7 +37,7 @@ class LoopDisk:
         self.path = f"{directory}/disk"
         self.mib = mib
         self.device = None
-        self.is_direct = self.is_mounted = False
+        self.is_direct = False
 
     def start(self):
         os.mkdir(self.path)
@@ -55,7 +55,6 @@ class LoopDisk:
         self._unmount()
         command(*FRESH, self.device)
         command("mount", self.device, self.path)
-        self.is_mounted = True
         os.chmod(self.path, 0o755)
         return self.path
 
@@ -84,16 +83,15 @@ class LoopDisk:
         return f"ext4 on a loop device of its own ({way}, its image on {below}), made anew for each run"
 
     def _unmount(self):
+        # What is there is asked for, not remembered: an interrupt may come between a step and the note of it.
         for _ in range(20):
-            if not self.is_mounted:
+            if not os.path.ismount(self.path):
                 return
             try:
                 command("umount", self.path)
-                self.is_mounted = False
             except OSError:
                 time.sleep(0.25)
         command("umount", "-l", self.path)
-        self.is_mounted = False
 
     def close(self):
         for step in (self._unmount, self._detach):
@@ -105,9 +103,8 @@ class LoopDisk:
             os.remove(self.image)
 
     def _detach(self):
-        if self.device:
-            command("losetup", "-d", self.device)
-            self.device = None
+        for line in command("losetup", "-j", self.image).splitlines():
+            command("losetup", "-d", line.split(":", maxsplit=1)[0])
 
 
 class Folders:

@@ -39,8 +39,10 @@ def told(bench, case, tool):
     """A failure of one tool is kept for the report and ends nothing else."""
     try:
         yield
-    except Failed as error:
+    except (Failed, OSError) as error:
         bench.failed(case, tool, str(error))
+    except SystemExit:
+        bench.failed(case, tool, "it did not do what it was asked for, see above")
 
 
 def lone(bench, tool, url):
@@ -95,11 +97,13 @@ def completed(connection, url, destination):
 def idle(bench):
     """Two daemons side by side, after a transfer over HTTP and HTTPS each: memory, and how often a thread is scheduled."""
     daemon = bench.started(rig.Daemon(bench.backhaul, f"{bench.work}/idle", "--ca-bundle", bench.served.authority))
-    aria2 = bench.started(rig.Aria2(f"{bench.work}/idle-aria2", f"--ca-certificate={bench.served.authority}"))
+    pids, aria2 = {"backhaul": daemon.process.pid}, None
+    with told(bench, "idle", "aria2c"):
+        aria2 = bench.started(rig.Aria2(f"{bench.work}/idle-aria2", f"--ca-certificate={bench.served.authority}"))
+        pids["aria2c"] = aria2.process.pid
     connection = daemon.connect()
     connection.call("Describe")
-    memory = {"backhaul": {}, "aria2c": {}}
-    pids = {"backhaul": daemon.process.pid, "aria2c": aria2.process.pid}
+    memory = {tool: {} for tool in pids}
 
     def note(when):
         time.sleep(rig.SETTLE_SECONDS)
@@ -112,7 +116,8 @@ def idle(bench):
         connection = daemon.connect()
         completed(connection, url, f"{bench.work}/idle/{when.replace(' ', '-')}")
         connection.close()
-        aria2.fetch(url)
+        if aria2:
+            aria2.fetch(url)
         note(when)
     before = {tool: rig.switches(pid) for tool, pid in pids.items()}
     time.sleep(bench.idle_seconds)
@@ -123,7 +128,8 @@ def idle(bench):
         for tool in pids
     }
     daemon.stop()
-    aria2.stop()
+    if aria2:
+        aria2.stop()
     rig.say("idle: done")
 
 
@@ -140,7 +146,7 @@ def queued(bench):
         connection = daemon.connect()
         ours, there = {}, 0
         for count in bench.queues:
-            rig.batches(connection, f"{url}{count}-", f"{root}/files", count - there)
+            rig.batches(connection, url, f"{root}/files", count - there, there)
             there = count
             time.sleep(rig.SETTLE_SECONDS)
             ours[count] = rig.rss_bytes(daemon.process.pid) / MIB
@@ -148,14 +154,15 @@ def queued(bench):
         daemon.stop()
         bench.queued = {"backhaul": ours}
         rig.say("queued: backhaul done")
-        aria2 = bench.started(rig.Aria2(f"{bench.work}/queue-aria2", "-j1", "-t600"))
-        theirs, there = {}, 0
-        for count in bench.queues:
-            aria2.queue([f"{url}{number}" for number in range(there, count)])
-            there = count
-            theirs[count] = rig.rss_bytes(aria2.process.pid) / MIB
-        aria2.stop()
-        bench.queued["aria2c"] = theirs
+        with told(bench, "queued", "aria2c"):
+            aria2 = bench.started(rig.Aria2(f"{bench.work}/queue-aria2", "-j1", "-t600"))
+            theirs, there = {}, 0
+            for count in bench.queues:
+                aria2.queue([f"{url}{number}" for number in range(there, count)])
+                there = count
+                theirs[count] = rig.rss_bytes(aria2.process.pid) / MIB
+            aria2.stop()
+            bench.queued["aria2c"] = theirs
     rig.say("queued: done")
 
 
@@ -184,17 +191,15 @@ def secured(bench):
     ours = growth(daemon.process.pid, urls, create, under_way)
     connection.close()
     daemon.stop()
-    aria2 = bench.started(rig.Aria2(f"{root}/aria2", f"-j{DRIP_FILES}", "-x1", f"--ca-certificate={ca}"))
+    bench.secured = {"backhaul": ours}
+    with told(bench, "secured", "aria2c"):
+        aria2 = bench.started(rig.Aria2(f"{root}/aria2", f"-j{DRIP_FILES}", "-x1", f"--ca-certificate={ca}"))
 
-    def queue(some):
-        aria2.queue(some)
+        def active():
+            return sum(int(one["completedLength"]) > 0 for one in aria2.call("aria2.tellActive"))
 
-    def active():
-        return sum(int(one["completedLength"]) > 0 for one in aria2.call("aria2.tellActive"))
-
-    theirs = growth(aria2.process.pid, urls, queue, active)
-    aria2.stop()
-    bench.secured = {"backhaul": ours, "aria2c": theirs}
+        bench.secured["aria2c"] = growth(aria2.process.pid, urls, aria2.queue, active)
+        aria2.stop()
     rig.say("secured: done")
 
 

@@ -83,13 +83,13 @@ def svg(bench, figures):
     canvas.text(20, canvas.y, "What other tools cost, as multiples of backhaul", "title")
     canvas.y += 20
     canvas.text(
-        20, canvas.y, "Right of 1: the tool costs more than backhaul. Left of 1: less. Bars are medians of the rounds, thin lines "
-        "the least and the greatest; the scale is logarithmic.", "dim"
+        20, canvas.y, "Right of 1: the tool costs more than backhaul. Left of 1: less. Bars are medians of the rounds, thin "
+        "lines the least and the greatest; the scale is logarithmic.", "dim"
     )  # fmt: skip
     canvas.y += 15
     canvas.text(
-        20, canvas.y, "limit: a minimal program that does only the necessary system calls and cryptography. backhaul and the "
-        "limit are durable when they end, the other tools are not.", "dim"
+        20, canvas.y, "limit: a minimal program that does only the necessary system calls and cryptography. backhaul and "
+        "the limit are durable when they end, the other tools are not.", "dim"
     )  # fmt: skip
     canvas.y += 24
     transfers(canvas, [run for run in bench.runs.values() if run.rows.get("backhaul") and run.name != "start"])
@@ -100,7 +100,8 @@ def svg(bench, figures):
     height = canvas.y + 14
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" height="{height:.0f}" '
-        f'role="img" aria-label="What other tools cost, as multiples of backhaul">\n<style>{plain(STYLE)}{colours}\n</style>\n'
+        f'role="img" aria-label="What other tools cost, as multiples of backhaul">\n'
+        f"<style>{plain(STYLE)}{colours}\n</style>\n"
         f'<rect width="100%" height="100%" class="back"/>\n{body}\n</svg>\n'
     )
 
@@ -128,6 +129,7 @@ def transfers(canvas, runs):
     for run in runs:
         tools = sorted((tool for tool in run.rows if tool != "backhaul" and run.rows[tool]), key=order)
         canvas.text(20, canvas.y, run.title, "head")
+        canvas.y += 15
         for axis, (what, _, unit) in zip(axes, COLUMNS):
             value = statistics.median(run.values(what, "backhaul"))
             canvas.text(axis.at(1) + 5, canvas.y, f"backhaul {value:,.2f} {unit}", "dim small")
@@ -191,7 +193,7 @@ def asked(canvas, figures):
     ticks(canvas, axis, top, bottom, ASKED_TICKS)
     for number, figure in enumerate(figures):
         y = top + number * ROW + (ROW - BAR) / 2
-        canvas.text(ASKED_LEFT - 12, y + BAR - 2, figure.name, "", "end")
+        canvas.text(ASKED_LEFT - 12, y + BAR - 2, figure.name.replace("`", ""), "", "end")
         # Nothing asked, nothing seen: as good as it gets.
         scale = figure.asked if figure.asked else 1
         values = [value / scale if figure.asked else (0.0 if value <= 0 else 8.0) for value in figure.values]
@@ -216,5 +218,5 @@ def caption(canvas, bench):
         "; ".join(line for tool, line in bench.versions.items() if tool not in ("strace", "nginx")) + ".",
     ]
     for line in lines:
-        canvas.text(20, canvas.y, line, "dim small")
+        canvas.text(20, canvas.y, line.replace("`", ""), "dim small")
         canvas.y += 14

@@ -35,19 +35,20 @@ LEGEND = (
     "Each figure is the median of the rounds, with the least and the greatest in brackets. Ratios are backhaul / tool, each "
     "taken within its round: below 1 backhaul costs less. Wake-ups are voluntary context switches of all threads, preempted "
     "the others. *Written at exit* reached the device before the tool ended, *in all* after a sync: what a tool has not "
-    "written at exit, a power cut takes. Flushes are those at exit, for each GiB. backhaul and the limit are durable at exit; aria2c "
-    "syncs its files and no name of one, the others sync nothing. The limit does only the necessary system calls and cryptography (`benches/limit/limit.c`): "
-    "nothing is checked, retried or remembered."
+    "written at exit, a power cut takes. Flushes are those at exit. backhaul and the limit are durable at exit; aria2c "
+    "syncs its files and no name of one, the others sync nothing. The limit does only the necessary system calls and "
+    "cryptography (`benches/limit/limit.c`, the latter by OpenSSL): nothing is checked, retried or remembered."
 )
 
 
 def introduction(bench):
     versions = "; ".join(f"{tool}: {line}" for tool, line in bench.versions.items())
+    look = ", **a look with `--quick`, no judgement**" if bench.is_quick else ""
     lines = [
         "Written by `benches/compare`; do not edit.",
         f"{bench.machine}.",
-        f"{bench.date}, commit {bench.commit}" + (", **a look with `--quick`, no judgement**" if bench.is_quick else "") + ".",
-        f"Files: {bench.disk.words()}. Served from memory over loopback. Tools take turns within each of {bench.rounds} rounds.",
+        f"{bench.date}, commit {bench.commit}{look}.",
+        f"Files: {bench.disk.words()}. Served from memory over loopback. {bench.rounds} rounds, in each of which tools take turns.",
         f"Load of the machine, 1 minute: {bench.load_before:.1f} at the start, {bench.load_after:.1f} at the end.",
         f"Versions: {versions}.",
     ]
@@ -69,7 +70,9 @@ def failures(bench):
 
 def costs(run, counts):
     head = ["", "wall s", "CPU s", "wall ratio", "CPU ratio", "peak MiB", "wake-ups", "preempted"]
-    head += ["written at exit, MiB", "in all, MiB", "flushes / GiB"] if counts else []
+    # Of a list the flushes go with its files, of a large file with its bytes.
+    flushes, each_mib = ("flushes", 0) if run.is_list else ("flushes / GiB", 1024 / max(run.mib, 1))
+    head += ["written at exit, MiB", "in all, MiB", flushes] if counts else []
     rows = []
     for tool in sorted(run.rows, key=order):
         line = [tool, spread(run.values("wall", tool)), spread(run.values("cpu", tool))]
@@ -81,7 +84,7 @@ def costs(run, counts):
         line += [f"{statistics.median(run.values(what, tool)):,.0f}" for what in ("waits", "lost")]
         if counts:
             line += [f"{statistics.median(run.values(what, tool)) / MIB:,.1f}" for what in ("written", "written_in_all")]
-            line += [f"{statistics.median(run.values('flushes', tool)) * 1024 / run.mib:,.1f}"]
+            line += [f"{statistics.median(run.values('flushes', tool)) * (each_mib or 1):,.0f}"]
         rows.append(line)
     return table(head, rows)
 
@@ -100,8 +103,8 @@ def start(bench):
         ms = [value * 1000 for value in run.values("first", tool)]
         rows.append([tool, spread(ms, 1), spread(run.ratios("first", tool, "curl"))])
     text = (
-        f"From before the program is executed until a server has the first byte of its request, {bench.starts} times in turn; "
-        "`backhaul` makes its state directory anew, `backhaul, again` goes on with one that is there."
+        "From before the program is executed until a server has the first byte of its request, "
+        f"{bench.starts} times in turn; `backhaul` makes its state directory anew, `backhaul, again` goes on with one that is there."
     )
     return ["## Start to first byte", text, table(["", "ms", "/ curl"], rows)]
 
@@ -153,7 +156,8 @@ def idle(bench):
 def queued(bench):
     head = ["", *(f"{count:,} queued, MiB" for count in bench.queues)]
     rows = [[tool, *(f"{seen[count]:,.1f}" for count in bench.queues)] for tool, seen in bench.queued.items()]
-    return ["## A long queue", "Resident memory; backhaul's queue is durable, aria2's is in memory alone.", table(head, rows)]
+    text = "Resident memory; backhaul's queue is durable, aria2's is in memory alone."
+    return ["## A long queue", text, table(head, rows)]
 
 
 def secured(bench):

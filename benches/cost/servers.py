@@ -1,4 +1,4 @@
-"""What is served, and who serves it: nginx over HTTP and HTTPS, vsftpd, a path of 100 ms, and a server that only looks on."""
+"""What is served, and who serves it: nginx over HTTP and HTTPS, vsftpd, a long path, and a server that only looks on."""
 
 import contextlib
 import os
@@ -129,6 +129,7 @@ class Served:
 
 def authority(work):
     """A certificate authority of the script's own, and a certificate by it; gives authority, certificate and key."""
+
     def openssl(*words):
         subprocess.run(["openssl", *words], check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
 
@@ -136,10 +137,12 @@ def authority(work):
     ca, ca_key, request = f"{work}/ca.pem", f"{work}/ca.key", f"{work}/leaf.csr"
     leaf, leaf_key, more = f"{work}/leaf.pem", f"{work}/leaf.key", f"{work}/leaf.ext"
     with open(more, "w", encoding="ascii") as file:
-        file.write("subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\n")
+        file.write("subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n")
+        file.write("extendedKeyUsage=serverAuth\n")
     openssl("req", "-x509", *new, "-days", "2", "-subj", "/CN=benches-compare", "-keyout", ca_key, "-out", ca)
     openssl("req", *new, "-subj", "/CN=localhost", "-keyout", leaf_key, "-out", request)
-    openssl("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", "2", "-extfile", more, "-out", leaf)
+    signed = ["-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", "2", "-extfile", more]
+    openssl("x509", "-req", "-in", request, *signed, "-out", leaf)
     return ca, leaf, leaf_key
 
 

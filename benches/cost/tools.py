@@ -54,7 +54,8 @@ class Tools:
             if done.returncode != 0:
                 rig.fail(f"gcc cannot build {words[0]}: {done.stderr[-500:]}")
         done = subprocess.run(
-            ["gcc", *WARNINGS, "-DTLS", "-o", f"{self.work}/limit-tls", f"{source}/limit.c", "-lssl", "-lcrypto", "-pthread"],
+            ["gcc", *WARNINGS, "-DTLS", "-o", f"{self.work}/limit-tls", f"{source}/limit.c"]
+            + ["-lssl", "-lcrypto", "-pthread"],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         self.has_tls_limit = done.returncode == 0
@@ -71,7 +72,8 @@ class Tools:
             host, port = host.split(":")
             program = "limit-tls" if scheme == "https:" else "limit"
             extra = [trusted] if scheme == "https:" else []
-            return [f"{self.work}/{program}", "one", "127.0.0.1" if host == "localhost" else host, port, f"/{path}", out, *extra]
+            host = "127.0.0.1" if host == "localhost" else host
+            return [f"{self.work}/{program}", "one", host, port, f"/{path}", out, *extra]
         with_ca = {"backhaul": "--ca-bundle", "curl": "--cacert", "wget2": "--ca-certificate", "wget": "--ca-certificate"}
         ca = [with_ca[tool], trusted] if trusted and tool in with_ca else []
         return {

@@ -20,8 +20,9 @@ COMPARED_BYTES = 4 * MIB
 class Run:
     """The measured rounds of one case: `rows[tool][round]`, without the rounds that failed."""
 
-    def __init__(self, name, title, mib):
+    def __init__(self, name, title, mib, is_list=False):
         self.name = name
+        self.is_list = is_list
         self.title = title
         self.mib = mib
         self.rows = {}
@@ -42,7 +43,7 @@ class Run:
 
 
 def rounds(bench, run, tools, one, count):
-    """Runs `one(tool)` for each tool in turn, the first of a round moving on by one; a tool that fails is left out from then."""
+    """Runs `one(tool)` for each tool in turn, the first of a round moving on by one; one that fails is left out from then."""
     bench.runs[run.name] = run
     failed = set()
     for turn in range(count):
@@ -101,7 +102,8 @@ def expect_names(tool, out, names):
     there = set(os.listdir(out))
     if there != set(names):
         lost, more = sorted(set(names) - there), sorted(there - set(names))
-        raise Failed(f"{tool} left {len(lost)} files out ({' '.join(lost[:3])}) and {len(more)} behind ({' '.join(more[:3])})")
+        lost_words, more_words = " ".join(lost[:3]) or "-", " ".join(more[:3]) or "-"
+        raise Failed(f"{tool} left {len(lost)} files out ({lost_words}) and {len(more)} too many behind ({more_words})")
 
 
 def same_bytes(one, other):
@@ -162,11 +164,11 @@ def refuses_strangers(bench, tool):
 
 
 def small(bench):
-    many(bench, Run("small", f"{bench.small:,} files of 1 KiB", bench.small / 1024), bench.served.small, MANY_TOOLS)
+    many(bench, Run("small", f"{bench.small:,} files of 1 KiB", bench.small / 1024, True), bench.served.small, MANY_TOOLS)
 
 
 def medium(bench):
-    many(bench, Run("medium", f"{bench.small:,} files of 64 KiB", bench.small / 16), bench.served.medium, MANY_TOOLS)
+    many(bench, Run("medium", f"{bench.small:,} files of 64 KiB", bench.small / 16, True), bench.served.medium, MANY_TOOLS)
 
 
 def many(bench, run, lists, tools):
@@ -193,7 +195,7 @@ def far(bench):
     check = same_file(bench, "far.bin")
     rounds(bench, one, [*HTTP_TOOLS, LIMIT], lambda tool: measured(bench, tool, command, check), count)
     lists = Lists(bench.work, "far", "64k", there.port, FAR_FILES, 65536)
-    some = Run("far-many", f"{FAR_FILES} files of 64 KiB, round trip 100 ms", FAR_FILES / 16)
+    some = Run("far-many", f"{FAR_FILES} files of 64 KiB, round trip 100 ms", FAR_FILES / 16, True)
     # wget asks for one after the other and would wait for 20 s.
     many_rounds = [tool for tool in MANY_TOOLS if tool != "wget"]
 
