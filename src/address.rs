@@ -137,7 +137,7 @@ pub(crate) fn scheme_of(url: &str) -> &str {
 /// Schemes of this product, and the feature that each is built in with.
 const FEATURES: &[(&str, &str)] = &[
     ("http", "http"),
-    ("https", "http"),
+    ("https", "tls"),
     ("ftp", "ftp"),
     ("ftps", "ftps"),
     ("ftpes", "ftps"),
@@ -738,6 +738,12 @@ mod tests {
             assert!(message.starts_with("url '") && message.contains(word), "{message}");
         }
         assert!(refused(&format!("http://host/{}", "a".repeat(URL_BYTES_MAX))).contains("at most"));
+        let without_tls = &served()[..1];
+        let message = Address::parse("https://host/x", without_tls).unwrap_err().to_string();
+        assert!(
+            message.contains("scheme 'https' needs a backhaul built with the feature 'tls'"),
+            "{message}"
+        );
     }
 
     #[test]

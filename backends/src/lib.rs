@@ -85,7 +85,7 @@ mod problem;
 mod proof;
 mod proxy;
 mod registry;
-#[cfg(any(feature = "http", feature = "ftps"))]
+#[cfg(any(feature = "tls", feature = "ftps"))]
 mod roots;
 #[cfg(feature = "ftp")]
 mod sys;

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::route::Route;
+use super::tls;
 use super::wire::Socket;
 use crate::{Interrupt, Limits, net};
 
@@ -28,7 +29,7 @@ pub(super) enum Fault {
     /// No root certificates could be had.
     Roots(String),
     /// TLS broke, before or after the handshake.
-    Tls(Box<rustls::Error>),
+    Tls(Box<tls::Error>),
     /// The other side closed without `close_notify`, or in the handshake.
     Cut,
     /// The connection broke.

@@ -3,19 +3,16 @@
 
 use std::io;
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::time::Instant;
 
-use rustls::ClientConnection;
-use rustls::pki_types::ServerName;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout};
 
 use super::attempt::{Attempt, Fault, Phase};
-use super::roots::TlsSetup;
 use super::route::Route;
+use super::tls::TlsSetup;
 use super::wire::{Socket, Wire};
 use crate::net::{self, Patience};
 
@@ -32,11 +29,11 @@ impl Resolver for NoResolver {
 
 #[derive(Debug)]
 pub(super) struct WireConnector {
-    tls: Arc<TlsSetup>,
+    tls: TlsSetup,
 }
 
 impl WireConnector {
-    pub(super) fn new(tls: Arc<TlsSetup>) -> Self {
+    pub(super) fn new(tls: TlsSetup) -> Self {
         Self { tls }
     }
 
@@ -50,7 +47,7 @@ impl WireConnector {
         let port = uri.port_u16().unwrap_or(if needs_tls { 443 } else { 80 });
         // The set-up can fail without a network, so it comes first.
         let tls = if needs_tls {
-            Some(self.client(host, attempt)?)
+            Some(self.tls.client(host).map_err(|fault| attempt.fail(fault))?)
         } else {
             None
         };
@@ -63,16 +60,6 @@ impl WireConnector {
             Some(tls) => Wire::secure(socket, tls, attempt)?,
         };
         Ok(wire.on(route))
-    }
-
-    fn client(&self, host: &str, attempt: &Attempt) -> io::Result<ClientConnection> {
-        let config = self.tls.config().map_err(|text| attempt.fail(Fault::Roots(text)))?;
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-            attempt.fail(Fault::Net(net::Fault::Name(
-                "not a name that a certificate can carry".to_owned(),
-            )))
-        })?;
-        ClientConnection::new(config, name).map_err(|error| attempt.fail(Fault::Tls(Box::new(error))))
     }
 }
 

@@ -1,4 +1,4 @@
-//! HTTP and HTTPS, on ureq's protocol core with our own resolver, connector and transport.
+//! HTTP and, with the feature `tls`, HTTPS, on ureq's protocol core with our own resolver, connector and transport.
 
 mod attempt;
 mod body;
@@ -12,14 +12,19 @@ pub(crate) mod fuzzing;
 mod links;
 mod problem;
 mod response;
+#[cfg(feature = "tls")]
 mod roots;
 mod route;
 mod source;
 mod target;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+mod tls;
 mod wire;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use ureq::Agent;
@@ -31,12 +36,11 @@ use self::connector::{NoResolver, WireConnector};
 use self::exchange::Errand;
 use self::fields::Fields;
 use self::response::{Accepted, Ask, Decision, Reply, Terms};
-use self::roots::TlsSetup;
 use self::route::Route;
 use self::source::Source;
 use self::target::Target;
+use self::tls::TlsSetup;
 use crate::problem::Problem;
-use crate::roots::Sources;
 use crate::{
     Backend, Capabilities, ConfigError, Failure, Head, Interrupt, Method, Request, Restart, Sink, UrlForm,
     WebErrorStatus, proof,
@@ -50,7 +54,7 @@ const REDIRECTS_MAX: usize = 10;
 /// Largest response head. It must fit the input buffers.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 
-/// How the backend reaches servers.
+/// How the backend reaches servers. Certificates mean something to https alone, so to builds with the feature `tls`.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
     /// CA bundle in PEM form; where given, no other root counts. It must exist and hold a certificate.
@@ -91,12 +95,7 @@ impl HttpBackend {
     /// # Errors
     /// [`ConfigError`] names the field.
     pub fn new(config: HttpConfig) -> Result<Self, ConfigError> {
-        if let Some(bundle) = &config.ca_bundle {
-            roots::check_bundle(bundle).map_err(|reason| ConfigError {
-                field: "ca_bundle",
-                reason,
-            })?;
-        }
+        let tls = TlsSetup::new(&config)?;
         if ureq::http::HeaderValue::from_str(&config.user_agent).is_err() {
             let reason = format!("{:?} has a character that a header cannot hold", config.user_agent);
             return Err(ConfigError {
@@ -104,11 +103,6 @@ impl HttpBackend {
                 reason,
             });
         }
-        let tls = Arc::new(TlsSetup::new(Sources {
-            bundle: config.ca_bundle,
-            environment_file: config.ssl_cert_file,
-            environment_directory: config.ssl_cert_dir,
-        }));
         Ok(Self {
             agent: Agent::with_parts(
                 settings(config.user_agent, config.idle_max),
@@ -138,7 +132,7 @@ fn settings(user_agent: String, idle_max: usize) -> Config {
 
 impl Backend for HttpBackend {
     fn schemes(&self) -> Vec<&str> {
-        vec!["http", "https"]
+        tls::SCHEMES.to_vec()
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use rustls::CertificateError;
-
 use super::attempt::{Fault, Phase};
+use super::tls;
 use crate::problem::{Problem, connection_problem};
 use crate::{FailureKind, WebErrorStatus, outgoing};
 
@@ -49,7 +48,7 @@ impl From<Fault> for Problem {
             Fault::Net(fault) => fault.into(),
             Fault::TimedOut(phase) => Self::transient(WebErrorStatus::TIMEOUT, timeout_text(phase)),
             Fault::Roots(text) => Self::permanent(WebErrorStatus::UNEXPECTED_CLIENT_ERROR, text),
-            Fault::Tls(error) => tls_problem(&error),
+            Fault::Tls(error) => tls::problem(&error),
             Fault::Cut => Self::transient(
                 WebErrorStatus::DISCONNECTED,
                 "the server cut the secure connection short",
@@ -78,73 +77,15 @@ fn timeout_text(phase: Phase) -> &'static str {
     }
 }
 
-fn tls_problem(error: &rustls::Error) -> Problem {
-    match error {
-        rustls::Error::InvalidCertificate(error) => certificate_problem(error),
-        rustls::Error::PeerIncompatible(_) => Problem::permanent(
-            WebErrorStatus::CANNOT_CONNECT,
-            format!("no common ground for a secure connection: {error}"),
-        ),
-        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => Problem::transient(
-            WebErrorStatus::CANNOT_CONNECT,
-            "the server does not speak TLS on this port; is the URL meant to begin with http:// ?",
-        ),
-        _ => Problem::transient(
-            WebErrorStatus::CONNECTION_ABORTED,
-            format!("the secure connection failed: {error}"),
-        ),
-    }
-}
-
-fn certificate_problem(error: &CertificateError) -> Problem {
-    use CertificateError as E;
-    let refuse = |status, text: &str| Problem::permanent(status, format!("the server's certificate {text}"));
-    match error {
-        E::NotValidForName | E::NotValidForNameContext { .. } => refuse(
-            WebErrorStatus::CERTIFICATE_COMMON_NAME_IS_INCORRECT,
-            "is for another host name",
-        ),
-        E::Expired | E::ExpiredContext { .. } => refuse(
-            WebErrorStatus::CERTIFICATE_EXPIRED,
-            "has expired, or the clock of this device is wrong",
-        ),
-        E::NotValidYet | E::NotValidYetContext { .. } => Problem {
-            kind: FailureKind::ClockNotSet,
-            ..refuse(
-                WebErrorStatus::CERTIFICATE_IS_INVALID,
-                "is not valid yet; the clock of this device may not be set",
-            )
-        },
-        E::Revoked => refuse(WebErrorStatus::CERTIFICATE_REVOKED, "was revoked"),
-        E::UnknownIssuer => refuse(
-            WebErrorStatus::CERTIFICATE_IS_INVALID,
-            "is from an unknown issuer; give its CA bundle if you trust it",
-        ),
-        E::BadEncoding | E::BadSignature | E::UnhandledCriticalExtension => refuse(
-            WebErrorStatus::CERTIFICATE_CONTAINS_ERRORS,
-            &format!("contains errors: {error}"),
-        ),
-        // Most tools make such a certificate when asked for a self-signed one, so the words of the library need help.
-        E::Other(_) if error.to_string().contains("CaUsedAsEndEntity") => refuse(
-            WebErrorStatus::CERTIFICATE_IS_INVALID,
-            "is itself a CA; make one with basicConstraints=CA:FALSE, or have it issued by a CA",
-        ),
-        _ => refuse(
-            WebErrorStatus::CERTIFICATE_IS_INVALID,
-            &format!("is not acceptable: {error}"),
-        ),
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io;
 
     use super::*;
     use crate::net::{self, ProxyFault};
     use crate::web_error_status::table;
 
-    fn kind_and_status(fault: Fault) -> (FailureKind, WebErrorStatus) {
+    pub(in crate::http) fn kind_and_status(fault: Fault) -> (FailureKind, WebErrorStatus) {
         let problem = Problem::from(fault);
         (problem.kind, problem.status)
     }
@@ -161,6 +102,16 @@ mod tests {
         }
     }
 
+    /// What is made of a fault is treated as the table of errors says.
+    pub(in crate::http) fn assert_as_in_the_table(fault: Fault) {
+        let (kind, status) = kind_and_status(fault);
+        let then = table::then(status);
+        assert!(
+            then.split(" or ").any(|one| one == word(kind)),
+            "{status}: {kind:?}, {then}"
+        );
+    }
+
     #[test]
     fn every_http_status_is_retried_or_fails_as_the_table_of_errors_says() {
         for code in 300..1000 {
@@ -171,15 +122,11 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_of_network_and_tls_is_treated_as_the_table_of_errors_says() {
-        use CertificateError as E;
-        let tls = |error| Fault::Tls(Box::new(rustls::Error::InvalidCertificate(error)));
+    fn every_fault_of_the_network_is_treated_as_the_table_of_errors_says() {
         let address = ([127, 0, 0, 1], 1).into();
         let connect = |kind: io::ErrorKind| Fault::Net(net::Fault::Connect(address, kind.into()));
         let proxy = |fault| Fault::Net(net::Fault::Proxy("http://proxy:1".into(), fault));
         let connection = |kind: io::ErrorKind| Fault::Connection(kind.into());
-        let incompatible = rustls::Error::PeerIncompatible(rustls::PeerIncompatible::NoCipherSuitesInCommon);
-        let no_tls = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
         let faults = [
             Fault::Net(net::Fault::Name("Name or service not known".into())),
             Fault::Net(net::Fault::Name("Temporary failure in name resolution".into())),
@@ -201,26 +148,11 @@ mod tests {
             connection(io::ErrorKind::TimedOut),
             connection(io::ErrorKind::HostUnreachable),
             connection(io::ErrorKind::Other),
-            tls(E::NotValidForName),
-            tls(E::Expired),
-            tls(E::NotValidYet),
-            tls(E::Revoked),
-            tls(E::UnknownIssuer),
-            tls(E::BadEncoding),
-            tls(E::InvalidPurpose),
-            Fault::Tls(Box::new(incompatible)),
-            Fault::Tls(Box::new(no_tls)),
-            Fault::Tls(Box::new(rustls::Error::DecryptError)),
         ];
         let said = (300..1000).map(|code| proxy(ProxyFault::Status(code)));
         let replies = (1..=255).map(|reply| proxy(ProxyFault::Reply(reply)));
         for fault in faults.into_iter().chain(said).chain(replies) {
-            let (kind, status) = kind_and_status(fault);
-            let then = table::then(status);
-            assert!(
-                then.split(" or ").any(|one| one == word(kind)),
-                "{status}: {kind:?}, {then}"
-            );
+            assert_as_in_the_table(fault);
         }
     }
 
@@ -280,48 +212,5 @@ mod tests {
             (FailureKind::Unreachable, WebErrorStatus::SERVER_UNREACHABLE)
         );
         assert_eq!(broken(E::Other), (AGAIN, WebErrorStatus::CONNECTION_ABORTED));
-    }
-
-    #[test]
-    fn each_certificate_error_has_its_status() {
-        use CertificateError as E;
-        let rows = [
-            (
-                E::NotValidForName,
-                FailureKind::Permanent,
-                WebErrorStatus::CERTIFICATE_COMMON_NAME_IS_INCORRECT,
-            ),
-            (E::Expired, FailureKind::Permanent, WebErrorStatus::CERTIFICATE_EXPIRED),
-            (
-                E::NotValidYet,
-                FailureKind::ClockNotSet,
-                WebErrorStatus::CERTIFICATE_IS_INVALID,
-            ),
-            (E::Revoked, FailureKind::Permanent, WebErrorStatus::CERTIFICATE_REVOKED),
-            (
-                E::UnknownIssuer,
-                FailureKind::Permanent,
-                WebErrorStatus::CERTIFICATE_IS_INVALID,
-            ),
-            (
-                E::BadEncoding,
-                FailureKind::Permanent,
-                WebErrorStatus::CERTIFICATE_CONTAINS_ERRORS,
-            ),
-            (
-                E::BadSignature,
-                FailureKind::Permanent,
-                WebErrorStatus::CERTIFICATE_CONTAINS_ERRORS,
-            ),
-            (
-                E::InvalidPurpose,
-                FailureKind::Permanent,
-                WebErrorStatus::CERTIFICATE_IS_INVALID,
-            ),
-        ];
-        for (error, kind, status) in rows {
-            let fault = Fault::Tls(Box::new(rustls::Error::InvalidCertificate(error)));
-            assert_eq!(kind_and_status(fault), (kind, status), "{status}");
-        }
     }
 }

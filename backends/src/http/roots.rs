@@ -4,10 +4,14 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use rustls::crypto::{CryptoProvider, KeyProvider};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, TrustAnchor};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor};
+use rustls::sign::SigningKey;
 use rustls::{ClientConfig, RootCertStore};
 
+use super::HttpConfig;
+use crate::ConfigError;
 use crate::roots::{self, Sources, Store, USUAL_BUNDLES};
 
 /// What is trusted where the device has no bundle at all.
@@ -45,11 +49,24 @@ pub(super) struct TlsSetup {
 }
 
 impl TlsSetup {
-    pub(super) fn new(sources: Sources) -> Self {
-        Self {
+    /// # Errors
+    /// Names the bundle of the configuration, where it holds no certificate.
+    pub(super) fn new(config: &HttpConfig) -> Result<Self, ConfigError> {
+        if let Some(bundle) = &config.ca_bundle {
+            check_bundle(bundle).map_err(|reason| ConfigError {
+                field: "ca_bundle",
+                reason,
+            })?;
+        }
+        let sources = Sources {
+            bundle: config.ca_bundle.clone(),
+            environment_file: config.ssl_cert_file.clone(),
+            environment_directory: config.ssl_cert_dir.clone(),
+        };
+        Ok(Self {
             sources,
             config: OnceLock::new(),
-        }
+        })
     }
 
     /// # Errors
@@ -61,9 +78,22 @@ impl TlsSetup {
     }
 }
 
+/// This side shows no certificate, so it has no keys; whatever would read them is left out of the program.
+#[derive(Debug)]
+struct NoKeys;
+
+impl KeyProvider for NoKeys {
+    fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+        Err(rustls::Error::General("there are no private keys here".to_owned()))
+    }
+}
+
 fn build(roots: RootCertStore) -> Result<Arc<ClientConfig>, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
+    let provider = CryptoProvider {
+        key_provider: &NoKeys,
+        ..rustls::crypto::ring::default_provider()
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| format!("the TLS library cannot be set up: {error}"))?;
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
@@ -77,7 +107,7 @@ fn load(sources: &Sources, usual: &[&str]) -> Result<RootCertStore, String> {
 }
 
 /// Checks a bundle that the user named.
-pub(super) fn check_bundle(path: &Path) -> Result<(), String> {
+fn check_bundle(path: &Path) -> Result<(), String> {
     roots::read_bundle::<Roots>(path).map(|_| ())
 }
 

@@ -2,6 +2,7 @@
 
 use url::{Position, Url};
 
+use super::tls::SCHEMES;
 use crate::parsed::{bad_url, credential};
 use crate::problem::Problem;
 use crate::{Credential, WebErrorStatus};
@@ -45,8 +46,11 @@ impl Target {
 
     fn check(mut url: Url) -> Result<Self, Problem> {
         let wrong = |text: String| Err(Problem::permanent(WebErrorStatus::UNEXPECTED_CLIENT_ERROR, text));
-        if !matches!(url.scheme(), "http" | "https") {
-            let text = format!("the scheme {} is not http or https", url.scheme());
+        if !SCHEMES.contains(&url.scheme()) {
+            let text = match url.scheme() {
+                "https" => "the scheme https needs a backhaul built with the feature 'tls'".to_owned(),
+                other => format!("the scheme {other} is not http or https"),
+            };
             return Err(Problem::permanent(WebErrorStatus::UNSUPPORTED_SCHEME, text));
         }
         if url.as_str().len() > URL_BYTES_MAX {
@@ -152,7 +156,7 @@ mod tests {
         for text in [
             "http://[::1]:8080/",
             "http://127.0.0.1/",
-            "https://xn--bcher-kva.example/",
+            "http://xn--bcher-kva.example/",
         ] {
             assert_eq!(target(text).as_str(), text);
         }
@@ -186,10 +190,30 @@ mod tests {
         for (other, same) in [
             ("http://EXAMPLE.com:80/b?c", true),
             ("http://example.com:8080/", false),
-            ("https://example.com/", false),
             ("http://www.example.com/", false),
         ] {
             assert_eq!(target(other).has_origin_of(&base), same, "{other}");
         }
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn https_is_another_origin_and_never_left() {
+        let secure = target("https://example.com/");
+        assert!(!secure.has_origin_of(&target("http://example.com/")));
+        let problem = secure.join("http://example.com/").unwrap_err();
+        assert_eq!(problem.status, WebErrorStatus::HTTPS_TO_HTTP_ON_REDIRECTION);
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn without_tls_the_scheme_https_is_refused_also_where_a_redirect_leads_there() {
+        let words = "https needs a backhaul built with the feature 'tls'";
+        let problem = Target::parse("https://example.com/").unwrap_err();
+        assert_eq!(problem.status, WebErrorStatus::UNSUPPORTED_SCHEME);
+        assert!(problem.text.contains(words), "{}", problem.text);
+        let problem = target("http://example.com/").join("https://example.com/").unwrap_err();
+        assert_eq!(problem.status, WebErrorStatus::REDIRECT_FAILED);
+        assert!(problem.text.contains(words), "{}", problem.text);
     }
 }

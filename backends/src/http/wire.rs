@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::RecvFlags;
-use rustls::ClientConnection;
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
 use super::attempt::{Attempt, Fault, Phase};
 use super::buffers::WireBuffers;
 use super::route::Route;
+use super::tls::ClientConnection;
 use crate::Binding;
 
 /// Longest wait in one system call. After each, the interrupt and the limits are looked at, and what was read so far

@@ -11,5 +11,6 @@ mod proxies;
 mod redirects;
 mod server;
 mod throttle;
+#[cfg(feature = "tls")]
 mod tls;
 mod transfer;
