@@ -31,6 +31,7 @@ mod settle;
 mod spool;
 mod uploads;
 mod view;
+mod waiting;
 mod watch;
 mod worker;
 
