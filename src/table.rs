@@ -1,6 +1,7 @@
 //! Operations by id, rebuilt by replay, with the indexes that keep a decision cheap however many there are. Pure.
 
 mod grouped;
+mod step;
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -8,6 +9,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
+use self::step::{Step, StepKind};
 use crate::groups::Groups;
 use crate::history::{History, Retention};
 use crate::listing::hash;
@@ -57,36 +59,6 @@ pub(crate) struct Table {
     unacknowledged_lost: u64,
     /// First LSN that is not contained in the totals.
     totals_as_of: u64,
-}
-
-/// What one event makes of an operation.
-#[derive(Debug)]
-pub(crate) struct Step {
-    before: Operation,
-    next: Operation,
-    kind: StepKind,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum StepKind {
-    /// It is no operation any more.
-    Leaves {
-        is_forgotten: bool,
-    },
-    /// It goes to the front of its group, which depends on when that was recorded.
-    Promoted,
-    Other,
-}
-
-impl StepKind {
-    fn of(event: &Event) -> Self {
-        match event {
-            Event::Removed => Self::Leaves { is_forgotten: false },
-            Event::Forgotten => Self::Leaves { is_forgotten: true },
-            Event::Promoted => Self::Promoted,
-            _ => Self::Other,
-        }
-    }
 }
 
 /// Indexes in which a step leaves an operation where it is.
@@ -156,37 +128,6 @@ impl Table {
         })?;
         self.take_step(Step { before, next, kind }, lsn);
         Ok(())
-    }
-
-    /// What an event makes of an operation; changes nothing until [`Table::take_step`].
-    ///
-    /// # Errors
-    /// [`Rejected`] where the event does not fit.
-    pub(crate) fn step(&self, id: TransferId, event: &Event, at_ms: u64) -> Result<Step, Rejected> {
-        let before = self.find(id).ok_or(Rejected {
-            event: "found",
-            state: "was removed",
-        })?;
-        let before = before.into_owned();
-        let next = before.clone().apply(event.clone(), at_ms)?;
-        let kind = StepKind::of(event);
-        Ok(Step { before, next, kind })
-    }
-
-    /// Takes a step that the journal holds at `lsn`. Nothing has changed since [`Table::step`] gave it.
-    pub(crate) fn take_step(&mut self, step: Step, lsn: u64) {
-        let Step { before, mut next, kind } = step;
-        match kind {
-            StepKind::Leaves { is_forgotten } => {
-                let lost = is_forgotten && before.acknowledged_at_ms.is_none();
-                self.unacknowledged_lost += u64::from(lost && lsn >= self.totals_as_of);
-                self.remove(&before);
-                return;
-            }
-            StepKind::Promoted => next.promoted = Some(lsn),
-            StepKind::Other => {}
-        }
-        self.replace(&before, next, lsn + 1);
     }
 
     /// From now on the operations of a batch count. Their `as_of` stays that of their creation, so that no two have one:
@@ -541,25 +482,6 @@ impl Table {
     fn remove(&mut self, operation: &Operation) {
         self.index(operation, false);
         self.rows.remove(operation);
-    }
-
-    /// Puts a later state of an operation in the place of one that stands here. What does not change stays untouched: most
-    /// steps move an operation in few of the indexes.
-    fn replace(&mut self, before: &Operation, next: Operation, as_of: u64) {
-        let is_one = before.order == next.order && before.batch == next.batch && before.spec.is_same(&next.spec);
-        if !is_one {
-            self.remove(before);
-            self.insert(next, as_of);
-            return;
-        }
-        let stays = Stays {
-            in_groups: before.has_ended() == next.has_ended(),
-            among_live: before.is_live() == next.is_live() && before.promoted == next.promoted,
-        };
-        self.index_but(before, false, stays);
-        self.index_but(&next, true, stays);
-        let open = self.busy.contains(&next.id);
-        self.rows.replace(next, as_of, open);
     }
 
     /// Adds an operation to the indexes it belongs to, or takes it out of them: one list of rules for both.

@@ -404,6 +404,28 @@ fn a_bad_line_refuses_the_whole_list_by_its_number() {
 }
 
 #[test]
+fn what_is_wrong_far_down_a_long_list_refuses_all_of_it() {
+    let home = Home::new();
+    let lines: Vec<String> = (0..700)
+        .map(|number| format!("http://127.0.0.1:9/{number} downloads/{number}"))
+        .collect();
+    home.run(&["add", "--hold", "http://127.0.0.1:9/other", "-o", "downloads/650"])
+        .expect_code(0);
+    let long = |last: &str| format!("{}\n{last}\n", lines.join("\n"));
+    for (list, number, code) in [
+        (long("http://127.0.0.1:9/3 downloads/more"), 701, 2),
+        (long("http://127.0.0.1:9/more downloads/3"), 701, 2),
+        (lines.join("\n"), 651, 4),
+    ] {
+        let mut command = home.command(&["add", "-i", "-"]);
+        let ended = Running::spawn_with_input(&mut command, list.as_bytes()).finish();
+        assert!(ended.stderr.contains(&format!("line {number}")), "{}", ended.stderr);
+        ended.expect_code(code);
+        assert_eq!(home.listing().len(), 1, "line {number}: a part of the list was taken");
+    }
+}
+
+#[test]
 fn duplicate_lines_of_a_list_are_skipped_with_a_note() {
     let home = Home::new();
     let list = "http://127.0.0.1:9/a downloads/a\nhttp://127.0.0.1:9/b downloads/b\nhttp://127.0.0.1:9/a downloads/a\n";

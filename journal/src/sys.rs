@@ -1,6 +1,5 @@
 //! The system calls that no safe crate offers: writeback of a range, and syncs of many files at once.
 
-use std::ffi::c_long;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -90,11 +89,10 @@ pub(crate) fn sync_together(files: &[BorrowedFd<'_>]) -> Option<Vec<Option<io::R
 
 fn set_up() -> Context {
     let mut number: usize = 0;
-    let count = TOGETHER_MAX as c_long;
     #[expect(unsafe_code, reason = "no safe crate offers it")]
-    // SAFETY: io_setup(2) takes a number and the place of an `aio_context_t`, an unsigned long like `usize`, which is ours
+    // SAFETY: io_setup(2) takes a number and the place of an `aio_context_t`, an unsigned long, which on Linux is as wide as `usize`, that is ours
     // and zero as it asks for.
-    let answer = unsafe { libc::syscall(libc::SYS_io_setup, count, &raw mut number) };
+    let answer = unsafe { libc::syscall(libc::SYS_io_setup, TOGETHER_MAX, &raw mut number) };
     if answer == 0 {
         Context::Given(number)
     } else {
@@ -122,17 +120,25 @@ fn sync_some(context: &mut Context, files: &[BorrowedFd<'_>]) -> Vec<Option<io::
     // SAFETY: io_submit(2) reads `asked` pointers from `places`, each to a request that is valid here, and writes the key of
     // a request. It has copied them when it returns, and holds the files themselves, not their numbers. A sync touches no
     // other memory of this process. The context is one that io_setup gave, and is never destroyed.
-    let taken = unsafe { libc::syscall(libc::SYS_io_submit, number, asked as c_long, places.as_mut_ptr()) };
+    let taken = unsafe { libc::syscall(libc::SYS_io_submit, number, asked, places.as_mut_ptr()) };
     let mut waited = usize::try_from(taken).unwrap_or(0);
     let mut answers = [Answer::default(); TOGETHER_MAX];
     // Ends: each turn takes the answers that are to come, or some of them where a signal came.
     while waited > 0 {
-        let left = waited as c_long;
         let none = std::ptr::null_mut::<libc::timespec>();
         #[expect(unsafe_code, reason = "no safe crate offers it")]
-        // SAFETY: io_getevents(2) writes at most `left` answers to the place that it is given, which has room for that many,
+        // SAFETY: io_getevents(2) writes at most `waited` answers to the place that it is given, which has room for that many,
         // and keeps no pointer. Only this thread asks for answers of this context: the caller holds its lock.
-        let count = unsafe { libc::syscall(libc::SYS_io_getevents, number, left, left, answers.as_mut_ptr(), none) };
+        let count = unsafe {
+            libc::syscall(
+                libc::SYS_io_getevents,
+                number,
+                waited,
+                waited,
+                answers.as_mut_ptr(),
+                none,
+            )
+        };
         let Ok(count) = usize::try_from(count) else {
             if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
                 continue;

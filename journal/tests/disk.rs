@@ -206,3 +206,37 @@ fn reserved_space_does_not_show_in_the_length() {
     assert!(Disk.available_bytes(&scratch.0).unwrap() > 0);
     Disk.file_system(&scratch.0).unwrap();
 }
+
+#[test]
+fn files_and_directories_are_synced_together_and_each_has_its_own_answer() {
+    let scratch = Scratch::new("together");
+    // More than the kernel is asked for at once.
+    let files: Vec<_> = (0..150)
+        .map(|number| {
+            let file = Disk.create(&scratch.join(&number.to_string()), 0o600).unwrap();
+            file.write_at(b"abc", 0).unwrap();
+            file
+        })
+        .collect();
+    let files: Vec<_> = files.iter().map(AsRef::as_ref).collect();
+    let missing = scratch.join("missing");
+    let synced = Disk.sync_many(&files, &[&scratch.0, &missing, &scratch.0]);
+    assert_eq!(synced.files.len(), files.len());
+    assert!(synced.files.iter().all(Result::is_ok), "{synced:?}");
+    let directories: Vec<_> = synced.directories.iter().map(|result| result.as_ref().err()).collect();
+    assert!(directories[0].is_none() && directories[2].is_none(), "{synced:?}");
+    assert_eq!(directories[1].map(io::Error::kind), Some(io::ErrorKind::NotFound));
+    // What cannot be synced says so, whichever way it is asked.
+    let pipe = fs::File::open("/proc/self/status").unwrap();
+    let refused = pipe.sync_all().err().map(|error| error.kind());
+    assert_eq!(
+        Disk.sync_many(&[], &[Path::new("/proc/self")]).directories[0]
+            .as_ref()
+            .err()
+            .map(io::Error::kind),
+        refused
+    );
+    let mixed = Disk.sync_many(&files[..2], &[Path::new("/proc/self")]);
+    assert!(mixed.files.iter().all(Result::is_ok), "{mixed:?}");
+    assert_eq!(mixed.directories[0].as_ref().err().map(io::Error::kind), refused);
+}

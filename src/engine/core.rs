@@ -8,7 +8,6 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use backhaul_backends::{Interrupt, Registry};
 use backhaul_journal::{Journal, Lock, Lsn, Urgency, steps};
@@ -21,29 +20,20 @@ use super::room::{BATCH_MAX, Room};
 use super::scratch::Trouble;
 use super::spool::Spooled;
 use super::uploads::Uploads;
+use super::waiting::Asleep;
 use super::watch::{Changed, Observers};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::operation::{
-    BatchId, Completion, Condition, Entry, Event, Fact, Now, Operation, Phase, Rejected, TransferId, encode, millis,
+    BatchId, Completion, Condition, Entry, Event, Fact, Now, Operation, Phase, Rejected, TransferId, encode,
 };
 use crate::scheduler::{self, Action, Plan, Slots};
 use crate::table::Table;
 use crate::vault::Vault;
 
-/// How long nothing happens before memory that was needed for work is given back.
-const QUIET: Duration = Duration::from_secs(1);
 /// Records after which an idle worker tries to shorten the journal again: it may have failed (chosen without measurement).
 const SHORTEN_EVERY: u64 = 1_024;
-/// While so many attempts run, the publisher waits a moment for more files to come, so that they share its syncs (chosen:
-/// fewer would not fill a batch in that time).
-const MANY_ATTEMPTS: usize = 8;
-/// How long it waits at most (measured with 10,000 files of 1 KiB: about what the syncs of a batch take).
-const GATHER: Duration = Duration::from_millis(20);
-/// The clock that sleeps stands still while the device is suspended; the boot-time clock is looked at this often.
-const SLEEP_MAX: Duration = Duration::from_secs(60);
-
 pub(crate) struct Core {
     pub(crate) environment: Environment,
     pub(crate) config: Config,
@@ -94,11 +84,7 @@ pub(crate) struct State {
     pub(crate) table: Table,
     pub(crate) attempts: HashMap<TransferId, Arc<Attempt>>,
     pub(crate) ready: VecDeque<Ready>,
-    /// Who waits for work and has to be woken: telling somebody who does not costs a system call.
-    pub(crate) workers_asleep: usize,
-    pub(crate) publisher_asleep: bool,
-    /// Since when complete files wait for more, on the boot-time clock in milliseconds.
-    pub(crate) gathering_since_ms: Option<u64>,
+    pub(super) asleep: Asleep,
     /// Files in the hands of the publisher.
     pub(crate) publishing: usize,
     /// Directories in which what earlier processes removed stays removed, whatever happens.
@@ -151,13 +137,6 @@ pub(crate) enum Role {
     Publisher,
 }
 
-impl State {
-    /// A batch is full, or more files would take their time to come.
-    fn may_publish(&self) -> bool {
-        self.ready.len() >= BATCH_MAX || self.attempts.len() < MANY_ATTEMPTS || self.stopping
-    }
-}
-
 impl Core {
     pub(crate) fn new(
         environment: Environment,
@@ -181,9 +160,7 @@ impl Core {
             table,
             attempts: HashMap::new(),
             ready: VecDeque::new(),
-            workers_asleep: 0,
-            publisher_asleep: false,
-            gathering_since_ms: None,
+            asleep: Asleep::default(),
             publishing: 0,
             settled: BTreeSet::new(),
             stopping: false,
@@ -378,22 +355,6 @@ impl Core {
         self.watchers.notify_all();
     }
 
-    /// Until when the publisher waits for more files than there are, if it is worth it.
-    fn gathers(&self, state: &mut State) -> Option<u64> {
-        if state.ready.is_empty() || state.may_publish() {
-            state.gathering_since_ms = None;
-            return None;
-        }
-        let now_ms = self.now().boot_ms;
-        let since_ms = *state.gathering_since_ms.get_or_insert(now_ms);
-        let until_ms = since_ms.saturating_add(millis(GATHER));
-        if until_ms <= now_ms {
-            state.gathering_since_ms = None;
-            return None;
-        }
-        Some(until_ms)
-    }
-
     /// Waits for work; `None` when the engine stops.
     pub(crate) fn next(&self, role: Role) -> Option<Work> {
         let mut state = self.state();
@@ -412,35 +373,6 @@ impl Core {
             };
             state = self.sleep(state, role, wake_at_ms);
         }
-    }
-
-    /// Waits until work may have come up, or until a moment of the boot-time clock.
-    fn sleep<'a>(&self, mut state: MutexGuard<'a, State>, role: Role, until_ms: Option<u64>) -> MutexGuard<'a, State> {
-        let condition = match role {
-            Role::Worker => {
-                state.workers_asleep += 1;
-                &self.work
-            }
-            Role::Publisher => {
-                state.publisher_asleep = true;
-                &self.publisher
-            }
-        };
-        let mut state = match until_ms {
-            Some(until_ms) => {
-                let wait = Duration::from_millis(until_ms.saturating_sub(self.now().boot_ms).max(1)).min(SLEEP_MAX);
-                condition
-                    .wait_timeout(state, wait)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0
-            }
-            None => condition.wait(state).unwrap_or_else(PoisonError::into_inner),
-        };
-        match role {
-            Role::Worker => state.workers_asleep -= 1,
-            Role::Publisher => state.publisher_asleep = false,
-        }
-        state
     }
 
     /// Whether a worker that has nothing else to do is to shorten the journal: what clients change has no work behind it.
@@ -503,7 +435,7 @@ impl Core {
                 Ok(work) => {
                     let free = slots(state);
                     // Another worker may sleep without knowing of what is left, or of a moment set since it fell asleep.
-                    if state.workers_asleep > 0 && scheduler::plan(&mut state.table, now, free) != Plan::default() {
+                    if state.asleep.workers > 0 && scheduler::plan(&mut state.table, now, free) != Plan::default() {
                         self.work.notify_one();
                     }
                     return Ok(work);
@@ -614,7 +546,7 @@ impl Core {
         }
         self.tell_if_idle(&state);
         // It also waits for the last attempt.
-        let is_asleep = state.publisher_asleep && (state.may_publish() || state.gathering_since_ms.is_none());
+        let is_asleep = state.asleep.publisher && (state.may_publish() || state.asleep.gathering_since_ms.is_none());
         drop(state);
         if is_asleep {
             self.publisher.notify_one();
@@ -632,28 +564,11 @@ impl Core {
         }
         state.publishing -= published;
         self.tell_if_idle(&state);
-        let is_asleep = state.workers_asleep > 0;
+        let is_asleep = state.asleep.workers > 0;
         drop(state);
         if is_asleep {
             self.work.notify_one();
         }
-    }
-
-    /// Waits on behalf of those who watch: until somebody has something for them, or until the time is over.
-    pub(crate) fn watch<'a>(&self, state: MutexGuard<'a, State>, time: Option<Duration>) -> MutexGuard<'a, State> {
-        let has_quietened = state.has_worked && Self::is_idle(&state);
-        let quiet = has_quietened.then_some(QUIET);
-        let Some(first) = time.into_iter().chain(quiet).min() else {
-            return self.watchers.wait(state).unwrap_or_else(PoisonError::into_inner);
-        };
-        let waited = self.watchers.wait_timeout(state, first);
-        let (mut state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        // Not at every pause: what is given back has to be asked for again.
-        if quiet == Some(first) && timeout.timed_out() && Self::is_idle(&state) {
-            state.has_worked = false;
-            crate::sys::give_back_memory();
-        }
-        state
     }
 
     /// Those who watch wait for the end of all work; waking them for less would cost more than the work.

@@ -33,6 +33,7 @@ mod settle;
 mod spool;
 mod uploads;
 mod view;
+mod waiting;
 mod watch;
 mod worker;
 

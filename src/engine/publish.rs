@@ -40,7 +40,7 @@ pub(crate) fn publish(core: &Arc<Core>, batch: Vec<Ready>) {
         let batch = next.take().unwrap_or_default();
         let ids: Vec<TransferId> = batch.iter().map(|ready| ready.id).collect();
         let before = std::mem::take(&mut renamed);
-        match publish_some(core, before, batch) {
+        match publish_some(core, &before, batch) {
             Ok(more) => renamed = more,
             Err(error) => {
                 core.fail(error);
@@ -61,13 +61,13 @@ pub(crate) fn publish(core: &Arc<Core>, batch: Vec<Ready>) {
 
 /// Publishes one batch to its end.
 fn publish_all(core: &Arc<Core>, batch: Vec<Ready>) -> Result<(), Error> {
-    let renamed = publish_some(core, Vec::new(), batch)?;
-    publish_some(core, renamed, Vec::new()).map(|_| ())
+    let renamed = publish_some(core, &[], batch)?;
+    publish_some(core, &renamed, Vec::new()).map(|_| ())
 }
 
 /// Ends the files that were `renamed`, and brings those of a batch as far: gives the ones that have their final names.
-fn publish_some(core: &Arc<Core>, renamed: Vec<Ready>, batch: Vec<Ready>) -> Result<Vec<Ready>, Error> {
-    let mut left = sync_data_and_names(core, &renamed, batch)?;
+fn publish_some(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -> Result<Vec<Ready>, Error> {
+    let mut left = sync_data_and_names(core, renamed, batch)?;
     left = keep(core, left, |ready| doubt::resolve(core, ready))?;
     let mut next = Vec::with_capacity(left.len());
     let mut ends_stand = renamed.is_empty() || !steps::is_taken("sync of the ends");
@@ -94,7 +94,7 @@ fn publish_some(core: &Arc<Core>, renamed: Vec<Ready>, batch: Vec<Ready>) -> Res
     if !ends_stand {
         core.sync_all()?;
     }
-    for ready in &renamed {
+    for ready in renamed {
         spool::release(core, ready.id, &ready.spec);
     }
     Ok(next)

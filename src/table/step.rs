@@ -1,0 +1,86 @@
+//! What one event changes: worked out before the journal has it, and taken after that.
+
+use super::{Stays, Table};
+use crate::operation::{Event, Operation, Rejected, TransferId};
+
+/// What one event makes of an operation.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(super) before: Operation,
+    pub(super) next: Operation,
+    pub(super) kind: StepKind,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum StepKind {
+    /// It is no operation any more.
+    Leaves {
+        is_forgotten: bool,
+    },
+    /// It goes to the front of its group, which depends on when that was recorded.
+    Promoted,
+    Other,
+}
+
+impl StepKind {
+    pub(super) fn of(event: &Event) -> Self {
+        match event {
+            Event::Removed => Self::Leaves { is_forgotten: false },
+            Event::Forgotten => Self::Leaves { is_forgotten: true },
+            Event::Promoted => Self::Promoted,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Table {
+    /// What an event makes of an operation; changes nothing until [`Table::take_step`].
+    ///
+    /// # Errors
+    /// [`Rejected`] where the event does not fit.
+    pub(crate) fn step(&self, id: TransferId, event: &Event, at_ms: u64) -> Result<Step, Rejected> {
+        let before = self.find(id).ok_or(Rejected {
+            event: "found",
+            state: "was removed",
+        })?;
+        let before = before.into_owned();
+        let next = before.clone().apply(event.clone(), at_ms)?;
+        let kind = StepKind::of(event);
+        Ok(Step { before, next, kind })
+    }
+
+    /// Takes a step that the journal holds at `lsn`. Nothing has changed since [`Table::step`] gave it.
+    pub(crate) fn take_step(&mut self, step: Step, lsn: u64) {
+        let Step { before, mut next, kind } = step;
+        match kind {
+            StepKind::Leaves { is_forgotten } => {
+                let lost = is_forgotten && before.acknowledged_at_ms.is_none();
+                self.unacknowledged_lost += u64::from(lost && lsn >= self.totals_as_of);
+                self.remove(&before);
+                return;
+            }
+            StepKind::Promoted => next.promoted = Some(lsn),
+            StepKind::Other => {}
+        }
+        self.replace(&before, next, lsn + 1);
+    }
+
+    /// Puts a later state of an operation in the place of one that stands here. What does not change stays untouched: most
+    /// steps move an operation in few of the indexes.
+    fn replace(&mut self, before: &Operation, next: Operation, as_of: u64) {
+        let is_one = before.order == next.order && before.batch == next.batch && before.spec.is_same(&next.spec);
+        if !is_one {
+            self.remove(before);
+            self.insert(next, as_of);
+            return;
+        }
+        let stays = Stays {
+            in_groups: before.has_ended() == next.has_ended(),
+            among_live: before.is_live() == next.is_live() && before.promoted == next.promoted,
+        };
+        self.index_but(before, false, stays);
+        self.index_but(&next, true, stays);
+        let open = self.busy.contains(&next.id);
+        self.rows.replace(next, as_of, open);
+    }
+}
