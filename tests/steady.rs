@@ -84,10 +84,10 @@ impl Backend for Echo {
     }
 }
 
-/// What this process has of memory that is no file.
+/// What this process has of memory.
 fn resident_bytes() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("it is there");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
     kib.map_or(0, |kib: usize| kib << 10)
 }
