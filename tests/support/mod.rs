@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub(crate) mod certificates;
+pub(crate) mod cgroup;
 pub(crate) mod crashes;
 pub(crate) mod keeper;
 pub(crate) mod loop_disk;

@@ -179,6 +179,22 @@ fn unsafe_code_is_in_one_module_of_a_package() {
 }
 
 #[test]
+fn every_thread_has_a_stack_of_its_own_size() {
+    // The conformance suite is for tests. The backends know nothing of this package; theirs is the one thread.
+    let exempt = ["src/threads.rs", "backends/src/net.rs"];
+    let wrong = product_lines(|path, line| {
+        let is_exempt = exempt.contains(&path) || path.starts_with("backends/src/conformance/");
+        !is_exempt
+            && ["thread::spawn", "thread::Builder", "Builder::new().name"]
+                .iter()
+                .any(|way| line.contains(way))
+    });
+    assert!(wrong.is_empty(), "{wrong}");
+    let net = read(&root().join("backends/src/net.rs"));
+    assert!(net.contains("thread::Builder") && net.contains(".stack_size("));
+}
+
+#[test]
 fn lints_are_expected_with_a_reason_and_never_allowed() {
     let wrong = product_lines(|_, line| {
         let allows = line.contains("#[allow(") || line.contains("#![allow(");
