@@ -20,7 +20,7 @@ PATIENCE_SECONDS = 60
 def flash(bench):
     """8 MiB: bytes and flushes that reach the device beyond the file itself, by one command and in a running engine."""
     if not bench.disk.counts:
-        bench.failed("flash", "the case", "it takes root and a loop device")
+        bench.failed("flash", "left out", "it takes root and a loop device")
         return
     url = f"{bench.served.http}/8m.bin"
     alone = {}

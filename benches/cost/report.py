@@ -34,7 +34,7 @@ def markdown(bench, figures):
 LEGEND = (
     "Each figure is the median of the rounds, with the least and the greatest in brackets. Ratios are backhaul / tool, each "
     "taken within its round: below 1 backhaul costs less. Wake-ups are voluntary context switches of all threads, preempted "
-    "the others. *Written at exit* reached the device before the tool ended, *in all* after a sync: what a tool has not "
+    "the others. *Written at exit* reached the device before the tool ended, *in all* after a sync, in the first round: what a tool has not "
     "written at exit, a power cut takes. Flushes are those at exit. backhaul and the limit are durable at exit; aria2c "
     "syncs its files and no name of one, the others sync nothing. The limit does only the necessary system calls and "
     "cryptography (`benches/limit/limit.c`, the latter by OpenSSL): nothing is checked, retried or remembered."
@@ -83,10 +83,14 @@ def costs(run, counts):
         line += [spread(run.values("peak", tool), 1)]
         line += [f"{statistics.median(run.values(what, tool)):,.0f}" for what in ("waits", "lost")]
         if counts:
-            line += [f"{statistics.median(run.values(what, tool)) / MIB:,.1f}" for what in ("written", "written_in_all")]
+            line += [mib(run.values(what, tool)) for what in ("written", "written_in_all")]
             line += [f"{statistics.median(run.values('flushes', tool)) * (each_mib or 1):,.0f}"]
         rows.append(line)
     return table(head, rows)
+
+
+def mib(values):
+    return f"{statistics.median(values) / MIB:,.1f}" if values else "-"
 
 
 ORDER = ["backhaul", "backhaul, again", "backhaul, in an engine", "curl", "wget2", "wget", "aria2c", "lftp", "limit"]
