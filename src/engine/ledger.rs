@@ -45,6 +45,8 @@ struct State {
     /// When the first unclaimed byte was written, on the boot-time clock.
     unclaimed_since_ms: Option<u64>,
     name_is_durable: bool,
+    /// The claimer sleeps. Otherwise it looks by itself before it does, and waking it costs a system call.
+    claimer_sleeps: bool,
     claims: Claims,
     /// Why they failed; until somebody took it.
     fault: Option<Fault>,
@@ -92,6 +94,7 @@ impl Ledger {
             on_trust,
             unclaimed_since_ms: None,
             name_is_durable: claimed_bytes > 0,
+            claimer_sleeps: false,
             claims: Claims::Open,
             fault: None,
         };
@@ -133,7 +136,7 @@ impl Ledger {
             drop(state);
             return if is_due { self.claim() } else { Ok(()) };
         }
-        if is_first || self.claim_is_due(&state) {
+        if state.claimer_sleeps && (is_first || self.claim_is_due(&state)) {
             self.changed.notify_all();
         }
         while state.claims == Claims::Open && self.window_is_full(&state) {
@@ -207,6 +210,7 @@ impl Ledger {
         loop {
             let mut state = self.state();
             while state.claims != Claims::Closed && !self.claim_is_due(&state) {
+                state.claimer_sleeps = true;
                 state = match self.until_due(&state) {
                     Some(wait) => {
                         self.changed
@@ -216,6 +220,7 @@ impl Ledger {
                     }
                     None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 };
+                state.claimer_sleeps = false;
             }
             if state.claims == Claims::Closed {
                 return;

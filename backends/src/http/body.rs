@@ -15,6 +15,15 @@ const FLUSH_AFTER: Duration = Duration::from_millis(500);
 const BUFFER_BYTES_MIN: usize = 4 * 1024;
 const BUFFER_BYTES_MAX: usize = 1024 * 1024;
 
+/// What a body begins with: a small or slow one never needs more.
+const FIRST_BYTES: usize = 16 * 1024;
+
+/// A buffer that was filled and written this quickly was too small, and becomes four times as large: from 256 KiB/s on
+/// it grows, and beyond 256 KiB only above 4 MiB/s. One that was not half full when its bytes had waited for long
+/// shrinks again.
+const FULL_WITHIN: Duration = Duration::from_millis(62);
+const GROWTH: usize = 4;
+
 /// Reads that many bytes from the beginning of a body; all of them or an error.
 pub(super) fn read_exact(attempt: &Attempt, reader: &mut dyn Read, length: usize) -> Result<Vec<u8>, Problem> {
     let mut bytes = vec![0; length];
@@ -49,10 +58,13 @@ pub(super) struct Transfer<'a> {
 impl Transfer<'_> {
     /// Everything that was received reaches the sink, however it ends.
     pub(super) fn run(&mut self, reader: &mut dyn Read, buffer_bytes: usize) -> Result<(), Problem> {
-        let mut buffer = vec![0; self.room(buffer_bytes)];
+        let mut room = Room::new(self.room_max(buffer_bytes));
+        let mut buffer = vec![0; room.bytes];
         let mut filled = 0;
         let mut received: u64 = 0;
         let mut waiting_since = None;
+        // The writing counts too: what a limit on the rate holds up needs no large buffer.
+        let mut turned_at = Instant::now();
         loop {
             let outcome = reader.read(&mut buffer[filled..]);
             if let Ok(amount @ 1..) = outcome {
@@ -69,7 +81,13 @@ impl Transfer<'_> {
             }
             if filled > 0 {
                 self.sink.write(&buffer[..filled]).map_err(|_| Problem::refused())?;
+                if room.adapt(filled, turned_at.elapsed()) {
+                    // The old one goes first.
+                    drop(std::mem::take(&mut buffer));
+                    buffer = vec![0; room.bytes];
+                }
                 filled = 0;
+                turned_at = Instant::now();
             }
             waiting_since = None;
             match outcome {
@@ -81,7 +99,7 @@ impl Transfer<'_> {
         }
     }
 
-    fn room(&self, buffer_bytes: usize) -> usize {
+    fn room_max(&self, buffer_bytes: usize) -> usize {
         let wanted = buffer_bytes.clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX);
         let needed = self
             .length
@@ -128,6 +146,31 @@ impl Transfer<'_> {
     }
 }
 
+/// How large the buffer of a body is to be, by how quickly it fills.
+#[derive(Debug)]
+struct Room {
+    bytes: usize,
+    max: usize,
+}
+
+impl Room {
+    fn new(max: usize) -> Self {
+        let bytes = FIRST_BYTES.min(max);
+        Self { bytes, max }
+    }
+
+    /// Looks at how much was written and how long it took to read and write it; whether another size follows from that.
+    fn adapt(&mut self, written: usize, took: Duration) -> bool {
+        let before = self.bytes;
+        if written == self.bytes && took < FULL_WITHIN {
+            self.bytes = self.max.min(self.bytes * GROWTH);
+        } else if written < self.bytes / 2 && took >= FLUSH_AFTER {
+            self.bytes = self.max.min(FIRST_BYTES).max(self.bytes / GROWTH);
+        }
+        self.bytes != before
+    }
+}
+
 fn broken(attempt: &Attempt, error: &io::Error, received: u64) -> Problem {
     if let Some(fault) = attempt.take_fault() {
         return fault.into();
@@ -159,5 +202,41 @@ impl Body {
             Self::Nothing => None,
             Self::Bytes { length, then_more } => Some((length, then_more)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICKLY: Duration = Duration::from_millis(1);
+
+    fn grown(max: usize) -> Room {
+        let mut room = Room::new(max);
+        while room.adapt(room.bytes, QUICKLY) {}
+        room
+    }
+
+    #[test]
+    fn what_fills_quickly_grows_to_its_bound_and_never_beyond() {
+        for max in [4096, FIRST_BYTES, 50_000, 512 * 1024] {
+            assert_eq!(grown(max).bytes, max);
+        }
+    }
+
+    #[test]
+    fn what_fills_slowly_stays_small_and_becomes_small_again() {
+        let mut room = Room::new(512 * 1024);
+        assert!(
+            !room.adapt(room.bytes, FULL_WITHIN),
+            "it takes too long for a larger one"
+        );
+        assert!(!room.adapt(room.bytes / 2, QUICKLY), "it was not full");
+        let mut room = grown(512 * 1024);
+        assert!(!room.adapt(room.bytes, FULL_WITHIN), "full all the same");
+        while room.adapt(1, FLUSH_AFTER) {}
+        assert_eq!(room.bytes, FIRST_BYTES);
+        let mut room = grown(4096);
+        assert!(!room.adapt(1, FLUSH_AFTER), "it is not made larger by that");
     }
 }

@@ -159,6 +159,8 @@ pub(crate) fn response(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
 pub(crate) struct Kept {
     pub(crate) heads: Vec<Head>,
     pub(crate) bytes: Vec<u8>,
+    /// Sizes of the writes, in order.
+    pub(crate) writes: Vec<usize>,
     pub(crate) refuse_after: Option<usize>,
     pub(crate) tell: Option<Sender<()>>,
 }
@@ -171,6 +173,7 @@ impl Sink for Kept {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         self.bytes.extend_from_slice(bytes);
+        self.writes.push(bytes.len());
         if let Some(tell) = &self.tell {
             let _ = tell.send(());
         }

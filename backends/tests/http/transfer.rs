@@ -241,6 +241,24 @@ fn a_trickle_is_no_stall_and_reaches_the_sink_piece_by_piece() {
 }
 
 #[test]
+fn a_body_that_comes_quickly_is_handed_over_in_ever_larger_pieces_up_to_the_bound() {
+    let server = Server::once(response("200 OK", "", &vec![7; 8 << 20]));
+    let request = Request {
+        buffer_bytes: 100_000,
+        ..request(&server.url("/"))
+    };
+    let (result, kept) = fetch(&request);
+    result.unwrap();
+    assert_eq!(kept.bytes.len(), 8 << 20);
+    assert!(kept.writes[0] <= 16 << 10, "it begins small: {:?}", kept.writes);
+    let largest = kept.writes.iter().copied().max();
+    assert!(
+        largest.is_some_and(|largest| (16 << 10) + 1 < largest && largest <= 100_000),
+        "{largest:?}"
+    );
+}
+
+#[test]
 fn a_steady_drip_reaches_the_sink_although_no_buffer_fills_and_no_silence_comes() {
     let (tell, gate) = mpsc::channel();
     let beginning = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n".to_vec();
