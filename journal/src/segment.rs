@@ -188,6 +188,11 @@ impl Log {
         if self.segments_made == 0 && steps::is_taken("directory sync before a process names its first segment") {
             self.directory.sync()?;
         }
+        // A journal that is found has a name that lasts. On most file systems the sync of the file has taken it along.
+        if self.awaits_name_above && steps::is_taken("sync of the directory above a journal with its first records") {
+            sync_above(&self.directory)?;
+        }
+        self.awaits_name_above = false;
         let (from, to) = (self.directory.join(&temporary), self.directory.join(&segment_name(seq)));
         self.directory
             .storage
@@ -196,11 +201,6 @@ impl Log {
         if steps::is_taken("directory sync after a segment got its name") {
             self.directory.sync()?;
         }
-        // Last: on most file systems the sync before has taken this name along, and nothing is left to do.
-        if self.awaits_name_above && steps::is_taken("sync of the directory above a journal with its first records") {
-            sync_above(&self.directory)?;
-        }
-        self.awaits_name_above = false;
         self.counts.rotations += 1;
         self.segments_made += 1;
         self.next_seq += 1;
