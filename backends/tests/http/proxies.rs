@@ -10,7 +10,7 @@ use backhaul_backends::{
     Backend, Credential, Failure, FailureKind, HttpBackend, Interrupt, Proxies, Proxy, Request, WebErrorStatus,
 };
 
-use crate::server::{Kept, Server, Step, answer, backend, header, request, response, take};
+use crate::server::{Kept, Server, Step, answer, backend, header, request, response};
 
 fn through(proxy: &str) -> Arc<Proxies> {
     Arc::new(Proxies::all(Proxy::parse(proxy).unwrap()))
@@ -23,6 +23,7 @@ fn get(backend: &HttpBackend, request: &Request) -> (Result<(), Failure>, Kept) 
 }
 
 /// An HTTP proxy that opens every tunnel to one server, and tells what it was asked.
+#[cfg(feature = "tls")]
 fn tunnel(to: SocketAddr) -> (SocketAddr, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -32,7 +33,7 @@ fn tunnel(to: SocketAddr) -> (SocketAddr, Receiver<String>) {
             let mut stream = stream.unwrap();
             let sender = sender.clone();
             thread::spawn(move || {
-                let Some(head) = take(&mut stream) else { return };
+                let Some(head) = crate::server::take(&mut stream) else { return };
                 let _ = sender.send(head);
                 stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
                 let mut server = TcpStream::connect(to).unwrap();
