@@ -33,7 +33,9 @@ fn tunnel(to: SocketAddr) -> (SocketAddr, Receiver<String>) {
             let mut stream = stream.unwrap();
             let sender = sender.clone();
             thread::spawn(move || {
-                let Some(head) = crate::server::take(&mut stream) else { return };
+                let Some(head) = crate::server::take(&mut stream) else {
+                    return;
+                };
                 let _ = sender.send(head);
                 stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
                 let mut server = TcpStream::connect(to).unwrap();

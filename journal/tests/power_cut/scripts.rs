@@ -36,8 +36,11 @@ const fn script(name: &'static str, preallocate: Preallocate, sector_bytes: usiz
     }
 }
 
-const fn brief(script: Script) -> Script {
-    Script { brief: true, ..script }
+const fn brief(name: &'static str, preallocate: Preallocate, sector_bytes: usize, ops: &'static [Op]) -> Script {
+    Script {
+        brief: true,
+        ..script(name, preallocate, sector_bytes, ops)
+    }
 }
 
 const GROUPS: &[Op] = &[
@@ -114,11 +117,11 @@ pub(crate) const SCRIPTS: &[Script] = &[
     script("checkpoints, preallocated", Preallocate::Zero, 512, CHECKPOINTS),
     script("rotations, growing", Preallocate::None, 1024, ROTATIONS),
     script("rotations, preallocated", Preallocate::Zero, 512, ROTATIONS),
-    brief(script("groups, brief", Preallocate::Zero, 64, GROUPS)),
-    brief(script("ends, brief and growing", Preallocate::None, 64, ENDS)),
-    brief(script("ends, brief and preallocated", Preallocate::Zero, 512, ENDS)),
-    brief(script("nothing, brief", Preallocate::Zero, 512, NOTHING)),
-    brief(script("checkpoints, brief", Preallocate::None, 128, CHECKPOINTS)),
+    brief("groups, brief", Preallocate::Zero, 64, GROUPS),
+    brief("ends, brief and growing", Preallocate::None, 64, ENDS),
+    brief("ends, brief and preallocated", Preallocate::Zero, 512, ENDS),
+    brief("nothing, brief", Preallocate::Zero, 512, NOTHING),
+    brief("checkpoints, brief", Preallocate::None, 128, CHECKPOINTS),
 ];
 
 /// The disk at every moment of a script, with what was promised then.
