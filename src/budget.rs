@@ -100,6 +100,7 @@ impl Budget {
 }
 
 /// What those who ask may take together.
+#[expect(clippy::struct_field_names, reason = "each is the most of something")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Clients {
     /// Longest message, in bytes.

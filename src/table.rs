@@ -71,9 +71,6 @@ struct Stays {
 /// Operations remembered of those whose creation is not known. Beyond it what they left on the disk stays.
 const STRANGERS_MAX: usize = 4_096;
 
-/// Waits that a decision takes for over, at most; the next decision has the rest (chosen without measurement).
-const MATURE_MAX: usize = 64;
-
 impl Table {
     /// An empty one, whose packed operations go on this shelf.
     pub(crate) fn on(shelf: Box<dyn Shelf>) -> Self {
@@ -346,22 +343,6 @@ impl Table {
     /// How many attempts may run at one host; only while none runs.
     pub(crate) fn limit_hosts(&mut self, per_host_max: Option<NonZeroUsize>) {
         self.queue.limit_hosts(per_host_max);
-    }
-
-    /// The operation that starts next, if a slot is free. Of those whose moment has come so many at most are seen to, earliest
-    /// first, that a burst holds up no decision; the moment of the next one then lies in the past, which asks for another
-    /// decision at once.
-    pub(crate) fn next_start(&mut self, now: Now) -> Option<TransferId> {
-        for _ in 0..MATURE_MAX {
-            let Some(position) = self.queue.take_due(now.boot_ms) else {
-                break;
-            };
-            let operation = self.at(position).and_then(|id| self.find(id));
-            if let Some(entry) = operation.and_then(|operation| self.entry(&operation)) {
-                self.queue.mature(&entry);
-            }
-        }
-        self.queue.next().and_then(|position| self.at(position))
     }
 
     /// The next moment after now at which anything may be done, in milliseconds of the boot-time clock.

@@ -51,7 +51,7 @@ impl Lab {
     }
 
     /// Queues so many, each with a sealed header, as lists.
-    fn queue(&self, engine: &Engine) -> Vec<TransferId> {
+    fn queue(engine: &Engine) -> Vec<TransferId> {
         let downloads: Vec<NewDownload> = (0..QUEUED).map(download).collect();
         downloads
             .chunks(500)
@@ -117,7 +117,7 @@ fn a_queue_in_a_file_is_worked_off_as_one_in_memory_and_the_file_has_no_name() {
         None
     });
     let engine = lab.open().unwrap();
-    let ids = lab.queue(&engine);
+    let ids = Lab::queue(&engine);
     assert!(written.load(Ordering::Relaxed) >= QUEUED as u64 / 2);
     let names = lab.disk.storage().list(Path::new(STATE)).unwrap();
     assert!(!names.iter().any(|name| name == "scratch"), "{names:?}");
@@ -147,7 +147,7 @@ fn a_file_that_takes_no_more_is_done_without() {
             fails.then(|| std::io::Error::from(std::io::ErrorKind::StorageFull))
         });
         let engine = lab.open().unwrap();
-        lab.queue(&engine);
+        Lab::queue(&engine);
         finish(&lab, &engine);
         assert!((0..QUEUED).all(|number| lab.is_published(number)), "{call:?}");
     }
@@ -158,7 +158,7 @@ fn operations_that_cannot_be_read_back_stop_the_engine_and_the_next_start_has_th
     for is_torn in [false, true] {
         let lab = Lab::new();
         let engine = lab.open().unwrap();
-        let ids = lab.queue(&engine);
+        let ids = Lab::queue(&engine);
         let fails = Arc::new(AtomicBool::new(true));
         let failing = Arc::clone(&fails);
         lab.disk.fail_with(move |call, path| {

@@ -25,6 +25,7 @@ mod places;
 mod proxied;
 mod publish;
 mod ready;
+mod rebuilding;
 mod room;
 mod salvage;
 mod scratch;
@@ -45,17 +46,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backhaul_backends::{Backend, RateLimit, Registry, Throttle};
-use backhaul_journal::{Lock, Lsn, Replay, ReplayError, steps};
+use backhaul_journal::{Lock, Storage, steps};
 
 use self::core::{Core, Role, Stored, Work};
 use self::names::Names;
+pub(crate) use self::rebuilding::Rebuilding;
 use self::room::Room;
 use self::scratch::{Shelving, Trouble};
 use crate::config::{Config, Layout};
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::groups::GroupView;
-use crate::operation::{Entry, Event, Lack, Operation, Outcome, TransferId, decode};
+use crate::operation::{Event, Lack, Operation, Outcome, TransferId};
 use crate::table::Table;
 use crate::threads;
 use crate::vault::{SealedName, Vault};
@@ -136,16 +138,10 @@ impl Engine {
         let room = room.with_ready(budget.ready_max);
         let options = salvage::journal_options(&config, &environment);
         let trouble = Arc::new(Trouble::default());
-        let shelving = budget.shelf_bytes.map(|memory_bytes_max| Shelving {
-            storage: Arc::clone(storage),
-            path: layout.scratch(),
-            memory_bytes_max,
-            trouble: Arc::clone(&trouble),
-        });
         let terms = salvage::Terms {
             options,
             salvage: config.salvage,
-            shelving,
+            shelving: Shelving::within(budget.shelf_bytes, storage, &layout, &trouble),
         };
         let (journal, report, rebuilding) = salvage::open(storage, &layout, &lock, &terms)?;
         log::debug!(
@@ -159,14 +155,8 @@ impl Engine {
         table.reopened(environment.clock.now());
         table.limit_hosts(config.jobs_per_host_max);
         let vault = Vault::new(layout.vault(), environment.clone());
-        // After a salvage, the secrets of operations whose creation was lost belong to what may be found again by hand.
-        if !table.is_salvaged() && steps::is_taken("removal of secrets that nobody needs") {
-            let is_needed =
-                |sealed: SealedName| table.find(sealed.id).is_some_and(|one| SealedName::of(&one) == sealed);
-            vault.sweep(|sealed| is_needed(sealed) || trouble.is_there())?;
-        }
         if !table.is_salvaged() {
-            spool::sweep(storage, &layout.spool(), &table, &trouble)?;
+            sweep_state(&layout, storage, &vault, &table, &trouble)?;
         }
         trouble.check()?;
         let backends = throttled(backends, config.rate_max);
@@ -466,6 +456,22 @@ fn is_over(state: &core::State, until: Until) -> bool {
     }
 }
 
+/// Removes what the state directory keeps for operations that are no more. After a salvage it belongs to what may be found
+/// again by hand, where the creation of an operation was lost.
+fn sweep_state(
+    layout: &Layout,
+    storage: &Arc<dyn Storage>,
+    vault: &Vault,
+    table: &Table,
+    trouble: &Trouble,
+) -> Result<(), Error> {
+    if steps::is_taken("removal of secrets that nobody needs") {
+        let is_needed = |sealed: SealedName| table.find(sealed.id).is_some_and(|one| SealedName::of(&one) == sealed);
+        vault.sweep(|sealed| is_needed(sealed) || trouble.is_there())?;
+    }
+    spool::sweep(storage, &layout.spool(), table, trouble)
+}
+
 fn throttled(backends: Vec<Arc<dyn Backend>>, rate_max: Option<NonZeroU64>) -> Vec<Arc<dyn Backend>> {
     let Some(rate_max) = rate_max else { return backends };
     let limit = Arc::new(RateLimit::new(rate_max));
@@ -473,77 +479,6 @@ fn throttled(backends: Vec<Arc<dyn Backend>>, rate_max: Option<NonZeroU64>) -> V
         .into_iter()
         .map(|backend| Arc::new(Throttle::new(backend, Arc::clone(&limit))) as _)
         .collect()
-}
-
-/// Makes the state directory and those above it, and their names durable. What is there already may have been made by a
-/// start that was cut short before it made the name durable.
-/// Rebuilds the table from the journal's records.
-#[derive(Default)]
-pub(crate) struct Rebuilding {
-    pub(crate) table: Table,
-    /// Where packed operations go; in memory where `None`.
-    shelving: Option<Shelving>,
-}
-
-impl Rebuilding {
-    fn on(shelving: Option<Shelving>) -> Self {
-        let table = shelving.as_ref().map(|shelving| Table::on(shelving.shelf()));
-        Self {
-            table: table.unwrap_or_default(),
-            shelving,
-        }
-    }
-}
-
-impl Replay for Rebuilding {
-    fn reset(&mut self) -> Result<(), ReplayError> {
-        *self = Self::on(self.shelving.take());
-        Ok(())
-    }
-
-    fn snapshot(&mut self, record: &[u8]) -> Result<(), ReplayError> {
-        match decode(record)? {
-            Entry::Operation { as_of, operation } => self.table.restore(*operation, as_of),
-            Entry::Totals {
-                unacknowledged_lost,
-                as_of,
-            } => self.table.restore_totals(unacknowledged_lost, as_of),
-            Entry::Group { as_of, group } => self.table.restore_group(&group, as_of),
-            Entry::Completion { as_of, completion } => self.table.restore_completion(completion, as_of),
-            Entry::Fact(_) | Entry::Committed { .. } | Entry::GroupFact(_) | Entry::CompletionFact(_) => {
-                return Err("a fact stands in a snapshot".into());
-            }
-        }
-        Ok(())
-    }
-
-    fn record(&mut self, lsn: Lsn, record: &[u8]) -> Result<(), ReplayError> {
-        let fact = match decode(record)? {
-            Entry::Fact(fact) => fact,
-            Entry::Committed { batch } => {
-                self.table.commit(batch);
-                return Ok(());
-            }
-            Entry::GroupFact(fact) => {
-                self.table.apply_group(fact, lsn.0);
-                return Ok(());
-            }
-            Entry::CompletionFact(fact) => {
-                self.table.apply_completion(fact, lsn.0);
-                return Ok(());
-            }
-            _ => return Err("a snapshot's entry stands in the log".into()),
-        };
-        let id = fact.id;
-        if let Err(rejected) = self.table.apply(fact, lsn.0) {
-            log::warn!("{id}: record {} changes nothing: {rejected}", lsn.0);
-        }
-        Ok(())
-    }
-
-    fn gap(&mut self, first: Lsn, next: Lsn) {
-        self.table.gap(first.0, next.0);
-    }
 }
 
 /// What a state directory holds.

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use backhaul_journal::{Storage, StorageFile};
 
+use crate::config::Layout;
 use crate::error::Error;
 use crate::shelf::{Memory, Place, Shelf};
 
@@ -32,15 +33,30 @@ const IN_MEMORY: u64 = 0;
 /// Makes the shelves of one engine: one, and another where a replay begins anew.
 #[derive(Clone)]
 pub(crate) struct Shelving {
-    pub(super) storage: Arc<dyn Storage>,
+    storage: Arc<dyn Storage>,
     /// The name that the file has for a moment.
-    pub(super) path: PathBuf,
+    path: PathBuf,
     /// So many bytes stay in memory before the file is used.
-    pub(super) memory_bytes_max: usize,
-    pub(super) trouble: Arc<Trouble>,
+    memory_bytes_max: usize,
+    trouble: Arc<Trouble>,
 }
 
 impl Shelving {
+    /// None where memory is not limited.
+    pub(super) fn within(
+        memory_bytes_max: Option<usize>,
+        storage: &Arc<dyn Storage>,
+        layout: &Layout,
+        trouble: &Arc<Trouble>,
+    ) -> Option<Self> {
+        Some(Self {
+            storage: Arc::clone(storage),
+            path: layout.scratch(),
+            memory_bytes_max: memory_bytes_max?,
+            trouble: Arc::clone(trouble),
+        })
+    }
+
     pub(super) fn shelf(&self) -> Box<dyn Shelf> {
         Box::new(Scratch {
             shelving: self.clone(),
@@ -120,14 +136,13 @@ impl Shelf for Scratch {
         if self.memory_bytes + cost > self.shelving.memory_bytes_max {
             match self.write(&bytes) {
                 Ok(Some(place)) => return place,
-                Ok(None) => {}
                 // A disk that is full, most of all. What it may cost then is memory.
                 Err(error) if !self.has_warned => {
                     self.has_warned = true;
                     let path = self.shelving.path.display();
                     log::warn!("queued operations stay in memory, as the scratch file '{path}' takes no more: {error}");
                 }
-                Err(_) => {}
+                Ok(None) | Err(_) => {}
             }
         }
         self.memory_bytes += cost;
@@ -172,19 +187,15 @@ impl Shelf for Scratch {
         let Some(end) = self.file.as_ref().filter(|heap| is_due(heap)).map(|heap| heap.end) else {
             return false;
         };
-        match Heap::make(&self.shelving) {
-            Ok(heap) => {
-                self.old = self.file.replace(heap);
-                self.is_odd = !self.is_odd;
-                self.move_bytes_min = MOVE_BYTES_MIN;
-                true
-            }
+        let Ok(heap) = Heap::make(&self.shelving) else {
             // Not with every change again.
-            Err(_) => {
-                self.move_bytes_min = end * 2;
-                false
-            }
-        }
+            self.move_bytes_min = end * 2;
+            return false;
+        };
+        self.old = self.file.replace(heap);
+        self.is_odd = !self.is_odd;
+        self.move_bytes_min = MOVE_BYTES_MIN;
+        true
     }
 
     fn is_stale(&self, place: Place) -> bool {

@@ -10,7 +10,26 @@ use crate::operation::{
     TransferId,
 };
 
+/// Waits that a decision takes for over, at most; the next decision has the rest (chosen without measurement).
+const MATURE_MAX: usize = 64;
+
 impl Table {
+    /// The operation that starts next, if a slot is free. Of those whose moment has come so many at most are seen to, earliest
+    /// first, that a burst holds up no decision; the moment of the next one then lies in the past, which asks for another
+    /// decision at once.
+    pub(crate) fn next_start(&mut self, now: Now) -> Option<TransferId> {
+        for _ in 0..MATURE_MAX {
+            let Some(position) = self.queue.take_due(now.boot_ms) else {
+                break;
+            };
+            let operation = self.at(position).and_then(|id| self.find(id));
+            if let Some(entry) = operation.and_then(|operation| self.entry(&operation)) {
+                self.queue.mature(&entry);
+            }
+        }
+        self.queue.next().and_then(|position| self.at(position))
+    }
+
     pub(crate) fn groups(&self) -> &Groups {
         &self.groups
     }
