@@ -415,7 +415,7 @@ fn what_is_wrong_far_down_a_long_list_refuses_all_of_it() {
     for (list, number, code) in [
         (long("http://127.0.0.1:9/3 downloads/more"), 701, 2),
         (long("http://127.0.0.1:9/more downloads/3"), 701, 2),
-        (lines.join("\n"), 651, 4),
+        (lines.join("\n"), 651, 7),
     ] {
         let mut command = home.command(&["add", "-i", "-"]);
         let ended = Running::spawn_with_input(&mut command, list.as_bytes()).finish();
