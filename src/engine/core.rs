@@ -15,7 +15,6 @@ use backhaul_journal::{Journal, Lock, Lsn, Urgency, steps};
 
 use super::access::Gates;
 use super::completion::Commands;
-use super::names::Names;
 use super::ready::Ready;
 use super::room::{BATCH_MAX, Room};
 use super::spool::Spooled;
@@ -47,7 +46,6 @@ pub(crate) struct Core {
     pub(crate) vault: Vault,
     pub(crate) journal: Journal,
     pub(super) lock: Lock,
-    names: Names,
     threaded: AtomicBool,
     /// The last record of this engine, where there is one.
     pub(super) last: Mutex<Option<Lsn>>,
@@ -74,7 +72,6 @@ pub(crate) struct Stored {
     pub(crate) vault: Vault,
     pub(crate) table: Table,
     pub(crate) lock: Lock,
-    pub(crate) names: Names,
     /// Number of the next record.
     pub(crate) next_lsn: u64,
 }
@@ -150,7 +147,6 @@ impl Core {
             vault,
             table,
             lock,
-            names,
             next_lsn,
         } = stored;
         let state = State {
@@ -182,7 +178,6 @@ impl Core {
             vault,
             journal,
             lock,
-            names,
             threaded: AtomicBool::new(false),
             last: Mutex::new(None),
             first_lsn: next_lsn,
@@ -305,8 +300,7 @@ impl Core {
 
     /// Waits until everything up to `lsn` is durable.
     pub(crate) fn sync(&self, lsn: Lsn) -> Result<(), Error> {
-        self.journal.sync(lsn)?;
-        self.names.sync_above_first_records(self.environment.storage.as_ref())
+        self.journal.sync(lsn).map_err(Error::from)
     }
 
     /// Waits until everything recorded so far is durable.
