@@ -104,12 +104,22 @@ fn add_file<S: Store>(roots: &mut S, path: &Path) -> Result<(), String> {
 /// twice, under its name and under its hash, so names that look like a hash only count where they are no link.
 fn add_directory<S: Store>(roots: &mut S, path: &Path) -> Result<(), String> {
     let entries = std::fs::read_dir(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    // Once: every step of a path that is resolved costs a system call, and some 150 hash links lie here.
+    let directory = std::fs::canonicalize(path).ok();
     for entry in entries.filter_map(Result::ok) {
         let linked = entry.file_type().is_ok_and(|kind| kind.is_symlink());
         if linked && is_hash_name(&entry.file_name()) {
-            let target = std::fs::canonicalize(entry.path());
-            let directory = std::fs::canonicalize(path);
-            if target.ok().as_deref().and_then(Path::parent) == directory.ok().as_deref() {
+            let target = std::fs::read_link(entry.path()).unwrap_or_default();
+            // What is named without a directory lies here, too, under its own name or as a link that was made for that.
+            let is_beside = target.components().count() == 1 && path.join(&target).exists();
+            let lies_here = || {
+                std::fs::canonicalize(entry.path())
+                    .ok()
+                    .as_deref()
+                    .and_then(Path::parent)
+                    == directory.as_deref()
+            };
+            if is_beside || lies_here() {
                 continue;
             }
         }

@@ -14,7 +14,6 @@ use backhaul_journal::{Journal, Lock, Lsn, Urgency, steps};
 
 use super::access::Gates;
 use super::completion::Commands;
-use super::names::Names;
 use super::ready::Ready;
 use super::room::{BATCH_MAX, Room};
 use super::scratch::Trouble;
@@ -47,7 +46,6 @@ pub(crate) struct Core {
     pub(super) lock: Lock,
     /// Operations cannot be read any more: nothing is recorded then.
     pub(super) trouble: Arc<Trouble>,
-    names: Names,
     threaded: AtomicBool,
     /// The last record of this engine, where there is one.
     pub(super) last: Mutex<Option<Lsn>>,
@@ -75,7 +73,6 @@ pub(crate) struct Stored {
     pub(crate) table: Table,
     pub(crate) lock: Lock,
     pub(crate) trouble: Arc<Trouble>,
-    pub(crate) names: Names,
     /// Number of the next record.
     pub(crate) next_lsn: u64,
 }
@@ -153,7 +150,6 @@ impl Core {
             table,
             lock,
             trouble,
-            names,
             next_lsn,
         } = stored;
         let state = State {
@@ -187,7 +183,6 @@ impl Core {
             journal,
             lock,
             trouble,
-            names,
             threaded: AtomicBool::new(false),
             last: Mutex::new(None),
             first_lsn: next_lsn,
@@ -307,8 +302,7 @@ impl Core {
 
     /// Waits until everything up to `lsn` is durable.
     pub(crate) fn sync(&self, lsn: Lsn) -> Result<(), Error> {
-        self.journal.sync(lsn)?;
-        self.names.sync_above_first_records(self.environment.storage.as_ref())
+        self.journal.sync(lsn).map_err(Error::from)
     }
 
     /// Waits until everything recorded so far is durable.

@@ -126,9 +126,8 @@ impl Engine {
         let storage = &environment.storage;
         let names = Names::make(storage.as_ref(), directory)?;
         let lock = Lock::acquire_untold(storage, &layout.lock(), config.allow_network_file_system)?;
-        if salvage::has_journal(storage, &layout)? {
-            names.sync_found(storage.as_ref(), directory)?;
-        }
+        // Before anything is written, so that on most file systems there is nothing to do where nothing is new.
+        names.sync(storage.as_ref(), directory)?;
         lock.add_lines("");
         let connections_max = config.connections.max;
         let room = Room::fit(config.jobs_max, connections_max, environment.open_files_max).ok_or(Error::limit(
@@ -170,7 +169,6 @@ impl Engine {
             lock,
             trouble,
             next_lsn: report.next.0,
-            names,
         };
         let core = Arc::new(Core::new(environment, config, room, Registry::new(backends), stored));
         core.note_in_lock("");

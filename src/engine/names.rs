@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use backhaul_journal::{Storage, steps};
 
@@ -10,8 +9,7 @@ use crate::error::Error;
 use crate::operation::directory_of;
 
 /// Directories in which a name may not be durable yet.
-#[derive(Default)]
-pub(crate) struct Names(Mutex<Vec<Above>>);
+pub(crate) struct Names(Vec<Above>);
 
 struct Above {
     directory: PathBuf,
@@ -24,36 +22,20 @@ impl Names {
     pub(super) fn make(storage: &dyn Storage, directory: &Path) -> Result<Self, Error> {
         let mut above = Vec::new();
         make(storage, directory, &mut above)?;
-        Ok(Self(Mutex::new(above)))
+        Ok(Self(above))
     }
 
-    /// Makes what stands in the state directory durable, too, at a start that finds a journal: what that holds is told, and
-    /// acted on. On most file systems there is nothing to do where nothing was written since.
-    pub(super) fn sync_found(&self, storage: &dyn Storage, directory: &Path) -> Result<(), Error> {
-        if steps::is_taken("directory sync above a directory that is there") {
-            self.sync(storage)?;
-        }
-        if steps::is_taken("sync of the state directory at the start") {
-            let synced = storage.sync_directory(directory);
-            synced.map_err(|error| Error::io("sync", directory, error))?;
-        }
-        Ok(())
-    }
-
-    /// Makes them durable before the first record of a new journal counts: after its sync, which has taken them along on most
-    /// file systems.
-    pub(super) fn sync_above_first_records(&self, storage: &dyn Storage) -> Result<(), Error> {
-        if steps::is_taken("sync of the names above the first records") {
-            self.sync(storage)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn sync(&self, storage: &dyn Storage) -> Result<(), Error> {
-        // Held meanwhile: nobody else may take them for durable before they are.
-        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(Above { directory, is_new }) = left.last() {
+    /// Makes them durable, and those in the state directory itself: what is found in it is told, and acted on.
+    pub(super) fn sync(self, storage: &dyn Storage, directory: &Path) -> Result<(), Error> {
+        for Above { directory, is_new } in self.0.iter().rev() {
+            let step = if *is_new {
+                "directory sync above a new state directory"
+            } else {
+                "directory sync above a directory that is there"
+            };
+            if !steps::is_taken(step) {
+                continue;
+            }
             match storage.sync_directory(directory) {
                 // Who may not read it has not made a name in it.
                 Err(error) if *is_new || error.kind() != io::ErrorKind::PermissionDenied => {
@@ -61,7 +43,10 @@ impl Names {
                 }
                 _ => {}
             }
-            left.pop();
+        }
+        if steps::is_taken("sync of the state directory at the start") {
+            let synced = storage.sync_directory(directory);
+            synced.map_err(|error| Error::io("sync", directory, error))?;
         }
         Ok(())
     }

@@ -111,11 +111,6 @@ pub(crate) fn evidence(storage: &Arc<dyn Storage>, layout: &Layout) -> Result<Ve
         .collect())
 }
 
-/// A journal is there, or a copy of one that only has to get its name.
-pub(super) fn has_journal(storage: &Arc<dyn Storage>, layout: &Layout) -> Result<bool, Error> {
-    Ok(exists(storage, &layout.journal())? || exists(storage, &layout.salvage())?)
-}
-
 /// Finishes what a salvage that was cut short left, or clears it away.
 fn complete(storage: &Arc<dyn Storage>, layout: &Layout) -> Result<(), Error> {
     let (journal, copy) = (layout.journal(), layout.salvage());
