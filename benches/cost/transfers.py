@@ -16,6 +16,9 @@ MANY_TOOLS = ["backhaul", "curl", "aria2c", "wget2", "wget", LIMIT]
 FTP_TOOLS = ["backhaul", "curl", "wget", "aria2c", "lftp"]
 START_TOOLS = ["backhaul", "backhaul, again", "curl", "wget", "aria2c"]
 COMPARED_BYTES = 4 * MIB
+# A peer that takes longer takes part in so many rounds only, so that the whole ends in time.
+SLOW_SECONDS = 20
+SLOW_ROUNDS = 2
 
 
 class Run:
@@ -37,6 +40,9 @@ class Run:
     def values(self, what, tool):
         return [row[what] for row in self.rows.get(tool, {}).values() if what in row]
 
+    def is_slow(self, tool):
+        return statistics.median(self.values("wall", tool)) > SLOW_SECONDS
+
     def best(self, what, peers):
         """The peer with the smallest median."""
         there = [peer for peer in peers if self.rows.get(peer)]
@@ -51,7 +57,7 @@ def rounds(bench, run, tools, one, count):
         bench.is_first_round = turn == 0
         for place in range(len(tools)):
             tool = tools[(place + turn) % len(tools)]
-            if tool in failed:
+            if tool in failed or (turn >= SLOW_ROUNDS and tool != "backhaul" and run.is_slow(tool)):
                 continue
             try:
                 run.rows.setdefault(tool, {})[turn] = one(tool)
@@ -59,6 +65,9 @@ def rounds(bench, run, tools, one, count):
                 failed.add(tool)
                 bench.failed(run.name, tool, str(error))
         rig.say(f"{run.name}: round {turn + 1} of {count} done")
+    for tool, rows in run.rows.items():
+        if tool not in failed and 0 < len(rows) < count:
+            run.notes.append(f"{tool} took part in {len(rows)} of {count} rounds, as one takes it more than {SLOW_SECONDS} s.")
 
 
 def measured(bench, tool, make_command, check):
