@@ -271,3 +271,54 @@ fn parts(place: Place) -> Option<(bool, u64, usize)> {
     let len = usize::try_from(place.0 & ((1 << LEN_BITS) - 1)).ok()?;
     (kind != IN_MEMORY).then_some((kind == 2, offset, len))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backhaul_journal::simulation::SimDisk;
+
+    #[test]
+    fn what_changes_without_end_leaves_no_more_garbage_than_there_is_content() {
+        const COUNT: usize = 1_000;
+        const BYTES: usize = 300;
+        let disk = SimDisk::new();
+        let trouble = Arc::default();
+        let layout = Layout::new(Path::new("/"));
+        let Some(shelving) = Shelving::within(Some(0), &disk.storage(), &layout, &trouble) else {
+            panic!("its memory is limited")
+        };
+        let mut shelf = shelving.shelf();
+        let bytes = |number: usize, round: usize| vec![u8::try_from((number + round) % 251).unwrap_or(0); BYTES];
+        let mut places: Vec<Place> = (0..COUNT).map(|number| shelf.put(bytes(number, 0))).collect();
+        let mut moves = 0;
+        for round in 1..20 {
+            for (number, place) in places.iter_mut().enumerate() {
+                shelf.free(*place);
+                *place = shelf.put(bytes(number, round));
+            }
+            if shelf.begin_move() {
+                moves += 1;
+                for place in &mut places {
+                    assert!(shelf.is_stale(*place));
+                    let there = shelf.get(*place).map(Cow::into_owned).unwrap_or_default();
+                    *place = shelf.put(there);
+                }
+                shelf.end_move();
+            }
+            for (number, place) in places.iter().enumerate() {
+                assert_eq!(shelf.get(*place).as_deref(), Some(&*bytes(number, round)));
+                let Some((_, offset, _)) = parts(*place) else {
+                    panic!("it is in the file")
+                };
+                assert!(offset < (3 * COUNT * (BYTES + CRC_BYTES)) as u64);
+            }
+        }
+        assert!(moves >= 5 && trouble.check().is_ok());
+        for place in places {
+            shelf.free(place);
+        }
+        // The file is empty again.
+        let place = shelf.put(bytes(0, 0));
+        assert_eq!(parts(place).map(|(_, offset, _)| offset), Some(0));
+    }
+}
