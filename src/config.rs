@@ -40,7 +40,8 @@ pub struct Config {
     pub body_bytes_max: u64,
     /// Read buffer of one connection, in bytes, up to which it grows while it fills quickly; 512 KiB by default. Fewer and
     /// larger calls cost less, as long as what was read is still in the processor's cache when it is written (1 GiB over
-    /// loopback in a minimal program took 0.80 s of CPU with 64 KiB, 0.63 s with 256 KiB and 0.49 s with 512 KiB).
+    /// loopback in a minimal program took 0.80 s of CPU with 64 KiB, 0.63 s with 256 KiB and 0.49 s with 512 KiB, medians of
+    /// 9; on a machine under load 512 KiB was no better).
     pub buffer_bytes: usize,
     /// The most memory that the engine lets itself take, in bytes: 6 MiB to 1 TiB; no limit by default. Buffers, connections
     /// and at last jobs are cut so that all of them fit, the queue stands in a file, and no more operations are accepted

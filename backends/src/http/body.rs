@@ -20,7 +20,7 @@ const FIRST_BYTES: usize = 16 * 1024;
 
 /// A buffer that was filled and written this quickly was too small, and becomes four times as large: from 256 KiB/s on
 /// it grows, and beyond 256 KiB only above 4 MiB/s. One that was not half full when its bytes had waited for long
-/// shrinks again.
+/// shrinks again (chosen without measurement).
 const FULL_WITHIN: Duration = Duration::from_millis(62);
 const GROWTH: usize = 4;
 
