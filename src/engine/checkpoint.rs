@@ -172,7 +172,7 @@ mod tests {
         engine.create(&files).unwrap();
         let mut ended_before = None;
         let mut known_least = usize::MAX;
-        let tick = Some(std::time::Duration::from_millis(1));
+        let tick = Some(Duration::from_millis(1));
         let seen = engine.run(Until::Idle, tick, |engine| {
             let state_now = engine.core.state();
             let (ended, known) = (state_now.ended, state_now.table.len());
