@@ -31,6 +31,7 @@ const CALL_BYTES: u64 = 512 << 10;
 /// Longest message where memory is limited: it holds a part of a request body as clients send them.
 const MESSAGE_BYTES: u64 = 512 << 10;
 /// What a connection takes that waits for the next request.
+#[cfg(feature = "http")]
 const IDLE_CONNECTION_BYTES: u64 = 32 << 10;
 
 /// What was asked for, and what of it may be.
@@ -132,6 +133,7 @@ impl Clients {
 }
 
 /// Connections that wait for another request, at most.
+#[cfg(feature = "http")]
 pub(crate) fn idle_connections_max(asked: usize, limit_bytes: Option<u64>) -> usize {
     limit_bytes.map_or(asked, |limit_bytes| {
         let free = limit_bytes.saturating_sub(BASE_BYTES) / 16;
