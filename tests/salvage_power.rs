@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use backhaul::{Config, Engine, Error, FixedEnvironment, NewDownload, TransferId, TransferStatus};
 use backhaul_backends::{Act, MemoryBackend, Resource};
+use backhaul_journal::Access;
 use backhaul_journal::simulation::{Choices, SimDisk};
 
 const STATE: &str = "/state";
@@ -84,6 +85,12 @@ impl World {
         let engine = self.open(&disk, false).unwrap();
         let queued = Self::add(&engine, "queued", false);
         engine.close().unwrap();
+        // An engine for one command leaves the mark of its end to the system, which has written it by the time of the damage.
+        let storage = disk.storage();
+        for name in disk.names(Path::new("/state/journal")) {
+            let file = storage.open(&Path::new("/state/journal").join(name), Access::ReadWrite);
+            file.and_then(|file| file.sync_all()).unwrap();
+        }
         let disk = disk.kill();
         disk.edit(Path::new("/state/journal/0000000000000002.seg"), |bytes| {
             bytes[100] ^= 1;
