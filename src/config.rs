@@ -25,7 +25,7 @@ pub struct Config {
     pub retention: Retention,
     /// Time limits of one attempt.
     pub limits: backhaul_backends::Limits,
-    /// How much a crash may cost.
+    /// How much a crash may cost: 16 MiB or 5 s of a transfer by default, 128 MiB or 120 s with [`Window::flash_friendly`].
     pub window: Window,
     /// Bytes per second for all transfers together; none by default.
     pub rate_max: Option<NonZeroU64>,

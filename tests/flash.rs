@@ -18,7 +18,8 @@ use disk::{Asked, CountingDisk};
 
 const MIB: u64 = 1 << 20;
 /// What the backend hands over at once.
-const RUN_BYTES: u64 = 64 << 10;
+const RUN: usize = 64 << 10;
+const RUN_BYTES: u64 = RUN as u64;
 
 /// Called with the number of bytes that an attempt has handed over, before the next ones.
 type Watch = Box<dyn Fn(u64) + Send + Sync>;
@@ -88,7 +89,7 @@ impl Backend for Tap {
         };
         self.asked.lock().unwrap().push(offset);
         sink.begin(&head).map_err(refused)?;
-        let run = [7; RUN_BYTES as usize];
+        let run = vec![7; RUN];
         while offset < self.len_bytes {
             (self.watch)(offset);
             sink.write(&run).map_err(refused)?;
