@@ -278,3 +278,61 @@ impl Ledger {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use backhaul_backends::{MemoryBackend, Resource};
+
+    use super::super::{Engine, NewDownload, Until};
+    use crate::config::{Config, Window};
+    use crate::environment::Environment;
+    use crate::operation::TransferStatus;
+
+    #[test]
+    fn whoever_reads_and_whoever_claims_never_sleep_at_the_same_time_for_ever() {
+        const FILES: usize = 16;
+        let home = tempfile::tempdir().unwrap();
+        // What is due is at once too much to read on, so that each waits for the other all the time.
+        let window = Window {
+            claim_bytes: 8 << 10,
+            claim_after: Duration::from_secs(3600),
+            unclaimed_bytes_max: 8 << 10,
+            unclaimed_age_max: Duration::from_secs(3600),
+            short_path_bytes_max: 0,
+        };
+        let config = Config {
+            window,
+            jobs_max: 8,
+            buffer_bytes: 4 << 10,
+            ..Config::default()
+        };
+        let memory = MemoryBackend::new();
+        let files: Vec<NewDownload> = (0..FILES)
+            .map(|number| {
+                let url = format!("mem://host/{number}");
+                memory.put(&url, Resource::new(vec![1; 128 << 10], "\"1\""));
+                NewDownload {
+                    url,
+                    destination: home.path().join(number.to_string()),
+                    ..NewDownload::default()
+                }
+            })
+            .collect();
+        let backends = vec![Arc::new(memory) as _];
+        let engine = Engine::open(&home.path().join("state"), config, Environment::system(), backends).unwrap();
+        let ids = engine.create(&files).unwrap();
+        let engine = Arc::new(engine);
+        let (done, outcome) = channel();
+        let running = Arc::clone(&engine);
+        std::thread::spawn(move || done.send(running.run(Until::Idle, None, |_| ())));
+        outcome.recv_timeout(Duration::from_secs(120)).unwrap().unwrap();
+        for id in ids {
+            assert_eq!(engine.view(id).unwrap().status, TransferStatus::Completed);
+        }
+    }
+}

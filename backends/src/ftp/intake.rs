@@ -9,8 +9,9 @@ use crate::{Head, Sink, Start};
 /// where a crash loses them.
 const FLUSH_AFTER: Duration = Duration::from_millis(500);
 
+/// What is gathered before it is written: no more than libcurl reads at once.
 const BUFFER_BYTES_MIN: usize = 4 * 1024;
-const BUFFER_BYTES_MAX: usize = 1024 * 1024;
+const BUFFER_BYTES_MAX: usize = 256 * 1024;
 
 /// Why no more is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,4 +182,64 @@ impl<'a, 's> Intake<'a, 's> {
 /// Tells a sink of an answer that brings nothing.
 pub(super) fn begin_and_end(sink: &mut dyn Sink, head: &Head) -> Result<(), Problem> {
     sink.begin(head).map_err(|_| Problem::refused())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Refused, Validators};
+
+    /// Notes how much comes at once.
+    #[derive(Default)]
+    struct Sizes(Vec<usize>);
+
+    impl Sink for Sizes {
+        fn begin(&mut self, _: &Head) -> Result<(), Refused> {
+            Ok(())
+        }
+
+        fn write(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+            self.0.push(bytes.len());
+            Ok(())
+        }
+    }
+
+    fn head() -> Head {
+        Head {
+            start: Start::Beginning,
+            actual_url: String::new(),
+            status_code: 150,
+            resumable: false,
+            provable: false,
+            on_trust: false,
+            content_type: None,
+            modified: None,
+            mirrors: Vec::new(),
+            headers: Vec::new(),
+            validators: Validators::default(),
+        }
+    }
+
+    #[test]
+    fn no_more_is_gathered_than_was_asked_for_than_is_due_or_than_a_read_has() {
+        let mebibyte = Some(1 << 20);
+        for (asked, due, most) in [
+            (1 << 20, mebibyte, 256 << 10),
+            (512 << 10, None, 256 << 10),
+            (64 << 10, mebibyte, 64 << 10),
+            (512 << 10, Some(10_000), 10_000),
+            (0, mebibyte, 4 << 10),
+        ] {
+            let mut sizes = Sizes::default();
+            let mut intake = Intake::new(&mut sizes, head(), &[], due, asked);
+            let mut left = usize::try_from(due.unwrap_or(1 << 20)).unwrap_or(0);
+            while left > 0 {
+                let now = left.min(16 << 10);
+                assert!(intake.take(&vec![7; now]).is_ok());
+                left -= now;
+            }
+            assert!(intake.finish().is_ok());
+            assert_eq!(sizes.0.iter().max(), Some(&most), "{asked} {due:?}");
+        }
+    }
 }

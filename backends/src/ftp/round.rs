@@ -16,9 +16,11 @@ use crate::{
     Credential, Head, Held, Interrupt, Limits, Request, Restart, Sink, Start, Validators, WebErrorStatus, proof,
 };
 
-/// Size of what is read from the data connection at once, in bytes.
+/// Size of what is read from the data connection at once, in bytes. libcurl has all of it from the beginning (256 MiB from
+/// vsftpd over loopback took 0.27 s of CPU with 64 KiB here and in the intake, 0.23 s with 256 KiB, and 0.25 s with 512 KiB,
+/// medians of 7).
 const READ_BYTES_MIN: usize = 64 * 1024;
-const READ_BYTES_MAX: usize = 512 * 1024;
+const READ_BYTES_MAX: usize = 256 * 1024;
 
 /// Longest time limit, so that whoever counts it in whatever unit can.
 const LIMIT_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
