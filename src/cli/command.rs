@@ -7,13 +7,13 @@ use super::{Failure, daemon, get, group, journal, output, reading, transfer, wat
 use crate::{Error, Service, TransferId};
 
 pub(super) fn run(args: Args) -> Result<Exit, Failure> {
-    match args.command {
-        Command::Completions { shell } => return Ok(output::completions(shell)),
+    match &args.command {
+        #[cfg(feature = "manual")]
+        Command::Completions { shell } => return Ok(output::completions(*shell)),
+        #[cfg(feature = "manual")]
         Command::Man => return Ok(output::manual()),
+        Command::Daemon(daemon) => return daemon::run(args.global, daemon),
         _ => {}
-    }
-    if let Command::Daemon(daemon) = &args.command {
-        return daemon::run(args.global, daemon);
     }
     let context = Context::new(args.global)?;
     match args.command {
@@ -45,7 +45,9 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Show { id, json } => reading::show(&context, id, json),
         Command::Explain { id } => reading::explain(&context, id),
         Command::Journal(command) => journal::run(&context, &command),
-        Command::Completions { .. } | Command::Man | Command::Daemon(_) => Ok(Exit::Success),
+        #[cfg(feature = "manual")]
+        Command::Completions { .. } | Command::Man => Ok(Exit::Success),
+        Command::Daemon(_) => Ok(Exit::Success),
     }
 }
 
