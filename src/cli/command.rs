@@ -3,7 +3,9 @@
 use super::args::{App, Args, Command, Ids};
 use super::context::Context;
 use super::exit::Exit;
-use super::{Failure, daemon, get, group, journal, output, reading, transfer, watch};
+#[cfg(feature = "manual")]
+use super::output;
+use super::{Failure, daemon, get, group, journal, reading, transfer, watch};
 use crate::{Error, Service, TransferId};
 
 pub(super) fn run(args: Args) -> Result<Exit, Failure> {
