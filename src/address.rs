@@ -7,9 +7,12 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use backhaul_backends::{Capabilities, Credential, Digest, DigestAlgorithm, RESERVED_HEADERS, UrlForm};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use url::Url;
 
 use crate::error::Error;
+use crate::hex;
 use crate::operation::RequestHeader;
 
 /// Longest URL, in bytes (chosen without measurement; servers commonly refuse more than 8 KiB).
@@ -259,7 +262,7 @@ fn normalised(url: &str) -> String {
 /// The byte that two hexadecimal digits at the beginning stand for.
 fn hex_byte(text: &[u8]) -> Option<u8> {
     let digits = text.get(..2)?;
-    data_encoding::HEXLOWER_PERMISSIVE.decode(digits).ok()?.first().copied()
+    hex::decode(digits)?.first().copied()
 }
 
 /// Percent-decoded; what is not UTF-8 afterwards is replaced.
@@ -457,8 +460,7 @@ fn check_header(field: &'static str, name: &str, value: &str) -> Result<(), Erro
 /// # Errors
 /// [`Error::Invalid`] naming the field `sha256`.
 pub(crate) fn parse_sha256(text: &str) -> Result<[u8; 32], Error> {
-    let hex = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok();
-    let bytes = hex.or_else(|| data_encoding::BASE64.decode(text.as_bytes()).ok());
+    let bytes = hex::decode(text.as_bytes()).or_else(|| STANDARD.decode(text).ok());
     bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| {
         let problem = format!(
             "has {} characters; a SHA-256 is 64 hexadecimal digits or 44 letters of base64",
@@ -513,14 +515,16 @@ pub(crate) fn parse_digest(text: &str) -> Result<Digest, Error> {
     let Some(algorithm) = DigestAlgorithm::by_name(name) else {
         return refuse(format!("'{name}' is no known algorithm; these are: {names}"));
     };
-    let hex = || data_encoding::HEXLOWER_PERMISSIVE.decode(value.as_bytes()).ok();
-    let base64 = || data_encoding::BASE64.decode(value.as_bytes()).ok();
     let read = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| Digest::new(algorithm, bytes));
-    let in_hex = if structured.is_none() { read(hex()) } else { None };
-    in_hex.or_else(|| read(base64())).map_or_else(
+    let in_hex = if structured.is_none() {
+        read(hex::decode(value.as_bytes()))
+    } else {
+        None
+    };
+    in_hex.or_else(|| read(STANDARD.decode(value).ok())).map_or_else(
         || {
             let digits = 2 * algorithm.len_bytes();
-            let letters = data_encoding::BASE64.encode_len(algorithm.len_bytes());
+            let letters = 4 * algorithm.len_bytes().div_ceil(3);
             refuse(format!(
                 "the value is neither {digits} hexadecimal digits nor {letters} letters of base64"
             ))

@@ -7,6 +7,8 @@
 
 mod steering;
 
+use backhaul_backends::sort_few_by_key;
+
 use crc32fast::Hasher;
 
 use self::steering::{NEAR_BYTES, Want};
@@ -188,7 +190,7 @@ impl Pieces {
     /// What is there: the bytes from 0 on with their CRC-32, and the stretches beyond.
     pub(crate) fn held(&self) -> (u64, u32, Vec<Stretch>) {
         let mut there: Vec<&Piece> = self.all.iter().filter(|piece| piece.next > piece.first).collect();
-        there.sort_unstable_by_key(|piece| piece.first);
+        sort_few_by_key(&mut there, |piece| piece.first);
         let mut stretches: Vec<Stretch> = Vec::with_capacity(there.len());
         for piece in there {
             let next = stretch(piece);
@@ -240,7 +242,7 @@ impl Pieces {
     fn join_complete(&mut self) {
         let mut order: Vec<usize> = (0..self.all.len()).collect();
         order.retain(|index| self.all[*index].first < self.all[*index].end);
-        order.sort_unstable_by_key(|index| self.all[*index].first);
+        sort_few_by_key(&mut order, |index| self.all[*index].first);
         let mut left: Option<usize> = None;
         for index in order {
             let piece = self.all[index];

@@ -158,8 +158,8 @@ impl Table {
     /// The commit of a batch may be among what was lost. Its operations count, as what was accepted must not go in silence,
     /// but for those whose destination another one has taken meanwhile.
     fn commit_what_may_be(&mut self) {
-        let mut ids: Vec<TransferId> = std::mem::take(&mut self.uncommitted).into_values().flatten().collect();
-        ids.sort_unstable();
+        let mut ids = BTreeSet::new();
+        ids.extend(std::mem::take(&mut self.uncommitted).into_values().flatten());
         for id in ids {
             let Some((mut operation, as_of)) = self.take(id) else {
                 continue;

@@ -52,6 +52,7 @@ pub mod conformance;
 mod decide;
 mod digest;
 mod failure;
+mod few;
 #[cfg(feature = "ftp")]
 mod ftp;
 #[cfg(feature = "fuzzing")]
@@ -102,6 +103,7 @@ pub use config_error::ConfigError;
 pub use decide::{place, refusal, start};
 pub use digest::{Digest, DigestAlgorithm};
 pub use failure::{Failure, FailureKind};
+pub use few::sort_few_by_key;
 #[cfg(feature = "ftp")]
 pub use ftp::{FtpBackend, FtpConfig};
 #[cfg(feature = "helper")]

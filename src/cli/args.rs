@@ -171,11 +171,13 @@ pub(super) enum Command {
     #[command(subcommand)]
     Journal(Journal),
     /// Print completions for a shell
+    #[cfg(feature = "manual")]
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
     },
     /// Print the manual page
+    #[cfg(feature = "manual")]
     Man,
 }
 

@@ -3,17 +3,19 @@
 use super::args::{App, Args, Command, Ids};
 use super::context::Context;
 use super::exit::Exit;
-use super::{Failure, daemon, get, group, journal, output, reading, transfer, watch};
+#[cfg(feature = "manual")]
+use super::output;
+use super::{Failure, daemon, get, group, journal, reading, transfer, watch};
 use crate::{Error, Service, TransferId};
 
 pub(super) fn run(args: Args) -> Result<Exit, Failure> {
-    match args.command {
-        Command::Completions { shell } => return Ok(output::completions(shell)),
+    match &args.command {
+        #[cfg(feature = "manual")]
+        Command::Completions { shell } => return Ok(output::completions(*shell)),
+        #[cfg(feature = "manual")]
         Command::Man => return Ok(output::manual()),
+        Command::Daemon(daemon) => return daemon::run(args.global, daemon),
         _ => {}
-    }
-    if let Command::Daemon(daemon) = &args.command {
-        return daemon::run(args.global, daemon);
     }
     let context = Context::new(args.global)?;
     match args.command {
@@ -45,7 +47,9 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
         Command::Show { id, json } => reading::show(&context, id, json),
         Command::Explain { id } => reading::explain(&context, id),
         Command::Journal(command) => journal::run(&context, &command),
-        Command::Completions { .. } | Command::Man | Command::Daemon(_) => Ok(Exit::Success),
+        #[cfg(feature = "manual")]
+        Command::Completions { .. } | Command::Man => Ok(Exit::Success),
+        Command::Daemon(_) => Ok(Exit::Success),
     }
 }
 

@@ -7,9 +7,11 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use backhaul_journal::{Report, Salvaged, Tail, Verdict};
-use clap::CommandFactory;
+#[cfg(feature = "manual")]
+use clap::CommandFactory as _;
 use serde::Serialize;
 
+#[cfg(feature = "manual")]
 use super::args::Args;
 use super::exit::Exit;
 use crate::wire::moment;
@@ -143,6 +145,7 @@ pub(super) fn ids(ids: &[TransferId]) {
     print(&ids.iter().fold(String::new(), |text, id| text + &id.to_string() + "\n"));
 }
 
+#[cfg(feature = "manual")]
 pub(super) fn completions(shell: clap_complete::Shell) -> Exit {
     let mut bytes = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "backhaul", &mut bytes);
@@ -150,6 +153,7 @@ pub(super) fn completions(shell: clap_complete::Shell) -> Exit {
     Exit::Success
 }
 
+#[cfg(feature = "manual")]
 pub(super) fn manual() -> Exit {
     let mut bytes = Vec::new();
     let command = Args::command();

@@ -1,6 +1,6 @@
 //! What the content of a download is held to, and which errors its owner mends, checked when it is created.
 
-use backhaul_backends::{Digest, DigestAlgorithm, WebErrorStatus};
+use backhaul_backends::{Digest, DigestAlgorithm, WebErrorStatus, sort_few_by_key};
 
 use super::create::NewDownload;
 use crate::error::Error;
@@ -54,7 +54,7 @@ pub(super) fn check_recoverable(asked: &[WebErrorStatus]) -> Result<Vec<i32>, Er
         return Err(Error::invalid("recoverable", status.to_string(), problem));
     }
     let mut numbers: Vec<i32> = asked.iter().map(|status| status.0).collect();
-    numbers.sort_unstable();
+    sort_few_by_key(&mut numbers, |number| *number);
     numbers.dedup();
     Ok(numbers)
 }

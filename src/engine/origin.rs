@@ -1,6 +1,6 @@
 //! What an attempt knows of its source: which one it is, what goes there, and what its answer is measured against.
 
-use backhaul_backends::{Digest, Head, Header, Start};
+use backhaul_backends::{Digest, Head, Header, Start, sort_few_by_key};
 
 use super::fault::Fault;
 use crate::address::{has_same_origin, scheme_of, shown_url};
@@ -91,7 +91,7 @@ impl Source {
         } else {
             self.told.clone_from(news);
         }
-        self.told.sort_by_key(|digest| std::cmp::Reverse(digest.algorithm()));
+        sort_few_by_key(&mut self.told, |digest| std::cmp::Reverse(digest.algorithm()));
         // One of each, whatever a backend says: they are stored.
         self.told.dedup_by_key(|digest| digest.algorithm());
         if self.number == 0 && (!continues || self.mirrors.is_empty()) {

@@ -6,10 +6,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backhaul_backends::{Digest, DigestAlgorithm, Interrupt, TAIL_BYTES_MAX};
+use backhaul_backends::{Digest, DigestAlgorithm, Interrupt, TAIL_BYTES_MAX, sort_few_by_key};
 use backhaul_journal::{Access, FileKind, LINEAGE_BYTES, Storage, StorageFile, steps};
 use ring::digest;
 
+use crate::hex;
 use crate::operation::{Claim, Spec, TransferId};
 
 /// Longest file name of the common Linux file systems, in bytes.
@@ -39,7 +40,7 @@ impl Sums {
         if !spec.expects_strong_digest() {
             algorithms.extend(told.iter().map(Digest::algorithm).max());
         }
-        algorithms.sort_unstable();
+        sort_few_by_key(&mut algorithms, |algorithm| *algorithm);
         algorithms.dedup();
         Self::of(&algorithms)
     }
@@ -108,7 +109,7 @@ fn part_name(name: &OsStr, journal_id: [u8; 16], id: TransferId, generation: u32
 
 /// What tells the part files of a journal, and of every journal salvaged from it, from those of others.
 fn lineage(journal_id: [u8; 16]) -> String {
-    data_encoding::HEXLOWER.encode(&journal_id[..LINEAGE_BYTES])
+    hex::encode(&journal_id[..LINEAGE_BYTES])
 }
 
 /// The operation and the generation of a part file, where the name is one of this journal's.

@@ -109,7 +109,8 @@ fn sync_data_and_names(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -
     } else {
         0
     }];
-    let places: BTreeSet<&Path> = renamed.iter().map(|ready| ready.spec.directory()).collect();
+    let mut places: BTreeSet<&Path> = BTreeSet::new();
+    places.extend(renamed.iter().map(|ready| ready.spec.directory()));
     let are_synced = steps::is_taken("directory sync after the renames");
     let directories: Vec<&Path> = places.iter().copied().filter(|_| are_synced).collect();
     let synced = core.environment.storage.sync_many(files, &directories);

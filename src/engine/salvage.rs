@@ -8,6 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use backhaul_backends::sort_few_by_key;
+
 use backhaul_journal::{Journal, Lock, Options, Report, Salvaged, Storage};
 
 use super::Rebuilding;
@@ -263,7 +265,7 @@ fn numbers(storage: &Arc<dyn Storage>, layout: &Layout) -> Result<Vec<u32>, Erro
         .iter()
         .filter_map(|name| Layout::evidence_number(name.to_str()?))
         .collect();
-    numbers.sort_unstable();
+    sort_few_by_key(&mut numbers, |number| *number);
     Ok(numbers)
 }
 

@@ -1,6 +1,5 @@
 //! What whoever serves an engine to other processes needs of it besides.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +13,7 @@ use super::{Engine, PER_HOST};
 use crate::config::Layout;
 use crate::environment::engine_holder;
 use crate::error::Error;
+use crate::hex;
 use crate::operation::{TransferId, TransferStatus};
 
 /// Before the path of the socket in the text of the lock file, in hexadecimal digits: a path may hold anything.
@@ -80,7 +80,8 @@ impl Engine {
         let mut state = self.core.state();
         if let Some(only) = state.table.chosen() {
             let more: Vec<TransferId> = ids.filter(|id| !only.contains(id)).collect();
-            let only: BTreeSet<TransferId> = only.iter().chain(&more).copied().collect();
+            let mut only = only.clone();
+            only.extend(&more);
             state.table.restrict_to(Some(only));
             state.besides.extend(more);
             drop(state);
@@ -100,7 +101,7 @@ impl Engine {
 
     /// Writes into the lock file where this engine can be spoken to.
     pub(crate) fn note_socket(&self, socket: &Path) {
-        let hex = data_encoding::HEXLOWER.encode(socket.as_os_str().as_bytes());
+        let hex = hex::encode(socket.as_os_str().as_bytes());
         self.core.note_in_lock(&format!("{SOCKET}{hex}\n"));
     }
 }
@@ -153,7 +154,7 @@ pub(crate) fn holder(state_directory: &Path) -> Option<Holder> {
     let text = engine_holder(&Layout::new(state_directory).lock())?;
     let pid = text.lines().find_map(|line| line.strip_prefix("pid ")?.parse().ok());
     let hex = text.lines().find_map(|line| line.strip_prefix(SOCKET));
-    let bytes = hex.and_then(|hex| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok());
+    let bytes = hex.and_then(|digits| hex::decode(digits.as_bytes()));
     let socket = bytes.map(|bytes| {
         use std::os::unix::ffi::OsStringExt;
         PathBuf::from(std::ffi::OsString::from_vec(bytes))

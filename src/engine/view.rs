@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use backhaul_backends::{Method, WebErrorStatus};
+use backhaul_backends::{Method, WebErrorStatus, sort_few_by_key};
 use backhaul_journal::Lsn;
 use serde::{Deserialize, Serialize};
 
@@ -345,7 +345,7 @@ impl Engine {
         let state = self.core.state();
         let mut running: Vec<Cow<'_, Operation>> =
             state.attempts.keys().filter_map(|id| state.table.find(*id)).collect();
-        running.sort_unstable_by_key(|operation| operation.order);
+        sort_few_by_key(&mut running, |operation| operation.order);
         let attempts = &state.attempts;
         let views = running.into_iter();
         views

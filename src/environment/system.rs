@@ -12,6 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::runner::Processes;
 use super::{Clock, Environment, NetworkMonitor, Random};
+use crate::hex;
 use crate::operation::{Now, millis};
 
 impl Environment {
@@ -64,9 +65,7 @@ impl Clock for SystemClock {
 fn boot_id() -> [u8; 16] {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    let bytes = data_encoding::HEXLOWER_PERMISSIVE
-        .decode(digits.as_bytes())
-        .unwrap_or_default();
+    let bytes = hex::decode(digits.as_bytes()).unwrap_or_default();
     bytes.try_into().unwrap_or([0; 16])
 }
 

@@ -37,9 +37,7 @@ macro_rules! identity {
             type Err = String;
 
             fn from_str(text: &str) -> Result<Self, String> {
-                data_encoding::HEXLOWER_PERMISSIVE
-                    .decode(text.as_bytes())
-                    .ok()
+                crate::hex::decode(text.as_bytes())
                     .and_then(|bytes| <[u8; 16]>::try_from(bytes).ok())
                     .map(Self)
                     .ok_or_else(|| format!(concat!("'{}' is not ", $what, ": 32 hexadecimal digits"), text))

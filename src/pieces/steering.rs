@@ -3,6 +3,8 @@
 //! A connection that is far from what is wanted is called away from its piece: it ends its response, and the next piece
 //! that is taken begins at the wanted byte. What was left is fetched later, as every other piece.
 
+use backhaul_backends::sort_few_by_key;
+
 use super::{Piece, Pieces};
 
 /// A connection that is no farther than this before a byte is left where it is: another response would hardly be sooner
@@ -122,7 +124,7 @@ impl Pieces {
     /// several that lie near each other one.
     fn unserved(&self) -> Vec<u64> {
         let mut wants = self.wants.clone();
-        wants.sort_by_key(|want| want.waiting == 0);
+        sort_few_by_key(&mut wants, |want| want.waiting == 0);
         let mut apart: Vec<u64> = Vec::with_capacity(wants.len());
         for next in wants.iter().filter_map(|want| self.target(want)) {
             let is_served = self.all.iter().any(|piece| self.serves(piece, next));

@@ -58,7 +58,8 @@ impl Embedded {
         // A time that no clock reaches is none.
         let end = time.and_then(|time| Instant::now().checked_add(time));
         let observer = self.engine.observe(None);
-        let mut open: BTreeSet<TransferId> = ids.iter().copied().collect();
+        let mut open = BTreeSet::new();
+        open.extend(ids);
         loop {
             for id in open.clone() {
                 if until.is_reached(&self.engine.view(id)?) {

@@ -90,7 +90,7 @@ impl Reply {
     pub(super) fn shown(&self, secrets: &[&str]) -> String {
         let mut secrets: Vec<&str> = secrets.iter().copied().filter(|secret| !secret.is_empty()).collect();
         // One may be part of another.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        crate::sort_few_by_key(&mut secrets, |secret| std::cmp::Reverse(secret.len()));
         let all = self.lines.join(" ");
         let all = secrets.iter().fold(all, |all, secret| all.replace(secret, "***"));
         let clean: String = all

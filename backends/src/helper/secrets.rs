@@ -36,7 +36,7 @@ impl Secrets {
             all.push(secret);
         }
         all.retain(|secret| !secret.is_empty());
-        all.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        crate::sort_few_by_key(&mut all, |secret| std::cmp::Reverse(secret.len()));
         all.dedup();
         Self(all)
     }

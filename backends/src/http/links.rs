@@ -24,7 +24,7 @@ pub(super) fn duplicates<'a>(fields: impl IntoIterator<Item = &'a str>) -> Vec<S
             }
         }
     }
-    found.sort_by_key(|(pri, _)| *pri);
+    crate::sort_few_by_key(&mut found, |(pri, _)| *pri);
     let mut targets: Vec<String> = Vec::new();
     for (_, target) in found {
         if targets.len() < MIRRORS_MAX && !targets.contains(&target) {

@@ -473,7 +473,7 @@ fn merged_digests(held: &[Digest], mut new: Vec<Digest>) -> Vec<Digest> {
             new.push(digest.clone());
         }
     }
-    new.sort_by_key(|digest| std::cmp::Reverse(digest.algorithm()));
+    crate::sort_few_by_key(&mut new, |digest| std::cmp::Reverse(digest.algorithm()));
     new
 }
 

@@ -6,6 +6,7 @@ use super::super::fault::Fault;
 use super::super::ready::Ready;
 use super::super::settle::End;
 use super::{TRANSIENT, Transfer, failure};
+use crate::hex;
 
 impl Transfer<'_> {
     /// Everything is there by the backend's word; now by ours.
@@ -117,6 +118,6 @@ impl Transfer<'_> {
 
 fn differs(actual: &Digest, wanted: &Digest, by: &str) -> String {
     let name = actual.algorithm().name().to_uppercase();
-    let hex = |digest: &Digest| data_encoding::HEXLOWER.encode(digest.value());
+    let hex = |digest: &Digest| hex::encode(digest.value());
     format!("the resource has {name} {}, {} was {by}", hex(actual), hex(wanted))
 }
