@@ -240,3 +240,20 @@ fn files_and_directories_are_synced_together_and_each_has_its_own_answer() {
     assert!(mixed.files.iter().all(Result::is_ok), "{mixed:?}");
     assert_eq!(mixed.directories[0].as_ref().err().map(io::Error::kind), refused);
 }
+
+#[test]
+fn a_file_that_cannot_be_synced_among_others_has_the_error_and_the_others_have_none() {
+    let scratch = Scratch::new("refused");
+    let create = |name: &str| Disk.create(&scratch.join(name), 0o600).unwrap();
+    let (before, after) = (create("before"), create("after"));
+    // A regular file by its kind, of which nothing can be synced.
+    let refused = Disk.open(Path::new("/proc/self/status"), Access::Read).unwrap();
+    let synced = Disk.sync_many(&[before.as_ref(), refused.as_ref(), after.as_ref()], &[&scratch.0]);
+    let errors: Vec<_> = synced
+        .files
+        .iter()
+        .map(|result| result.as_ref().err().map(io::Error::kind))
+        .collect();
+    assert_eq!(errors, [None, Some(io::ErrorKind::InvalidInput), None]);
+    assert!(synced.directories[0].is_ok(), "{synced:?}");
+}
