@@ -274,13 +274,9 @@ fn percent_decoded_bytes(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
-        if let (b'%', Some(decoded)) = (byte, hex_byte(tail)) {
-            bytes.push(decoded);
-            rest = &tail[2..];
-        } else {
-            bytes.push(byte);
-            rest = tail;
-        }
+        let decoded = if byte == b'%' { hex_byte(tail) } else { None };
+        bytes.push(decoded.unwrap_or(byte));
+        rest = if decoded.is_some() { &tail[2..] } else { tail };
     }
     bytes
 }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use crate::listing::{Filter, Places, hash};
+use crate::listing::{Filter, Places};
 use crate::operation::{Operation, TransferId, encode_packed, pack, unpack};
 use crate::shelf::{Memory, Place, Shelf};
 use crate::sorted::{Index, SortedSet};
@@ -136,7 +136,7 @@ impl Rows {
     /// Puts in an operation that [`Rows::place`] has seen and of which no older state is here.
     pub(crate) fn put(&mut self, operation: Operation, as_of: u64, open: bool) {
         let (id, order) = (operation.id, operation.order);
-        self.ids.put(hash(&id), order, true);
+        self.ids.put(key(id), order, true);
         self.changes.insert((as_of, order));
         self.places.insert(&operation.spec, order);
         let place = self.store(operation, open);
@@ -174,7 +174,7 @@ impl Rows {
         let Some(slot) = self.slot_at(order).filter(|slot| slot.id == operation.id) else {
             return;
         };
-        self.ids.put(hash(&slot.id), order, false);
+        self.ids.put(key(slot.id), order, false);
         self.changes.remove((slot.as_of, order));
         self.places.remove(&operation.spec, order);
         self.slots.remove(slot);
@@ -273,7 +273,7 @@ impl Rows {
     }
 
     fn slot(&self, id: TransferId) -> Option<Slot> {
-        let alike = self.ids.positions(hash(&id));
+        let alike = self.ids.positions(key(id));
         let mut alike = alike.filter_map(|order| self.slot_at(order));
         alike.find(|slot| slot.id == id)
     }
@@ -322,6 +322,15 @@ impl Rows {
             self.shelf.end_move();
         }
     }
+}
+
+/// A hash of an id. Ids are drawn at random, so that little is needed to spread them, also where somebody counts them up.
+fn key(id: TransferId) -> u64 {
+    // 2^64 divided by the golden ratio, which carries every bit to the upper half.
+    const FACTOR: u128 = 0x9E37_79B9_7F4A_7C15;
+    let halves = u128::from_be_bytes(id.0);
+    let mixed = (halves ^ halves >> 64) & u128::from(u64::MAX);
+    u64::try_from(mixed * FACTOR & u128::from(u64::MAX)).unwrap_or_default()
 }
 
 fn means(filter: &Filter, operation: &Operation) -> bool {

@@ -131,10 +131,17 @@ impl Table {
     /// nothing but their commit can have happened since.
     pub(crate) fn commit(&mut self, batch: BatchId) {
         for id in self.uncommitted.remove(&batch.0).unwrap_or_default() {
-            if let Some((mut operation, as_of)) = self.take(id) {
-                operation.batch = None;
-                self.insert(operation, as_of);
-            }
+            let Some((as_of, before)) = self.rows.as_of(id).zip(self.find(id).map(Cow::into_owned)) else {
+                continue;
+            };
+            let next = Operation {
+                batch: None,
+                ..before.clone()
+            };
+            self.index(&before, false);
+            self.index(&next, true);
+            let open = self.busy.contains(&id);
+            self.rows.replace(next, as_of, open);
         }
     }
 
@@ -510,10 +517,8 @@ impl Table {
     /// The same for the indexes that hold only what is to be scheduled.
     fn schedule(&mut self, operation: &Operation, add: bool) {
         let id = operation.id;
-        if !chooses(self.only.as_ref(), id) {
-            return;
-        }
-        if matches!(operation.phase, Phase::Publishing(_)) && operation.batch.is_none() {
+        let is_publishing = matches!(operation.phase, Phase::Publishing(_)) && operation.batch.is_none();
+        if is_publishing && chooses(self.only.as_ref(), id) {
             let (until_ms, _) = self.postponed.get(&id).copied().unwrap_or_default();
             put(&mut self.finishing, (until_ms, id), add);
         }
@@ -525,8 +530,7 @@ impl Table {
     /// What the queue holds of an operation, if it is to start now or at a moment and no worker holds it.
     fn entry(&self, operation: &Operation) -> Option<Entry> {
         let id = operation.id;
-        let is_out = operation.batch.is_some() || self.busy.contains(&id);
-        if is_out || !chooses(self.only.as_ref(), id) {
+        if operation.batch.is_some() {
             return None;
         }
         let wait = match operation.deadline() {
@@ -536,6 +540,10 @@ impl Table {
             }
             None => return None,
         };
+        // Last, as it takes longest.
+        if self.busy.contains(&id) || !chooses(self.only.as_ref(), id) {
+            return None;
+        }
         Some(Entry {
             spot: spot(operation),
             place: place(operation),

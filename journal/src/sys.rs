@@ -147,12 +147,7 @@ fn sync_some(context: &mut Context, files: &[BorrowedFd<'_>]) -> Vec<Option<io::
             *context = Context::Refused;
             break;
         };
-        for answer in &answers[..count.min(waited)] {
-            let number = usize::try_from(answer.data).unwrap_or(usize::MAX);
-            if let Some(result) = results.get_mut(number) {
-                *result = Some(result_of(answer.result));
-            }
-        }
+        take_in(&answers[..count.min(waited)], &mut results);
         waited = waited.saturating_sub(count);
     }
     // What became of one that was taken and has no answer nobody knows: a sync after one that failed proves nothing.
@@ -161,6 +156,16 @@ fn sync_some(context: &mut Context, files: &[BorrowedFd<'_>]) -> Vec<Option<io::
         *result = Some(Err(unsaid()));
     }
     results
+}
+
+/// Answers come in any order; each goes to the file that it is about.
+fn take_in(answers: &[Answer], results: &mut [Option<io::Result<()>>]) {
+    for answer in answers {
+        let number = usize::try_from(answer.data).unwrap_or(usize::MAX);
+        if let Some(result) = results.get_mut(number) {
+            *result = Some(result_of(answer.result));
+        }
+    }
 }
 
 /// Errors come as negative numbers; what is neither that nor zero is no word of success.
@@ -177,10 +182,40 @@ fn unsaid() -> io::Error {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use std::os::fd::AsFd;
 
     use super::*;
+
+    fn answer(data: u64, result: i64) -> Answer {
+        Answer {
+            data,
+            result,
+            ..Answer::default()
+        }
+    }
+
+    #[test]
+    fn an_answer_counts_for_the_file_that_it_is_about_and_for_no_other() {
+        let mut results: Vec<Option<io::Result<()>>> = (0..4).map(|_| None).collect();
+        let error = i64::from(libc::EIO);
+        take_in(&[answer(2, -error), answer(0, 0), answer(9, 0)], &mut results);
+        assert!(matches!(results[0], Some(Ok(()))), "{results:?}");
+        assert!(results[1].is_none() && results[3].is_none(), "{results:?}");
+        let refused = results[2].take().unwrap().unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EIO));
+    }
+
+    #[test]
+    fn a_file_that_the_kernel_does_not_take_has_no_answer_and_neither_have_those_after_it() {
+        let directory = File::open(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let (pipe, _other_end) = io::pipe().unwrap();
+        let synced = sync_together(&[directory.as_fd(), pipe.as_fd(), directory.as_fd()]).unwrap();
+        // Where the kernel does none of this, no file has an answer.
+        assert!(synced[0].as_ref().is_none_or(Result::is_ok), "{synced:?}");
+        assert!(synced[1].is_none() && synced[2].is_none(), "{synced:?}");
+    }
 
     #[test]
     fn requests_and_answers_are_laid_out_as_the_kernel_has_them() {

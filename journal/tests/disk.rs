@@ -269,3 +269,20 @@ fn however_many_directories_are_synced_few_of_them_are_open_at_once() {
     });
     assert!(most <= 8, "{most}");
 }
+
+#[test]
+fn a_file_that_cannot_be_synced_among_others_has_the_error_and_the_others_have_none() {
+    let scratch = Scratch::new("refused");
+    let create = |name: &str| Disk.create(&scratch.join(name), 0o600).unwrap();
+    let (before, after) = (create("before"), create("after"));
+    // A regular file by its kind, of which nothing can be synced.
+    let refused = Disk.open(Path::new("/proc/self/status"), Access::Read).unwrap();
+    let synced = Disk.sync_many(&[before.as_ref(), refused.as_ref(), after.as_ref()], &[&scratch.0]);
+    let errors: Vec<_> = synced
+        .files
+        .iter()
+        .map(|result| result.as_ref().err().map(io::Error::kind))
+        .collect();
+    assert_eq!(errors, [None, Some(io::ErrorKind::InvalidInput), None]);
+    assert!(synced.directories[0].is_ok(), "{synced:?}");
+}

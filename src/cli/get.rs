@@ -52,18 +52,18 @@ pub(super) fn run(
         backends: &backends,
         signals: &signals,
     };
-    let (mut reached, ids) = place.hand_over(&mut asked, &lines)?;
+    let (mut reached, created) = place.hand_over(&mut asked, &lines)?;
     signals.heed();
     let from_list = lines.len() > 1 || download.input.is_some();
     drop(lines);
-    let mut account = Account::new(json, quiet, &ids);
+    let mut account = Account::new(json, quiet, &created);
     let result = place.see_through(&mut reached, &mut account);
     let closed = account.close(reached.service());
     let signal = signals.end();
     result?;
     closed?;
     keep(&reached, &account.open, from_list, signal.is_some());
-    let all_completed = account.completed == ids.len();
+    let all_completed = account.completed == created.ids.len();
     reached.close()?;
     Ok(match signal {
         Some(SIGTERM) => Exit::Terminated,
@@ -81,6 +81,13 @@ struct Place<'a> {
     signals: &'a SignalWatch,
 }
 
+/// What was handed over.
+struct Handed {
+    ids: Vec<TransferId>,
+    /// None of them was there before.
+    are_new: bool,
+}
+
 /// Why nobody looks on any more.
 #[derive(PartialEq, Eq)]
 enum Seen {
@@ -94,7 +101,7 @@ enum Seen {
 
 impl Place<'_> {
     /// Creates them in the engine that is here; where that ends meanwhile, what it has created counts with the next.
-    fn hand_over(&self, asked: &mut Asked<'_>, lines: &[Line]) -> Result<(Reached, Vec<TransferId>), Failure> {
+    fn hand_over(&self, asked: &mut Asked<'_>, lines: &[Line]) -> Result<(Reached, Handed), Failure> {
         let mut engines = 0;
         loop {
             let reached = self.context.reach(self.config, self.backends)?;
@@ -103,7 +110,7 @@ impl Place<'_> {
                 .map_err(|error| (None, error))
                 .and_then(|()| create(reached.service(), asked, lines.len()));
             match created {
-                Ok(ids) => return Ok((reached, ids)),
+                Ok(handed) => return Ok((reached, handed)),
                 Err((_, Error::Disconnected(_))) if engines < ENGINES_MAX => engines += 1,
                 Err((Some(index), error)) => return Err(at_line(lines, index, error)),
                 Err((None, error)) => return Err(error.into()),
@@ -141,7 +148,10 @@ impl Place<'_> {
         let serving = self.context.serve(service)?;
         self.signals.stops(engine);
         // Those that had completed before anybody was told.
-        account.look(service)?;
+        if account.may_have_ended {
+            account.look(service)?;
+        }
+        account.may_have_ended = true;
         let mut seen = 0;
         let mut take = |engine: &Engine| {
             let (ends, count) = engine.ends(seen);
@@ -222,11 +232,11 @@ impl Place<'_> {
     }
 }
 
-/// Goes on with what is there already, and creates the rest, all of it or none. Gives all ids.
+/// Goes on with what is there already, and creates the rest, all of it or none.
 ///
 /// # Errors
 /// What is refused, with its position, or what else went wrong.
-fn create(service: &Service, asked: &Asked<'_>, count: usize) -> Result<Vec<TransferId>, (Option<usize>, Error)> {
+fn create(service: &Service, asked: &Asked<'_>, count: usize) -> Result<Handed, (Option<usize>, Error)> {
     let created = service.create_list(count, &|range| asked.some(range), true);
     let created = created.map_err(|(index, error)| (Some(index), error))?;
     for one in created.iter().filter(|one| one.existed) {
@@ -249,7 +259,10 @@ fn create(service: &Service, asked: &Asked<'_>, count: usize) -> Result<Vec<Tran
             ));
         }
     }
-    Ok(created.into_iter().map(|one| one.id).collect())
+    Ok(Handed {
+        are_new: !created.iter().any(|one| one.existed),
+        ids: created.into_iter().map(|one| one.id).collect(),
+    })
 }
 
 /// What has ended, said once and then acknowledged.
@@ -258,6 +271,8 @@ struct Account {
     /// Those whose end has not been said.
     open: BTreeSet<TransferId>,
     only: Option<TransferId>,
+    /// Some of them may have ended already when the engine of this process begins to work.
+    may_have_ended: bool,
     completed: usize,
     /// Ends for the JSON array, which is printed at the end; they are acknowledged after that.
     views: Option<Vec<OperationView>>,
@@ -265,11 +280,13 @@ struct Account {
 }
 
 impl Account {
-    fn new(json: bool, quiet: bool, ids: &[TransferId]) -> Self {
+    fn new(json: bool, quiet: bool, handed: &Handed) -> Self {
+        let ids = &*handed.ids;
         Self {
             progress: Progress::new(quiet || json, ids),
             open: ids.iter().copied().collect(),
             only: if let [id] = ids { Some(*id) } else { None },
+            may_have_ended: !handed.are_new,
             completed: 0,
             views: json.then(Vec::new),
             fault: None,

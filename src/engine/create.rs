@@ -141,6 +141,8 @@ pub struct CheckedDownload {
     /// The copy that is sent along.
     pub(super) spooled: Option<SpooledBody>,
     pub(super) hold: bool,
+    /// Nothing stood under its destination when that was looked at.
+    is_free: bool,
 }
 
 /// Checks downloads as far as it can be done without an engine: nothing is written, no lock is taken. What the backend of a
@@ -306,7 +308,7 @@ impl Checker<'_> {
         }
         let address = Address::parse(&download.url, &self.served)?;
         let destination = self.destination(&download.destination, &address)?;
-        check_kind(self.environment, &destination)?;
+        let is_free = check_kind(self.environment, &destination)?;
         let (headers, secret_headers) = check_headers(&download.headers, &download.secret_headers)?;
         let expected_type = download.expected_type.as_deref().map(parse_media_type).transpose()?;
         let (sha256, digests) = check_digests(download)?;
@@ -352,6 +354,7 @@ impl Checker<'_> {
                 _ => None,
             },
             hold: download.hold,
+            is_free,
         })
     }
 
@@ -429,25 +432,26 @@ fn refused(path: &Path, problem: impl Into<String>) -> Error {
     Error::invalid("destination", path.display().to_string(), problem)
 }
 
-/// What stands under the destination already, if anything, is a regular file.
-fn check_kind(environment: &Environment, path: &Path) -> Result<(), Error> {
+/// What stands under the destination already is a regular file, or `true` where nothing does.
+fn check_kind(environment: &Environment, path: &Path) -> Result<bool, Error> {
     match environment.storage.stat(path).map(|stat| stat.kind) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(refused(path, format!("cannot be looked at: {error}"))),
         Ok(FileKind::Directory) => Err(refused(path, "is a directory; give a file name, or end it with '/'")),
         Ok(FileKind::Symlink) => Err(refused(path, "is a symlink; give the file it points to")),
         Ok(FileKind::Other) => Err(refused(path, "is no regular file")),
-        Ok(FileKind::File) => Ok(()),
+        Ok(FileKind::File) => Ok(false),
     }
 }
 
-/// Checks that no destination exists that must not be replaced.
+/// Checks that no destination exists that must not be replaced. Where nothing was there at the checks of a moment ago it is not
+/// looked at again: what comes up later is found when the file is given its name, and not replaced either.
 ///
 /// # Errors
 /// The position of the first one that does: [`Error::DestinationExists`]; or that cannot be looked at.
 pub fn check_free(checked: &[CheckedDownload], environment: &Environment) -> Result<(), (usize, Error)> {
     let kept = checked.iter().enumerate();
-    for (index, one) in kept.filter(|(_, one)| one.spec.collision == Collision::Fail) {
+    for (index, one) in kept.filter(|(_, one)| one.spec.collision == Collision::Fail && !one.is_free) {
         let path = &one.spec.destination;
         match environment.storage.stat(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

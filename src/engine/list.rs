@@ -212,3 +212,74 @@ fn record_bytes(one: &CheckedDownload) -> usize {
     let paths = one.spec.url.len() + one.spec.destination.as_os_str().len();
     body + RECORD_BYTES + paths + headers + mirrors + digests + group + proxy
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use backhaul_backends::MemoryBackend;
+    use backhaul_journal::simulation::SimDisk;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::engine::NewDownload;
+    use crate::environment::FixedEnvironment;
+
+    fn open(disk: &SimDisk) -> Engine {
+        let environment = FixedEnvironment::new(1).on(disk.storage());
+        let backend = Arc::new(MemoryBackend::new());
+        let opened = Engine::open(Path::new("/state"), Config::default(), environment, vec![backend]);
+        opened.expect("it opens")
+    }
+
+    fn list() -> Vec<NewDownload> {
+        let download = |number| NewDownload {
+            url: format!("mem://host/{number}"),
+            destination: format!("/data/{number}").into(),
+            hold: true,
+            ..NewDownload::default()
+        };
+        (0..4).map(download).collect()
+    }
+
+    #[test]
+    fn of_a_list_whose_creation_is_given_up_nothing_stays_and_it_can_be_created_again() {
+        let disk = SimDisk::new();
+        disk.put_directory(Path::new("/data"));
+        let engine = open(&disk);
+        let checked = engine.checks(4).check(&list()).expect("it is in order");
+        let mut creation = engine.begin_creation(4).expect("it begins");
+        creation.add(&checked[..2], false).expect("nothing stands against it");
+        assert_eq!(engine.core.state().table.len(), 2);
+        drop(creation);
+        assert_eq!(engine.core.state().table.len(), 0);
+        let again = engine.create(&list()).expect("nothing stands in its way");
+        let ids = engine.core.state().table.ids();
+        assert_eq!(ids, again);
+        engine.close().expect("it closes");
+        assert_eq!(open(&disk).core.state().table.ids(), again, "nor after a restart");
+    }
+
+    #[test]
+    fn a_list_counts_with_its_last_part_and_all_of_it_may_start_then() {
+        let disk = SimDisk::new();
+        disk.put_directory(Path::new("/data"));
+        let engine = open(&disk);
+        let mut checked = engine.checks(4).check(&list()).expect("it is in order");
+        checked.iter_mut().for_each(|one| one.hold = false);
+        let mut creation = engine.begin_creation(4).expect("it begins");
+        creation.add(&checked[..2], false).expect("nothing stands against it");
+        assert!(engine.core.state().table.ranked().is_empty());
+        creation.add(&checked[2..], true).expect("nothing stands against it");
+        creation.finish().expect("it is durable");
+        let ids: Vec<TransferId> = checked.iter().map(CheckedDownload::id).collect();
+        assert_eq!(engine.core.state().table.ranked(), ids);
+        drop(engine);
+        assert_eq!(
+            open(&disk).core.state().table.ids(),
+            ids,
+            "a crash takes nothing of it back"
+        );
+    }
+}

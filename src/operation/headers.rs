@@ -1,5 +1,7 @@
 //! Header fields of a response, as the journal stores them: few, and none of what stands beside them twice.
 
+use std::borrow::Cow;
+
 use minicbor::{Decode, Encode};
 
 use super::event::StoredValidators;
@@ -32,16 +34,23 @@ pub(crate) struct Beside<'a> {
 }
 
 impl Beside<'_> {
-    fn value(&self, name: &str) -> Option<String> {
-        let text = |value: &Option<String>| value.clone();
-        match name.to_ascii_lowercase().as_str() {
-            "etag" => text(&self.validators.etag),
-            "last-modified" => text(&self.validators.last_modified),
-            "date" => text(&self.validators.date),
-            "content-type" => self.content_type.map(str::to_owned),
-            "content-length" => self.validators.total_bytes.map(|total| total.to_string()),
-            _ => None,
-        }
+    fn value(&self, name: &str) -> Option<Cow<'_, str>> {
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        let validators = self.validators;
+        let text = if is("etag") {
+            validators.etag.as_deref()
+        } else if is("last-modified") {
+            validators.last_modified.as_deref()
+        } else if is("date") {
+            validators.date.as_deref()
+        } else if is("content-type") {
+            self.content_type
+        } else if is("content-length") {
+            return validators.total_bytes.map(|total| total.to_string().into());
+        } else {
+            None
+        };
+        text.map(Cow::Borrowed)
     }
 }
 
@@ -79,7 +88,7 @@ impl StoredHeaders {
                 continue;
             };
             left = rest;
-            let is_beside = beside.value(name).as_ref() == Some(value);
+            let is_beside = beside.value(name).as_deref() == Some(value);
             stored.fields.push(Field {
                 name: name.clone(),
                 value: (!is_beside).then(|| value.clone()),
@@ -99,7 +108,12 @@ impl StoredHeaders {
     /// Names and values as they were sent.
     pub(crate) fn pairs(&self, beside: Beside<'_>) -> Vec<(String, String)> {
         let fields = self.fields.iter();
-        let value = |field: &Field| field.value.clone().or_else(|| beside.value(&field.name));
+        let value = |field: &Field| {
+            field
+                .value
+                .clone()
+                .or_else(|| beside.value(&field.name).map(Cow::into_owned))
+        };
         fields
             .map(|field| (field.name.clone(), value(field).unwrap_or_default()))
             .collect()

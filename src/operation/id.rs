@@ -10,7 +10,9 @@ macro_rules! identity {
 
         impl std::fmt::Display for $name {
             fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+                let mut digits = [0; 32];
+                data_encoding::HEXLOWER.encode_mut(&self.0, &mut digits);
+                formatter.write_str(std::str::from_utf8(&digits).map_err(|_| std::fmt::Error)?)
             }
         }
 

@@ -1,5 +1,6 @@
 //! What was asked for: the part of an operation that its creator decides.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -199,12 +200,25 @@ fn is_false(flag: &bool) -> bool {
 /// Most bytes of a [`Spec`] in the journal: with everything that comes to be known of an operation it must fit one record.
 pub(crate) const SPEC_BYTES_MAX: usize = 17 * 1024;
 
+/// Counts what is written to it.
+struct Count(usize);
+
+impl minicbor::encode::Write for Count {
+    type Error = Infallible;
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
+        self.0 += bytes.len();
+        Ok(())
+    }
+}
+
 impl Spec {
     /// How many bytes it takes in the journal.
     pub(crate) fn encoded_bytes(&self) -> usize {
-        match minicbor::to_vec(self) {
-            Ok(bytes) => bytes.len(),
-            Err(error) => unreachable!("writing to memory cannot fail: {error}"),
+        let mut count = Count(0);
+        match minicbor::encode(self, &mut count) {
+            Ok(()) => count.0,
+            Err(error) => unreachable!("counting cannot fail: {error}"),
         }
     }
 

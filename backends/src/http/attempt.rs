@@ -70,6 +70,7 @@ pub(super) struct Attempt {
     head: RefCell<Vec<u8>>,
     route: RefCell<Option<Route>>,
     request_begun: Cell<bool>,
+    request_bytes: Cell<usize>,
 }
 
 /// Ends the attempt's time as the current one of its thread.
@@ -109,6 +110,7 @@ impl Attempt {
             head: RefCell::new(Vec::new()),
             route: RefCell::new(None),
             request_begun: Cell::new(false),
+            request_bytes: Cell::new(usize::MAX),
         });
         CURRENT.with_borrow_mut(|current| *current = Some(Rc::clone(&attempt)));
         Entered(attempt)
@@ -132,6 +134,15 @@ impl Attempt {
         self.head.take();
         self.request_begun.set(false);
         self.enter_phase(Phase::Connect);
+    }
+
+    /// How long the next request is, at least, without what ureq adds to its head; one that carries a body counts as endless.
+    pub(super) fn expect_request(&self, bytes: usize) {
+        self.request_bytes.set(bytes);
+    }
+
+    pub(super) fn request_bytes(&self) -> usize {
+        self.request_bytes.get()
     }
 
     /// Goes this way from the next exchange on: straight to the server where `None`.

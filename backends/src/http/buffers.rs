@@ -4,9 +4,13 @@ use ureq::unversioned::transport::Buffers;
 
 use super::attempt::Attempt;
 
-/// Room for the request head; one header line must fit. Untouched pages cost nothing, so it is kept for the life of
-/// the connection: memory that was given back and taken again would have to be cleared.
+/// Room for the request head, of which one line must fit, and for parts of a request body. It is kept for the life of the
+/// connection: memory that was given back and taken again would have to be cleared.
 const OUTPUT_BYTES: usize = 64 * 1024;
+
+/// The same for a request without a body whose head is no longer than half of it, as nearly all are. ureq adds some fields
+/// of its own.
+const SMALL_OUTPUT_BYTES: usize = 8 * 1024;
 
 /// Input begins small, which is enough for a small file, and grows once when a read fills it.
 const FIRST_INPUT_BYTES: usize = 16 * 1024;
@@ -55,8 +59,10 @@ impl WireBuffers {
 
 impl Buffers for WireBuffers {
     fn output(&mut self) -> &mut [u8] {
-        if self.output.is_empty() {
-            self.output = vec![0; OUTPUT_BYTES];
+        let is_small = Attempt::current().is_some_and(|attempt| attempt.request_bytes() <= SMALL_OUTPUT_BYTES / 2);
+        let bytes = if is_small { SMALL_OUTPUT_BYTES } else { OUTPUT_BYTES };
+        if self.output.len() < bytes {
+            self.output = vec![0; bytes];
         }
         &mut self.output
     }

@@ -55,6 +55,13 @@ fn send(
     fresh_only: bool,
 ) -> Result<Response<Body>, ureq::Error> {
     attempt.begin_exchange(fresh_only);
+    let fields_bytes =
+        |head: &HeaderMap| -> usize { head.iter().map(|(name, value)| name.as_str().len() + value.len()).sum() };
+    attempt.expect_request(match errand.body {
+        Some(_) => usize::MAX,
+        // The host is in two places.
+        None => 2 * target.as_str().len() + fields_bytes(&head),
+    });
     // The length is known, so that the body is never sent in chunks.
     let length = match errand.body {
         Some(body) => Some(body.len_bytes()),

@@ -8,6 +8,10 @@ use super::super::settle::End;
 use super::{TRANSIENT, Transfer, failure};
 use crate::hex;
 
+/// A file of fewer bytes is written by the sync that it shares with others (measured with 10,000 files of 1 KiB: asking for
+/// each of them earlier took 5 % more CPU and a tenth more flushes, and was no faster).
+const EARLY_BYTES_MIN: u64 = 16 << 10;
+
 impl Transfer<'_> {
     /// Everything is there by the backend's word; now by ours.
     pub(super) fn finished(&mut self) -> Result<Ready, End> {
@@ -31,7 +35,9 @@ impl Transfer<'_> {
         let Some(part) = self.part.take() else {
             return Err(Fault::Local("the content has no file".into()).into());
         };
-        part.file.start_writeback(0, received);
+        if received >= EARLY_BYTES_MIN {
+            part.file.start_writeback(0, received);
+        }
         Ok(Ready::new(
             self.operation,
             self.generation,
