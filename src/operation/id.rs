@@ -10,9 +10,7 @@ macro_rules! identity {
 
         impl std::fmt::Display for $name {
             fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                let mut digits = [0; 32];
-                data_encoding::HEXLOWER.encode_mut(&self.0, &mut digits);
-                formatter.write_str(std::str::from_utf8(&digits).map_err(|_| std::fmt::Error)?)
+                formatter.write_str(&crate::hex::encode(&self.0))
             }
         }
 
