@@ -267,7 +267,9 @@ mod tests {
         disk.put_directory(Path::new("/data"));
         let engine = open(&disk);
         let mut checked = engine.checks(4).check(&list()).expect("it is in order");
-        checked.iter_mut().for_each(|one| one.hold = false);
+        for one in checked.iter_mut() {
+            one.hold = false;
+        }
         let mut creation = engine.begin_creation(4).expect("it begins");
         creation.add(&checked[..2], false).expect("nothing stands against it");
         assert!(engine.core.state().table.ranked().is_empty());
