@@ -267,7 +267,7 @@ mod tests {
         disk.put_directory(Path::new("/data"));
         let engine = open(&disk);
         let mut checked = engine.checks(4).check(&list()).expect("it is in order");
-        for one in checked.iter_mut() {
+        for one in &mut checked {
             one.hold = false;
         }
         let mut creation = engine.begin_creation(4).expect("it begins");
