@@ -86,7 +86,7 @@ impl Budget {
         let least = CONNECTION_BYTES + asked.min(BUFFER_BYTES_MIN);
         let connections_max = (1..=self.connections_max)
             .rev()
-            .find(|connections| (self.jobs_max * connections) as u64 * least <= bytes)
+            .find(|connections| (self.jobs_max as u64).saturating_mul(*connections as u64 * least) <= bytes)
             .unwrap_or(1);
         let jobs_max = self
             .jobs_max
@@ -187,6 +187,12 @@ mod tests {
             let there = (budget.jobs_max, budget.connections_max, budget.buffer_bytes >> 10);
             assert_eq!(there, fits, "{limit} MiB");
         }
+    }
+
+    #[test]
+    fn as_many_jobs_as_can_be_counted_are_cut_like_any_others() {
+        let budget = asked(usize::MAX, 16, 64 << 10).fit(Some(64 << 20));
+        assert_eq!((budget.jobs_max, budget.connections_max), (130, 1));
     }
 
     #[test]

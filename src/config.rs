@@ -25,7 +25,7 @@ pub struct Config {
     pub retention: Retention,
     /// Time limits of one attempt.
     pub limits: backhaul_backends::Limits,
-    /// How much a crash may cost.
+    /// How much a crash may cost: 16 MiB or 5 s of a transfer by default, 128 MiB or 120 s with [`Window::flash_friendly`].
     pub window: Window,
     /// Bytes per second for all transfers together; none by default.
     pub rate_max: Option<NonZeroU64>,
@@ -126,6 +126,21 @@ pub struct Window {
 }
 
 impl Window {
+    /// For flash that is to last: a progress record after 64 MiB or 60 s, so that a long transfer costs an eighth of the
+    /// flushes. A crash or a power cut costs at most 128 MiB or 120 s of a transfer, whichever is less, which are fetched
+    /// again. What is accepted, and what has its final name, is as durable as with [`Window::default`]. What is not claimed is
+    /// in the part file and takes no memory but the page cache, which the kernel writes back and frees as it does otherwise.
+    #[must_use]
+    pub fn flash_friendly() -> Self {
+        Self {
+            claim_bytes: 64 << 20,
+            claim_after: Duration::from_secs(60),
+            unclaimed_bytes_max: 128 << 20,
+            unclaimed_age_max: Duration::from_secs(120),
+            ..Self::default()
+        }
+    }
+
     /// Whether so many bytes, the first of them of this age, are to be claimed.
     pub(crate) fn is_claim_due(&self, unclaimed_bytes: u64, age: Option<Duration>) -> bool {
         unclaimed_bytes >= self.claim_bytes || age.is_some_and(|age| age >= self.claim_after)
@@ -287,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_claim_is_due_and_reading_stops_by_bytes_or_by_the_age_of_the_first_unclaimed_one() {
-        let window = Window::default();
+        let (window, flash) = (Window::default(), Window::flash_friendly());
         let age = |ms| Some(Duration::from_millis(ms));
         // Bytes that are not claimed, age of the first of them, whether a claim is due, whether nothing more is read.
         let rows = [
@@ -304,6 +319,25 @@ mod tests {
         for (bytes, age, is_due, is_full) in rows {
             assert_eq!(window.is_claim_due(bytes, age), is_due, "{bytes} {age:?}");
             assert_eq!(window.is_full(bytes, age), is_full, "{bytes} {age:?}");
+        }
+        let rows = [
+            (0, None, false, false),
+            (1, age(59_999), false, false),
+            (1, age(60_000), true, false),
+            (1, age(119_999), true, false),
+            (1, age(120_000), true, true),
+            ((64 << 20) - 1, age(0), false, false),
+            (64 << 20, age(0), true, false),
+            ((128 << 20) - 1, age(0), true, false),
+            (128 << 20, age(0), true, true),
+        ];
+        for (bytes, age, is_due, is_full) in rows {
+            assert_eq!(
+                flash.is_claim_due(bytes, age),
+                is_due,
+                "flash-friendly: {bytes} {age:?}"
+            );
+            assert_eq!(flash.is_full(bytes, age), is_full, "flash-friendly: {bytes} {age:?}");
         }
     }
 

@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::{Config, Connections};
+use crate::config::{Config, Connections, Window};
 use crate::history::Retention;
 use crate::retry::RetryPolicy;
 
@@ -25,6 +25,7 @@ pub const SETTINGS_FILE_BYTES_MAX: u64 = 64 << 10;
 /// the table of keys, as is the meaning of each field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub struct Settings {
     /// Transfers at the same time; 1 to 256.
     pub jobs: usize,
@@ -34,6 +35,8 @@ pub struct Settings {
     pub limit_rate: Option<NonZeroU64>,
     /// Most memory that the engine lets itself take, in bytes; 6 MiB to 1 TiB. See [`Config::memory_limit`].
     pub memory_limit: Option<u64>,
+    /// Whether progress is recorded seldom, so that flash lasts longer and a crash costs more. See [`Window::flash_friendly`].
+    pub flash_friendly: bool,
     /// Connections for one file from its first byte on; 1 to 16.
     pub connections: Option<usize>,
     /// Failed attempts in a row that are followed by another; 0 to 1,000,000.
@@ -142,6 +145,7 @@ impl Default for Settings {
             jobs_per_host: None,
             limit_rate: None,
             memory_limit: None,
+            flash_friendly: false,
             connections: None,
             retries: 19,
             connect_timeout: config.limits.connect,
@@ -343,6 +347,11 @@ impl Settings {
             },
             rate_max: self.limit_rate,
             memory_limit: self.memory_limit,
+            window: if self.flash_friendly {
+                Window::flash_friendly()
+            } else {
+                defaults.window
+            },
             connections,
             operations_max: self.operations_max,
             operations_per_app_max: self.operations_per_app_max(),

@@ -4,8 +4,7 @@ use std::thread::Builder;
 
 /// What a thread is there for.
 ///
-/// A stack is a reservation of addresses; memory is what of it was touched. Measured is that (`tests/small_device.rs` shows
-/// it), in an optimised build on `x86_64`, while each of them did its deepest work; builds without optimisation take up to
+/// A stack is a reservation of addresses; memory is what of it was touched. Measured is that, in an optimised build on `x86_64`, while each of them did its deepest work; builds without optimisation take up to
 /// three times as much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {

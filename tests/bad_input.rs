@@ -200,6 +200,7 @@ const WRONG_RUNNING: &[Case] = &[
     wrong(&["--memory-limit", "little"], &["memory-limit", "little", "M"]),
     wrong(&["--memory-limit", "5M"], &["memory-limit", "5M", "6M"]),
     wrong(&["--memory-limit", "2048G"], &["memory-limit", "2048G", "1024G"]),
+    wrong(&["--flash-friendly=very"], &["flash-friendly", "very"]),
     wrong(&["--limit-rate", "fast"], &["limit-rate", "fast", "M"]),
     wrong(&["--limit-rate", "0"], &["limit-rate", "0"]),
     wrong(&["--limit-rate", "1T"], &["limit-rate", "1T"]),

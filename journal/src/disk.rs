@@ -14,6 +14,9 @@ use rustix::io::Errno;
 use crate::storage::{Access, FileKind, FileSystem, Stat, Storage, StorageFile, StorageLock, Synced};
 use crate::sys;
 
+/// Directories that are open at once to be synced together, at most (chosen without measurement: files mostly go to few).
+const DIRECTORIES_TOGETHER_MAX: usize = 4;
+
 /// How often the lock file may be replaced between opening and locking it before that counts as contention.
 const LOCK_ATTEMPTS_MAX: u32 = 8;
 
@@ -82,6 +85,8 @@ impl Storage for Disk {
     }
 
     fn sync_many(&self, files: &[&dyn StorageFile], directories: &[&Path]) -> Synced {
+        // Each takes a descriptor until all are synced, and whoever calls has few to spare.
+        let (directories, others) = directories.split_at(directories.len().min(DIRECTORIES_TOGETHER_MAX));
         let opened: Vec<io::Result<File>> = directories.iter().map(|path| open_directory(path)).collect();
         let open = opened.iter().filter_map(|file| file.as_ref().ok());
         let descriptors = files.iter().filter_map(|file| file.descriptor());
@@ -102,9 +107,10 @@ impl Storage for Disk {
             let directory = directory?;
             result_of(true).unwrap_or_else(|| directory.sync_all())
         });
+        let others = others.iter().map(|path| self.sync_directory(path));
         Synced {
             files,
-            directories: of_directories.collect(),
+            directories: of_directories.chain(others).collect(),
         }
     }
 

@@ -90,8 +90,8 @@ pub(crate) fn sync_together(files: &[BorrowedFd<'_>]) -> Option<Vec<Option<io::R
 fn set_up() -> Context {
     let mut number: usize = 0;
     #[expect(unsafe_code, reason = "no safe crate offers it")]
-    // SAFETY: io_setup(2) takes a number and the place of an `aio_context_t`, an unsigned long, which on Linux is as wide as `usize`, that is ours
-    // and zero as it asks for.
+    // SAFETY: io_setup(2) takes a number and the place of an `aio_context_t`, an unsigned long, which on Linux is as wide as
+    // `usize`; it is ours, and zero as io_setup asks for.
     let answer = unsafe { libc::syscall(libc::SYS_io_setup, TOGETHER_MAX, &raw mut number) };
     if answer == 0 {
         Context::Given(number)
@@ -143,17 +143,17 @@ fn sync_some(context: &mut Context, files: &[BorrowedFd<'_>]) -> Vec<Option<io::
             if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
                 continue;
             }
-            // Nothing is known to refuse it. Answers that come later must not be taken for those of another call, and what
-            // became of these files nobody knows: a sync after one that failed proves nothing.
+            // Nothing is known to refuse it. Answers that come later must not be taken for those of another call.
             *context = Context::Refused;
-            let unknown = results.iter_mut().take(usize::try_from(taken).unwrap_or(0));
-            for result in unknown.filter(|result| result.is_none()) {
-                *result = Some(Err(io::Error::other("the kernel did not say whether it was synced")));
-            }
             break;
         };
         take_in(&answers[..count.min(waited)], &mut results);
         waited = waited.saturating_sub(count);
+    }
+    // What became of one that was taken and has no answer nobody knows: a sync after one that failed proves nothing.
+    let taken = results.iter_mut().take(usize::try_from(taken).unwrap_or(0));
+    for result in taken.filter(|result| result.is_none()) {
+        *result = Some(Err(unsaid()));
     }
     results
 }
@@ -168,20 +168,45 @@ fn take_in(answers: &[Answer], results: &mut [Option<io::Result<()>>]) {
     }
 }
 
-/// Errors come as negative numbers.
+/// Errors come as negative numbers; what is neither that nor zero is no word of success.
 fn result_of(result: i64) -> io::Result<()> {
     match i32::try_from(result) {
-        Ok(error) if error < 0 => Err(io::Error::from_raw_os_error(-error)),
-        _ => Ok(()),
+        Ok(0) => Ok(()),
+        Ok(error) if (-4095..0).contains(&error) => Err(io::Error::from_raw_os_error(-error)),
+        _ => Err(unsaid()),
     }
 }
 
+fn unsaid() -> io::Error {
+    io::Error::other("the kernel did not say whether it was synced")
+}
+
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
     use std::os::fd::AsFd;
 
     use super::*;
+
+    #[test]
+    fn requests_and_answers_are_laid_out_as_the_kernel_has_them() {
+        assert_eq!((size_of::<Request>(), size_of::<Answer>()), (64, 32));
+        assert_eq!(std::mem::offset_of!(Request, key), 8);
+        assert_eq!(std::mem::offset_of!(Request, opcode), 16);
+        assert_eq!(std::mem::offset_of!(Request, descriptor), 20);
+        assert_eq!(std::mem::offset_of!(Request, offset_bytes), 40);
+        assert_eq!(std::mem::offset_of!(Answer, result), 16);
+    }
+
+    #[test]
+    fn only_zero_is_a_success() {
+        assert!(result_of(0).is_ok());
+        assert_eq!(result_of(-5).unwrap_err().raw_os_error(), Some(5));
+        for unknown in [1, -4096, i64::from(i32::MIN), i64::MIN, i64::MAX] {
+            assert!(result_of(unknown).is_err(), "{unknown}");
+        }
+    }
 
     fn answer(data: u64, result: i64) -> Answer {
         Answer {

@@ -257,3 +257,32 @@ fn a_file_that_cannot_be_synced_among_others_has_the_error_and_the_others_have_n
     assert_eq!(errors, [None, Some(io::ErrorKind::InvalidInput), None]);
     assert!(synced.directories[0].is_ok(), "{synced:?}");
 }
+
+/// Files that this process has open in a directory.
+fn open_in(directory: &Path) -> usize {
+    let names = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let targets = names.filter_map(|name| fs::read_link(name.path()).ok());
+    targets.filter(|target| target.starts_with(directory)).count()
+}
+
+#[test]
+fn however_many_directories_are_synced_few_of_them_are_open_at_once() {
+    let scratch = Scratch::new("few");
+    let paths: Vec<PathBuf> = (0..300).map(|number| scratch.join(&number.to_string())).collect();
+    for path in &paths {
+        fs::create_dir(path).unwrap();
+    }
+    let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+    let most = std::thread::scope(|scope| {
+        let syncing = scope.spawn(|| Disk.sync_many(&[], &paths));
+        let mut most = 0;
+        while !syncing.is_finished() {
+            most = most.max(open_in(&scratch.0));
+        }
+        let synced = syncing.join().unwrap();
+        assert_eq!(synced.directories.len(), paths.len());
+        assert!(synced.directories.iter().all(Result::is_ok));
+        most
+    });
+    assert!(most <= 8, "{most}");
+}

@@ -21,7 +21,7 @@ pub const PACKAGED_HELPERS: &str = "/usr/lib/backhaul/backends";
 /// `config.helper_path`. `variable` reads the environment.
 ///
 /// # Errors
-/// [`Error::Invalid`] where `config.ca_bundle` holds no certificate.
+/// [`Error::Invalid`] where `config.ca_bundle` holds no certificate, or nothing of this build looks at one.
 #[cfg_attr(
     not(any(feature = "http", feature = "ftp")),
     expect(unused_variables, reason = "only protocols of this build's own read the environment")
@@ -32,6 +32,7 @@ pub const PACKAGED_HELPERS: &str = "/usr/lib/backhaul/backends";
 )]
 pub fn backends(config: &Config, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Vec<Arc<dyn Backend>>, Error> {
     let mut backends: Vec<Arc<dyn Backend>> = Vec::new();
+    check_bundle_has_a_use(config)?;
     #[cfg(feature = "http")]
     {
         let defaults = backhaul_backends::HttpConfig::default();
@@ -59,6 +60,17 @@ pub fn backends(config: &Config, variable: impl Fn(&str) -> Option<PathBuf>) -> 
     #[cfg(feature = "helper")]
     backends.extend(helpers(config));
     Ok(backends)
+}
+
+/// Whoever names certificates believes that connections are secure: a build that makes none takes no such word.
+fn check_bundle_has_a_use(config: &Config) -> Result<(), Error> {
+    match &config.ca_bundle {
+        Some(bundle) if !cfg!(any(feature = "tls", feature = "ftps")) => {
+            let problem = "means nothing to a backhaul built without the features 'tls' and 'ftps'; leave it out";
+            Err(Error::invalid("ca-bundle", bundle.display().to_string(), problem))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What is not used of the helpers is said once, at the start.
@@ -110,4 +122,22 @@ pub(super) fn check_abilities(spec: &Spec, secrets: &Secrets, served: &[(&str, C
         return Err(Error::invalid("proxy", proxy.to_owned(), problem));
     }
     Ok(())
+}
+
+#[cfg(all(test, not(any(feature = "tls", feature = "ftps"))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_refused_by_a_build_that_looks_at_none() {
+        let config = Config {
+            ca_bundle: Some("/etc/ca.pem".into()),
+            ..Config::default()
+        };
+        let Err(Error::Invalid { field, problem, .. }) = backends(&config, |_| None) else {
+            panic!("it was taken")
+        };
+        assert_eq!(field, "ca-bundle");
+        assert!(problem.contains("'tls'"), "{problem}");
+    }
 }

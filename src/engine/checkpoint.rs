@@ -144,6 +144,58 @@ mod tests {
     }
 
     #[test]
+    fn the_journal_is_shortened_and_the_history_swept_while_files_come_without_a_pause() {
+        const FILES: u64 = 600;
+        let home = tempfile::tempdir().unwrap();
+        let state = home.path().join("state");
+        let mut config = Config {
+            checkpoint_bytes: 16 << 10,
+            jobs_max: 4,
+            ..Config::default()
+        };
+        config.retention.unacknowledged_max = 64;
+        let memory = backhaul_backends::MemoryBackend::new();
+        let files = (0..FILES).map(|number| {
+            memory.put(
+                &format!("mem://host/{number}"),
+                backhaul_backends::Resource::new(vec![1; 512], "\"1\""),
+            );
+            NewDownload {
+                url: format!("mem://host/{number}"),
+                destination: home.path().join(number.to_string()),
+                ..NewDownload::default()
+            }
+        });
+        let files: Vec<NewDownload> = files.collect();
+        let backends = vec![std::sync::Arc::new(memory) as _];
+        let engine = Engine::open(&state, config, Environment::system(), backends).unwrap();
+        engine.create(&files).unwrap();
+        let mut ended_before = None;
+        let mut known_least = usize::MAX;
+        let tick = Some(Duration::from_millis(1));
+        let seen = engine.run(Until::Idle, tick, |engine| {
+            let state_now = engine.core.state();
+            let (ended, known) = (state_now.ended, state_now.table.len());
+            drop(state_now);
+            if ended < FILES / 2 {
+                known_least = known_least.min(known);
+            }
+            if ended_before.is_none() && has_snapshot(&state) {
+                ended_before = Some(ended);
+            }
+        });
+        seen.unwrap();
+        assert!(
+            ended_before.is_some_and(|ended| ended < FILES / 2),
+            "the first snapshot came after {ended_before:?} of {FILES}"
+        );
+        assert!(
+            known_least < files.len(),
+            "nothing was forgotten before half of them had ended"
+        );
+    }
+
+    #[test]
     fn the_journal_is_shortened_also_where_only_clients_write_to_it() {
         let home = tempfile::tempdir().unwrap();
         let state = home.path().join("state");

@@ -449,8 +449,16 @@ impl Core {
         self.wake_all();
     }
 
-    /// Complete files that wait for the publisher now, if any do.
+    /// Complete files that wait for the publisher now, if any do. The history is swept before, and none are given where the
+    /// journal is to be shortened: a stream of files that never ends must not keep the publisher from either.
     pub(crate) fn take_ready(&self) -> Option<Vec<Ready>> {
+        if let Err(error) = self.sweep_history() {
+            self.fail(error);
+            return None;
+        }
+        if self.journal.checkpoint_due() {
+            return None;
+        }
         let mut state = self.state();
         if state.may_publish() {
             Self::pick_batch(&mut state)

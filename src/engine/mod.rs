@@ -124,10 +124,10 @@ impl Engine {
         config.retry.probe_every = config.retry.probe_every.max(PROBE_EVERY_MIN);
         let layout = Layout::new(directory);
         let storage = &environment.storage;
-        let names = Names::make(storage.as_ref(), directory)?;
+        let names = Names::make(storage, directory)?;
         let lock = Lock::acquire_untold(storage, &layout.lock(), config.allow_network_file_system)?;
         // Before anything is written, so that on most file systems there is nothing to do where nothing is new.
-        names.sync(storage.as_ref(), directory)?;
+        names.sync(storage)?;
         lock.add_lines("");
         let connections_max = config.connections.max;
         let room = Room::fit(config.jobs_max, connections_max, environment.open_files_max).ok_or(Error::limit(
@@ -229,9 +229,7 @@ impl Engine {
         }
     }
 
-    /// Acknowledges ends: from now on the history may drop them. That is durable with the next thing that is, or when the engine
-    /// is closed, and costs no sync of its own: whoever acts on ends acknowledges them afterwards, and is told of them once more
-    /// after a crash.
+    /// Acknowledges ends: from now on the history may drop them.
     ///
     /// # Errors
     /// [`Error::UnknownId`]; [`Error::NotNow`] where one has not ended. Those before it are acknowledged.
@@ -247,8 +245,10 @@ impl Engine {
                 .map(|_| ())
         });
         let result = acknowledged.and_then(|()| unknown.first().map_or(Ok(()), |id| Err(Error::UnknownId(*id))));
+        self.core.sync_all()?;
         result?;
-        self.core.sweep_history()
+        self.core.sweep_history()?;
+        self.core.sync_all()
     }
 
     /// Works until told otherwise, on threads of its own. `observe` is called on this thread about every `tick`.
@@ -361,7 +361,6 @@ impl Engine {
     pub fn close(self) -> Result<(), Error> {
         // Short-lived processes, too, must not let the journal grow for ever.
         self.core.checkpoint_if_due();
-        self.core.sync_all()?;
         let core = Arc::into_inner(self.core);
         // Somebody else still holds the engine: dropping it is a crash as far as the journal is concerned, and safe.
         core.map_or(Ok(()), |core| core.journal.close().map_err(Error::from))

@@ -1,48 +1,47 @@
 //! Names that must last before anything is promised: that of the state directory, and those of the directories above it.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use backhaul_journal::{Storage, steps};
 
 use crate::error::Error;
 use crate::operation::directory_of;
+use crate::vault::make_directory;
 
-/// Directories in which a name may not be durable yet.
-pub(crate) struct Names(Vec<Above>);
-
-struct Above {
-    directory: PathBuf,
-    /// The name in it was made just now, and not perhaps by an earlier start that was cut short.
+/// The name of a state directory, which may not be durable yet.
+pub(super) struct Names<'a> {
+    directory: &'a Path,
+    /// It was made just now, and not perhaps by an earlier start that was cut short.
     is_new: bool,
 }
 
-impl Names {
-    /// Makes a state directory where it is missing, and those above it.
-    pub(super) fn make(storage: &dyn Storage, directory: &Path) -> Result<Self, Error> {
-        let mut above = Vec::new();
-        make(storage, directory, &mut above)?;
-        Ok(Self(above))
-    }
-
-    /// Makes them durable, and those in the state directory itself: what is found in it is told, and acted on.
-    pub(super) fn sync(self, storage: &dyn Storage, directory: &Path) -> Result<(), Error> {
-        for Above { directory, is_new } in self.0.iter().rev() {
-            let step = if *is_new {
-                "directory sync above a new state directory"
-            } else {
-                "directory sync above a directory that is there"
-            };
-            if !steps::is_taken(step) {
-                continue;
-            }
-            match storage.sync_directory(directory) {
-                // Who may not read it has not made a name in it.
-                Err(error) if *is_new || error.kind() != io::ErrorKind::PermissionDenied => {
-                    return Err(Error::io("sync", directory, error));
+impl<'a> Names<'a> {
+    /// Makes a state directory where it is missing, and those above it, whose names last then.
+    pub(super) fn make(storage: &Arc<dyn Storage>, directory: &'a Path) -> Result<Self, Error> {
+        let is_new = !exists(storage, directory)?;
+        if is_new {
+            make_above(storage, directory)?;
+            match storage.create_directory(directory, 0o700) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(Error::io("create", directory, error));
                 }
                 _ => {}
             }
+        }
+        Ok(Self { directory, is_new })
+    }
+
+    /// Makes its name durable, and those in it: what is found in it is told, and acted on.
+    pub(super) fn sync(self, storage: &Arc<dyn Storage>) -> Result<(), Error> {
+        let directory = self.directory;
+        if !self.is_new {
+            sync_above(storage, directory)?;
+        } else if steps::is_taken("directory sync above a new state directory") {
+            let parent = directory_of(directory);
+            let synced = storage.sync_directory(parent);
+            synced.map_err(|error| Error::io("sync", parent, error))?;
         }
         if steps::is_taken("sync of the state directory at the start") {
             let synced = storage.sync_directory(directory);
@@ -52,29 +51,37 @@ impl Names {
     }
 }
 
-fn make(storage: &dyn Storage, directory: &Path, above: &mut Vec<Above>) -> Result<(), Error> {
-    let is_there = match storage.stat(directory) {
-        Ok(_) => true,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => return Err(Error::io("look at", directory, error)),
+/// Makes the directories above a missing one, each once the name of the one above it lasts: the next start looks only at
+/// the name of the lowest one that it finds.
+fn make_above(storage: &Arc<dyn Storage>, directory: &Path) -> Result<(), Error> {
+    let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+        return Ok(());
     };
-    let parent = directory_of(directory);
-    if !is_there {
-        if parent != directory && parent != Path::new(".") {
-            make(storage, parent, above)?;
-        }
-        match storage.create_directory(directory, 0o700) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(Error::io("create", directory, error));
-            }
-            _ => {}
-        }
+    if exists(storage, parent)? {
+        return sync_above(storage, parent);
     }
-    if directory.parent().is_some() {
-        above.push(Above {
-            directory: parent.to_path_buf(),
-            is_new: !is_there,
-        });
+    make_above(storage, parent)?;
+    make_directory(storage, parent)
+}
+
+/// Makes the name of a directory durable that may have been made by a start that was cut short before it did so.
+fn sync_above(storage: &Arc<dyn Storage>, directory: &Path) -> Result<(), Error> {
+    if directory.parent().is_none() || !steps::is_taken("directory sync above a directory that is there") {
+        return Ok(());
     }
-    Ok(())
+    match storage.sync_directory(directory_of(directory)) {
+        // Who may not read the parent has not made a directory in it just before.
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
+            Err(Error::io("sync the parent of", directory, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn exists(storage: &Arc<dyn Storage>, directory: &Path) -> Result<bool, Error> {
+    match storage.stat(directory) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io("look at", directory, error)),
+    }
 }

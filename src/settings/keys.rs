@@ -183,6 +183,13 @@ pub(super) static KEYS: &[SettingsKey] = &[
         "most memory that the engine lets itself take: buffers, connections and jobs are cut to it, the queue stands in a file, \
          and fewer operations may be queued; without it none of that",
     ),
+    key(
+        "flash-friendly",
+        "false",
+        Field::Flag(|settings| &mut settings.flash_friendly),
+        "record progress every 64 MiB or 60 s instead of every 8 MiB or 2.5 s, which spares flash: after a power cut or a crash \
+         at most 128 MiB or 120 s of a transfer, whichever is less, are fetched again, instead of 16 MiB or 5 s",
+    ),
     unset(
         "connections",
         "4",

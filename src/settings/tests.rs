@@ -38,6 +38,7 @@ fn every_key_sets_its_own_field_and_no_other() {
         ("jobs-per-host", "1"),
         ("limit-rate", "1"),
         ("memory-limit", "'12M'"),
+        ("flash-friendly", "true"),
         ("connections", "16"),
         ("retries", "0"),
         ("connect-timeout", "0.5"),
@@ -85,6 +86,7 @@ fn every_key_sets_its_own_field_and_no_other() {
             jobs_per_host: Some(1),
             limit_rate: NonZeroU64::new(1),
             memory_limit: Some(12 << 20),
+            flash_friendly: true,
             connections: Some(16),
             retries: 0,
             connect_timeout: Duration::from_millis(500),
@@ -218,6 +220,9 @@ fn the_engine_gets_what_the_file_says() {
     assert_eq!(config.limits.stall, Duration::from_secs(5));
     assert_eq!(config.operations_max, 7);
     assert!(!config.salvage);
+    assert_eq!(config.window, Window::default());
+    let spared = parse("flash-friendly = true").expect("right").config();
+    assert_eq!(spared.window, Window::flash_friendly());
     // What no file sets is what a program gets that has none; only the daemon salvages unasked and looks for helpers.
     let unset = Config {
         salvage: false,
@@ -259,6 +264,10 @@ fn every_mistake_is_told_on_one_line_with_its_place_and_what_would_be_right() {
         (
             "salvage = 1",
             "line 1: salvage: a whole number is of the wrong type: true or false",
+        ),
+        (
+            "flash-friendly = 'very'",
+            "line 1: flash-friendly: text is of the wrong type: true or false",
         ),
         (
             "log = 'loud'",

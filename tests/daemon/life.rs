@@ -183,6 +183,7 @@ fn every_mistake_in_a_configuration_is_told_with_its_file_and_line() {
         ("jobs = \"2\"\n", 1, "jobs"),
         ("jobs = 2\nlimit-rate = \"fast\"\n", 2, "limit-rate"),
         ("memory-limit = \"5M\"\n", 1, "memory-limit"),
+        ("jobs = 2\nflash-friendly = 64\n", 2, "flash-friendly"),
         ("exit-idle = -1\n", 1, "exit-idle"),
         ("socket = \"relative\"\n", 1, "socket"),
         ("jobs = 2\n\nroots = [\"/srv\",\n  \"srv\"]\n", 3, "roots"),

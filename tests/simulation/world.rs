@@ -162,8 +162,6 @@ pub(crate) struct World {
     /// Where time and chance of this world are, for those that branch off.
     clock: Clock,
     pub(crate) images: u64,
-    /// Whose acknowledgements the engine that is open has taken, durable or not.
-    acknowledged: Vec<TransferId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -241,7 +239,6 @@ impl World {
             history: None,
             clock,
             images: 0,
-            acknowledged: Vec::new(),
         }
     }
 
@@ -306,7 +303,6 @@ impl World {
                 vec![server],
             );
             let engine = self.taken(answer)?;
-            self.acknowledged.clear();
             self.failing.store(self.is_full, Ordering::Relaxed);
             self.model.settle(&engine.views());
             self.engine = Some(Arc::new(engine));
@@ -380,19 +376,7 @@ impl World {
             && let Some(engine) = self.engine.take().and_then(Arc::into_inner)
         {
             let answer = engine.close();
-            if self.taken(answer).is_some() {
-                self.settle_acknowledged();
-            }
-        }
-    }
-
-    /// What was acknowledged before something that is durable now is durable, too.
-    fn settle_acknowledged(&mut self) {
-        let taken = std::mem::take(&mut self.acknowledged);
-        for asked in &mut self.model.asked {
-            if asked.id.is_some_and(|id| taken.contains(&id)) {
-                asked.acknowledged = Known::Yes;
-            }
+            self.taken(answer);
         }
     }
 
@@ -564,16 +548,12 @@ impl World {
     fn answered(&mut self, wish: Wish, (id, before): About, answer: Result<(), Error>) {
         let is_done = self.taken(answer).is_some();
         let is_failing = self.is_failing();
-        match wish {
-            Wish::Acknowledge if is_done => self.acknowledged.push(id),
-            _ if is_done => self.settle_acknowledged(),
-            _ => {}
-        }
         let Some(asked) = self.model.asked.iter_mut().find(|asked| asked.id == Some(id)) else {
             return;
         };
         match wish {
             Wish::Cancel if is_done => asked.canceled = Known::Yes,
+            Wish::Acknowledge if is_done => asked.acknowledged = Known::Yes,
             Wish::Change if is_done => asked.changed = Known::Yes,
             Wish::Remove if is_done => {
                 asked.removed = Known::Yes;

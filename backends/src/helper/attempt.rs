@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::channel::{Channel, Fault, violation};
 use super::process::{self, Process, Started};
 use super::secrets::Secrets;
-use super::wire::{HELLO, Reported, Resource, Said, harmless, request_text};
+use super::wire::{HELLO, Reported, Resource, Said, harmless, read_bytes, request_text};
 use crate::problem::Problem;
 use crate::{
     Failure, Head, Interrupt, Request, Restart, Sink, Start, WebErrorStatus, is_provable, place, proof, refusal, start,
@@ -78,7 +78,7 @@ impl Attempt<'_> {
         } = started;
         let socket = Arc::new(socket);
         let binding = self.interrupt.bind(Arc::<UnixStream>::clone(&socket));
-        let buffer_bytes = self.request.buffer_bytes;
+        let buffer_bytes = read_bytes(self.request);
         let mut channel = Channel::new(Arc::clone(&socket), complaints, buffer_bytes, self.interrupt);
         let result = self.talk(&mut channel);
         let ended = match result {
@@ -145,7 +145,7 @@ impl Attempt<'_> {
             self.begin(&head)?;
             allow_end(channel.say("whole\n", limits.stall))?;
         }
-        while let Some(bytes) = body.next(channel, self.request.buffer_bytes)? {
+        while let Some(bytes) = body.next(channel, read_bytes(self.request))? {
             self.sink.write(bytes).map_err(|_| Problem::refused())?;
         }
         Ok(Outcome::Complete)

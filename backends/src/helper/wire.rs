@@ -14,6 +14,8 @@ pub(super) const LINE_BYTES_MAX: usize = 8 * 1024;
 
 /// Most bytes that one `data` announces.
 pub(super) const DATA_BYTES_MAX: usize = 64 * 1024;
+/// Least that is read at once: nothing at all would never end.
+const READ_BYTES_MIN: usize = 4 * 1024;
 
 /// What each side says first: the protocol, and its version.
 pub(super) const HELLO: &str = "backhaul 1";
@@ -72,9 +74,14 @@ pub(super) fn request_text(request: &Request) -> String {
         limits.connect.as_millis(),
         limits.response.as_millis(),
         limits.stall.as_millis(),
-        request.buffer_bytes
+        read_bytes(request)
     ));
     text
+}
+
+/// What is read at once, in bytes: no more than one run of them has, as the buffer for it is there from the beginning.
+pub(super) fn read_bytes(request: &Request) -> usize {
+    request.buffer_bytes.clamp(READ_BYTES_MIN, DATA_BYTES_MAX)
 }
 
 /// What a helper says of its resource.
@@ -257,6 +264,18 @@ mod tests {
             "backhaul 1\nurl x://host/a?b=c%2520d\ncredential  p%20w\nheader X-A b%20c\nsecret-header X-B %C3%BC%0A%25\n\
              expected-bytes 9\nexpected-type image/*\nlimits 30000 60000 60000\nbuffer 4096\ngo\n"
         );
+    }
+
+    #[test]
+    fn a_read_is_never_larger_than_a_run_and_never_empty() {
+        for (asked, read) in [(0, 4096), (16_384, 16_384), (512 << 10, 65_536), (usize::MAX, 65_536)] {
+            let request = Request {
+                buffer_bytes: asked,
+                ..request()
+            };
+            assert_eq!(read_bytes(&request), read);
+            assert!(request_text(&request).contains(&format!("\nbuffer {read}\n")));
+        }
     }
 
     #[test]
