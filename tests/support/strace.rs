@@ -9,8 +9,9 @@ use super::nginx::Nginx;
 use super::{Ended, Home, Running, assert_same, names_in, number_from, until};
 
 /// System calls that make something durable, visible or gone, or take room for it. Those of one line do the same.
-const DECIDING_CALLS: [&str; 7] = [
+const DECIDING_CALLS: [&str; 8] = [
     "?fsync",
+    "?io_submit",
     "?fdatasync",
     "?pwrite64",
     "?rename,?renameat,?renameat2,?link,?linkat",
