@@ -329,8 +329,8 @@ fn key(id: TransferId) -> u64 {
     // 2^64 divided by the golden ratio, which carries every bit to the upper half.
     const FACTOR: u128 = 0x9E37_79B9_7F4A_7C15;
     let halves = u128::from_be_bytes(id.0);
-    let mixed = (halves ^ halves >> 64) & u128::from(u64::MAX);
-    u64::try_from(mixed * FACTOR & u128::from(u64::MAX)).unwrap_or_default()
+    let mixed = (halves ^ (halves >> 64)) & u128::from(u64::MAX);
+    u64::try_from((mixed * FACTOR) & u128::from(u64::MAX)).unwrap_or_default()
 }
 
 fn means(filter: &Filter, operation: &Operation) -> bool {
