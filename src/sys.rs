@@ -179,7 +179,7 @@ mod tests {
     }
 }
 
-/// What the C library can do in theory and never does in the static program. Its own functions of these names bring 140 KiB
+/// What the C library can do in theory and never does in the static program. Its own functions of these names bring 135 KiB
 /// with them: scanf for every kind of number, message catalogues, and the loader. What is here answers as they would.
 ///
 /// To be read again with another glibc than 2.36: `ld.lld --why-extract` tells who asks for what.
