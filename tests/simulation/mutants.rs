@@ -50,7 +50,7 @@ const STEPS_OF_RACES: &[&str] = &["sync of the intent to end", "watermark before
 const TRIALS: &[(&str, fn())] = &[
     ("some random lives", || lives(0..150)),
     ("scripts", crash_scripts),
-    ("random lives", || lives(150..1_000)),
+    ("random lives", || lives(150..8_000)),
 ];
 
 fn crash_scripts() {
