@@ -124,6 +124,16 @@ def peer_environment(home):
     return {"PATH": SEARCH, "HOME": home, "LC_ALL": "C", "TMPDIR": home}
 
 
+def stop(process):
+    """Ends a program that was started, with force where it does not go."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 class Nginx:
     """One nginx, each of whose servers listens on a socket file of its name, so that no port can clash."""
 
@@ -171,12 +181,7 @@ class Nginx:
         return not waiting
 
     def stop(self):
-        self.process.terminate()
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        stop(self.process)
 
 
 class Connection:
@@ -252,12 +257,7 @@ class Daemon:
 
     def stop(self):
         if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+            stop(self.process)
 
 
 def rss_bytes(pid):
@@ -338,12 +338,7 @@ class Aria2:
         wait_for("aria2's transfer", lambda: self.call("aria2.tellStatus", name)["status"] == "complete")
 
     def stop(self):
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        stop(self.process)
 
 
 def wait_for(what, check):

@@ -1,40 +1,24 @@
 //! What queued operations take of memory, by an allocator that counts. One test, so that nobody else allocates meanwhile.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "support/held.rs"]
+mod held;
+
 use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use backhaul::{Config, Engine, Environment, NewDownload};
 use backhaul_backends::MemoryBackend;
+
+use held::{Counting, HELD_BYTES};
 
 /// Just below what doubles the table of ids: the count at which each operation's share is neither flattered nor spoilt.
 const QUEUED: usize = 50_000;
 /// What one queued operation may take of the heap, indexes and all, with a URL of 60 bytes and a destination of 60: 64 MiB
 /// hold 100,000 of them, with a third to spare for the rest of the process and for what an allocator wastes.
 const BYTES_EACH_MAX: usize = 420;
-
-struct Counting;
-
-static HELD_BYTES: AtomicUsize = AtomicUsize::new(0);
-
-#[expect(unsafe_code, reason = "an allocator is unsafe by its nature")]
-// SAFETY: every call is handed on to the system's allocator as it came; only a number is kept beside it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        HELD_BYTES.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps to the rules of this very method.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD_BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 #[global_allocator]
 static COUNTING: Counting = Counting;

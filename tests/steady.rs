@@ -1,11 +1,13 @@
 //! Nothing grows with time: a day of transfers through one engine, on a clock that the test moves. One test, so that
 //! nobody else allocates meanwhile.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "support/held.rs"]
+mod held;
+
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backhaul::{Config, Engine, FixedEnvironment, NewDownload, Retention, TransferId};
@@ -14,31 +16,13 @@ use backhaul_backends::{
 };
 use backhaul_journal::Disk;
 
+use held::{Counting, HELD_BYTES};
+
 /// Transfers in a day, each hour the same number of them but for what the division leaves.
 const TRANSFERS: usize = 10_000;
 const HOURS: usize = 24;
 /// Most growth between hour 2 and hour 24, in hundredths.
 const GROWTH_MAX: usize = 5;
-
-struct Counting;
-
-static HELD_BYTES: AtomicUsize = AtomicUsize::new(0);
-
-#[expect(unsafe_code, reason = "an allocator is unsafe by its nature")]
-// SAFETY: every call is handed on to the system's allocator as it came; only a number is kept beside it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        HELD_BYTES.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps to the rules of this very method.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD_BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 #[global_allocator]
 static COUNTING: Counting = Counting;

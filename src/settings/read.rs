@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use backhaul_backends::{Proxies, Proxy, sort_few_by_key};
+use backhaul_backends::{Proxies, Proxy};
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::keys::{Field, KEYS};
@@ -46,7 +46,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Settings, SettingsError
     })?;
     // The table is sorted by name; of several mistakes the first in the file is told.
     let mut entries: Vec<_> = table.get_ref().iter().collect();
-    sort_few_by_key(&mut entries, |(name, _)| name.span().start);
+    entries.sort_by_key(|(name, _)| name.span().start);
     let mut settings = Settings::default();
     for (name, value) in entries {
         let written = name.get_ref();
