@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::operation::{
-    BatchId, Completion, Condition, Entry, Event, Fact, Now, Operation, Phase, Rejected, TransferId, encode,
+    BatchId, Claim, Completion, Condition, Entry, Event, Fact, Now, Operation, Phase, Rejected, Shared, TransferId, encode,
 };
 use crate::scheduler::{self, Action, Plan, Slots};
 use crate::table::Table;
@@ -108,12 +108,33 @@ pub(crate) struct State {
 }
 
 /// One attempt while it runs.
-#[derive(Default)]
 pub(crate) struct Attempt {
     pub(crate) interrupt: Interrupt,
     pub(crate) received_bytes: AtomicU64,
     /// 0 where unknown.
     pub(crate) total_bytes: AtomicU64,
+    /// The last claim that is durable: that of the table may be on its way to the disk.
+    durable: Mutex<Option<Shared<Claim>>>,
+}
+
+impl Attempt {
+    fn new(operation: &Operation) -> Self {
+        Self {
+            interrupt: Interrupt::default(),
+            received_bytes: AtomicU64::new(operation.durable_bytes()),
+            total_bytes: AtomicU64::new(operation.total_bytes().unwrap_or(0)),
+            durable: Mutex::new(operation.claim.clone()),
+        }
+    }
+
+    /// The last claim that is durable.
+    pub(super) fn durable(&self) -> Option<Shared<Claim>> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_durable(&self, claim: Option<Shared<Claim>>) {
+        *self.durable.lock().unwrap_or_else(PoisonError::into_inner) = claim;
+    }
 }
 
 /// A piece of work for one thread.
@@ -490,13 +511,7 @@ impl Core {
         let operation = state.table.find(id).map(Cow::into_owned).ok_or(Error::UnknownId(id))?;
         Ok(match action {
             Action::Start(_) => {
-                let attempt = Arc::new(Attempt::default());
-                attempt
-                    .received_bytes
-                    .store(operation.durable_bytes(), Ordering::Relaxed);
-                attempt
-                    .total_bytes
-                    .store(operation.total_bytes().unwrap_or(0), Ordering::Relaxed);
+                let attempt = Arc::new(Attempt::new(&operation));
                 state.attempts.insert(id, Arc::clone(&attempt));
                 state.table.set_running(id, true);
                 state.observers.attempts_changed();

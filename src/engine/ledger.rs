@@ -11,7 +11,7 @@ use std::time::Duration;
 use backhaul_journal::steps;
 
 use super::access::Gate;
-use super::core::Core;
+use super::core::{Attempt, Core};
 use super::fault::Fault;
 use super::part::Part;
 use crate::operation::{Claim, Event, Response, Shared, Stretch, TransferId};
@@ -32,6 +32,7 @@ pub(crate) struct Basis {
     pub(crate) part: Part,
     pub(crate) directory: PathBuf,
     pub(crate) response: Shared<Response>,
+    pub(crate) attempt: Arc<Attempt>,
     /// Those who read what is there meanwhile.
     pub(super) gate: Arc<Gate>,
 }
@@ -172,11 +173,13 @@ impl Ledger {
             on_trust: watermark.on_trust.then_some(true),
             origin: self.basis.response.origin,
         };
-        let progressed = Event::Progressed(Shared::new(claim));
+        let claim = Shared::new(claim);
+        let progressed = Event::Progressed(claim.clone());
         let lsn = self.core.record(&mut self.core.state(), self.basis.id, progressed)?;
         if steps::is_taken("sync of a claim") {
             self.core.sync(lsn)?;
         }
+        self.basis.attempt.set_durable(Some(claim));
         let mut state = self.state();
         state.claimed_bytes = watermark.received_bytes;
         state.name_is_durable = true;

@@ -173,6 +173,7 @@ impl OperationView {
             .next_looks()
             .map(Deadline::wall_ms)
             .find(|at_ms| *at_ms > now.wall_ms);
+        let claim = attempt.map_or_else(|| operation.claim.clone(), Attempt::durable);
         let live = attempt.map(live);
         let response = operation.response.as_deref();
         let (sources, source) = places(operation);
@@ -196,7 +197,7 @@ impl OperationView {
             reason: operation.reason(lack),
             next_attempt_at_ms,
             bytes_done: live.map_or_else(|| operation.durable_bytes(), |(received, _)| received),
-            ranges: operation.claim.as_ref().map_or_else(Vec::new, |claim| claim.ranges()),
+            ranges: claim.map_or_else(Vec::new, |claim| claim.ranges()),
             bytes_total: live.and_then(|(_, total)| total).or_else(|| operation.total_bytes()),
             restarts: operation.restarts,
             attempts: operation.attempts,
@@ -382,13 +383,13 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
-    use backhaul_backends::MemoryBackend;
-    use backhaul_journal::simulation::SimDisk;
+    use backhaul_backends::{MemoryBackend, Resource};
+    use backhaul_journal::simulation::{Call, Fault, SimDisk};
 
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, Window};
     use crate::engine::NewDownload;
     use crate::environment::FixedEnvironment;
     use crate::listing::GroupFilter;
@@ -441,6 +442,49 @@ mod tests {
         record(ids[1]);
         let (changed, _) = engine.changed_since(&Filter::default(), cursor, 9);
         assert_eq!(changed.iter().map(|view| view.id).collect::<Vec<_>>(), [ids[1]]);
+    }
+
+    #[test]
+    fn what_is_shown_as_durable_is_there_after_a_crash_at_that_moment() {
+        let disk = disk();
+        let config = Config {
+            window: Window {
+                claim_bytes: 8 << 10,
+                short_path_bytes_max: 0,
+                ..Window::default()
+            },
+            buffer_bytes: 4 << 10,
+            ..Config::default()
+        };
+        let memory = MemoryBackend::new();
+        memory.put("mem://host/0", Resource::new(vec![1; 64 << 10], "\"1\""));
+        let environment = FixedEnvironment::new(1).on(disk.storage());
+        let opened = Engine::open(Path::new("/state"), config, environment, vec![Arc::new(memory)]);
+        let engine = Arc::new(opened.expect("it opens"));
+        let download = NewDownload {
+            url: "mem://host/0".into(),
+            destination: "/data/0".into(),
+            ..NewDownload::default()
+        };
+        let id = engine.create(&[download]).expect("it is created")[0];
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (looked_at, lookers, crashed) = (Arc::clone(&engine), Arc::clone(&seen), disk.clone());
+        disk.fail_with(move |call, _| {
+            if call == Call::Sync {
+                let shown = looked_at.view(id).expect("it is there");
+                let left = open(&crashed.lose_unsynced()).view(id).expect("it was durable");
+                let mut seen = lookers.lock().expect("no test thread has panicked");
+                seen.push((shown.ranges, left.ranges));
+            }
+            None::<Fault>
+        });
+        while engine.step() {}
+        disk.fail_no_more();
+        let seen = seen.lock().expect("no test thread has panicked");
+        let some = seen.iter().filter(|(shown, _)| !shown.is_empty());
+        assert!(some.count() > 3, "{seen:?}");
+        let is_kept = |(shown, left): &(Vec<(u64, u64)>, Vec<(u64, u64)>)| shown.is_empty() || shown == left;
+        assert!(seen.iter().all(is_kept), "{seen:?}");
     }
 
     #[test]

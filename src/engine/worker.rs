@@ -316,6 +316,7 @@ impl<'a> Transfer<'a> {
     fn restart(&mut self, cause: &str, wasted_bytes: u64) -> Result<(), Fault> {
         let old = self.part_path();
         self.gate.show(None);
+        self.attempt.set_durable(None);
         let lsn = {
             let mut state = self.core.state();
             let operation = state.table.find(self.operation.id).ok_or(Fault::Superseded)?;
@@ -441,6 +442,7 @@ impl<'a> Transfer<'a> {
             part,
             directory: self.operation.spec.directory().to_path_buf(),
             response,
+            attempt: Arc::clone(self.attempt),
             gate: Arc::clone(&self.gate),
         };
         // What is claimed, and not what came since on the short path: that is claimed with the next step.
