@@ -6,6 +6,9 @@ use crate::checksum::crc;
 use crate::format::{BODY_BYTES_SOFT, FRAME_HEADER_BYTES, RECORD_PREFIX_BYTES};
 use crate::frame::{Built, FrameHeader, FrameKind, begin_frame, end_frame, padded, seal_frame};
 
+/// Memory that an empty group keeps: the records of a whole batch of publications fit.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+
 /// Frames back to back, with consecutive LSNs. Checksums and the durable LSN are filled in by [`Group::seal`], when it
 /// is known which file they go to.
 #[derive(Debug, Default)]
@@ -33,9 +36,10 @@ impl Group {
         }
     }
 
-    /// Empties the group and keeps its memory.
+    /// Empties the group and keeps its memory, but for what only a long list needed.
     pub(crate) fn clear(&mut self, first: u64) {
         self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES_MAX);
         self.open = None;
         self.first = first;
         self.next = first;

@@ -29,6 +29,11 @@ const CHANGEABLE: [&str; 4] = ["header", "secret-header", "priority", "proxy"];
 const NAMED_MAX: usize = 1_000;
 /// Downloads whose records fit the small first segment of an engine for one command (some 700 bytes each).
 const BRIEF_LINES_MAX: usize = 8;
+/// Ends that are looked at together, at most: what is shown of one takes some 800 bytes.
+const ENDS_MAX: usize = 64;
+/// A longer list leaves so much free memory behind once it is created that giving it back pays (chosen: what it leaves then
+/// takes more than the milliseconds that it costs).
+const LIST_MIN: usize = 1_000;
 /// Operations that an interrupted `get` names one by one.
 const KEPT_SHOWN_MAX: usize = 8;
 
@@ -56,14 +61,15 @@ pub(super) fn run(
     signals.heed();
     let from_list = lines.len() > 1 || download.input.is_some();
     drop(lines);
-    let mut account = Account::new(json, quiet, &created);
+    let count = created.ids.len();
+    let mut account = Account::new(json, quiet, created);
     let result = place.see_through(&mut reached, &mut account);
     let closed = account.close(reached.service());
     let signal = signals.end();
     result?;
     closed?;
     keep(&reached, &account.open, from_list, signal.is_some());
-    let all_completed = account.completed == created.ids.len();
+    let all_completed = account.completed == count;
     reached.close()?;
     Ok(match signal {
         Some(SIGTERM) => Exit::Terminated,
@@ -144,6 +150,9 @@ impl Place<'_> {
 
     /// Runs them in this process.
     fn work(&self, engine: &Arc<Engine>, service: &Service, account: &mut Account) -> Result<Seen, Failure> {
+        if account.open.len() > LIST_MIN {
+            crate::sys::give_back_memory();
+        }
         engine.restrict_to(Some(account.open.clone()));
         let serving = self.context.serve(service)?;
         self.signals.stops(engine);
@@ -154,10 +163,17 @@ impl Place<'_> {
         account.may_have_ended = true;
         let mut seen = 0;
         let mut take = |engine: &Engine| {
-            let (ends, count) = engine.ends(seen);
-            seen = count;
+            loop {
+                let (ends, count) = engine.some_ends(seen, ENDS_MAX);
+                if count == seen {
+                    break;
+                }
+                seen = count;
+                account.note(ends);
+            }
             let only = account.only().and_then(|id| engine.view(id).ok());
-            account.note(service, ends, &engine.running(), only.as_slice());
+            account.show(&engine.running(), only.as_slice());
+            account.acknowledge(service);
         };
         let result = engine.run(Until::Idle, Some(TICK), &mut take);
         take(engine);
@@ -220,7 +236,9 @@ impl Place<'_> {
                 .cloned()
                 .into_iter()
                 .collect();
-            account.note(service, ends, &running, &only);
+            account.note(ends);
+            account.show(&running, &only);
+            account.acknowledge(service);
             if caught_up
                 && !views
                     .values()
@@ -276,19 +294,22 @@ struct Account {
     completed: usize,
     /// Ends for the JSON array, which is printed at the end; they are acknowledged after that.
     views: Option<Vec<OperationView>>,
+    /// Ends that were said and are to be acknowledged, all at once.
+    told: Vec<TransferId>,
     fault: Option<Error>,
 }
 
 impl Account {
-    fn new(json: bool, quiet: bool, handed: &Handed) -> Self {
-        let ids = &*handed.ids;
+    fn new(json: bool, quiet: bool, handed: Handed) -> Self {
+        let Handed { ids, are_new } = handed;
         Self {
-            progress: Progress::new(quiet || json, ids),
-            open: ids.iter().copied().collect(),
-            only: if let [id] = ids { Some(*id) } else { None },
-            may_have_ended: !handed.are_new,
+            progress: Progress::new(quiet || json, &ids),
+            only: if let [id] = *ids { Some(id) } else { None },
+            open: ids.into_iter().collect(),
+            may_have_ended: !are_new,
             completed: 0,
             views: json.then(Vec::new),
+            told: Vec::new(),
             fault: None,
         }
     }
@@ -306,34 +327,35 @@ impl Account {
         let views = self.open.iter().map(|id| service.view(*id));
         let ended = views.filter(|view| view.as_ref().map_or(true, OperationView::has_ended));
         let ended: Vec<OperationView> = ended.collect::<Result<_, _>>()?;
-        self.note(service, ended, &[], &[]);
+        self.note(ended);
+        self.acknowledge(service);
         Ok(())
     }
 
-    fn note(
-        &mut self,
-        service: &Service,
-        mut ends: Vec<OperationView>,
-        running: &[OperationView],
-        only: &[OperationView],
-    ) {
+    fn show(&mut self, running: &[OperationView], only: &[OperationView]) {
+        self.progress.show(running, only);
+    }
+
+    /// Says ends that are news.
+    fn note(&mut self, mut ends: Vec<OperationView>) {
         ends.retain(|view| self.open.remove(&view.id));
         self.completed += ends
             .iter()
             .filter(|view| view.status == TransferStatus::Completed)
             .count();
-        self.progress.show(&ends, running, only);
+        self.progress.say(&ends);
         match &mut self.views {
             Some(views) => views.extend(ends),
-            None => self.acknowledge(service, &ends),
+            None => self.told.extend(ends.iter().map(|view| view.id)),
         }
     }
 
-    fn acknowledge(&mut self, service: &Service, ends: &[OperationView]) {
-        if ends.is_empty() {
+    /// Acknowledges what was said.
+    fn acknowledge(&mut self, service: &Service) {
+        let ids = std::mem::take(&mut self.told);
+        if ids.is_empty() {
             return;
         }
-        let ids: Vec<TransferId> = ends.iter().map(|view| view.id).collect();
         match service.acknowledge(&ids) {
             // An end that was told and stays unacknowledged is told again: at least once.
             Ok(()) | Err(Error::Disconnected(_)) => {}
@@ -350,7 +372,8 @@ impl Account {
             // A list longer than the history has room for has lost its first records by now; it was told all the same.
             let kept: Vec<OperationView> = views.into_iter().filter(|view| service.view(view.id).is_ok()).collect();
             if was_told {
-                self.acknowledge(service, &kept);
+                self.told.extend(kept.iter().map(|view| view.id));
+                self.acknowledge(service);
             }
         }
         self.fault.take().map_or(Ok(()), Err)

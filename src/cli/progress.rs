@@ -44,15 +44,20 @@ impl Progress {
         }
     }
 
-    /// Says what has ended since the last time, and draws what runs.
-    /// `running`: those that an attempt is made of; `open`: what has not ended, where that is known.
-    pub(super) fn show(&mut self, ends: &[OperationView], running: &[OperationView], open: &[OperationView]) {
-        if matches!(self.kind, Kind::None) {
+    /// Says what has ended since the last time.
+    pub(super) fn say(&self, ends: &[OperationView]) {
+        if ends.is_empty() || matches!(self.kind, Kind::None) {
             return;
         }
         let lines: Vec<String> = ends.iter().map(output::end_line).collect();
-        if !lines.is_empty() {
-            self.line(&lines.join("\n"));
+        self.line(&lines.join("\n"));
+    }
+
+    /// Draws what runs.
+    /// `running`: those that an attempt is made of; `open`: what has not ended, where that is known.
+    pub(super) fn show(&mut self, running: &[OperationView], open: &[OperationView]) {
+        if matches!(self.kind, Kind::None) {
+            return;
         }
         let only = self.only;
         if let Some(view) = open.iter().find(|view| Some(view.id) == only) {

@@ -365,12 +365,18 @@ impl Engine {
     /// the number of ends so far. Those that the history has dropped already are counted and not shown.
     #[must_use]
     pub fn ends(&self, from: usize) -> (Vec<OperationView>, usize) {
+        self.some_ends(from, usize::MAX)
+    }
+
+    /// The same of at most `max` ends, and the number of ends up to the last of them.
+    pub(crate) fn some_ends(&self, from: usize, max: usize) -> (Vec<OperationView>, usize) {
         let now = self.core.now();
         let state = self.core.state();
-        let ids = state.ends.iter().skip(from);
+        let until = from.saturating_add(max).min(state.ends.len());
+        let ids = state.ends.get(from..until).unwrap_or_default().iter();
         let ended = ids.filter_map(|id| state.table.find(*id));
         let views = ended.map(|operation| OperationView::new(&operation, now, Lack::Slot, None));
-        (views.collect(), state.ends.len())
+        (views.collect(), until)
     }
 
     /// Ends that went out of the history before anybody acknowledged them.
