@@ -106,7 +106,8 @@ impl Address {
 
     /// The file name that the URL suggests: its last path segment, never a path; `index.html` where it has none.
     pub(crate) fn file_name(&self) -> String {
-        let path = self.shown.split(['?', '#']).next().unwrap_or_default();
+        let end = self.shown.bytes().position(|byte| matches!(byte, b'?' | b'#'));
+        let path = end.and_then(|end| self.shown.get(..end)).unwrap_or(&self.shown);
         let after_host = path
             .split_once("://")
             .map_or("", |(_, rest)| rest)

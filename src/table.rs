@@ -1,6 +1,7 @@
 //! Operations by id, rebuilt by replay, with the indexes that keep a decision cheap however many there are. Pure.
 
 mod grouped;
+mod rest;
 mod step;
 
 use std::borrow::Cow;
@@ -28,11 +29,11 @@ pub(crate) struct Table {
     rows: Rows,
     /// Those that may start now or at a moment, but for those in the hands of a worker; and those that run.
     queue: Queue,
-    /// Begun to end, with a part file that may still be there.
+    /// Begun to end, with a part file that may still be there, in no worker's hands; by when it may be looked at again.
     ending: BTreeSet<(u64, TransferId)>,
-    /// Being published, by when it may be looked at again.
+    /// The same of those that are being published, as far as they may be scheduled.
     finishing: BTreeSet<(u64, TransferId)>,
-    /// Of those two, the ones that were left alone for a while: until which moment of the boot-time clock, and how often.
+    /// Of both, the ones that were left alone for a while: until which moment of the boot-time clock, and how often.
     postponed: HashMap<TransferId, (u64, u32)>,
     /// Orders of live operations by the hash of their destination, and by that of app and URL.
     destinations: Index,
@@ -355,12 +356,9 @@ impl Table {
     /// The next moment after now at which anything may be done, in milliseconds of the boot-time clock.
     pub(crate) fn next_moment(&self, now: Now) -> Option<u64> {
         let later = (now.boot_ms.saturating_add(1), TransferId([0; 16]));
-        let free = |(_, id): &&(u64, TransferId)| !self.busy.contains(id);
         let timer = self.timers().next().map(|(due_ms, _)| due_ms);
         let others = [&self.finishing, &self.ending];
-        let others = others
-            .into_iter()
-            .filter_map(|waiting| waiting.range(later..).find(free));
+        let others = others.into_iter().filter_map(|waiting| waiting.range(later..).next());
         let others = others.map(|(due_ms, _)| *due_ms);
         timer.into_iter().chain(others).chain(self.next_run(now)).min()
     }
@@ -370,36 +368,6 @@ impl Table {
     pub(crate) fn timers(&self) -> impl Iterator<Item = (u64, TransferId)> {
         let timers = self.queue.timers();
         timers.filter_map(|(due_ms, position)| Some((due_ms, self.at(position)?)))
-    }
-
-    /// Operations that have begun to end and that no worker holds.
-    pub(crate) fn sweepable(&self) -> impl Iterator<Item = (u64, TransferId)> {
-        self.ending.iter().copied().filter(|(_, id)| !self.busy.contains(id))
-    }
-
-    /// Operations whose publication was left unfinished, with the moment at which to look at them, earliest first.
-    pub(crate) fn finishable(&self) -> impl Iterator<Item = (u64, TransferId)> {
-        self.finishing.iter().copied().filter(|(_, id)| !self.busy.contains(id))
-    }
-
-    /// An unfinished publication, or an end whose part file is still there, is left alone for a while. Gives how often
-    /// that was so.
-    pub(crate) fn postpone_finish(&mut self, id: TransferId, now: Now, delay: Duration) -> u32 {
-        let (until_ms, times) = self.postponed.get(&id).copied().unwrap_or_default();
-        for waiting in [&mut self.finishing, &mut self.ending] {
-            if waiting.remove(&(until_ms, id)) {
-                let until_ms = now.boot_ms.saturating_add(millis(delay));
-                waiting.insert((until_ms, id));
-                self.postponed.insert(id, (until_ms, times + 1));
-                return times + 1;
-            }
-        }
-        0
-    }
-
-    /// How often an unfinished publication was left alone.
-    pub(crate) fn finish_failures(&self, id: TransferId) -> u32 {
-        self.postponed.get(&id).map_or(0, |(_, times)| *times)
     }
 
     /// Nothing is left that an engine could do now or later by itself, as far as it is about those it works on.
@@ -426,14 +394,19 @@ impl Table {
         if busy == self.busy.contains(&id) {
             return;
         }
-        // Its entry is known only while it is free.
+        // It stands to be scheduled only while it is free.
         self.busy.remove(&id);
         if busy {
             self.rows.set_open(id, true);
         } else {
             self.queue.let_go(id);
         }
-        if let Some(entry) = self.find(id).and_then(|operation| self.entry(&operation)) {
+        let (rest, entry) = match self.find(id) {
+            Some(operation) => (self.rest(&operation), self.entry(&operation)),
+            None => (None, None),
+        };
+        self.leave(rest, !busy);
+        if let Some(entry) = entry {
             self.queue.put(&entry, !busy);
         }
         if busy {
@@ -505,8 +478,7 @@ impl Table {
         }
         self.history.put(operation, self.groups.holds(operation), add);
         if matches!(operation.phase, Phase::Ending(_)) {
-            let (until_ms, _) = self.postponed.get(&id).copied().unwrap_or_default();
-            put(&mut self.ending, (until_ms, id), add);
+            self.leave(self.rest(operation), add);
         }
         self.schedule(operation, add);
         if !add {
@@ -516,11 +488,8 @@ impl Table {
 
     /// The same for the indexes that hold only what is to be scheduled.
     fn schedule(&mut self, operation: &Operation, add: bool) {
-        let id = operation.id;
-        let is_publishing = matches!(operation.phase, Phase::Publishing(_)) && operation.batch.is_none();
-        if is_publishing && chooses(self.only.as_ref(), id) {
-            let (until_ms, _) = self.postponed.get(&id).copied().unwrap_or_default();
-            put(&mut self.finishing, (until_ms, id), add);
+        if matches!(operation.phase, Phase::Publishing(_)) {
+            self.leave(self.rest(operation), add);
         }
         if let Some(entry) = self.entry(operation) {
             self.queue.put(&entry, add);

@@ -163,6 +163,10 @@ impl Place<'_> {
         account.may_have_ended = true;
         let mut seen = 0;
         let mut take = |engine: &Engine| {
+            if account.is_silent() {
+                seen += account.count(&engine.outcomes(seen));
+                return account.acknowledge(service);
+            }
             loop {
                 let (ends, count) = engine.some_ends(seen, ENDS_MAX);
                 if count == seen {
@@ -334,6 +338,22 @@ impl Account {
 
     fn show(&mut self, running: &[OperationView], only: &[OperationView]) {
         self.progress.show(running, only);
+    }
+
+    /// Nobody wants to hear more of an end than how the command ended.
+    fn is_silent(&self) -> bool {
+        self.progress.is_silent() && self.views.is_none()
+    }
+
+    /// Takes note of ends that nobody wants to hear of; gives their number.
+    fn count(&mut self, ends: &[(TransferId, bool)]) -> usize {
+        for (id, is_completed) in ends {
+            if self.open.remove(id) {
+                self.completed += usize::from(*is_completed);
+                self.told.push(*id);
+            }
+        }
+        ends.len()
     }
 
     /// Says ends that are news.

@@ -44,9 +44,14 @@ impl Progress {
         }
     }
 
+    /// Nothing is ever said or shown.
+    pub(super) fn is_silent(&self) -> bool {
+        matches!(self.kind, Kind::None)
+    }
+
     /// Says what has ended since the last time.
     pub(super) fn say(&self, ends: &[OperationView]) {
-        if ends.is_empty() || matches!(self.kind, Kind::None) {
+        if ends.is_empty() || self.is_silent() {
             return;
         }
         let lines: Vec<String> = ends.iter().map(output::end_line).collect();
@@ -56,7 +61,7 @@ impl Progress {
     /// Draws what runs.
     /// `running`: those that an attempt is made of; `open`: what has not ended, where that is known.
     pub(super) fn show(&mut self, running: &[OperationView], open: &[OperationView]) {
-        if matches!(self.kind, Kind::None) {
+        if self.is_silent() {
             return;
         }
         let only = self.only;

@@ -6,13 +6,14 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use backhaul_backends::{Interrupt, Registry};
 use backhaul_journal::{Journal, Lock, Lsn, Urgency, steps};
 
 use super::access::Gates;
+use super::attempt::Attempt;
 use super::completion::Commands;
 use super::ready::Ready;
 use super::room::{BATCH_MAX, Room};
@@ -25,7 +26,7 @@ use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::operation::{
-    BatchId, Claim, Completion, Condition, Entry, Event, Fact, Now, Operation, Phase, Rejected, Shared, TransferId, encode,
+    BatchId, Completion, Condition, Entry, Event, Fact, Now, Operation, Outcome, Phase, Rejected, TransferId, encode,
 };
 use crate::scheduler::{self, Action, Plan, Slots};
 use crate::table::Table;
@@ -33,6 +34,10 @@ use crate::vault::Vault;
 
 /// Records after which an idle worker tries to shorten the journal again: it may have failed (chosen without measurement).
 const SHORTEN_EVERY: u64 = 1_024;
+/// Operations that are recorded under one hold of the lock, at most: taking it for each costs as much as the record, and
+/// others wait meanwhile.
+pub(super) const TOGETHER_MAX: usize = 16;
+
 pub(crate) struct Core {
     pub(crate) environment: Environment,
     pub(crate) config: Config,
@@ -95,8 +100,8 @@ pub(crate) struct State {
     pub(crate) failed: u64,
     /// Operations that ended, however, since the engine was opened.
     pub(crate) ended: u64,
-    /// Which ones, where the engine works on a bounded set only.
-    pub(crate) ends: Vec<TransferId>,
+    /// Which ones, where the engine works on a bounded set only, and whether they completed.
+    pub(crate) ends: Vec<(TransferId, bool)>,
     pub(crate) observers: Observers,
     /// Something was done since memory was given back.
     pub(crate) has_worked: bool,
@@ -105,36 +110,6 @@ pub(crate) struct State {
     pub(crate) commands: Commands,
     /// Number of the record from which on the journal may be shortened again where there is no other work.
     pub(crate) shorten_from: u64,
-}
-
-/// One attempt while it runs.
-pub(crate) struct Attempt {
-    pub(crate) interrupt: Interrupt,
-    pub(crate) received_bytes: AtomicU64,
-    /// 0 where unknown.
-    pub(crate) total_bytes: AtomicU64,
-    /// The last claim that is durable: that of the table may be on its way to the disk.
-    durable: Mutex<Option<Shared<Claim>>>,
-}
-
-impl Attempt {
-    fn new(operation: &Operation) -> Self {
-        Self {
-            interrupt: Interrupt::default(),
-            received_bytes: AtomicU64::new(operation.durable_bytes()),
-            total_bytes: AtomicU64::new(operation.total_bytes().unwrap_or(0)),
-            durable: Mutex::new(operation.claim.clone()),
-        }
-    }
-
-    /// The last claim that is durable.
-    pub(super) fn durable(&self) -> Option<Shared<Claim>> {
-        self.durable.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn set_durable(&self, claim: Option<Shared<Claim>>) {
-        *self.durable.lock().unwrap_or_else(PoisonError::into_inner) = claim;
-    }
 }
 
 /// A piece of work for one thread.
@@ -262,8 +237,10 @@ impl Core {
             Event::Created { .. } => None,
             _ => Some(state.table.step(id, &event, at_ms).map_err(rejected)?),
         };
-        let is_end = matches!(event, Event::Ended(_));
-        let is_failure = matches!(event, Event::Ended(crate::operation::Outcome::Failed(_)));
+        let outcome = match &event {
+            Event::Ended(outcome) => Some((*outcome == Outcome::Completed, matches!(outcome, Outcome::Failed(_)))),
+            _ => None,
+        };
         let entry = Entry::Fact(Fact { id, at_ms, event });
         let lsn = self.append(&entry, urgency)?;
         match (step, entry) {
@@ -271,11 +248,13 @@ impl Core {
             (None, Entry::Fact(fact)) => state.table.apply(fact, lsn.0).map_err(rejected)?,
             (None, _) => unreachable!("it was made above"),
         }
-        state.ended += u64::from(is_end);
-        if is_end && state.table.is_chosen(id) {
-            state.ends.push(id);
+        if let Some((is_completed, is_failure)) = outcome {
+            state.ended += 1;
+            state.failed += u64::from(is_failure);
+            if state.table.is_chosen(id) {
+                state.ends.push((id, is_completed));
+            }
         }
-        state.failed += u64::from(is_failure);
         self.gates.announce(id);
         state.observers.changed(Changed::Operation(id));
         Ok(self.fire(state)?.unwrap_or(lsn))
@@ -370,9 +349,12 @@ impl Core {
         self.watchers.notify_all();
     }
 
-    /// Waits for work; `None` when the engine stops.
-    pub(crate) fn next(&self, role: Role) -> Option<Work> {
+    /// Waits for work; `None` when the engine stops. Whoever comes with a file that is there hands it over.
+    pub(crate) fn next(&self, role: Role, ready: Option<Ready>) -> Option<Work> {
         let mut state = self.state();
+        if let Some(ready) = ready {
+            self.end_attempt(&mut state, ready.id, Some(ready));
+        }
         loop {
             if role == Role::Publisher
                 && let Some(until_ms) = self.gathers(&mut state)
@@ -548,12 +530,14 @@ impl Core {
         }
     }
 
+    /// An attempt has come to nothing more than its claims.
+    pub(crate) fn attempt_is_over(&self, id: TransferId) {
+        self.gates.hide(id);
+        self.end_attempt(&mut self.state(), id, None);
+    }
+
     /// An attempt is over; its slot is free. The operation stays in hand where it goes on to be published.
-    pub(crate) fn attempt_is_over(&self, id: TransferId, ready: Option<Ready>) {
-        if ready.is_none() {
-            self.gates.hide(id);
-        }
-        let mut state = self.state();
+    pub(crate) fn end_attempt(&self, state: &mut State, id: TransferId, ready: Option<Ready>) {
         state.attempts.remove(&id);
         state.table.set_running(id, false);
         state.observers.attempts_changed();
@@ -561,11 +545,9 @@ impl Core {
             Some(ready) => state.ready.push_back(ready),
             None => state.table.set_busy(id, false),
         }
-        self.tell_if_idle(&state);
+        self.tell_if_idle(state);
         // It also waits for the last attempt.
-        let is_asleep = state.asleep.publisher && (state.may_publish() || state.asleep.gathering_since_ms.is_none());
-        drop(state);
-        if is_asleep {
+        if state.asleep.publisher && (state.may_publish() || state.asleep.gathering_since_ms.is_none()) {
             self.publisher.notify_one();
         }
     }

@@ -12,7 +12,7 @@ use backhaul_backends::{
     Backend, Failure, FailureKind, Head, Held, Interrupt, Refused, Request, Restart, Sink, Start, WebErrorStatus, place,
 };
 
-use super::core::Attempt;
+use super::attempt::Attempt;
 use super::fault::Fault;
 use super::ledger::Ledger;
 use super::part::{Part, tail};

@@ -132,7 +132,7 @@ fn conclude(core: &Core, ready: &Ready, path: &Path, stat: &Stat) -> Result<(), 
         .sync_directory(directory)
         .map_err(|error| Fault::io("sync", directory, &error))?;
     log::info!("{}: '{}' was published already", ready.id, path.display());
-    publish::end(core, ready.id, Outcome::Completed)?;
+    publish::end(core, &mut core.state(), ready.id, Outcome::Completed)?;
     Err(Fault::Superseded)
 }
 

@@ -11,7 +11,8 @@ use std::time::Duration;
 use backhaul_journal::steps;
 
 use super::access::Gate;
-use super::core::{Attempt, Core};
+use super::attempt::Attempt;
+use super::core::Core;
 use super::fault::Fault;
 use super::part::Part;
 use crate::operation::{Claim, Event, Response, Shared, Stretch, TransferId};

@@ -3,6 +3,7 @@
 mod access;
 mod adopt;
 mod amend;
+mod attempt;
 mod backends;
 mod body;
 mod checkpoint;
@@ -48,8 +49,9 @@ use std::time::Duration;
 use backhaul_backends::{Backend, RateLimit, Registry, Throttle};
 use backhaul_journal::{Lock, Storage, steps};
 
-use self::core::{Core, Role, Stored, Work};
+use self::core::{Core, Role, Stored, TOGETHER_MAX, Work};
 use self::names::Names;
+use self::ready::Ready;
 pub(crate) use self::rebuilding::Rebuilding;
 use self::room::Room;
 use self::scratch::{Shelving, Trouble};
@@ -239,10 +241,10 @@ impl Engine {
             let state = self.core.state();
             ids.iter().partition(|id| state.table.contains(**id))
         };
-        let acknowledged = known.iter().try_for_each(|id| {
-            self.core
-                .record(&mut self.core.state(), *id, Event::Acknowledged)
-                .map(|_| ())
+        let acknowledged = known.chunks(TOGETHER_MAX).try_for_each(|ids| {
+            let mut state = self.core.state();
+            ids.iter()
+                .try_for_each(|id| self.core.record(&mut state, *id, Event::Acknowledged).map(|_| ()))
         });
         let result = acknowledged.and_then(|()| unknown.first().map_or(Ok(()), |id| Err(Error::UnknownId(*id))));
         self.core.sync_all()?;
@@ -323,7 +325,9 @@ impl Engine {
     pub fn step(&self) -> bool {
         match self.core.next_now() {
             Some(work) => {
-                perform(&self.core, work);
+                if let Some(ready) = perform(&self.core, work) {
+                    self.core.end_attempt(&mut self.core.state(), ready.id, Some(ready));
+                }
                 true
             }
             None => false,
@@ -409,19 +413,22 @@ impl Engine {
 }
 
 fn work(core: &Arc<Core>, role: Role) {
-    while let Some(work) = core.next(role) {
-        perform(core, work);
+    let mut ready = None;
+    while let Some(work) = core.next(role, ready.take()) {
+        ready = perform(core, work);
     }
     // The publisher waits for the last attempt; a worker that leaves may have been that.
     core.publisher.notify_all();
 }
 
-fn perform(core: &Arc<Core>, work: Work) {
+/// Does a piece of work; gives the complete file that an attempt has brought, if it did.
+fn perform(core: &Arc<Core>, work: Work) -> Option<Ready> {
     match work {
         Work::Attempt(operation, attempt) => {
-            if worker::attempt(core, &operation, &attempt) {
+            let ready = worker::attempt(core, &operation, &attempt);
+            if ready.is_some() {
                 // Nothing has ended yet, and the publisher looks at the history.
-                return;
+                return ready;
             }
         }
         Work::Publish(batch) => publish::publish(core, batch),
@@ -444,6 +451,7 @@ fn perform(core: &Arc<Core>, work: Work) {
         Ok(()) => core.checkpoint_if_due(),
         Err(error) => core.fail(error),
     }
+    None
 }
 
 fn is_over(state: &core::State, until: Until) -> bool {

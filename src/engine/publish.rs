@@ -15,7 +15,7 @@ use std::sync::Arc;
 use backhaul_backends::WebErrorStatus;
 use backhaul_journal::{Stat, Storage, steps};
 
-use super::core::Core;
+use super::core::{Core, State, TOGETHER_MAX};
 use super::doubt;
 use super::fault::Fault;
 use super::part::{Part, file_crc32, part_path};
@@ -73,7 +73,7 @@ fn publish_some(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -> Resul
     let mut ends_stand = renamed.is_empty() || !steps::is_taken("sync of the ends");
     while !left.is_empty() {
         left = keep(core, left, |ready| find_name(core, ready))?;
-        left = keep(core, left, |ready| declare(core, ready))?;
+        left = declare(core, left)?;
         if steps::is_taken("sync of the intents before the renames") {
             core.sync_all()?;
             ends_stand = true;
@@ -109,10 +109,10 @@ fn sync_data_and_names(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -
     } else {
         0
     }];
-    let mut places: BTreeSet<&Path> = BTreeSet::new();
-    places.extend(renamed.iter().map(|ready| ready.spec.directory()));
+    // By their bytes: paths are compared part by part.
+    let places: BTreeSet<&OsStr> = renamed.iter().map(|ready| ready.spec.directory().as_os_str()).collect();
     let are_synced = steps::is_taken("directory sync after the renames");
-    let directories: Vec<&Path> = places.iter().copied().filter(|_| are_synced).collect();
+    let directories: Vec<&Path> = places.into_iter().map(Path::new).filter(|_| are_synced).collect();
     let synced = core.environment.storage.sync_many(files, &directories);
     let mut refused = BTreeSet::new();
     for (directory, result) in directories.into_iter().zip(synced.directories) {
@@ -124,12 +124,15 @@ fn sync_data_and_names(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -
             refused.insert(directory);
         }
     }
-    for ready in renamed {
-        if refused.contains(ready.spec.directory()) {
-            let (state, delay) = (&mut core.state(), core.config.retry.probe_every);
-            state.table.postpone_finish(ready.id, core.now(), delay);
-        } else {
-            end(core, ready.id, Outcome::Completed)?;
+    for some in renamed.chunks(TOGETHER_MAX) {
+        let mut state = core.state();
+        for ready in some {
+            if !refused.is_empty() && refused.contains(ready.spec.directory()) {
+                let delay = core.config.retry.probe_every;
+                state.table.postpone_finish(ready.id, core.now(), delay);
+            } else {
+                end(core, &mut state, ready.id, Outcome::Completed)?;
+            }
         }
     }
     let mut results = synced.files.into_iter();
@@ -202,7 +205,28 @@ pub(super) fn exists(storage: &Arc<dyn Storage>, path: &Path) -> Result<Option<S
 }
 
 /// Records what is about to be renamed, so that a crash right after finds its way.
-fn declare(core: &Core, ready: &Ready) -> Result<(), Fault> {
+fn declare(core: &Arc<Core>, batch: Vec<Ready>) -> Result<Vec<Ready>, Error> {
+    let mut intents = Vec::with_capacity(batch.len());
+    let batch = keep(core, batch, |ready| {
+        intents.push((ready.id, intent(core, ready)?));
+        Ok(())
+    })?;
+    let mut intents = intents.into_iter().peekable();
+    let mut results = Vec::with_capacity(batch.len());
+    while intents.peek().is_some() {
+        let mut state = core.state();
+        for (id, intent) in intents.by_ref().take(TOGETHER_MAX) {
+            let recorded = intent.map(|intent| core.record(&mut state, id, Event::Publishing(intent)));
+            results.push(recorded.transpose().map(|_| ()));
+        }
+    }
+    let mut results = results.into_iter();
+    keep(core, batch, |_| results.next().unwrap_or(Ok(())).map_err(Fault::from))
+}
+
+/// What is to be recorded of a complete file; nothing where that was done before, and the rename was not for want of room:
+/// saying it again would take more of that.
+fn intent(core: &Core, ready: &Ready) -> Result<Option<Intent>, Fault> {
     let stat = ready
         .part
         .file
@@ -225,11 +249,7 @@ fn declare(core: &Core, ready: &Ready) -> Result<(), Fault> {
         crc32: ready.crc32,
         boot_id: core.now().boot_id,
     };
-    // Said before, and not done for want of room: saying it again would take more of that.
-    if ready.declared.as_ref() != Some(&intent) {
-        core.record(&mut core.state(), ready.id, Event::Publishing(intent))?;
-    }
-    Ok(())
+    Ok(Some(intent).filter(|intent| ready.declared.as_ref() != Some(intent)))
 }
 
 /// Gives the final name; `false` where somebody took it meanwhile.
@@ -250,8 +270,8 @@ fn rename(core: &Core, ready: &Ready) -> Result<bool, Fault> {
     }
 }
 
-pub(super) fn end(core: &Core, id: TransferId, outcome: Outcome) -> Result<(), Error> {
-    match core.record(&mut core.state(), id, Event::Ended(outcome)) {
+pub(super) fn end(core: &Core, state: &mut State, id: TransferId, outcome: Outcome) -> Result<(), Error> {
+    match core.record(state, id, Event::Ended(outcome)) {
         // Somebody ended it otherwise; that is the end that counts, and no reason to stop all others.
         Err(Error::NotNow { problem, .. }) => log::warn!("{id}: {problem}"),
         result => {
@@ -390,14 +410,14 @@ fn complete(core: &Core, operation: &Operation) -> Result<(), Fault> {
     let directory = operation.spec.directory();
     let storage = &core.environment.storage;
     if !steps::is_taken("directory sync after a recovered rename") {
-        return end(core, operation.id, Outcome::Completed).map_err(Fault::from);
+        return end(core, &mut core.state(), operation.id, Outcome::Completed).map_err(Fault::from);
     }
     match storage.sync_directory(directory) {
         // Whoever took the file away took its directory, too.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         result => result.map_err(|error| Fault::io("sync", directory, &error))?,
     }
-    end(core, operation.id, Outcome::Completed)?;
+    end(core, &mut core.state(), operation.id, Outcome::Completed)?;
     Ok(())
 }
 

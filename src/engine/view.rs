@@ -11,7 +11,8 @@ use backhaul_journal::Lsn;
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
-use super::core::{Attempt, State};
+use super::attempt::Attempt;
+use super::core::State;
 use crate::error::Error;
 use crate::listing::Filter;
 use crate::operation::{
@@ -374,9 +375,15 @@ impl Engine {
         let state = self.core.state();
         let until = from.saturating_add(max).min(state.ends.len());
         let ids = state.ends.get(from..until).unwrap_or_default().iter();
-        let ended = ids.filter_map(|id| state.table.find(*id));
+        let ended = ids.filter_map(|(id, _)| state.table.find(*id));
         let views = ended.map(|operation| OperationView::new(&operation, now, Lack::Slot, None));
         (views.collect(), until)
+    }
+
+    /// The same ends from the `from`-th on, and of each only whether it completed.
+    pub(crate) fn outcomes(&self, from: usize) -> Vec<(TransferId, bool)> {
+        let state = self.core.state();
+        state.ends.get(from..).unwrap_or_default().to_vec()
     }
 
     /// Ends that went out of the history before anybody acknowledged them.
@@ -489,8 +496,10 @@ mod tests {
         let seen = seen.lock().expect("no test thread has panicked");
         let some = seen.iter().filter(|(shown, _)| !shown.is_empty());
         assert!(some.count() > 3, "{seen:?}");
-        let is_kept = |(shown, left): &(Vec<(u64, u64)>, Vec<(u64, u64)>)| shown.is_empty() || shown == left;
-        assert!(seen.iter().all(is_kept), "{seen:?}");
+        assert!(
+            seen.iter().all(|(shown, left)| shown.is_empty() || shown == left),
+            "{seen:?}"
+        );
     }
 
     #[test]

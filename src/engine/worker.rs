@@ -21,8 +21,9 @@ use self::gather::{CrewTerms, Watch};
 use self::intake::overlong;
 use self::stored::{stored_response, unstored};
 use super::access::Gate;
+use super::attempt::Attempt;
 use super::body::StoredSource;
-use super::core::{Attempt, Core};
+use super::core::Core;
 use super::crew::{Crew, call};
 use super::doubt;
 use super::fault::Fault;
@@ -45,23 +46,21 @@ pub(super) const WRITEBACK_BYTES: u64 = 1 << 20;
 
 const TRANSIENT: FailureKind = FailureKind::Transient { retry_after: None };
 
-/// Makes one attempt of an operation that was just claimed by this thread; whether the publisher has it now.
-pub(crate) fn attempt(core: &Arc<Core>, operation: &Operation, attempt: &Arc<Attempt>) -> bool {
+/// Makes one attempt of an operation that was just claimed by this thread. Gives the complete file, which is to be handed
+/// over to the publisher; where there is none, the attempt is over.
+pub(crate) fn attempt(core: &Arc<Core>, operation: &Operation, attempt: &Arc<Attempt>) -> Option<Ready> {
     let mut transfer = Transfer::new(core, operation, attempt);
     let result = transfer.run();
-    let ready = match result {
-        Ok(ready) => Some(ready),
-        Err(end) => {
-            if let Err(error) = settle::attempt(core, operation.id, end) {
-                core.fail(error);
-            }
-            None
-        }
+    let settled = match result {
+        Ok(ready) => return Some(ready),
+        Err(end) => settle::attempt(core, operation.id, end),
     };
+    if let Err(error) = settled {
+        core.fail(error);
+    }
     drop(transfer);
-    let is_ready = ready.is_some();
-    core.attempt_is_over(operation.id, ready);
-    is_ready
+    core.attempt_is_over(operation.id);
+    None
 }
 
 /// An attempt in progress: takes the bytes from the backend and brings them into the part file.
