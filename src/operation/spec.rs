@@ -99,10 +99,6 @@ impl CostPolicy {
         self as i32
     }
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the derive passes a reference")]
-    pub(crate) fn is_default(&self) -> bool {
-        *self == Self::Default
-    }
 }
 
 impl fmt::Display for CostPolicy {
@@ -144,29 +140,28 @@ pub(crate) struct Spec {
     pub(crate) destination: PathBuf,
     #[n(3)]
     pub(crate) app: String,
-    #[n(4)]
+    #[cbor(n(4), default, skip_if = "is_default")]
     pub(crate) owner_uid: u32,
     #[n(5)]
     pub(crate) group: Option<String>,
-    #[n(6)]
+    #[cbor(n(6), default, skip_if = "Vec::is_empty")]
     pub(crate) headers: Vec<RequestHeader>,
     /// The vault holds secrets under this operation's id.
-    #[n(7)]
+    #[cbor(n(7), default, skip_if = "is_default")]
     pub(crate) has_secrets: bool,
     #[cbor(n(8), with = "minicbor::bytes")]
     pub(crate) sha256: Option<[u8; 32]>,
     #[n(9)]
     pub(crate) expected_bytes: Option<u64>,
-    #[n(10)]
+    #[cbor(n(10), default, skip_if = "is_default")]
     pub(crate) collision: Collision,
-    #[n(11)]
+    #[cbor(n(11), default, skip_if = "is_default")]
     pub(crate) priority: Priority,
     /// Media type that the content must have where the server names one; see `backhaul_backends::Request`.
     #[n(13)]
     pub(crate) expected_type: Option<String>,
     /// Numbers of the `WebErrorStatus`es that its owner can mend.
-    #[n(14)]
-    #[cbor(default)]
+    #[cbor(n(14), default, skip_if = "Vec::is_empty")]
     pub(crate) recoverable: Vec<i32>,
     /// Digests that the content must have, besides `sha256`.
     #[cbor(n(12), default, skip_if = "Vec::is_empty")]
@@ -182,19 +177,20 @@ pub(crate) struct Spec {
     /// What is sent along.
     #[n(18)]
     pub(crate) body: Option<Box<StoredBody>>,
-    #[cbor(n(20), default, skip_if = "CostPolicy::is_default")]
+    #[cbor(n(20), default, skip_if = "is_default")]
     pub(crate) cost_policy: CostPolicy,
     /// Reads of it steer the fetch.
-    #[cbor(n(19), default, skip_if = "is_false")]
+    #[cbor(n(19), default, skip_if = "is_default")]
     pub(crate) random_access: bool,
     /// The proxy it goes through, without user info, or `direct`; that of the engine where `None`.
     #[n(21)]
     pub(crate) proxy: Option<String>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the derive passes a reference")]
-fn is_false(flag: &bool) -> bool {
-    !flag
+/// What has the value that most have is not stored: a record is written and read for each event, and the bytes of what nobody
+/// works on stay in memory.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Most bytes of a [`Spec`] in the journal: with everything that comes to be known of an operation it must fit one record.

@@ -14,7 +14,7 @@ use super::event::{
 use super::id::TransferId;
 use super::shared::Shared;
 use super::source::{Round, site};
-use super::spec::Spec;
+use super::spec::{Spec, is_default};
 
 /// One stored transfer, as its events say.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -32,21 +32,21 @@ pub(crate) struct Operation {
     #[n(4)]
     pub(crate) phase: Phase,
     /// Number of the part file; a restart takes the next one, so that an old claim can never vouch for new bytes.
-    #[n(5)]
+    #[cbor(n(5), default, skip_if = "is_default")]
     pub(crate) generation: u32,
     /// What is durable of the current generation.
     #[n(6)]
     pub(crate) claim: Option<Shared<Claim>>,
     #[n(7)]
     pub(crate) response: Option<Shared<Response>>,
-    #[n(8)]
+    #[cbor(n(8), default, skip_if = "is_default")]
     pub(crate) attempts: u32,
     /// Failed attempts since the last durable progress; decides back-off and giving up.
-    #[n(9)]
+    #[cbor(n(9), default, skip_if = "is_default")]
     pub(crate) failures_in_row: u32,
-    #[n(10)]
+    #[cbor(n(10), default, skip_if = "is_default")]
     pub(crate) restarts: u32,
-    #[n(11)]
+    #[cbor(n(11), default, skip_if = "is_default")]
     pub(crate) bytes_wasted: u64,
     /// The last error, also of an attempt that is retried.
     #[n(12)]
@@ -69,7 +69,7 @@ pub(crate) struct Operation {
     pub(crate) published_name: Option<Vec<u8>>,
     /// The most bytes that were ever durable, in any generation. Only more than that is progress: a server that always
     /// cuts at the same byte and cannot continue must not be asked for ever.
-    #[n(18)]
+    #[cbor(n(18), default, skip_if = "is_default")]
     pub(crate) best_bytes: u64,
     /// Created as one of a batch that is not committed yet; it does not count.
     #[n(19)]
@@ -78,11 +78,10 @@ pub(crate) struct Operation {
     #[n(20)]
     pub(crate) doubt: Option<Doubt>,
     /// Which of the sealed files of this operation counts; every change of its secrets takes a new one.
-    #[n(21)]
-    #[cbor(default)]
+    #[cbor(n(21), default, skip_if = "is_default")]
     pub(crate) sealed_revision: u32,
     /// How far its sources were gone through since the last back-off.
-    #[cbor(n(24), default, skip_if = "Round::is_default")]
+    #[cbor(n(24), default, skip_if = "is_default")]
     pub(crate) round: Round,
     /// The LSN at which it went to the front of its transfer group; the last one to do so stands first.
     #[n(22)]
