@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::operation::Spec;
-use crate::sorted::SortedSet;
+use crate::sorted::Positions;
 
 /// Whose operations are meant, and which of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -59,19 +59,20 @@ impl Filter {
 #[derive(Debug, Default)]
 pub(crate) struct Places {
     /// By the hashes of app and group. None of the sets is empty.
-    orders: BTreeMap<(u64, u64), SortedSet<u64>>,
+    orders: BTreeMap<(u64, u64), Positions>,
 }
 
 impl Places {
-    pub(crate) fn insert(&mut self, spec: &Spec, order: u64) {
-        self.orders.entry(place(spec)).or_default().insert(order);
-    }
-
-    pub(crate) fn remove(&mut self, spec: &Spec, order: u64) {
-        if let Entry::Occupied(mut entry) = self.orders.entry(place(spec)) {
-            entry.get_mut().remove(order);
-            if entry.get().is_empty() {
-                entry.remove();
+    /// Adds an order, or takes it out.
+    pub(crate) fn put(&mut self, spec: &Spec, order: u64, add: bool) {
+        match self.orders.entry(place(spec)) {
+            Entry::Vacant(entry) if add => entry.insert(Positions::default()).put(order, true),
+            Entry::Vacant(_) => {}
+            Entry::Occupied(mut entry) => {
+                entry.get_mut().put(order, add);
+                if entry.get().is_empty() {
+                    entry.remove();
+                }
             }
         }
     }

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 
 use crate::operation::{Priority, TransferId};
-use crate::sorted::SortedSet;
+use crate::sorted::{Positions, SortedSet};
 
 /// One start of so many goes to the oldest (chosen without measurement: rank decides seven of eight, and what has the
 /// lowest rank still moves at an eighth of the speed).
@@ -119,27 +119,38 @@ pub(crate) struct Queue {
 struct Lane {
     due: SortedSet<Key>,
     /// Positions in the other classes, which know no moments.
-    turns: [SortedSet<i64>; CLASSES - 1],
+    turns: [Positions; CLASSES - 1],
 }
 
 impl Lane {
     fn put(&mut self, class: usize, key: Key, add: bool) {
         match class.checked_sub(1).and_then(|class| self.turns.get_mut(class)) {
-            Some(turns) => turns.put(key.1, add),
-            None => self.due.put(key, add),
+            Some(turns) => turns.put(unsigned(key.1), add),
+            None => {
+                self.due.put(key, add);
+            }
         }
     }
 
     /// The first of each class.
     fn firsts(&self) -> impl Iterator<Item = Option<Key>> {
-        let turns = self.turns.iter().map(SortedSet::first);
-        let turns = turns.map(|first| first.map(|position| (0, position)));
+        let turns = self.turns.iter().map(Positions::first);
+        let turns = turns.map(|first| first.map(|position| (0, signed(position))));
         std::iter::once(self.due.first()).chain(turns)
     }
 
     fn is_empty(&self) -> bool {
-        self.due.is_empty() && self.turns.iter().all(SortedSet::is_empty)
+        self.due.is_empty() && self.turns.iter().all(Positions::is_empty)
     }
+}
+
+/// A position as a number whose order is the same.
+fn unsigned(position: i64) -> u64 {
+    position.cast_unsigned() ^ (1 << 63)
+}
+
+fn signed(position: u64) -> i64 {
+    (position ^ (1 << 63)).cast_signed()
 }
 
 #[derive(Debug, Default)]
@@ -225,8 +236,10 @@ impl Queue {
     pub(crate) fn put(&mut self, entry: &Entry, add: bool) {
         self.looks += 1;
         match entry.wait {
-            Wait::Until(_) if add => self.timers.insert(entry.key()),
-            Wait::Until(_) if self.timers.contains(entry.key()) => self.timers.remove(entry.key()),
+            Wait::Until(_) if add => {
+                self.timers.insert(entry.key());
+            }
+            Wait::Until(_) if self.timers.remove(entry.key()) => {}
             _ => self.admit(entry, add),
         }
     }
@@ -487,7 +500,8 @@ impl Lane {
     /// All that stand there, by class.
     fn all(&self) -> impl Iterator<Item = (usize, Key)> {
         let turns = self.turns.iter().enumerate();
-        let turns = turns.flat_map(|(class, turns)| turns.iter().map(move |position| (class + 1, (0, position))));
+        let turns =
+            turns.flat_map(|(class, turns)| turns.iter().map(move |position| (class + 1, (0, signed(position)))));
         self.due.iter().map(|key| (DUE, key)).chain(turns)
     }
 }

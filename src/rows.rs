@@ -1,11 +1,14 @@
 //! The operations of a table, most of them packed: what nobody works on is kept as the bytes of its journal form, which
 //! take a fraction of the room, on a [`Shelf`] that need not be in memory. What is in memory of each then is a few numbers,
-//! here and in the other indexes: about a hundred bytes in all. Pure.
+//! here and in the other indexes: some fifty bytes in all. Pure.
+
+mod slots;
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
+use self::slots::{Slot, Slots};
 use crate::listing::{Filter, Places};
 use crate::operation::{Operation, TransferId, encode_packed, pack, unpack};
 use crate::shelf::{Memory, Place, Shelf};
@@ -19,7 +22,7 @@ const MOVE_STEP: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Rows {
     /// No two have one order: it is the LSN of the creation, and a snapshot that says otherwise is set right.
-    slots: SortedSet<Slot>,
+    slots: Slots,
     /// Order of each by its id.
     ids: Index,
     count: usize,
@@ -28,53 +31,47 @@ pub(crate) struct Rows {
     shelf: Box<dyn Shelf>,
     /// Up to which order stale places of the shelf were left, where it moves.
     moving: Option<u64>,
-    /// Order of each by the first LSN that it does not contain.
+    /// Those that something has happened to since their creation. Of the others it follows from their order when that was.
+    changed: SortedSet<Change>,
+    /// Order of each of these by the first LSN that it does not contain.
     changes: SortedSet<(u64, u64)>,
     /// Order of each by app and group.
     places: Places,
 }
 
-/// One operation. It is compared by its order alone.
+/// When something has happened to an operation. It is compared by the order of that alone.
 #[derive(Clone, Copy, Debug)]
-struct Slot {
+struct Change {
     order: u64,
-    id: TransferId,
-    /// First LSN that is not contained in the operation.
+    /// First LSN that is not contained in it.
     as_of: u64,
-    /// Where its bytes are, or [`OPEN`].
-    place: Place,
 }
 
 /// What is open stands on no shelf.
-const OPEN: Place = Place(u64::MAX);
+const OPEN: Place = Place(u32::MAX);
 
-impl Slot {
-    /// What is equal to the slot of this order.
+impl Change {
+    /// What is equal to that of this order.
     fn of(order: u64) -> Self {
-        Self {
-            order,
-            id: TransferId([0; 16]),
-            as_of: 0,
-            place: OPEN,
-        }
+        Self { order, as_of: 0 }
     }
 }
 
-impl PartialEq for Slot {
+impl PartialEq for Change {
     fn eq(&self, other: &Self) -> bool {
         self.order == other.order
     }
 }
 
-impl Eq for Slot {}
+impl Eq for Change {}
 
-impl PartialOrd for Slot {
+impl PartialOrd for Change {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Slot {
+impl Ord for Change {
     fn cmp(&self, other: &Self) -> Ordering {
         self.order.cmp(&other.order)
     }
@@ -90,12 +87,13 @@ impl Rows {
     /// None so far; what is packed goes on this shelf.
     pub(crate) fn on(shelf: Box<dyn Shelf>) -> Self {
         Self {
-            slots: SortedSet::default(),
+            slots: Slots::default(),
             ids: Index::default(),
             count: 0,
             open: HashMap::new(),
             shelf,
             moving: None,
+            changed: SortedSet::default(),
             changes: SortedSet::default(),
             places: Places::default(),
         }
@@ -114,12 +112,12 @@ impl Rows {
 
     /// First LSN that an operation does not contain.
     pub(crate) fn as_of(&self, id: TransferId) -> Option<u64> {
-        self.slot(id).map(|slot| slot.as_of)
+        self.slot(id).map(|slot| self.as_of_at(slot.order))
     }
 
     /// The operation at a position.
     pub(crate) fn at(&self, order: u64) -> Option<TransferId> {
-        self.slot_at(order).map(|slot| slot.id)
+        self.slots.get(order).map(|slot| slot.id)
     }
 
     pub(crate) fn contains(&self, id: TransferId) -> bool {
@@ -137,15 +135,10 @@ impl Rows {
     pub(crate) fn put(&mut self, operation: Operation, as_of: u64, open: bool) {
         let (id, order) = (operation.id, operation.order);
         self.ids.put(key(id), order, true);
-        self.changes.insert((as_of, order));
-        self.places.insert(&operation.spec, order);
+        self.note(order, as_of);
+        self.places.put(&operation.spec, order, true);
         let place = self.store(operation, open);
-        self.slots.insert(Slot {
-            order,
-            id,
-            as_of,
-            place,
-        });
+        self.slots.insert(Slot { order, id, place });
         self.count += 1;
         self.move_some();
     }
@@ -153,31 +146,30 @@ impl Rows {
     /// Puts in another state of an operation, whose position, app and group stay what they were.
     pub(crate) fn replace(&mut self, operation: Operation, as_of: u64, open: bool) {
         let order = operation.order;
-        let Some(slot) = self.slot_at(order).filter(|slot| slot.id == operation.id) else {
+        let Some(slot) = self.slots.get(order).filter(|slot| slot.id == operation.id) else {
             return;
         };
-        self.changes.remove((slot.as_of, order));
-        self.changes.insert((as_of, order));
+        self.note(order, as_of);
         if slot.place != OPEN {
             self.shelf.free(slot.place);
         } else if !open {
             self.open.remove(&order);
         }
         let place = self.store(operation, open);
-        self.slots.replace(Slot { as_of, place, ..slot });
+        self.slots.replace(Slot { place, ..slot });
         self.move_some();
     }
 
     /// Takes out the state that [`Rows::find`] gave.
     pub(crate) fn remove(&mut self, operation: &Operation) {
         let order = operation.order;
-        let Some(slot) = self.slot_at(order).filter(|slot| slot.id == operation.id) else {
+        let Some(slot) = self.slots.get(order).filter(|slot| slot.id == operation.id) else {
             return;
         };
         self.ids.put(key(slot.id), order, false);
-        self.changes.remove((slot.as_of, order));
-        self.places.remove(&operation.spec, order);
-        self.slots.remove(slot);
+        self.note(order, as_created(order));
+        self.places.put(&operation.spec, order, false);
+        self.slots.remove(order);
         self.count -= 1;
         if slot.place == OPEN {
             self.open.remove(&order);
@@ -209,10 +201,10 @@ impl Rows {
     pub(crate) fn encode(&self, id: TransferId, buffer: &mut Vec<u8>) {
         let Some(slot) = self.slot(id) else { return };
         match self.open.get(&slot.order) {
-            Some(operation) => encode_packed(&pack(operation), slot.as_of, buffer),
+            Some(operation) => encode_packed(&pack(operation), self.as_of_at(slot.order), buffer),
             None => {
                 if let Some(packed) = self.shelf.get(slot.place) {
-                    encode_packed(&packed, slot.as_of, buffer);
+                    encode_packed(&packed, self.as_of_at(slot.order), buffer);
                 }
             }
         }
@@ -220,7 +212,7 @@ impl Rows {
 
     /// Ids from an order on, each with its order.
     pub(crate) fn ids_from(&self, order: u64) -> impl Iterator<Item = (u64, TransferId)> {
-        self.slots.from(Slot::of(order)).map(|slot| (slot.order, slot.id))
+        self.slots.from(order).map(|slot| (slot.order, slot.id))
     }
 
     /// In the order of their creation.
@@ -237,9 +229,13 @@ impl Rows {
     pub(crate) fn list(&self, filter: &Filter, after: Option<u64>) -> impl Iterator<Item = Cow<'_, Operation>> {
         let first = after.map_or(Some(0), |after| after.checked_add(1));
         let all = first.filter(|_| filter.is_all());
-        let all = all.map(|first| self.slots.from(Slot::of(first)));
+        let all = all.map(|first| self.slots.from(first));
         let some = first.filter(|_| !filter.is_all());
-        let some = some.map(|first| self.places.from(filter, first).filter_map(|order| self.slot_at(order)));
+        let some = some.map(|first| {
+            self.places
+                .from(filter, first)
+                .filter_map(|order| self.slots.get(order))
+        });
         let slots = all.into_iter().flatten().chain(some.into_iter().flatten());
         let found = slots.filter_map(|slot| self.operation(slot));
         found.filter(|operation| means(filter, operation))
@@ -256,13 +252,12 @@ impl Rows {
         looks_max: usize,
     ) -> (Vec<Cow<'_, Operation>>, u64) {
         let (mut changed, mut next) = (Vec::new(), cursor);
-        let later = self.changes.from((cursor.saturating_add(1), 0));
-        for (looks, (as_of, order)) in later.enumerate() {
+        for (looks, (as_of, order)) in self.since(cursor).enumerate() {
             if as_of != next && (changed.len() >= max || looks >= looks_max) {
                 break;
             }
             next = as_of;
-            let operation = self.slot_at(order).and_then(|slot| self.operation(slot));
+            let operation = self.slots.get(order).and_then(|slot| self.operation(slot));
             changed.extend(operation.filter(|operation| means(filter, operation)));
         }
         (changed, next)
@@ -274,13 +269,51 @@ impl Rows {
 
     fn slot(&self, id: TransferId) -> Option<Slot> {
         let alike = self.ids.positions(key(id));
-        let mut alike = alike.filter_map(|order| self.slot_at(order));
+        let mut alike = alike.filter_map(|order| self.slots.get(order));
         alike.find(|slot| slot.id == id)
     }
 
-    fn slot_at(&self, order: u64) -> Option<Slot> {
-        let first = self.slots.from(Slot::of(order)).next();
-        first.filter(|slot| slot.order == order)
+    fn as_of_at(&self, order: u64) -> u64 {
+        let change = self.changed.get(Change::of(order));
+        change.map_or(as_created(order), |change| change.as_of)
+    }
+
+    /// Notes the first LSN that an operation does not contain.
+    fn note(&mut self, order: u64, as_of: u64) {
+        let change = Change { order, as_of };
+        match self.changed.get(change) {
+            Some(before) => {
+                self.changes.remove((before.as_of, order));
+                if as_of == as_created(order) {
+                    self.changed.remove(change);
+                } else {
+                    self.changed.replace(change);
+                }
+            }
+            None if as_of == as_created(order) => {}
+            None => {
+                self.changed.insert(change);
+            }
+        }
+        if as_of != as_created(order) {
+            self.changes.insert((as_of, order));
+        }
+    }
+
+    /// What does not contain all before the record `cursor`, or that record itself is contained in: the first LSN that it does
+    /// not contain, and its order, ascending.
+    fn since(&self, cursor: u64) -> impl Iterator<Item = (u64, u64)> {
+        let mut changes = self.changes.from((cursor.saturating_add(1), 0)).peekable();
+        let mut slots = self.slots.from(cursor).map(|slot| slot.order).peekable();
+        std::iter::from_fn(move || {
+            let until = changes.peek().map_or(u64::MAX, |(as_of, _)| *as_of);
+            while let Some(order) = slots.next_if(|order| as_created(*order) <= until) {
+                if self.changed.get(Change::of(order)).is_none() {
+                    return Some((as_created(order), order));
+                }
+            }
+            changes.next()
+        })
     }
 
     fn operation(&self, slot: Slot) -> Option<Cow<'_, Operation>> {
@@ -305,7 +338,7 @@ impl Rows {
             self.moving = Some(0);
         }
         let Some(first) = self.moving else { return };
-        let some: Vec<Slot> = self.slots.from(Slot::of(first)).take(MOVE_STEP).collect();
+        let some: Vec<Slot> = self.slots.from(first).take(MOVE_STEP).collect();
         for slot in &some {
             let is_stale = slot.place != OPEN && self.shelf.is_stale(slot.place);
             // One that cannot be read stays where it is, which is not looked at again.
@@ -322,6 +355,11 @@ impl Rows {
             self.shelf.end_move();
         }
     }
+}
+
+/// The first LSN that an operation does not contain to which nothing has happened but its creation.
+fn as_created(order: u64) -> u64 {
+    order.saturating_add(1)
 }
 
 /// A hash of an id. Ids are drawn at random, so that little is needed to spread them, also where somebody counts them up.

@@ -30,9 +30,9 @@ pub(crate) trait Shelf: fmt::Debug + Send {
     fn end_move(&mut self) {}
 }
 
-/// Where bytes stand on a shelf; what the number means the shelf knows.
+/// Where bytes stand on a shelf; what the number means the shelf knows. The largest number is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place(pub(crate) u64);
+pub(crate) struct Place(pub(crate) u32);
 
 /// Pieces of one list that are allocated together: one that doubles would leave half of its room empty.
 const CHUNK: usize = 512;
@@ -46,14 +46,17 @@ pub(crate) struct Memory {
     held: usize,
 }
 
+/// So many things at once no memory holds.
+const NUMBERS_MAX: usize = 1 << 30;
+
 impl Shelf for Memory {
     fn put(&mut self, bytes: Vec<u8>) -> Place {
         self.held += 1;
         if let Some(number) = self.free.pop()
-            && let Some(room) = self.room(u64::from(number))
+            && let Some(room) = self.room(number)
         {
             *room = bytes.into_boxed_slice();
-            return Place(number.into());
+            return Place(number);
         }
         if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
             // The first one is for tables of a few.
@@ -65,7 +68,10 @@ impl Shelf for Memory {
             unreachable!("one was put in above")
         };
         last.push(bytes.into_boxed_slice());
-        Place((full + last.len() - 1) as u64)
+        match u32::try_from(full + last.len() - 1) {
+            Ok(number) if full < NUMBERS_MAX => Place(number),
+            _ => unreachable!("their bytes alone fill the memory of any machine"),
+        }
     }
 
     fn get(&self, place: Place) -> Option<Cow<'_, [u8]>> {
@@ -78,17 +84,16 @@ impl Shelf for Memory {
         let Some(room) = self.room(place.0) else { return };
         *room = Box::default();
         self.held -= 1;
-        match u32::try_from(place.0) {
-            _ if self.held == 0 => *self = Self::default(),
-            Ok(number) => self.free.push(number),
-            // So many never were at once.
-            Err(_) => {}
+        if self.held == 0 {
+            *self = Self::default();
+        } else {
+            self.free.push(place.0);
         }
     }
 }
 
 impl Memory {
-    fn room(&mut self, number: u64) -> Option<&mut Box<[u8]>> {
+    fn room(&mut self, number: u32) -> Option<&mut Box<[u8]>> {
         let number = usize::try_from(number).ok()?;
         self.chunks.get_mut(number / CHUNK)?.get_mut(number % CHUNK)
     }

@@ -1,10 +1,18 @@
 //! A sorted set for many small values, in the room that they take themselves: the tree of the standard library leaves
 //! half of each node empty where values come in order. Pure.
 
+use std::cmp::Ordering;
+
 /// Most values of one run. A change moves those of one run at most, and finding its run takes a binary search.
 const RUN_MAX: usize = 512;
-/// A run grows by so many values at a time, which bounds what it leaves empty.
-const GROWTH: usize = 32;
+/// A run grows by this share of what it holds, within these bounds, which limits what it leaves empty.
+const GROWTH_SHARE: usize = 8;
+const GROWTH_MIN: usize = 4;
+const GROWTH_MAX: usize = 32;
+
+fn growth(len: usize) -> usize {
+    (len / GROWTH_SHARE).clamp(GROWTH_MIN, GROWTH_MAX)
+}
 
 /// A set of values in their order, as runs that follow each other. None of them is empty.
 #[derive(Debug)]
@@ -12,49 +20,197 @@ pub(crate) struct SortedSet<T> {
     runs: Vec<Vec<T>>,
 }
 
-/// Positions by the hash of what is looked for. Two values may have one hash: whoever looks tells them apart. It takes 12
-/// bytes for each.
+/// Positions by the hash of what is looked for. Two values may have one hash: whoever looks tells them apart. It takes 6
+/// bytes for each, as the upper halves of positions are hardly ever two.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    entries: SortedSet<Hashed>,
+    /// By the first bits of the hash. None where there are no entries.
+    buckets: Vec<SortedSet<Short>>,
+    /// How many are in the buckets, and the upper half of their positions.
+    count: usize,
+    upper: u32,
+    /// Those whose upper half is another one, in the order of their positions.
+    others: SortedSet<(u64, u32)>,
 }
 
-/// Halves of numbers, so that nothing between them is lost to alignment. Compared from the first half on.
+/// Lists by which an index begins (chosen: with the bits below them 22 bits tell hashes apart).
+const BUCKETS: usize = 64;
+
+/// The next bits of a hash, and the lower half of a position: bytes, so that nothing between them is lost to alignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Hashed {
-    hash: u32,
-    position: [u32; 2],
+struct Short {
+    hash: [u8; 2],
+    position: [u8; 4],
 }
 
-impl Hashed {
+impl Short {
     #[expect(clippy::cast_possible_truncation, reason = "halves are what is wanted")]
-    fn new(hash: u64, position: u64) -> Self {
+    fn new(hash: u32, position: u64) -> Self {
         Self {
-            hash: (hash >> 32) as u32,
-            position: [(position >> 32) as u32, position as u32],
+            hash: ((hash >> 10) as u16).to_be_bytes(),
+            position: (position as u32).to_be_bytes(),
         }
     }
+}
 
-    fn position(self) -> u64 {
-        let [high, low] = self.position.map(u64::from);
-        high << 32 | low
-    }
+fn upper_half(number: u64) -> u32 {
+    (number >> 32) as u32
+}
+
+fn bucket_of(hash: u32) -> usize {
+    (hash >> 26) as usize
 }
 
 impl Index {
     /// Adds a position, or takes it out; without effect where that is done already.
     pub(crate) fn put(&mut self, hash: u64, position: u64, add: bool) {
-        self.entries.put(Hashed::new(hash, position), add);
+        let (hash, upper) = (upper_half(hash), upper_half(position));
+        if self.count == 0 && self.others.is_empty() {
+            self.upper = upper;
+        }
+        if upper != self.upper {
+            self.others.put((position, hash), add);
+            return;
+        }
+        if add && self.buckets.is_empty() {
+            self.buckets.resize_with(BUCKETS, SortedSet::default);
+        }
+        let entry = Short::new(hash, position);
+        if let Some(bucket) = self.buckets.get_mut(bucket_of(hash)) {
+            match (add, bucket.put(entry, add)) {
+                (_, false) => {}
+                (true, true) => self.count += 1,
+                (false, true) => self.count -= 1,
+            }
+        }
+        if self.count == 0 {
+            self.buckets = Vec::new();
+        }
     }
 
     /// Positions in their order, of this hash and of those that look like it.
     pub(crate) fn positions(&self, hash: u64) -> impl Iterator<Item = u64> + use<'_> {
-        let first = Hashed::new(hash, 0);
-        let found = self
-            .entries
-            .from(first)
-            .take_while(move |entry| entry.hash == first.hash);
-        found.map(Hashed::position)
+        let hash = upper_half(hash);
+        let base = u64::from(self.upper) << 32;
+        let first = Short::new(hash, 0);
+        let short = self.buckets.get(bucket_of(hash)).into_iter();
+        let short = short.flat_map(move |bucket| bucket.from(first).take_while(move |entry| entry.hash == first.hash));
+        let short = short.map(move |entry| base | u64::from(u32::from_be_bytes(entry.position)));
+        let others = |from| {
+            let others = self.others.from((from, 0));
+            others.filter_map(move |(position, other)| (other == hash).then_some(position))
+        };
+        let before = others(0).take_while(move |position| *position < base);
+        before.chain(short).chain(others(base))
+    }
+}
+
+/// A set of positions, which mostly come close to each other: a bit for each, and a number for each [`GROUP`] of them.
+#[derive(Debug, Default)]
+pub(crate) struct Positions {
+    groups: SortedSet<Group>,
+}
+
+/// Positions that have all but the last bits in common.
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    number: u64,
+    /// Which of them are in the set; never none.
+    bits: u64,
+}
+
+/// Positions of one group.
+const GROUP: u64 = u64::BITS as u64;
+
+impl Group {
+    fn of(position: u64) -> Self {
+        Self {
+            number: position / GROUP,
+            bits: 1 << (position % GROUP),
+        }
+    }
+
+    /// Those from a position on.
+    fn iter(self, first: u64) -> impl Iterator<Item = u64> {
+        let left = if self.number == first / GROUP {
+            u64::MAX << (first % GROUP)
+        } else {
+            u64::MAX
+        };
+        let mut bits = self.bits & left;
+        std::iter::from_fn(move || {
+            let next = (bits != 0).then(|| self.number * GROUP + u64::from(bits.trailing_zeros()));
+            bits &= bits.wrapping_sub(1);
+            next
+        })
+    }
+}
+
+/// Groups are compared by their number alone.
+impl PartialEq for Group {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Group {}
+
+impl PartialOrd for Group {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Group {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.number.cmp(&other.number)
+    }
+}
+
+impl Positions {
+    /// Adds a position, or takes it out; without effect where that is done already.
+    pub(crate) fn put(&mut self, position: u64, add: bool) {
+        let one = Group::of(position);
+        let Some(group) = self.groups.get(one) else {
+            if add {
+                self.groups.insert(one);
+            }
+            return;
+        };
+        let bits = if add {
+            group.bits | one.bits
+        } else {
+            group.bits & !one.bits
+        };
+        if bits == 0 {
+            self.groups.remove(group);
+        } else if bits != group.bits {
+            self.groups.replace(Group { bits, ..group });
+        }
+    }
+
+    /// Those that are not less than `first`, in order.
+    pub(crate) fn from(&self, first: u64) -> impl Iterator<Item = u64> + use<'_> {
+        self.groups
+            .from(Group::of(first))
+            .flat_map(move |group| group.iter(first))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u64> + use<'_> {
+        self.from(0)
+    }
+
+    pub(crate) fn first(&self) -> Option<u64> {
+        self.iter().next()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// How many positions there are: a look at each group.
+    pub(crate) fn len(&self) -> usize {
+        self.groups.iter().map(|group| group.bits.count_ones() as usize).sum()
     }
 }
 
@@ -65,24 +221,23 @@ impl<T> Default for SortedSet<T> {
 }
 
 impl<T: Ord + Copy> SortedSet<T> {
-    /// Adds a value, or takes it out; without effect where that is done already.
-    pub(crate) fn put(&mut self, value: T, add: bool) {
-        if add {
-            self.insert(value);
-        } else {
-            self.remove(value);
-        }
+    /// Adds a value, or takes it out; without effect, which it tells, where that is done already.
+    pub(crate) fn put(&mut self, value: T, add: bool) -> bool {
+        if add { self.insert(value) } else { self.remove(value) }
     }
 
-    pub(crate) fn insert(&mut self, value: T) {
+    /// `false` where it was there.
+    pub(crate) fn insert(&mut self, value: T) -> bool {
         let number = self.run_of(value);
         let Some(run) = self.runs.get_mut(number) else {
             self.runs.push(vec![value]);
-            return;
+            return true;
         };
-        let Err(place) = run.binary_search(&value) else { return };
+        let Err(place) = run.binary_search(&value) else {
+            return false;
+        };
         if run.len() == run.capacity() {
-            run.reserve_exact(GROWTH);
+            run.reserve_exact(growth(run.len()));
         }
         run.insert(place, value);
         if run.len() > RUN_MAX {
@@ -90,17 +245,31 @@ impl<T: Ord + Copy> SortedSet<T> {
             let is_last = number + 1 == self.runs.len() && place + 1 == self.runs[number].len();
             self.split(number, if is_last { RUN_MAX } else { RUN_MAX / 2 });
         }
+        true
     }
 
-    pub(crate) fn remove(&mut self, value: T) {
+    /// `false` where it was not there.
+    pub(crate) fn remove(&mut self, value: T) -> bool {
         let number = self.run_of(value);
-        let Some(run) = self.runs.get_mut(number) else { return };
-        let Ok(place) = run.binary_search(&value) else { return };
+        let Some(run) = self.runs.get_mut(number) else {
+            return false;
+        };
+        let Ok(place) = run.binary_search(&value) else {
+            return false;
+        };
         run.remove(place);
-        if run.len() + 2 * GROWTH < run.capacity() {
-            run.shrink_to(run.len() + GROWTH);
+        if run.len() + 2 * GROWTH_MAX < run.capacity() {
+            run.shrink_to(run.len() + GROWTH_MAX);
         }
         self.join(number);
+        true
+    }
+
+    /// The value here that equals one.
+    pub(crate) fn get(&self, value: T) -> Option<T> {
+        let run = self.runs.get(self.run_of(value))?;
+        let place = run.binary_search(&value).ok()?;
+        run.get(place).copied()
     }
 
     /// Those that are not less than `first`, in order.
@@ -120,11 +289,6 @@ impl<T: Ord + Copy> SortedSet<T> {
 
     pub(crate) fn first(&self) -> Option<T> {
         self.runs.first().and_then(|run| run.first()).copied()
-    }
-
-    pub(crate) fn contains(&self, value: T) -> bool {
-        let run = self.runs.get(self.run_of(value));
-        run.is_some_and(|run| run.binary_search(&value).is_ok())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -214,7 +378,7 @@ mod tests {
                 };
                 if step % 1_000 == 0 {
                     assert_same(&set, &model);
-                    assert_eq!(set.contains(value), model.contains(&value));
+                    assert_eq!(set.get(value).is_some(), model.contains(&value));
                     assert_eq!((set.len(), set.first()), (model.len(), model.first().copied()));
                     assert!(set.from(value).take(9).eq(model.range(value..).copied().take(9)));
                 }
@@ -230,18 +394,57 @@ mod tests {
     fn an_index_gives_every_position_of_a_hash_in_order_however_large_they_are() {
         let mut index = Index::default();
         let positions = [0, 1, u64::from(u32::MAX), 1 << 32, u64::MAX];
-        for hash in [0, 7 << 32, u64::MAX] {
-            for position in positions.iter().rev() {
-                index.put(hash, *position, true);
+        let hashes = [0, 7 << 58, u64::MAX];
+        // What comes first decides which upper half is the short one.
+        for first in positions {
+            for hash in hashes {
+                for position in [first].iter().chain(positions.iter().rev()) {
+                    index.put(hash, *position, true);
+                }
+            }
+            for hash in hashes {
+                assert!(index.positions(hash).eq(positions));
+            }
+            index.put(7 << 58, 1 << 32, false);
+            assert_eq!(index.positions(7 << 58).count(), 4);
+            assert_eq!(index.positions(8 << 58).count(), 0);
+            for hash in hashes {
+                for position in positions {
+                    index.put(hash, position, false);
+                }
+                assert_eq!(index.positions(hash).count(), 0);
             }
         }
-        for hash in [0, 7 << 32, u64::MAX] {
-            assert!(index.positions(hash).eq(positions));
+        assert!(index.buckets.is_empty() && index.others.is_empty());
+        assert_eq!(size_of::<Short>(), 6);
+    }
+
+    #[test]
+    fn a_set_of_positions_holds_what_a_tree_holds_whatever_comes_and_goes() {
+        for (seed, range, base) in [(1, 50, 0), (2, 3_000, u64::MAX - 3_000), (3, 200_000, 1 << 63)] {
+            let (mut set, mut model) = (Positions::default(), BTreeSet::new());
+            let mut drawn = numbers(seed);
+            for step in 0..60_000 {
+                let value = base + drawn.next().unwrap_or_default() % range;
+                // It fills, and empties again.
+                let add = drawn.next().unwrap_or_default() % 100 < if step < 30_000 { 70 } else { 30 };
+                set.put(value, add);
+                if add {
+                    model.insert(value)
+                } else {
+                    model.remove(&value)
+                };
+                if step % 1_000 == 0 {
+                    assert!(set.iter().eq(model.iter().copied()));
+                    assert!(set.from(value).eq(model.range(value..).copied()));
+                    assert_eq!((set.first(), set.len()), (model.first().copied(), model.len()));
+                }
+            }
+            for value in model {
+                set.put(value, false);
+            }
+            assert!(set.is_empty());
         }
-        index.put(7 << 32, 1 << 32, false);
-        assert_eq!(index.positions(7 << 32).count(), 4);
-        assert_eq!(index.positions(8 << 32).count(), 0);
-        assert_eq!(size_of::<Hashed>(), 12);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::operation::{
 use crate::queue::{Entry, Place, Queue, Spot, Wait};
 use crate::rows::Rows;
 use crate::shelf::Shelf;
-use crate::sorted::{Index, SortedSet};
+use crate::sorted::{Index, Positions};
 
 /// All operations of one state directory.
 #[derive(Debug, Default)]
@@ -42,8 +42,8 @@ pub(crate) struct Table {
     groups: Groups,
     /// Those that were moved to the front of their group, by their position in the queue.
     promoted: HashMap<i64, TransferId>,
-    /// Operations of batches that are not committed yet.
-    uncommitted: HashMap<[u8; 16], Vec<TransferId>>,
+    /// Orders of the operations of batches that are not committed yet.
+    uncommitted: HashMap<[u8; 16], Positions>,
     /// In the hands of a worker.
     busy: BTreeSet<TransferId>,
     /// Whether records were lost, and whose operations the others speak of without their creation being known.
@@ -52,7 +52,7 @@ pub(crate) struct Table {
     /// Nothing on the disk has been looked at for these since records were lost.
     in_doubt: BTreeSet<TransferId>,
     /// Orders of those that the start of an engine may change.
-    unsettled: SortedSet<u64>,
+    unsettled: Positions,
     /// Attempts of all that are here.
     attempts: u64,
     /// Only these may be scheduled, where set.
@@ -92,9 +92,6 @@ impl Table {
             if !self.rows.contains(id) {
                 let mut operation = Operation::created(id, spec, lsn, at_ms);
                 operation.batch = batch;
-                if let Some(batch) = batch {
-                    self.uncommitted.entry(batch.0).or_default().push(id);
-                }
                 if started {
                     operation.wish = Wish::Run;
                 }
@@ -131,7 +128,8 @@ impl Table {
     /// From now on the operations of a batch count. Their `as_of` stays that of their creation, so that no two have one:
     /// nothing but their commit can have happened since.
     pub(crate) fn commit(&mut self, batch: BatchId) {
-        for id in self.uncommitted.remove(&batch.0).unwrap_or_default() {
+        for order in self.uncommitted.remove(&batch.0).unwrap_or_default().iter() {
+            let Some(id) = self.rows.at(order) else { continue };
             let Some((as_of, before)) = self.rows.as_of(id).zip(self.find(id).map(Cow::into_owned)) else {
                 continue;
             };
@@ -166,9 +164,7 @@ impl Table {
     /// The commit of a batch may be among what was lost. Its operations count, as what was accepted must not go in silence,
     /// but for those whose destination another one has taken meanwhile.
     fn commit_what_may_be(&mut self) {
-        let mut ids = BTreeSet::new();
-        ids.extend(std::mem::take(&mut self.uncommitted).into_values().flatten());
-        for id in ids {
+        for id in self.take_uncommitted() {
             let Some((mut operation, as_of)) = self.take(id) else {
                 continue;
             };
@@ -201,17 +197,20 @@ impl Table {
 
     /// Forgets the operations of batches that were never committed: they were never accepted.
     pub(crate) fn drop_uncommitted(&mut self) {
-        for id in std::mem::take(&mut self.uncommitted).into_values().flatten() {
+        for id in self.take_uncommitted() {
             self.take(id);
         }
+    }
+
+    fn take_uncommitted(&mut self) -> BTreeSet<TransferId> {
+        let batches = std::mem::take(&mut self.uncommitted);
+        let orders = batches.values().flat_map(Positions::iter);
+        orders.filter_map(|order| self.rows.at(order)).collect()
     }
 
     /// Puts in an operation from a snapshot.
     pub(crate) fn restore(&mut self, operation: Operation, as_of: u64) {
         self.take(operation.id);
-        if let Some(batch) = operation.batch {
-            self.uncommitted.entry(batch.0).or_default().push(operation.id);
-        }
         self.insert(operation, as_of);
     }
 
@@ -427,6 +426,9 @@ impl Table {
 
     fn insert(&mut self, mut operation: Operation, as_of: u64) {
         self.rows.place(&mut operation);
+        if let Some(batch) = operation.batch {
+            self.uncommitted.entry(batch.0).or_default().put(operation.order, true);
+        }
         self.index(&operation, true);
         let open = self.busy.contains(&operation.id);
         self.rows.put(operation, as_of, open);

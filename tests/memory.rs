@@ -24,7 +24,7 @@ const BYTES_EACH_MAX: usize = 420;
 static COUNTING: Counting = Counting;
 
 /// Most that is in memory of one whose bytes stand in a file, because memory is limited: what the limit counts for each.
-const BYTES_EACH_OUTSIDE_MAX: usize = 120;
+const BYTES_EACH_OUTSIDE_MAX: usize = 45;
 /// Enough for all of them.
 const LIMIT: u64 = 64 << 20;
 

@@ -22,13 +22,17 @@ use crate::shelf::{Memory, Place, Shelf};
 const MOVE_BYTES_MIN: u64 = 256 << 10;
 /// What one allocation costs besides its bytes: its place in a list, and what glibc adds and rounds up.
 const ALLOCATION_BYTES: usize = 32;
-/// CRC-32 of the bytes that follow.
-const CRC_BYTES: usize = 4;
+/// What stands before the bytes: their length, and their CRC-32, little-endian.
+const HEADER_BYTES: usize = 8;
+/// Frames begin at multiples of this, so that a place is a short number.
+const ALIGN_BYTES: u64 = 16;
+/// So much of a frame is read at once; the rest of a longer one is read then (chosen: most are shorter).
+const FIRST_BYTES: usize = 512;
 
-/// A place: two bits for the kind, then the offset in the file, then the length.
-const LEN_BITS: u32 = 22;
-const OFFSET_BITS: u32 = 40;
-const IN_MEMORY: u64 = 0;
+/// A place: two bits for the kind, then the offset in the file, in units of [`ALIGN_BYTES`]: 16 GiB are enough. Of two kinds
+/// of files are the places that are left and those that are new, and the last kind is none.
+const OFFSET_BITS: u32 = 30;
+const IN_MEMORY: u32 = 0;
 
 /// Makes the shelves of one engine: one, and another where a replay begins anew.
 #[derive(Clone)]
@@ -120,6 +124,8 @@ struct Scratch {
 struct Heap {
     file: Box<dyn StorageFile>,
     end: u64,
+    /// Frames that were written, and how many of them nobody asks for any more.
+    frames: u64,
     garbage: u64,
 }
 
@@ -150,10 +156,10 @@ impl Shelf for Scratch {
     }
 
     fn get(&self, place: Place) -> Option<Cow<'_, [u8]>> {
-        let Some((is_odd, offset, len)) = parts(place) else {
+        let Some((is_odd, offset)) = parts(place) else {
             return self.memory.get(place);
         };
-        match self.read(is_odd, offset, len) {
+        match self.read(is_odd, offset) {
             Ok(bytes) => Some(Cow::Owned(bytes)),
             Err(error) => {
                 let directory = self.shelving.path.parent().unwrap_or(&self.shelving.path);
@@ -164,7 +170,7 @@ impl Shelf for Scratch {
     }
 
     fn free(&mut self, place: Place) {
-        let Some((is_odd, _, len)) = parts(place) else {
+        let Some((is_odd, _)) = parts(place) else {
             let bytes = self.memory.get(place).map_or(0, |bytes| bytes.len() + ALLOCATION_BYTES);
             self.memory_bytes -= bytes;
             return self.memory.free(place);
@@ -175,15 +181,15 @@ impl Shelf for Scratch {
             &mut self.old
         };
         if let Some(heap) = heap {
-            heap.garbage += (len + CRC_BYTES) as u64;
-            if heap.garbage == heap.end && heap.file.set_len(0).is_ok() {
-                (heap.end, heap.garbage) = (0, 0);
+            heap.garbage += 1;
+            if heap.garbage == heap.frames && heap.file.set_len(0).is_ok() {
+                (heap.end, heap.frames, heap.garbage) = (0, 0, 0);
             }
         }
     }
 
     fn begin_move(&mut self) -> bool {
-        let is_due = |heap: &Heap| heap.end >= self.move_bytes_min && heap.garbage > heap.end / 2;
+        let is_due = |heap: &Heap| heap.end >= self.move_bytes_min && heap.garbage > heap.frames / 2;
         let Some(end) = self.file.as_ref().filter(|heap| is_due(heap)).map(|heap| heap.end) else {
             return false;
         };
@@ -199,7 +205,7 @@ impl Shelf for Scratch {
     }
 
     fn is_stale(&self, place: Place) -> bool {
-        parts(place).is_some_and(|(is_odd, _, _)| is_odd != self.is_odd)
+        parts(place).is_some_and(|(is_odd, _)| is_odd != self.is_odd)
     }
 
     fn end_move(&mut self) {
@@ -214,39 +220,65 @@ impl Scratch {
             Some(heap) => heap,
             none => none.insert(Heap::make(&self.shelving)?),
         };
-        if bytes.len() >= 1 << LEN_BITS || heap.end >= 1 << OFFSET_BITS {
+        let (Ok(unit), Ok(len)) = (u32::try_from(heap.end / ALIGN_BYTES), u32::try_from(bytes.len())) else {
+            return Ok(None);
+        };
+        if unit >= 1 << OFFSET_BITS {
             return Ok(None);
         }
-        let mut frame = Vec::with_capacity(CRC_BYTES + bytes.len());
+        let mut frame = Vec::with_capacity(HEADER_BYTES + bytes.len());
+        frame.extend_from_slice(&len.to_le_bytes());
         frame.extend_from_slice(&crc32fast::hash(bytes).to_le_bytes());
         frame.extend_from_slice(bytes);
         heap.file.write_all_at(&frame, heap.end)?;
         let kind = if self.is_odd { 2 } else { 1 };
-        let place = kind << (OFFSET_BITS + LEN_BITS) | heap.end << LEN_BITS | bytes.len() as u64;
-        heap.end += frame.len() as u64;
-        Ok(Some(Place(place)))
+        heap.end += (frame.len() as u64).next_multiple_of(ALIGN_BYTES);
+        heap.frames += 1;
+        Ok(Some(Place(kind << OFFSET_BITS | unit)))
     }
 
-    fn read(&self, is_odd: bool, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    fn read(&self, is_odd: bool, offset: u64) -> io::Result<Vec<u8>> {
         let heap = if is_odd == self.is_odd { &self.file } else { &self.old };
         let heap = heap.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let mut frame = vec![0; CRC_BYTES + len];
-        let mut filled = 0;
-        while filled < frame.len() {
-            match heap.file.read_at(&mut frame[filled..], offset + filled as u64)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => filled += count,
-            }
+        let first = usize::try_from(heap.end.saturating_sub(offset)).map_or(FIRST_BYTES, |left| left.min(FIRST_BYTES));
+        let mut frame = vec![0; first];
+        let filled = heap.fill(&mut frame, 0, offset, HEADER_BYTES)?;
+        let [a, b, c, d, crc @ ..] = frame
+            .first_chunk::<HEADER_BYTES>()
+            .copied()
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        let len = usize::try_from(u32::from_le_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+        let left = heap.end.saturating_sub(offset);
+        if len as u64 > left {
+            return Err(wrong());
         }
-        let bytes = frame.split_off(CRC_BYTES);
-        if crc32fast::hash(&bytes).to_le_bytes()[..] != frame[..] {
-            return Err(io::Error::other("it is not what was written there"));
+        frame.resize(HEADER_BYTES + len, 0);
+        heap.fill(&mut frame, filled, offset, HEADER_BYTES + len)?;
+        let bytes = frame.split_off(HEADER_BYTES);
+        if crc32fast::hash(&bytes) != u32::from_le_bytes(crc) {
+            return Err(wrong());
         }
         Ok(bytes)
     }
 }
 
+fn wrong() -> io::Error {
+    io::Error::other("it is not what was written there")
+}
+
 impl Heap {
+    /// Reads on into a frame of which the first bytes are there, until at least so many are; gives how many.
+    fn fill(&self, frame: &mut [u8], mut filled: usize, offset: u64, least: usize) -> io::Result<usize> {
+        while filled < least {
+            let rest = frame.get_mut(filled..).unwrap_or_default();
+            match self.file.read_at(rest, offset + filled as u64)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => filled += count,
+            }
+        }
+        Ok(filled)
+    }
+
     /// A file that nobody else can come to, and that goes with the process.
     fn make(shelving: &Shelving) -> io::Result<Self> {
         let (storage, path) = (&shelving.storage, &shelving.path);
@@ -259,17 +291,21 @@ impl Heap {
             result => result?,
         };
         storage.remove(path)?;
-        let (end, garbage) = (0, 0);
-        Ok(Self { file, end, garbage })
+        let (end, frames, garbage) = (0, 0, 0);
+        Ok(Self {
+            file,
+            end,
+            frames,
+            garbage,
+        })
     }
 }
 
-/// Kind, offset and length of a place in a file; `None` where it is in memory.
-fn parts(place: Place) -> Option<(bool, u64, usize)> {
-    let kind = place.0 >> (OFFSET_BITS + LEN_BITS);
-    let offset = place.0 >> LEN_BITS & ((1 << OFFSET_BITS) - 1);
-    let len = usize::try_from(place.0 & ((1 << LEN_BITS) - 1)).ok()?;
-    (kind != IN_MEMORY).then_some((kind == 2, offset, len))
+/// Kind and offset of a place in a file; `None` where it is in memory.
+fn parts(place: Place) -> Option<(bool, u64)> {
+    let kind = place.0 >> OFFSET_BITS;
+    let unit = place.0 & ((1 << OFFSET_BITS) - 1);
+    (kind != IN_MEMORY).then_some((kind == 2, u64::from(unit) * ALIGN_BYTES))
 }
 
 #[cfg(test)]
@@ -307,10 +343,10 @@ mod tests {
             }
             for (number, place) in places.iter().enumerate() {
                 assert_eq!(shelf.get(*place).as_deref(), Some(&*bytes(number, round)));
-                let Some((_, offset, _)) = parts(*place) else {
+                let Some((_, offset)) = parts(*place) else {
                     panic!("it is in the file")
                 };
-                assert!(offset < (3 * COUNT * (BYTES + CRC_BYTES)) as u64);
+                assert!(offset < (3 * COUNT * (BYTES + HEADER_BYTES).next_multiple_of(16)) as u64);
             }
         }
         assert!(moves >= 5 && trouble.check().is_ok());
@@ -319,6 +355,6 @@ mod tests {
         }
         // The file is empty again.
         let place = shelf.put(bytes(0, 0));
-        assert_eq!(parts(place).map(|(_, offset, _)| offset), Some(0));
+        assert_eq!(parts(place).map(|(_, offset)| offset), Some(0));
     }
 }

@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
-use minicbor::{Decode, Encode};
+use minicbor::data::Type;
+use minicbor::decode::Error as DecodeError;
+use minicbor::encode::{Error as EncodeError, Write};
+use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use super::event::StoredValidators;
 
@@ -59,46 +62,100 @@ impl Beside<'_> {
 #[cbor(map)]
 pub(crate) struct StoredHeaders {
     #[n(0)]
-    fields: Vec<Field>,
+    fields: Fields,
     /// There were more of them.
     #[n(1)]
     is_cut: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-struct Field {
-    #[n(0)]
-    name: String,
-    /// What is stored beside it where `None`.
-    #[n(1)]
-    value: Option<String>,
+/// Fields as the bytes of their journal form, an array of arrays of one or two texts: they are copied much more often than
+/// they are looked at, and many small texts would take several times as much.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Fields {
+    count: u64,
+    bytes: Box<[u8]>,
+}
+
+impl Fields {
+    /// The next field: its name, and its value where that does not stand beside it.
+    fn next<'b>(decoder: &mut Decoder<'b>) -> Result<(&'b str, Option<&'b str>), DecodeError> {
+        let count = decoder.array()?;
+        let count = count.ok_or_else(|| DecodeError::message("a header field without a length"))?;
+        let name = decoder.str()?;
+        let value = match count {
+            0 | 1 => None,
+            _ if decoder.datatype()? == Type::Null => {
+                decoder.null()?;
+                None
+            }
+            _ => Some(decoder.str()?),
+        };
+        for _ in 2..count {
+            decoder.skip()?;
+        }
+        Ok((name, value))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let mut decoder = Decoder::new(&self.bytes);
+        (0..self.count).filter_map(move |_| Self::next(&mut decoder).ok())
+    }
+}
+
+impl<C> Encode<C> for Fields {
+    fn encode<W: Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
+        let written = encoder.array(self.count)?.writer_mut().write_all(&self.bytes);
+        written.map_err(EncodeError::write)
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Fields {
+    fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        let count = decoder.array()?;
+        let count = count.ok_or_else(|| DecodeError::message("header fields without their number"))?;
+        let start = decoder.position();
+        for _ in 0..count {
+            Self::next(decoder)?;
+        }
+        let bytes = decoder.input().get(start..decoder.position()).unwrap_or_default();
+        let bytes = bytes.into();
+        Ok(Self { count, bytes })
+    }
 }
 
 impl StoredHeaders {
     /// Keeps what fits into [`HEADERS_BYTES_MAX`].
     pub(crate) fn new(sent: &[(String, String)], beside: Beside<'_>) -> Self {
-        let mut stored = Self::default();
+        let (mut count, mut is_cut) = (0, false);
         let mut left = HEADERS_BYTES_MAX;
+        let mut encoder = Encoder::new(Vec::with_capacity(256));
         for (name, value) in sent {
             if OF_THE_CONNECTION.iter().any(|other| other.eq_ignore_ascii_case(name)) {
                 continue;
             }
             let Some(rest) = left.checked_sub(name.len() + value.len() + FIELD_BYTES) else {
-                stored.is_cut = true;
+                is_cut = true;
                 continue;
             };
             left = rest;
+            count += 1;
             let is_beside = beside.value(name).as_deref() == Some(value);
-            stored.fields.push(Field {
-                name: name.clone(),
-                value: (!is_beside).then(|| value.clone()),
-            });
+            let written = if is_beside {
+                encoder.array(1).and_then(|field| field.str(name))
+            } else {
+                encoder.array(2).and_then(|field| field.str(name)?.str(value))
+            };
+            if let Err(error) = written {
+                unreachable!("writing to memory cannot fail: {error}");
+            }
         }
-        stored
+        let bytes = encoder.into_writer().into_boxed_slice();
+        let fields = Fields { count, bytes };
+        Self { fields, is_cut }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.fields.is_empty() && !self.is_cut
+        self.fields.count == 0 && !self.is_cut
     }
 
     pub(crate) fn is_cut(&self) -> bool {
@@ -107,16 +164,11 @@ impl StoredHeaders {
 
     /// Names and values as they were sent.
     pub(crate) fn pairs(&self, beside: Beside<'_>) -> Vec<(String, String)> {
-        let fields = self.fields.iter();
-        let value = |field: &Field| {
-            field
-                .value
-                .clone()
-                .or_else(|| beside.value(&field.name).map(Cow::into_owned))
+        let pair = |(name, value): (&str, Option<&str>)| {
+            let value = value.map(Cow::Borrowed).or_else(|| beside.value(name));
+            (name.to_owned(), value.map(Cow::into_owned).unwrap_or_default())
         };
-        fields
-            .map(|field| (field.name.clone(), value(field).unwrap_or_default()))
-            .collect()
+        self.fields.iter().map(pair).collect()
     }
 }
 
@@ -156,6 +208,42 @@ mod tests {
         assert!(!stored.is_cut());
         let bytes = minicbor::to_vec(&stored).map_or(0, |bytes| bytes.len());
         assert!(bytes < 110, "{bytes} bytes: a value is stored twice");
+    }
+
+    /// The form in which the fields were derived from texts.
+    #[derive(Encode, Decode)]
+    struct Field {
+        #[n(0)]
+        name: String,
+        #[n(1)]
+        value: Option<String>,
+    }
+
+    #[test]
+    fn the_fields_are_in_the_journal_what_a_list_of_texts_would_be() {
+        let validators = StoredValidators {
+            etag: Some("\"1\"".into()),
+            ..StoredValidators::default()
+        };
+        let beside = Beside {
+            validators: &validators,
+            content_type: None,
+        };
+        let stored = StoredHeaders::new(&[pair("Server", "nginx"), pair("ETag", "\"1\"")], beside);
+        let bytes = minicbor::to_vec(&stored.fields).unwrap_or_default();
+        let fields: Vec<Field> = minicbor::decode(&bytes).unwrap_or_default();
+        let shown: Vec<_> = fields
+            .iter()
+            .map(|field| (&*field.name, field.value.as_deref()))
+            .collect();
+        assert_eq!(shown, [("Server", Some("nginx")), ("ETag", None)]);
+        assert_eq!(minicbor::to_vec(&fields).unwrap_or_default(), bytes);
+        assert_eq!(
+            minicbor::decode::<StoredHeaders>(&minicbor::to_vec(&stored).unwrap_or_default()).ok(),
+            Some(stored)
+        );
+        // A name that is no text.
+        assert!(minicbor::decode::<Fields>(&[0x81, 0x81, 1]).is_err());
     }
 
     #[test]
