@@ -17,6 +17,7 @@ mod error;
 pub mod fuzzing;
 mod group;
 mod groups;
+mod hashed;
 mod hex;
 mod history;
 mod listing;

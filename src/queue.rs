@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 
+use crate::hashed::ById;
 use crate::operation::{Priority, TransferId};
 use crate::sorted::{Positions, SortedSet};
 
@@ -101,11 +102,11 @@ pub(crate) struct Queue {
     apps: HashMap<u64, App>,
     hosts: HashMap<u64, Host>,
     best: [BTreeSet<Standing>; CLASSES],
-    running: HashMap<TransferId, Place>,
+    running: ById<Place>,
     /// Transfer groups of which somebody waits or is at work.
     groups: HashMap<u64, Group>,
     /// Those that have the turn of their group, which they keep until their worker and the publisher have let go of them.
-    turns: HashMap<TransferId, u64>,
+    turns: ById<u64>,
     /// All that wait in serialized groups.
     grouped: usize,
     /// Attempts ever started, as far as known.

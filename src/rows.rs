@@ -6,9 +6,9 @@ mod slots;
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::HashMap;
 
 use self::slots::{Slot, Slots};
+use crate::hashed::ById;
 use crate::listing::{Filter, Places};
 use crate::operation::{Operation, TransferId, encode_packed, pack, unpack};
 use crate::shelf::{Memory, Place, Shelf};
@@ -26,8 +26,8 @@ pub(crate) struct Rows {
     /// Order of each by its id.
     ids: Index,
     count: usize,
-    /// Those that somebody works on, by their order.
-    open: HashMap<u64, Box<Operation>>,
+    /// Those that somebody works on.
+    open: ById<Box<Operation>>,
     shelf: Box<dyn Shelf>,
     /// Up to which order stale places of the shelf were left, where it moves.
     moving: Option<u64>,
@@ -90,7 +90,7 @@ impl Rows {
             slots: Slots::default(),
             ids: Index::default(),
             count: 0,
-            open: HashMap::new(),
+            open: ById::default(),
             shelf,
             moving: None,
             changed: SortedSet::default(),
@@ -102,7 +102,10 @@ impl Rows {
     /// An operation; one that is packed is unpacked for the caller. `None`, too, where the shelf cannot give it any more
     /// (see [`Shelf::get`]).
     pub(crate) fn find(&self, id: TransferId) -> Option<Cow<'_, Operation>> {
-        self.operation(self.slot(id)?)
+        match self.open.get(&id) {
+            Some(operation) => Some(Cow::Borrowed(&**operation)),
+            None => self.operation(self.slot(id)?),
+        }
     }
 
     /// How many operations an app has.
@@ -145,15 +148,21 @@ impl Rows {
 
     /// Puts in another state of an operation, whose position, app and group stay what they were.
     pub(crate) fn replace(&mut self, operation: Operation, as_of: u64, open: bool) {
-        let order = operation.order;
-        let Some(slot) = self.slots.get(order).filter(|slot| slot.id == operation.id) else {
+        let (id, order) = (operation.id, operation.order);
+        // Most steps are of one that is open and stays so.
+        if open && let Some(before) = self.open.get_mut(&id) {
+            **before = operation;
+            self.note(order, as_of);
+            return;
+        }
+        let Some(slot) = self.slots.get(order).filter(|slot| slot.id == id) else {
             return;
         };
         self.note(order, as_of);
         if slot.place != OPEN {
             self.shelf.free(slot.place);
         } else if !open {
-            self.open.remove(&order);
+            self.open.remove(&id);
         }
         let place = self.store(operation, open);
         self.slots.replace(Slot { place, ..slot });
@@ -172,7 +181,7 @@ impl Rows {
         self.slots.remove(order);
         self.count -= 1;
         if slot.place == OPEN {
-            self.open.remove(&order);
+            self.open.remove(&operation.id);
         } else {
             self.shelf.free(slot.place);
         }
@@ -190,7 +199,7 @@ impl Rows {
         if open {
             self.shelf.free(slot.place);
         } else {
-            self.open.remove(&slot.order);
+            self.open.remove(&id);
         }
         let place = self.store(operation, open);
         self.slots.replace(Slot { place, ..slot });
@@ -200,7 +209,7 @@ impl Rows {
     /// Appends the entry of a snapshot for one operation, if it is there; a packed one is not unpacked for that.
     pub(crate) fn encode(&self, id: TransferId, buffer: &mut Vec<u8>) {
         let Some(slot) = self.slot(id) else { return };
-        match self.open.get(&slot.order) {
+        match self.open.get(&slot.id) {
             Some(operation) => encode_packed(&pack(operation), self.as_of_at(slot.order), buffer),
             None => {
                 if let Some(packed) = self.shelf.get(slot.place) {
@@ -318,14 +327,14 @@ impl Rows {
 
     fn operation(&self, slot: Slot) -> Option<Cow<'_, Operation>> {
         if slot.place == OPEN {
-            return self.open.get(&slot.order).map(|operation| Cow::Borrowed(&**operation));
+            return self.open.get(&slot.id).map(|operation| Cow::Borrowed(&**operation));
         }
         unpack(&self.shelf.get(slot.place)?).map(Cow::Owned)
     }
 
     fn store(&mut self, operation: Operation, open: bool) -> Place {
         if open {
-            self.open.insert(operation.order, Box::new(operation));
+            self.open.insert(operation.id, Box::new(operation));
             OPEN
         } else {
             self.shelf.put(pack(&operation))

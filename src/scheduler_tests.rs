@@ -708,7 +708,9 @@ fn happen(world: &mut World, naive: &mut Naive, dice: &mut Dice, created: &mut u
         7 if dice.below(4) == 0 => {
             let chosen: BTreeSet<TransferId> = (0..*created).filter(|_| dice.below(2) == 0).map(id).collect();
             naive.only = Some(chosen).filter(|_| dice.below(2) == 0);
-            world.table.restrict_to(naive.only.clone());
+            world
+                .table
+                .restrict_to(naive.only.clone().map(|only| only.into_iter().collect()));
         }
         8 => {
             // One that no worker runs any more is let go by the publisher.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use self::step::{Step, StepKind};
 use crate::groups::Groups;
+use crate::hashed::{ById, Ids};
 use crate::history::{History, Retention};
 use crate::listing::hash;
 use crate::operation::{
@@ -34,7 +35,7 @@ pub(crate) struct Table {
     /// The same of those that are being published, as far as they may be scheduled.
     finishing: BTreeSet<(u64, TransferId)>,
     /// Of both, the ones that were left alone for a while: until which moment of the boot-time clock, and how often.
-    postponed: HashMap<TransferId, (u64, u32)>,
+    postponed: ById<(u64, u32)>,
     /// Orders of live operations by the hash of their destination, and by that of app and URL.
     destinations: Index,
     urls: Index,
@@ -45,7 +46,7 @@ pub(crate) struct Table {
     /// Orders of the operations of batches that are not committed yet.
     uncommitted: HashMap<[u8; 16], Positions>,
     /// In the hands of a worker.
-    busy: BTreeSet<TransferId>,
+    busy: Ids,
     /// Whether records were lost, and whose operations the others speak of without their creation being known.
     has_gap: bool,
     strangers: BTreeSet<TransferId>,
@@ -56,7 +57,7 @@ pub(crate) struct Table {
     /// Attempts of all that are here.
     attempts: u64,
     /// Only these may be scheduled, where set.
-    only: Option<BTreeSet<TransferId>>,
+    only: Option<Ids>,
     unacknowledged_lost: u64,
     /// First LSN that is not contained in the totals.
     totals_as_of: u64,
@@ -234,7 +235,7 @@ impl Table {
     }
 
     /// From now on only these operations are scheduled.
-    pub(crate) fn restrict_to(&mut self, only: Option<BTreeSet<TransferId>>) {
+    pub(crate) fn restrict_to(&mut self, only: Option<Ids>) {
         let changed: Vec<TransferId> = self
             .rows
             .ids()
@@ -261,13 +262,13 @@ impl Table {
     }
 
     /// Those that scheduling was restricted to, where it was.
-    pub(crate) fn chosen(&self) -> Option<&BTreeSet<TransferId>> {
+    pub(crate) fn chosen(&self) -> Option<&Ids> {
         self.only.as_ref()
     }
 
     /// How many operations may be scheduled, where they were restricted.
     pub(crate) fn restricted_to(&self) -> Option<usize> {
-        self.only.as_ref().map(BTreeSet::len)
+        self.only.as_ref().map(Ids::len)
     }
 
     /// An operation: borrowed where a worker holds it, and else unpacked for the caller.
@@ -542,7 +543,7 @@ impl Table {
 }
 
 /// Whether scheduling that is restricted so is about an operation.
-fn chooses(only: Option<&BTreeSet<TransferId>>, id: TransferId) -> bool {
+fn chooses(only: Option<&Ids>, id: TransferId) -> bool {
     only.is_none_or(|only| only.contains(&id))
 }
 

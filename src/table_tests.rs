@@ -285,7 +285,7 @@ fn what_is_busy_or_not_among_the_chosen_is_left_alone() {
     let mut log = Log::queued(&[(1, Priority::Default), (2, Priority::Default), (3, Priority::Default)]);
     log.table.set_busy(id(1), true);
     assert_eq!(starts(&mut log.table, 4, 1, NOW), [2, 3]);
-    log.table.restrict_to(Some([id(1), id(3)].into()));
+    log.table.restrict_to(Some([id(1), id(3)].into_iter().collect()));
     assert_eq!(starts(&mut log.table, 4, 1, NOW), [3]);
     log.table.restrict_to(None);
     assert_eq!(starts(&mut log.table, 4, 1, NOW), [2, 3]);

@@ -3,7 +3,6 @@
 //! Invariants: bytes are read from the file of the generation that they are said to be of; no file is touched under the
 //! lock of `Core`; whoever waits is woken by whatever may bring him on, and asks nothing twice in the meantime.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +19,7 @@ use super::crew::Crew;
 use super::ledger::Ledger;
 use super::part::part_path;
 use crate::error::Error;
+use crate::hashed::ById;
 use crate::operation::{Operation, Outcome, Phase, TransferId};
 
 /// Most bytes of one read.
@@ -374,7 +374,7 @@ impl Drop for Wish {
 /// The gates of all operations that are worked on or read. They are the innermost locks: nothing else is locked under them.
 #[derive(Default)]
 pub(super) struct Gates {
-    gates: Mutex<HashMap<TransferId, Arc<Gate>>>,
+    gates: Mutex<ById<Arc<Gate>>>,
     /// Reads that are under way.
     readers: AtomicUsize,
 }
@@ -452,7 +452,7 @@ impl Gates {
         }
     }
 
-    fn gates(&self) -> MutexGuard<'_, HashMap<TransferId, Arc<Gate>>> {
+    fn gates(&self) -> MutexGuard<'_, ById<Arc<Gate>>> {
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

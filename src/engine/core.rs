@@ -4,7 +4,7 @@
 //! waits for the journal's sync first; no file of a transfer is touched under the lock.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,6 +25,7 @@ use super::watch::{Changed, Observers};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
+use crate::hashed::ById;
 use crate::operation::{
     BatchId, Completion, Condition, Entry, Event, Fact, Now, Operation, Outcome, Phase, Rejected, TransferId, encode,
 };
@@ -84,7 +85,7 @@ pub(crate) struct Stored {
 
 pub(crate) struct State {
     pub(crate) table: Table,
-    pub(crate) attempts: HashMap<TransferId, Arc<Attempt>>,
+    pub(crate) attempts: ById<Arc<Attempt>>,
     pub(crate) ready: VecDeque<Ready>,
     pub(super) asleep: Asleep,
     /// Files in the hands of the publisher.
@@ -150,7 +151,7 @@ impl Core {
         } = stored;
         let state = State {
             table,
-            attempts: HashMap::new(),
+            attempts: ById::default(),
             ready: VecDeque::new(),
             asleep: Asleep::default(),
             publishing: 0,

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,7 @@ use crate::address::{Address, HEADERS_MAX, harmless, parse_destination, parse_he
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
+use crate::hashed::Hashed;
 use crate::operation::{
     Collision, CompletionGroupId, CostPolicy, Kind, Operation, Priority, RequestHeader, SPEC_BYTES_MAX, Shared, Spec,
     TransferId, directory_of, stored_digests,
@@ -470,21 +471,6 @@ struct Distinct {
     keys: RandomState,
     destinations: HashSet<u64, BuildHasherDefault<Hashed>>,
     urls: HashSet<u64, BuildHasherDefault<Hashed>>,
-}
-
-/// What is a hash already.
-#[derive(Default)]
-struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        let last = bytes.last_chunk().copied().unwrap_or_default();
-        self.0 = u64::from_ne_bytes(last);
-    }
 }
 
 impl Distinct {

@@ -341,6 +341,7 @@ impl Engine {
 
     /// Only these operations are worked on from now on; all where `None`.
     pub fn restrict_to(&self, only: Option<BTreeSet<TransferId>>) {
+        let only = only.map(|only| only.into_iter().collect());
         self.core.state().table.restrict_to(only);
         self.core.wake_all();
     }

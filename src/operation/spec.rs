@@ -98,7 +98,6 @@ impl CostPolicy {
     pub fn as_winrt(self) -> i32 {
         self as i32
     }
-
 }
 
 impl fmt::Display for CostPolicy {
