@@ -1,7 +1,7 @@
 //! What follows from a limit of memory: how much of everything there may be at once. Pure.
 //!
-//! The limit is shared out: first what the program takes for itself, then at most half of the rest for what is transferred,
-//! an eighth for those who ask, and what is left for the queue and the history.
+//! The limit is shared out: first what the program takes for itself, then at most two fifths of the rest for what is
+//! transferred, an eighth for those who ask, and what is left for the queue and the history.
 
 use std::ops::RangeInclusive;
 
@@ -12,7 +12,7 @@ pub(crate) const MEMORY_LIMITS: RangeInclusive<u64> = 6 << 20..=1 << 40;
 
 /// What the program takes whatever it does: the certificates that it trusts, its threads, the journal's buffers (measured:
 /// 1.1 MiB of anonymous memory with the certificates of Debian; the rest is for what nobody measured).
-const BASE_BYTES: u64 = 3 << 20;
+const BASE_BYTES: u64 = 2 << 20;
 /// What a connection takes besides its read buffer: those of TLS, of its request and of its response head, the touched part
 /// of its stack, and of the stack of the thread that claims (measured: 180 to 202 KiB with TLS).
 const CONNECTION_BYTES: u64 = 208 << 10;
@@ -22,8 +22,12 @@ const BUFFER_BYTES_MIN: u64 = 16 << 10;
 const BUFFER_STEP_BYTES: u64 = 4 << 10;
 /// What a complete file that waits for its name takes: its operation, and what was received for it.
 const READY_BYTES: u64 = 4 << 10;
-/// What is in memory of each operation that is not: `tests/memory.rs` holds it below that.
-const ROW_BYTES: u64 = 120;
+/// What is in memory of each operation that is not: 45 bytes, which `tests/memory.rs` holds it below; and 48 more of each of
+/// those that have ended, of which there are so few that it comes to 3 more for each of all.
+const ROW_BYTES: u64 = 48;
+/// One of so many operations is kept once it has ended and that was acknowledged, and one of so many where it was not.
+const ACKNOWLEDGED_SHARE: usize = 64;
+const UNACKNOWLEDGED_SHARE: usize = 32;
 /// What a client takes that is connected.
 const CLIENT_BYTES: u64 = 8 << 10;
 /// What a call takes: its message, what it is taken for, and its answer.
@@ -59,12 +63,12 @@ impl Budget {
         let free = limit_bytes.saturating_sub(BASE_BYTES);
         let ready_max = self.ready_max.unwrap_or(usize::MAX).min(count(free / 32 / READY_BYTES));
         let for_ready = ready_max as u64 * READY_BYTES;
-        let (jobs_max, connections_max, buffer_bytes) = self.fit_transfers(free / 2 - for_ready);
+        let (jobs_max, connections_max, buffer_bytes) = self.fit_transfers(free * 2 / 5 - for_ready);
         let connections = (jobs_max * connections_max) as u64;
         let for_transfers = for_ready + connections * (CONNECTION_BYTES + buffer_bytes as u64);
         let for_queue = free.saturating_sub(for_transfers + free / 8);
         // Some of the packed ones stay in memory, so that a short queue costs no disk.
-        let for_shelf = for_queue / 8;
+        let for_shelf = for_queue / 32;
         let rows_max = count((for_queue - for_shelf) / ROW_BYTES);
         Self {
             jobs_max,
@@ -72,8 +76,8 @@ impl Budget {
             buffer_bytes,
             operations_max: self.operations_max.min(rows_max),
             retention: Retention {
-                acknowledged_max: self.retention.acknowledged_max.min(rows_max / 8),
-                unacknowledged_max: self.retention.unacknowledged_max.min(rows_max / 4),
+                acknowledged_max: self.retention.acknowledged_max.min(rows_max / ACKNOWLEDGED_SHARE),
+                unacknowledged_max: self.retention.unacknowledged_max.min(rows_max / UNACKNOWLEDGED_SHARE),
                 ..self.retention
             },
             shelf_bytes: Some(self.shelf_bytes.unwrap_or(usize::MAX).min(count(for_shelf))),
@@ -172,16 +176,16 @@ mod tests {
     fn buffers_are_cut_first_then_connections_and_jobs_last() {
         // MiB; jobs, connections and KiB of buffers that are asked for; those that there are.
         let rows = [
-            (6, (8, 4, 64), (6, 1, 32)),
+            (6, (8, 4, 64), (6, 1, 40)),
             (6, (4, 4, 64), (4, 1, 64)),
             (8, (8, 4, 64), (8, 1, 64)),
-            (12, (8, 4, 64), (8, 2, 60)),
-            (12, (4, 4, 64), (4, 4, 60)),
-            (12, (1, 16, 64), (1, 16, 60)),
-            (16, (8, 4, 64), (8, 3, 52)),
+            (12, (8, 4, 64), (8, 2, 28)),
+            (12, (4, 4, 64), (4, 4, 28)),
+            (12, (1, 16, 64), (1, 16, 28)),
+            (16, (8, 4, 64), (8, 2, 64)),
             (32, (4, 4, 64), (4, 4, 64)),
             (64, (8, 4, 64), (8, 4, 64)),
-            (64, (256, 16, 64), (130, 1, 16)),
+            (64, (256, 16, 64), (104, 1, 16)),
             (1 << 20, (256, 16, 1024), (256, 16, 1024)),
         ];
         for (limit, (jobs, connections, buffer), fits) in rows {
@@ -192,9 +196,25 @@ mod tests {
     }
 
     #[test]
+    fn twelve_mebibytes_hold_a_hundred_thousand_operations_beside_eight_transfers() {
+        let budget = asked(8, 4, 64 << 10).fit(Some(12 << 20));
+        assert!(budget.jobs_max == 8 && budget.operations_max >= 100_000, "{budget:?}");
+        let Retention {
+            acknowledged_max,
+            unacknowledged_max,
+            ..
+        } = budget.retention;
+        let ended = (acknowledged_max + unacknowledged_max) as u64;
+        assert!(
+            ended * 48 <= budget.operations_max as u64 * (ROW_BYTES - 45),
+            "{budget:?}"
+        );
+    }
+
+    #[test]
     fn as_many_jobs_as_can_be_counted_are_cut_like_any_others() {
         let budget = asked(usize::MAX, 16, 64 << 10).fit(Some(64 << 20));
-        assert_eq!((budget.jobs_max, budget.connections_max), (130, 1));
+        assert_eq!((budget.jobs_max, budget.connections_max), (104, 1));
     }
 
     #[test]
@@ -232,6 +252,6 @@ mod tests {
             assert!(clients.calls_max >= 1 && clients.waiting_calls_max >= 1);
         }
         assert_eq!(all.fit(Some(1 << 40)).calls_max, 16);
-        assert_eq!(idle_connections_max(64, Some(12 << 20)), 18);
+        assert_eq!(idle_connections_max(64, Some(12 << 20)), 20);
     }
 }

@@ -691,3 +691,54 @@ fn the_start_of_an_engine_unpacks_only_what_it_changes() {
     let phase = |number| table.find(wide(number)).map(|operation| operation.phase.clone());
     assert_eq!([phase(4), phase(8)], [Some(Phase::Ready), Some(Phase::Ready)]);
 }
+
+/// One as created at a position.
+fn created_at(order: u64) -> Operation {
+    let id = TransferId((u128::from(order) << 64).to_be_bytes());
+    Operation::created(id, Shared::new(spec(1, Priority::Default)), order, 77)
+}
+
+/// Every third position is that of an operation, and something happened later to two of three of these; with the changes in
+/// their order.
+fn rows_that_have_changed() -> (Rows, Vec<(u64, u64)>) {
+    const END: u64 = 900;
+    let (mut rows, mut expected) = (Rows::default(), Vec::new());
+    for order in (3..END).step_by(3) {
+        rows.put(created_at(order), order + 1, false);
+        let as_of = match order / 3 % 3 {
+            0 => order + 1,
+            1 => order + 3,
+            _ => END + order,
+        };
+        if as_of != order + 1 {
+            rows.replace(created_at(order), as_of, false);
+        }
+        expected.push((as_of, order));
+    }
+    expected.sort_unstable();
+    (rows, expected)
+}
+
+#[test]
+fn pages_of_what_has_changed_hold_each_once_in_the_order_of_changes_whether_it_is_as_created_or_not() {
+    let (mut rows, expected) = rows_that_have_changed();
+    for (max, looks_max) in [(1, 7), (7, 7), (1_000, 1), (1_000, 1_000)] {
+        let (mut found, mut cursor) = (Vec::new(), 0);
+        loop {
+            let (page, next) = rows.changed(&Filter::default(), cursor, max, looks_max);
+            assert!(page.len() <= max.min(looks_max));
+            found.extend(page.iter().map(|one| one.order));
+            if next == cursor {
+                break;
+            }
+            cursor = next;
+        }
+        assert!(found.iter().eq(expected.iter().map(|(_, order)| order)));
+    }
+    for (as_of, order) in expected {
+        assert_eq!(rows.as_of(created_at(order).id), Some(as_of));
+        rows.remove(&created_at(order));
+    }
+    let (page, next) = rows.changed(&Filter::default(), 0, 1, 1);
+    assert!(page.is_empty() && next == 0 && rows.len() == 0);
+}

@@ -25,13 +25,15 @@ static COUNTING: Counting = Counting;
 
 /// Most that is in memory of one whose bytes stand in a file, because memory is limited: what the limit counts for each.
 const BYTES_EACH_OUTSIDE_MAX: usize = 45;
-/// Enough for all of them.
-const LIMIT: u64 = 64 << 20;
+/// Enough for so many beside eight jobs.
+const LIMIT: u64 = 12 << 20;
+const QUEUED_WITHIN_LIMIT: usize = 100_000;
 
 fn open(state: &Path, memory_limit: Option<u64>) -> Engine {
     let backend = Arc::new(MemoryBackend::new());
     let config = Config {
         memory_limit,
+        jobs_max: 8,
         ..Config::default()
     };
     Engine::open(state, config, Environment::system(), vec![backend]).expect("it opens")
@@ -57,28 +59,28 @@ fn held_bytes() -> usize {
 }
 
 #[test]
-fn a_queued_operation_costs_a_few_hundred_bytes_and_a_hundred_where_memory_is_limited_also_after_a_restart() {
+fn a_queued_operation_costs_a_few_hundred_bytes_and_few_where_memory_is_limited_also_after_a_restart() {
     let home = tempfile::tempdir().expect("a directory");
     let data = home.path().join("data");
     std::fs::create_dir(&data).expect("a directory");
-    for (name, limit, each_max) in [
-        ("free", None, BYTES_EACH_MAX),
-        ("limited", Some(LIMIT), BYTES_EACH_OUTSIDE_MAX),
+    for (name, limit, queued, each_max) in [
+        ("free", None, QUEUED, BYTES_EACH_MAX),
+        ("limited", Some(LIMIT), QUEUED_WITHIN_LIMIT, BYTES_EACH_OUTSIDE_MAX),
     ] {
         let state = home.path().join(name);
         let engine = open(&state, limit);
         // The first ones stay in memory in any case.
-        let kept = limit.map_or(0, |_| QUEUED / 2);
+        let kept = limit.map_or(0, |_| queued / 2);
         create(&engine, &data, 0..kept);
         let before = held_bytes();
-        create(&engine, &data, kept..QUEUED);
-        let created = (held_bytes() - before) / (QUEUED - kept);
+        create(&engine, &data, kept..queued);
+        let created = (held_bytes() - before) / (queued - kept);
         engine.close().expect("it closes");
         let before = held_bytes();
         let engine = open(&state, limit);
         // Those that stay in memory are a fixed share of the limit, however many there are.
-        let share = limit.map_or(0, |limit| usize::try_from(limit / 10).expect("a small number"));
-        let opened = (held_bytes() - before).saturating_sub(share) / QUEUED;
+        let share = limit.map_or(0, |limit| usize::try_from(limit / 32).expect("a small number"));
+        let opened = (held_bytes() - before).saturating_sub(share) / queued;
         drop(engine);
         let _ = writeln!(
             std::io::stderr(),

@@ -242,13 +242,13 @@ fn more_operations_than_the_limit_has_room_for_are_refused_with_their_number() {
     let mut lab = Lab::new();
     lab.config.connections.max = 1;
     let engine = lab.open().unwrap();
-    let list: Vec<NewDownload> = (0..20_000).map(download).collect();
+    let list: Vec<NewDownload> = (0..60_000).map(download).collect();
     let (_, error) = engine.create(&list).map(|_| ()).unwrap_err();
     let Error::LimitReached { limit, max } = &error else {
         panic!("{error}")
     };
     assert!(
-        limit.contains("memory limit") && (5_000..20_000).contains(max),
+        limit.contains("memory limit") && (30_000..60_000).contains(max),
         "{error}"
     );
     assert!(engine.create(&list[..usize::try_from(*max).unwrap()]).is_ok());
