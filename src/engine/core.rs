@@ -25,7 +25,8 @@ use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::operation::{
-    BatchId, Claim, Completion, Condition, Entry, Event, Fact, Now, Operation, Phase, Rejected, Shared, TransferId, encode,
+    BatchId, Claim, Completion, Condition, Entry, Event, Fact, Now, Operation, Phase, Rejected, Shared, TransferId,
+    encode,
 };
 use crate::scheduler::{self, Action, Plan, Slots};
 use crate::table::Table;

@@ -209,7 +209,7 @@ impl Download<'_> {
                 Decision::Accept(accepted) => {
                     let mut source = Source::new(self.attempt, body, reply.framing);
                     if self.continues(&accepted, &mut source)? {
-                        return self.receive(&reply, &accepted, source, sink);
+                        return self.receive(reply, accepted, source, sink);
                     }
                     ask = Ask::Whole {
                         given_up: Some(Restart::Changed),
@@ -294,20 +294,23 @@ impl Download<'_> {
 
     fn receive(
         &self,
-        reply: &Reply,
-        accepted: &Accepted,
+        reply: Reply,
+        accepted: Accepted,
         mut source: Source<'_>,
         sink: &mut dyn Sink,
     ) -> Result<(), Problem> {
+        let (framing, body) = (reply.framing, accepted.body);
         let head = self.head(reply, accepted);
         sink.begin(&head).map_err(|_| Problem::refused())?;
-        let Some((length, then_more)) = accepted.body.terms() else {
+        // It may be long, and what follows takes its time.
+        drop(head);
+        let Some((length, then_more)) = body.terms() else {
             return Ok(());
         };
         let mut transfer = Transfer {
             attempt: self.attempt,
             sink,
-            framing: reply.framing,
+            framing,
             length,
             then_more,
         };
@@ -327,20 +330,20 @@ impl Download<'_> {
         elsewhere.map(|mirror| mirror.as_str().to_owned()).collect()
     }
 
-    fn head(&self, reply: &Reply, accepted: &Accepted) -> Head {
+    fn head(&self, reply: Reply, accepted: Accepted) -> Head {
         let is_get = self.request.method.is_get();
         Head {
-            start: accepted.start.clone(),
-            validators: accepted.validators.clone(),
+            start: accepted.start,
             actual_url: self.target.without_secrets(),
             status_code: reply.status,
             resumable: accepted.resumable && is_get,
             provable: is_get && proof::is_provable(&accepted.validators),
             on_trust: accepted.on_trust,
-            content_type: reply.content_type.clone(),
             modified: accepted.validators.last_modified.as_deref().and_then(proof::date),
-            mirrors: self.mirrors(reply),
+            mirrors: self.mirrors(&reply),
             headers: fields::as_sent(&self.attempt.take_head()),
+            validators: accepted.validators,
+            content_type: reply.content_type,
         }
     }
 }
