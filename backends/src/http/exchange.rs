@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use ureq::http::{self, HeaderMap, HeaderValue, Request, Response, Version, header};
+use ureq::http::{self, HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
 use ureq::{Agent, Body, SendBody};
 
 use super::attempt::{Attempt, Fault, Phase};
@@ -68,7 +68,10 @@ fn send(
         None => errand.method.expects_body().then_some(0),
     };
     let method = http::Method::from_bytes(errand.method.as_str().as_bytes()).map_err(http::Error::from)?;
-    let mut request = Request::builder().method(method).uri(target.as_str()).body(())?;
+    // Without its builder, which moves the whole of it at each step.
+    let mut request = Request::new(());
+    *request.method_mut() = method;
+    *request.uri_mut() = Uri::try_from(target.as_str()).map_err(http::Error::from)?;
     *request.headers_mut() = head;
     if let Some(length) = length {
         request

@@ -101,7 +101,9 @@ impl Fields {
 
     /// The head of one request.
     pub(super) fn head(&self, ask: &Ask) -> Result<HeaderMap, Problem> {
-        let mut head = HeaderMap::with_capacity(self.fields.len() + 4);
+        let of_ask = if matches!(ask, Ask::Rest(_)) { 2 } else { 0 };
+        // With room for nothing it takes no memory.
+        let mut head = HeaderMap::with_capacity(self.fields.len() + of_ask);
         for field in &self.fields {
             head.append(&field.name, field.value.clone());
         }
@@ -121,27 +123,26 @@ impl Fields {
 pub(super) fn as_sent(head: &[u8]) -> Vec<(String, String)> {
     let mut fields = Vec::with_capacity(FIELDS_USUAL);
     // The head was read as one of a response, so that only its lines have to be told apart.
-    let (mut begin, mut colon, mut is_first) = (0, None, true);
-    for (at, byte) in head.iter().enumerate() {
-        match byte {
-            b':' if colon.is_none() => colon = Some(at),
-            b'\n' => {
-                if let Some(colon) = colon.filter(|_| !is_first)
-                    && let Some(field) = shown(&head[begin..colon], &head[colon + 1..at])
-                {
-                    fields.push(field);
-                }
-                (begin, colon, is_first) = (at + 1, None, false);
-            }
-            _ => {}
+    let mut rest = head;
+    let mut is_first = true;
+    while let Some(end) = position(rest, b'\n') {
+        let (line, after) = rest.split_at(end);
+        if !is_first && let Some(field) = shown(line) {
+            fields.push(field);
         }
+        (rest, is_first) = (&after[1..], false);
     }
     fields
 }
 
-/// A field, where it may be shown.
-fn shown(name: &[u8], value: &[u8]) -> Option<(String, String)> {
-    let mut value = value;
+fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
+    bytes.iter().position(|byte| *byte == wanted)
+}
+
+/// The field that stands in a line, where it may be shown.
+fn shown(line: &[u8]) -> Option<(String, String)> {
+    let (name, value) = line.split_at(position(line, b':')?);
+    let mut value = &value[1..];
     while let [b' ' | b'\t' | b'\r', rest @ ..] | [rest @ .., b' ' | b'\t' | b'\r'] = value {
         value = rest;
     }
@@ -153,7 +154,7 @@ fn shown(name: &[u8], value: &[u8]) -> Option<(String, String)> {
 }
 
 fn text(bytes: &[u8]) -> Option<String> {
-    Some(std::str::from_utf8(bytes).ok()?.to_owned())
+    std::str::from_utf8(bytes).ok().map(str::to_owned)
 }
 
 fn may_be_secret(name: &[u8], value: &[u8]) -> bool {

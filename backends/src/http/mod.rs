@@ -9,6 +9,7 @@ mod exchange;
 mod fields;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod idle;
 mod links;
 mod problem;
 mod response;
@@ -109,16 +110,16 @@ impl HttpBackend {
         }
         Ok(Self {
             agent: Agent::with_parts(
-                settings(config.user_agent, config.idle_max),
-                WireConnector::new(tls),
-                NoResolver,
+                settings(config.user_agent),
+                WireConnector::new(tls, config.idle_max),
+                NoResolver::new(),
             ),
         })
     }
 }
 
 /// How ureq is to behave: it follows nothing, decodes nothing and keeps nothing to itself.
-fn settings(user_agent: String, idle_max: usize) -> Config {
+fn settings(user_agent: String) -> Config {
     Config::builder()
         .proxy(None)
         .http_status_as_error(false)
@@ -127,8 +128,8 @@ fn settings(user_agent: String, idle_max: usize) -> Config {
         .accept_encoding("identity")
         .user_agent(user_agent)
         .max_response_header_size(HEAD_BYTES_MAX)
-        .max_idle_connections(idle_max)
-        .max_idle_connections_per_host(idle_max)
+        .max_idle_connections(0)
+        .max_idle_connections_per_host(0)
         // Which ones are sent is decided by the type of the method.
         .allow_non_standard_methods(true)
         .build()
@@ -163,7 +164,7 @@ impl Backend for HttpBackend {
                 method: request.method.clone(),
                 body: request.body.as_deref(),
             },
-            visited: vec![(target.clone(), request.method.is_get())],
+            visited: Vec::new(),
             target,
             fields,
         };
@@ -181,7 +182,7 @@ struct Download<'a> {
     errand: Errand<'a>,
     target: Target,
     fields: Fields,
-    /// Where it was asked already, and whether with GET.
+    /// Where it was asked before it was sent on, and whether with GET.
     visited: Vec<(Target, bool)>,
 }
 
@@ -234,7 +235,7 @@ impl Download<'_> {
                         Some(route) => route.note(problem),
                     };
                     let in_midst = terms.held.is_some_and(|held| held.offset_bytes > 0);
-                    let is_redirected = self.visited.len() > 1;
+                    let is_redirected = !self.visited.is_empty();
                     return Err(if in_midst && is_redirected {
                         problem.at_redirected()
                     } else {
@@ -268,6 +269,7 @@ impl Download<'_> {
     /// RFC 9110, section 15.4: 307 and 308 keep the method and what is sent; after the others the answer is fetched.
     fn follow(&mut self, status: u16, location: &str) -> Result<(), Problem> {
         let next = self.target.join(location)?;
+        self.visited.push((self.target.clone(), self.errand.method.is_get()));
         if !matches!(status, 307 | 308) && !self.errand.method.is_get() {
             self.errand = Errand {
                 method: Method::GET,
@@ -287,7 +289,6 @@ impl Download<'_> {
         if !next.has_origin_of(&self.target) {
             self.fields.leave_origin();
         }
-        self.visited.push((next.clone(), is_get));
         self.target = next;
         Ok(())
     }
@@ -315,8 +316,11 @@ impl Download<'_> {
             then_more,
         };
         // Under TLS each read gives one record, so that more room saves only calls that write.
-        let is_secure = self.target.server().0 == "https";
-        let bytes_max = if is_secure { TLS_BUFFER_BYTES_MAX } else { usize::MAX };
+        let bytes_max = if self.target.is_secure() {
+            TLS_BUFFER_BYTES_MAX
+        } else {
+            usize::MAX
+        };
         transfer.run(&mut source, self.request.buffer_bytes.min(bytes_max))
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::RecvFlags;
 use ureq::Error;
-use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
+use ureq::unversioned::transport::Buffers;
 
 use super::attempt::{Attempt, Fault, Phase};
 use super::buffers::WireBuffers;
@@ -270,12 +270,12 @@ impl Wire {
     }
 }
 
-impl Transport for Wire {
-    fn buffers(&mut self) -> &mut dyn Buffers {
+impl Wire {
+    pub(super) fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
     }
 
-    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
+    pub(super) fn transmit_output(&mut self, amount: usize) -> Result<(), Error> {
         let attempt = current()?;
         if self.socket.binding.is_none() {
             self.socket.bind(&attempt);
@@ -295,26 +295,25 @@ impl Transport for Wire {
         Ok(())
     }
 
-    fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
+    pub(super) fn await_input(&mut self) -> Result<bool, Error> {
         let attempt = current()?;
         Ok(self.receive(&attempt)? > 0)
     }
 
-    /// Asked at two moments only: when a connection goes to the pool and when it comes from there. At both nobody uses
-    /// it, so it is let go and its buffers with it.
-    fn is_open(&mut self) -> bool {
-        let comes_from_pool = self.socket.binding.take().is_none();
+    /// Lets a connection go that nobody uses any more, and its buffers with it; whether it can carry another request.
+    pub(super) fn can_wait(&mut self) -> bool {
+        self.socket.binding = None;
         self.buffers.release();
-        // The pool knows the server, but not the way to it.
-        let serves = |attempt: &Attempt| !attempt.wants_fresh() && attempt.goes(self.route.as_ref());
-        if self.has_refused || comes_from_pool && !Attempt::current().is_some_and(|attempt| serves(&attempt)) {
-            return false;
-        }
         // One that the server closes is found when it is wanted again; what comes under TLS meanwhile is taken in now.
-        (!comes_from_pool && self.tls.is_none()) || self.is_idle()
+        !self.has_refused && (self.tls.is_none() || self.is_idle())
     }
 
-    fn is_tls(&self) -> bool {
+    /// Whether one that waited can carry the request of this attempt.
+    pub(super) fn serves(&mut self, attempt: &Attempt) -> bool {
+        !attempt.wants_fresh() && attempt.goes(self.route.as_ref()) && self.is_idle()
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
 }
