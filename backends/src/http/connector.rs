@@ -12,10 +12,10 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout};
 
 use super::attempt::{Attempt, Fault, Phase};
-use super::idle::{Idle, Lease, Server};
+use super::idle::{Idle, Lease};
 use super::route::Route;
 use super::tls::TlsSetup;
-use super::wire::{Socket, Wire};
+use super::wire::{Server, Socket, Wire};
 use crate::net::{self, Patience};
 
 /// ureq asks for addresses before it asks for a connection. There are none to be had here: a look-up for a connection
@@ -54,16 +54,16 @@ impl WireConnector {
         Self { tls, idle }
     }
 
-    fn open(&self, uri: &Uri, needs_tls: bool, attempt: &Attempt) -> io::Result<Wire> {
+    fn open(&self, uri: &Uri, server: Server, attempt: &Attempt) -> io::Result<Wire> {
         attempt.enter_phase(Phase::Connect);
         let host = uri
             .host()
             .unwrap_or_default()
             .trim_start_matches('[')
             .trim_end_matches(']');
-        let port = uri.port_u16().unwrap_or(if needs_tls { 443 } else { 80 });
+        let port = uri.port_u16().unwrap_or(if server.is_secure { 443 } else { 80 });
         // The set-up can fail without a network, so it comes first.
-        let tls = if needs_tls {
+        let tls = if server.is_secure {
             Some(self.tls.client(host).map_err(|fault| attempt.fail(fault))?)
         } else {
             None
@@ -73,8 +73,8 @@ impl WireConnector {
         let mut socket = Socket::new(stream);
         socket.bind(attempt);
         let wire = match tls {
-            None => Wire::plain(socket),
-            Some(tls) => Wire::secure(socket, tls, attempt)?,
+            None => Wire::plain(server, socket),
+            Some(tls) => Wire::secure(server, socket, tls, attempt)?,
         };
         Ok(wire.on(route))
     }
@@ -105,8 +105,8 @@ impl Connector<()> for WireConnector {
         };
         let wire = match self.idle.take(&server, &attempt) {
             Some(wire) => wire,
-            None => self.open(details.uri, server.is_secure, &attempt)?,
+            None => Box::new(self.open(details.uri, server, &attempt)?),
         };
-        Ok(Some(Lease::new(wire, server, Arc::clone(&self.idle))))
+        Ok(Some(Lease::new(wire, Arc::clone(&self.idle))))
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn make(
     target: &Target,
     fields: &Fields,
     ask: &Ask,
-) -> Result<(Reply, Body), Problem> {
+) -> Result<(Box<Reply>, Body), Problem> {
     let fresh_only = !errand.method.is_idempotent();
     let response = match send(agent, attempt, errand, target, fields.head(ask)?, fresh_only) {
         Err(_) if attempt.reused_connection_was_dead() => send(agent, attempt, errand, target, fields.head(ask)?, true),
@@ -156,7 +156,7 @@ fn problem(error: &ureq::Error, attempt: &Attempt) -> Problem {
     }
 }
 
-fn read_head(response: &Response<Body>) -> Result<Reply, Problem> {
+fn read_head(response: &Response<Body>) -> Result<Box<Reply>, Problem> {
     let status = response.status().as_u16();
     let headers = response.headers();
     let mut told = Told::default();
@@ -175,9 +175,11 @@ fn read_head(response: &Response<Body>) -> Result<Reply, Problem> {
     } else {
         Vec::new()
     };
-    Ok(Reply {
+    let framing = framing(response, &told)?;
+    // Boxed, because it is handed on several times.
+    Ok(Box::new(Reply {
         status,
-        framing: framing(response, &told)?,
+        framing,
         foreign_coding,
         content_range: told.content_range.text(),
         content_type: told.content_type.text(),
@@ -189,7 +191,7 @@ fn read_head(response: &Response<Body>) -> Result<Reply, Problem> {
         retry_after: told.retry_after.text(),
         digests,
         mirrors,
-    })
+    }))
 }
 
 /// A field that says one thing. One that is there twice with two values says nothing, and neither does one that is not

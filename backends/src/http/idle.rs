@@ -5,17 +5,14 @@
 //! asked each time.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ureq::http::uri::Authority;
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
-
-use std::sync::Arc;
 
 use super::attempt::Attempt;
 use super::buffers::WireBuffers;
-use super::wire::Wire;
+use super::wire::{Server, Wire};
 
 /// How long a connection is kept without use; most servers close it not long after.
 const IDLE_MAX: Duration = Duration::from_secs(15);
@@ -30,23 +27,8 @@ pub(super) struct Idle {
 
 #[derive(Debug)]
 struct Waiting {
-    server: Server,
-    wire: Wire,
+    wire: Box<Wire>,
     since: Instant,
-}
-
-/// The server that a connection was opened for.
-#[derive(Clone, Debug)]
-pub(super) struct Server {
-    pub(super) is_secure: bool,
-    /// Host and port, in the letters of its URL.
-    pub(super) authority: Authority,
-}
-
-impl Server {
-    fn is(&self, other: &Self) -> bool {
-        self.is_secure == other.is_secure && self.authority.as_str() == other.authority.as_str()
-    }
 }
 
 impl Idle {
@@ -59,7 +41,7 @@ impl Idle {
 
     /// A connection to the server that is still there and goes the way of the attempt. Those to it that are not, or do not,
     /// are closed.
-    pub(super) fn take(&self, server: &Server, attempt: &Attempt) -> Option<Wire> {
+    pub(super) fn take(&self, server: &Server, attempt: &Attempt) -> Option<Box<Wire>> {
         // Ends: each turn takes one out.
         loop {
             let mut wire = self.next(server)?;
@@ -70,22 +52,18 @@ impl Idle {
     }
 
     /// Not looked at under the lock: that asks the system.
-    fn next(&self, server: &Server) -> Option<Wire> {
+    fn next(&self, server: &Server) -> Option<Box<Wire>> {
         let now = Instant::now();
         let mut waiting = self.waiting();
         drop_old(&mut waiting, now);
-        let at = waiting.iter().position(|other| other.server.is(server))?;
+        let at = waiting.iter().position(|other| other.wire.server() == server)?;
         waiting.remove(at).map(|found| found.wire)
     }
 
-    fn keep(&self, server: Server, wire: Wire) {
+    fn keep(&self, wire: Box<Wire>) {
         let now = Instant::now();
         let mut waiting = self.waiting();
-        waiting.push_back(Waiting {
-            server,
-            wire,
-            since: now,
-        });
+        waiting.push_back(Waiting { wire, since: now });
         drop_old(&mut waiting, now);
         while waiting.len() > self.max {
             waiting.pop_front();
@@ -107,29 +85,28 @@ fn drop_old(waiting: &mut VecDeque<Waiting>, now: Instant) {
     }
 }
 
-/// A connection while ureq has it. When ureq would put it into its pool, it goes back to the idle ones.
+/// A connection while ureq has it. When ureq would put it into its pool, it goes back to the idle ones. Small, because ureq
+/// moves it about.
 #[derive(Debug)]
 pub(super) struct Lease {
     /// `None` once it went back.
-    wire: Option<Wire>,
-    server: Server,
+    wire: Option<Box<Wire>>,
     idle: Arc<Idle>,
-    /// What ureq finds where the connection went back; it does not look.
-    nothing: WireBuffers,
+    /// What ureq would find where the connection went back; it does not look.
+    nothing: Option<Box<WireBuffers>>,
 }
 
 impl Lease {
-    pub(super) fn new(wire: Wire, server: Server, idle: Arc<Idle>) -> Self {
+    pub(super) fn new(wire: Box<Wire>, idle: Arc<Idle>) -> Self {
         Self {
             wire: Some(wire),
-            server,
             idle,
-            nothing: WireBuffers::new(0),
+            nothing: None,
         }
     }
 
     fn wire(&mut self) -> Result<&mut Wire, ureq::Error> {
-        self.wire.as_mut().ok_or(ureq::Error::ConnectionFailed)
+        self.wire.as_deref_mut().ok_or(ureq::Error::ConnectionFailed)
     }
 }
 
@@ -137,7 +114,7 @@ impl Transport for Lease {
     fn buffers(&mut self) -> &mut dyn Buffers {
         match &mut self.wire {
             Some(wire) => wire.buffers(),
-            None => &mut self.nothing,
+            None => &mut **self.nothing.get_or_insert_with(|| Box::new(WireBuffers::new(0))),
         }
     }
 
@@ -154,12 +131,12 @@ impl Transport for Lease {
         if let Some(mut wire) = self.wire.take()
             && wire.can_wait()
         {
-            self.idle.keep(self.server.clone(), wire);
+            self.idle.keep(wire);
         }
         false
     }
 
     fn is_tls(&self) -> bool {
-        self.wire.as_ref().is_some_and(Wire::is_tls)
+        self.wire.as_ref().is_some_and(|wire| wire.is_tls())
     }
 }

@@ -253,7 +253,7 @@ impl Download<'_> {
         Ok(body::read_exact(self.attempt, source, tail.len())? == tail)
     }
 
-    fn make(&self, ask: &Ask) -> Result<(Reply, ureq::Body), Problem> {
+    fn make(&self, ask: &Ask) -> Result<(Box<Reply>, ureq::Body), Problem> {
         let route = Route::of(&self.request.proxies, &self.target);
         self.attempt.take_route(route.clone());
         let (reply, body) = exchange::make(self.agent, self.attempt, &self.errand, &self.target, &self.fields, ask)?;
@@ -295,13 +295,13 @@ impl Download<'_> {
 
     fn receive(
         &self,
-        reply: Reply,
+        mut reply: Box<Reply>,
         accepted: Accepted,
         mut source: Source<'_>,
         sink: &mut dyn Sink,
     ) -> Result<(), Problem> {
         let (framing, body) = (reply.framing, accepted.body);
-        let head = self.head(reply, accepted);
+        let head = self.head(&mut reply, accepted);
         sink.begin(&head).map_err(|_| Problem::refused())?;
         // It may be long, and what follows takes its time.
         drop(head);
@@ -334,7 +334,7 @@ impl Download<'_> {
         elsewhere.map(|mirror| mirror.as_str().to_owned()).collect()
     }
 
-    fn head(&self, reply: Reply, accepted: Accepted) -> Head {
+    fn head(&self, reply: &mut Reply, accepted: Accepted) -> Head {
         let is_get = self.request.method.is_get();
         Head {
             start: accepted.start,
@@ -344,10 +344,10 @@ impl Download<'_> {
             provable: is_get && proof::is_provable(&accepted.validators),
             on_trust: accepted.on_trust,
             modified: accepted.validators.last_modified.as_deref().and_then(proof::date),
-            mirrors: self.mirrors(&reply),
+            mirrors: self.mirrors(reply),
             headers: fields::as_sent(&self.attempt.take_head()),
             validators: accepted.validators,
-            content_type: reply.content_type,
+            content_type: reply.content_type.take(),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::RecvFlags;
 use ureq::Error;
+use ureq::http::uri::Authority;
 use ureq::unversioned::transport::Buffers;
 
 use super::attempt::{Attempt, Fault, Phase};
@@ -163,9 +164,25 @@ impl Write for Serving<'_> {
     }
 }
 
+/// The server that a connection leads to.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) is_secure: bool,
+    /// Host and port, as the URL has them.
+    pub(super) authority: Authority,
+}
+
+impl PartialEq for Server {
+    fn eq(&self, other: &Self) -> bool {
+        // URLs are written in lower case already.
+        self.is_secure == other.is_secure && self.authority.as_str() == other.authority.as_str()
+    }
+}
+
 /// What ureq sends and receives through.
 #[derive(Debug)]
 pub(super) struct Wire {
+    server: Server,
     socket: Socket,
     tls: Option<Box<ClientConnection>>,
     buffers: WireBuffers,
@@ -176,8 +193,9 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn plain(socket: Socket) -> Self {
+    pub(super) fn plain(server: Server, socket: Socket) -> Self {
         Self {
+            server,
             socket,
             tls: None,
             buffers: WireBuffers::new(PLAIN_INPUT_BYTES),
@@ -192,7 +210,12 @@ impl Wire {
     }
 
     /// Makes the handshake.
-    pub(super) fn secure(mut socket: Socket, mut tls: ClientConnection, attempt: &Attempt) -> io::Result<Self> {
+    pub(super) fn secure(
+        server: Server,
+        mut socket: Socket,
+        mut tls: ClientConnection,
+        attempt: &Attempt,
+    ) -> io::Result<Self> {
         while tls.is_handshaking() {
             flush_tls(&mut tls, &mut socket, attempt)?;
             if tls.is_handshaking() && feed_tls(&mut tls, &mut socket, attempt)? == 0 {
@@ -201,6 +224,7 @@ impl Wire {
         }
         flush_tls(&mut tls, &mut socket, attempt)?;
         Ok(Self {
+            server,
             socket,
             tls: Some(Box::new(tls)),
             buffers: WireBuffers::new(TLS_INPUT_BYTES),
@@ -271,6 +295,10 @@ impl Wire {
 }
 
 impl Wire {
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
     pub(super) fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
     }
