@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use ureq::config::Config;
 use ureq::http::Uri;
+use ureq::http::uri::Authority;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout};
 
@@ -54,27 +55,27 @@ impl WireConnector {
         Self { tls, idle }
     }
 
-    fn open(&self, uri: &Uri, server: Server, attempt: &Attempt) -> io::Result<Wire> {
+    fn open(&self, uri: &Uri, authority: &Authority, needs_tls: bool, attempt: &Attempt) -> io::Result<Wire> {
         attempt.enter_phase(Phase::Connect);
         let host = uri
             .host()
             .unwrap_or_default()
             .trim_start_matches('[')
             .trim_end_matches(']');
-        let port = uri.port_u16().unwrap_or(if server.is_secure { 443 } else { 80 });
+        let port = uri.port_u16().unwrap_or(if needs_tls { 443 } else { 80 });
         // The set-up can fail without a network, so it comes first.
-        let tls = if server.is_secure {
+        let tls = if needs_tls {
             Some(self.tls.client(host).map_err(|fault| attempt.fail(fault))?)
         } else {
             None
         };
         let route = attempt.route();
-        let stream = dial(route.as_ref(), host, port, attempt)?;
+        let stream = dial(route.as_deref(), host, port, attempt)?;
         let mut socket = Socket::new(stream);
         socket.bind(attempt);
         let wire = match tls {
-            None => Wire::plain(server, socket),
-            Some(tls) => Wire::secure(server, socket, tls, attempt)?,
+            None => Wire::plain(authority.clone(), socket),
+            Some(tls) => Wire::secure(authority.clone(), socket, tls, attempt)?,
         };
         Ok(wire.on(route))
     }
@@ -99,13 +100,15 @@ impl Connector<()> for WireConnector {
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Lease>, ureq::Error> {
         let attempt = Attempt::current().ok_or(ureq::Error::ConnectionFailed)?;
+        let needs_tls = details.needs_tls();
+        let authority = details.uri.authority().ok_or(ureq::Error::ConnectionFailed)?;
         let server = Server {
-            is_secure: details.needs_tls(),
-            authority: details.uri.authority().ok_or(ureq::Error::ConnectionFailed)?.clone(),
+            is_secure: needs_tls,
+            authority: authority.as_str(),
         };
-        let wire = match self.idle.take(&server, &attempt) {
+        let wire = match self.idle.take(server, &attempt) {
             Some(wire) => wire,
-            None => Box::new(self.open(details.uri, server, &attempt)?),
+            None => Box::new(self.open(details.uri, authority, needs_tls, &attempt)?),
         };
         Ok(Some(Lease::new(wire, Arc::clone(&self.idle))))
     }

@@ -72,7 +72,9 @@ fn send(
     let mut request = Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = Uri::try_from(target.as_str()).map_err(http::Error::from)?;
-    *request.headers_mut() = head;
+    if !head.is_empty() {
+        *request.headers_mut() = head;
+    }
     if let Some(length) = length {
         request
             .headers_mut()

@@ -102,8 +102,10 @@ impl Fields {
     /// The head of one request.
     pub(super) fn head(&self, ask: &Ask) -> Result<HeaderMap, Problem> {
         let of_ask = if matches!(ask, Ask::Rest(_)) { 2 } else { 0 };
-        // With room for nothing it takes no memory.
-        let mut head = HeaderMap::with_capacity(self.fields.len() + of_ask);
+        let mut head = match self.fields.len() + of_ask {
+            0 => return Ok(HeaderMap::new()),
+            room => HeaderMap::with_capacity(room),
+        };
         for field in &self.fields {
             head.append(&field.name, field.value.clone());
         }
@@ -124,15 +126,20 @@ pub(super) fn as_sent(head: &[u8]) -> Vec<(String, String)> {
     let mut fields = Vec::with_capacity(FIELDS_USUAL);
     // Few have either, and then no line is searched for them.
     let has_mark = has_mark(head);
+    // All of it at once, where all of it is text.
+    let text = std::str::from_utf8(head).ok();
     // The head was read as one of a response, so that only its lines have to be told apart.
-    let mut rest = head;
-    let mut is_first = true;
-    while let Some(end) = position(rest, b'\n') {
-        let (line, after) = rest.split_at(end);
-        if !is_first && let Some((name, value)) = shown(line, has_mark) {
+    let mut begin = position(head, b'\n').map_or(head.len(), |end| end + 1);
+    while let Some(length) = position(&head[begin..], b'\n') {
+        let end = begin + length;
+        let line = match text {
+            Some(text) => text.get(begin..end),
+            None => std::str::from_utf8(&head[begin..end]).ok(),
+        };
+        if let Some((name, value)) = line.and_then(|line| shown(line, has_mark)) {
             fields.push((name.to_owned(), value.to_owned()));
         }
-        (rest, is_first) = (&after[1..], false);
+        begin = end + 1;
     }
     fields
 }
@@ -142,17 +149,18 @@ fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
 }
 
 /// The field that stands in a line, where it may be shown.
-fn shown(line: &[u8], has_mark: bool) -> Option<(&str, &str)> {
-    let line = std::str::from_utf8(line).ok()?;
+fn shown(line: &str, has_mark: bool) -> Option<(&str, &str)> {
     let (name, value) = line.split_at_checked(position(line.as_bytes(), b':')?)?;
     let value = value.get(1..)?.trim_ascii();
-    let is_name = !name.is_empty() && !name.bytes().any(|byte| matches!(byte, b' ' | b'\t'));
+    // Of a name that was read, only that of a folded line can have a blank in it, and then it begins with one.
+    let is_name = !matches!(name.as_bytes().first(), None | Some(b' ' | b'\t'));
     (is_name && !may_be_secret(name.as_bytes(), value.as_bytes(), has_mark)).then_some((name, value))
 }
 
 /// Without a mark in any value, none is a place that may be secret.
 fn may_be_secret(name: &[u8], value: &[u8], has_mark: bool) -> bool {
-    if HARMLESS_FIELDS.iter().any(|other| is_same(other, name)) {
+    let mut harmless = HARMLESS_FIELDS.iter().filter(|other| other.len() == name.len());
+    if harmless.any(|other| is_same(other, name)) {
         return has_mark && names_a_place(name, value);
     }
     let has_in_it = |word: &&str| {

@@ -41,7 +41,7 @@ impl Idle {
 
     /// A connection to the server that is still there and goes the way of the attempt. Those to it that are not, or do not,
     /// are closed.
-    pub(super) fn take(&self, server: &Server, attempt: &Attempt) -> Option<Box<Wire>> {
+    pub(super) fn take(&self, server: Server<'_>, attempt: &Attempt) -> Option<Box<Wire>> {
         // Ends: each turn takes one out.
         loop {
             let mut wire = self.next(server)?;
@@ -52,7 +52,7 @@ impl Idle {
     }
 
     /// Not looked at under the lock: that asks the system.
-    fn next(&self, server: &Server) -> Option<Box<Wire>> {
+    fn next(&self, server: Server<'_>) -> Option<Box<Wire>> {
         let now = Instant::now();
         let mut waiting = self.waiting();
         drop_old(&mut waiting, now);

@@ -26,6 +26,7 @@ mod tls;
 mod wire;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use ureq::Agent;
@@ -207,10 +208,10 @@ impl Download<'_> {
                 return Err(problem);
             }
             match response::decide(&ask, terms, &reply, SystemTime::now()) {
-                Decision::Accept(accepted) => {
+                Decision::Accept(mut accepted) => {
                     let mut source = Source::new(self.attempt, body, reply.framing);
                     if self.continues(&accepted, &mut source)? {
-                        return self.receive(reply, accepted, source, sink);
+                        return self.receive(reply, &mut accepted, &mut source, sink);
                     }
                     ask = Ask::Whole {
                         given_up: Some(Restart::Changed),
@@ -254,7 +255,7 @@ impl Download<'_> {
     }
 
     fn make(&self, ask: &Ask) -> Result<(Box<Reply>, ureq::Body), Problem> {
-        let route = Route::of(&self.request.proxies, &self.target);
+        let route = Route::of(&self.request.proxies, &self.target).map(Arc::new);
         self.attempt.take_route(route.clone());
         let (reply, body) = exchange::make(self.agent, self.attempt, &self.errand, &self.target, &self.fields, ask)?;
         match route.and_then(|route| route.problem(reply.status)) {
@@ -296,15 +297,16 @@ impl Download<'_> {
     fn receive(
         &self,
         mut reply: Box<Reply>,
-        accepted: Accepted,
-        mut source: Source<'_>,
+        accepted: &mut Accepted,
+        source: &mut Source<'_>,
         sink: &mut dyn Sink,
     ) -> Result<(), Problem> {
         let (framing, body) = (reply.framing, accepted.body);
-        let head = self.head(&mut reply, accepted);
-        sink.begin(&head).map_err(|_| Problem::refused())?;
-        // It may be long, and what follows takes its time.
-        drop(head);
+        {
+            // It may be long, and what follows takes its time.
+            let head = self.head(&mut reply, accepted);
+            sink.begin(&head).map_err(|_| Problem::refused())?;
+        }
         let Some((length, then_more)) = body.terms() else {
             return Ok(());
         };
@@ -321,7 +323,7 @@ impl Download<'_> {
         } else {
             usize::MAX
         };
-        transfer.run(&mut source, self.request.buffer_bytes.min(bytes_max))
+        transfer.run(source, self.request.buffer_bytes.min(bytes_max))
     }
 
     /// What the Link field refers to, where it may be gone to from here: as for a redirect, never out of https.
@@ -334,19 +336,20 @@ impl Download<'_> {
         elsewhere.map(|mirror| mirror.as_str().to_owned()).collect()
     }
 
-    fn head(&self, reply: &mut Reply, accepted: Accepted) -> Head {
+    fn head(&self, reply: &mut Reply, accepted: &mut Accepted) -> Head {
         let is_get = self.request.method.is_get();
+        let modified = accepted.validators.last_modified.as_deref().and_then(proof::date);
         Head {
-            start: accepted.start,
+            start: accepted.start.clone(),
             actual_url: self.target.without_secrets(),
             status_code: reply.status,
             resumable: accepted.resumable && is_get,
-            provable: is_get && proof::is_provable(&accepted.validators),
+            provable: is_get && proof::is_provable_at(&accepted.validators, modified),
             on_trust: accepted.on_trust,
-            modified: accepted.validators.last_modified.as_deref().and_then(proof::date),
+            modified,
             mirrors: self.mirrors(reply),
             headers: fields::as_sent(&self.attempt.take_head()),
-            validators: accepted.validators,
+            validators: std::mem::take(&mut accepted.validators),
             content_type: reply.content_type.take(),
         }
     }

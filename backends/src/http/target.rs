@@ -152,20 +152,23 @@ impl Parts {
     /// Those of a text that is as plain as most URLs are: the parser would find nothing in it to write in another way, and
     /// costs many times as much. `None` where that is not certain, which means nothing else.
     fn of_plain(text: &str) -> Option<Self> {
-        let (scheme, after) = text.split_once("://")?;
-        let default_port = match scheme {
-            "http" => 80,
-            "https" => 443,
-            _ => return None,
+        let (after, scheme, default_port) = match text.strip_prefix("http://") {
+            Some(after) => (after, "http", 80),
+            None => (text.strip_prefix("https://")?, "https", 443),
         };
         if text.len() > URL_BYTES_MAX || !SCHEMES.contains(&scheme) {
             return None;
         }
         let begin = text.len() - after.len();
-        let path = begin + after.find('/')?;
-        let (host, port) = match text[begin..path].split_once(':') {
-            None => (&text[begin..path], default_port),
-            Some((host, port)) => (host, plain_port(port).filter(|port| *port != default_port)?),
+        // Bytes are searched with fewer instructions than a text is for its characters.
+        let (front, _) = after.split_at_checked(after.bytes().position(|byte| byte == b'/')?)?;
+        let path = begin + front.len();
+        let (host, port) = match front.bytes().position(|byte| byte == b':') {
+            None => (front, default_port),
+            Some(at) => (
+                front.get(..at)?,
+                plain_port(front.get(at + 1..)?).filter(|port| *port != default_port)?,
+            ),
         };
         let path_end = path + plain_path(&text.as_bytes()[path..])?;
         is_plain_host(host).then_some(Self {

@@ -165,37 +165,31 @@ impl Write for Serving<'_> {
 }
 
 /// The server that a connection leads to.
-#[derive(Debug)]
-pub(super) struct Server {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Server<'a> {
     pub(super) is_secure: bool,
-    /// Host and port, as the URL has them.
-    pub(super) authority: Authority,
-}
-
-impl PartialEq for Server {
-    fn eq(&self, other: &Self) -> bool {
-        // URLs are written in lower case already.
-        self.is_secure == other.is_secure && self.authority.as_str() == other.authority.as_str()
-    }
+    /// Host and port, as the URL has them: in lower case.
+    pub(super) authority: &'a str,
 }
 
 /// What ureq sends and receives through.
 #[derive(Debug)]
 pub(super) struct Wire {
-    server: Server,
+    /// Host and port of the server.
+    authority: Authority,
     socket: Socket,
     tls: Option<Box<ClientConnection>>,
     buffers: WireBuffers,
     /// The server did not want the rest of a request body, which then goes nowhere; no other request can follow it.
     has_refused: bool,
     /// The proxy that it leads through.
-    route: Option<Route>,
+    route: Option<Arc<Route>>,
 }
 
 impl Wire {
-    pub(super) fn plain(server: Server, socket: Socket) -> Self {
+    pub(super) fn plain(authority: Authority, socket: Socket) -> Self {
         Self {
-            server,
+            authority,
             socket,
             tls: None,
             buffers: WireBuffers::new(PLAIN_INPUT_BYTES),
@@ -205,13 +199,13 @@ impl Wire {
     }
 
     /// Says which way it was opened.
-    pub(super) fn on(self, route: Option<Route>) -> Self {
+    pub(super) fn on(self, route: Option<Arc<Route>>) -> Self {
         Self { route, ..self }
     }
 
     /// Makes the handshake.
     pub(super) fn secure(
-        server: Server,
+        authority: Authority,
         mut socket: Socket,
         mut tls: ClientConnection,
         attempt: &Attempt,
@@ -224,7 +218,7 @@ impl Wire {
         }
         flush_tls(&mut tls, &mut socket, attempt)?;
         Ok(Self {
-            server,
+            authority,
             socket,
             tls: Some(Box::new(tls)),
             buffers: WireBuffers::new(TLS_INPUT_BYTES),
@@ -236,7 +230,7 @@ impl Wire {
     fn send(&mut self, amount: usize, attempt: &Attempt) -> io::Result<()> {
         let mut bytes = &self.buffers.output()[..amount];
         let for_proxy;
-        if let Some(route) = self.route.as_ref().filter(|route| route.is_relayed())
+        if let Some(route) = self.route.as_deref().filter(|route| route.is_relayed())
             && attempt.begins_request()
         {
             let wrong = || Fault::Connection(io::Error::other("a request that does not begin with its first line"));
@@ -295,8 +289,11 @@ impl Wire {
 }
 
 impl Wire {
-    pub(super) fn server(&self) -> &Server {
-        &self.server
+    pub(super) fn server(&self) -> Server<'_> {
+        Server {
+            is_secure: self.is_tls(),
+            authority: self.authority.as_str(),
+        }
     }
 
     pub(super) fn buffers(&mut self) -> &mut dyn Buffers {
@@ -338,7 +335,7 @@ impl Wire {
 
     /// Whether one that waited can carry the request of this attempt.
     pub(super) fn serves(&mut self, attempt: &Attempt) -> bool {
-        !attempt.wants_fresh() && attempt.goes(self.route.as_ref()) && self.is_idle()
+        !attempt.wants_fresh() && attempt.goes(self.route.as_deref()) && self.is_idle()
     }
 
     pub(super) fn is_tls(&self) -> bool {
