@@ -24,6 +24,10 @@ pub fn is_page(content_type: &str) -> bool {
 /// `expected` is `type/subtype` or `type/*` in lower case. Where bytes are held of a response that was no page, a page does
 /// not follow on them. A response that names no type is no impostor.
 pub(crate) fn impostor(expected: Option<&str>, held: Option<&Held>, actual: Option<&str>) -> Option<Impostor> {
+    // Nothing is known of what should come.
+    if expected.is_none() && held.is_none() {
+        return None;
+    }
     let actual = actual?;
     let passes = is_page(actual);
     let hint = if passes { "; it may want somebody to log in" } else { "" };

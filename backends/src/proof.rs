@@ -97,6 +97,15 @@ pub fn is_provable(validators: &Validators) -> bool {
     compare(validators, validators) == Sameness::Same
 }
 
+/// The same where the time of last modification was read already.
+#[cfg(feature = "http")]
+pub(crate) fn is_provable_at(validators: &Validators, modified: Option<SystemTime>) -> bool {
+    match strong_etag(validators) {
+        Some(_) => !modified.is_some_and(|modified| is_recent(modified, validators)),
+        None => is_provable(validators),
+    }
+}
+
 /// Whether nothing but the entity tags speaks against two responses being the same: the time is strong and the same, and
 /// so is the length.
 #[cfg(feature = "http")]
@@ -129,12 +138,14 @@ pub(crate) fn strong_last_modified(validators: &Validators) -> Option<&str> {
 /// seconds, although section 8.8.1 asks for weak ones then: content that was sent in the very second of its change, or in
 /// the one before by the clock of the server, may have changed once more in that second.
 fn may_hide_a_change(held: &Validators, new: &Validators) -> bool {
-    let time = |text: &Option<String>| date(text.as_deref()?);
-    let (Some(modified), Some(made)) = (time(&held.last_modified), time(&held.date)) else {
-        return false;
-    };
-    let is_recent = made < modified + Duration::from_secs(1) && modified <= made + Duration::from_secs(1);
-    is_recent && time(&new.last_modified) == Some(modified)
+    let modified = |validators: &Validators| date(validators.last_modified.as_deref()?);
+    modified(held).is_some_and(|time| is_recent(time, held) && modified(new) == Some(time))
+}
+
+/// Whether a response was made in the second of the last change of its content or in the one before.
+fn is_recent(modified: SystemTime, validators: &Validators) -> bool {
+    let made = validators.date.as_deref().and_then(date);
+    made.is_some_and(|made| made < modified + Duration::from_secs(1) && modified <= made + Duration::from_secs(1))
 }
 
 /// A time as [`Validators::last_modified`] and [`Validators::date`] have it, in whole seconds: an HTTP date (RFC 9110, section
@@ -226,6 +237,11 @@ mod tests {
             let held = validators(held.0, held.1, held.2, held.3);
             let new = validators(new.0, new.1, new.2, new.3);
             assert_eq!(compare(&held, &new), answer, "{rule}");
+            #[cfg(feature = "http")]
+            for validators in [&held, &new] {
+                let modified = validators.last_modified.as_deref().and_then(date);
+                assert_eq!(is_provable_at(validators, modified), is_provable(validators), "{rule}");
+            }
         }
     }
 

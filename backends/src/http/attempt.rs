@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::route::Route;
@@ -68,7 +69,7 @@ pub(super) struct Attempt {
     lent: RefCell<Option<Socket>>,
     sends_body: Cell<bool>,
     head: RefCell<Vec<u8>>,
-    route: RefCell<Option<Route>>,
+    route: RefCell<Option<Arc<Route>>>,
     request_begun: Cell<bool>,
     request_bytes: Cell<usize>,
 }
@@ -146,17 +147,17 @@ impl Attempt {
     }
 
     /// Goes this way from the next exchange on: straight to the server where `None`.
-    pub(super) fn take_route(&self, route: Option<Route>) {
+    pub(super) fn take_route(&self, route: Option<Arc<Route>>) {
         self.route.replace(route);
     }
 
-    pub(super) fn route(&self) -> Option<Route> {
+    pub(super) fn route(&self) -> Option<Arc<Route>> {
         self.route.borrow().clone()
     }
 
     /// Whether a connection that was opened this way is one that this attempt would open.
     pub(super) fn goes(&self, route: Option<&Route>) -> bool {
-        self.route.borrow().as_ref() == route
+        self.route.borrow().as_deref() == route
     }
 
     /// Whether these are the first bytes of the request; once for each exchange.

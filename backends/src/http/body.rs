@@ -18,6 +18,9 @@ const BUFFER_BYTES_MAX: usize = 1024 * 1024;
 /// What a body begins with: a small or slow one never needs more.
 const FIRST_BYTES: usize = 16 * 1024;
 
+/// A buffer of at most this size lies on the stack.
+const SMALL_BYTES: usize = 1024;
+
 /// A buffer that was filled and written this quickly was too small, and becomes four times as large: from 256 KiB/s on
 /// it grows, and beyond 256 KiB only above 4 MiB/s. One that was not half full when its bytes had waited for long
 /// shrinks again (chosen without measurement).
@@ -59,13 +62,15 @@ impl Transfer<'_> {
     /// Everything that was received reaches the sink, however it ends.
     pub(super) fn run(&mut self, reader: &mut dyn Read, buffer_bytes: usize) -> Result<(), Problem> {
         let mut room = Room::new(self.room_max(buffer_bytes));
-        let mut buffer = vec![0; room.bytes];
+        let mut small = [0; SMALL_BYTES];
+        let mut large = Vec::new();
         let mut filled = 0;
         let mut received: u64 = 0;
         let mut waiting_since = None;
         // The writing counts too: what a limit on the rate holds up needs no large buffer.
         let mut turned_at = Instant::now();
         loop {
+            let buffer = room.of(&mut small, &mut large);
             let outcome = reader.read(&mut buffer[filled..]);
             if let Ok(amount @ 1..) = outcome {
                 received += amount as u64;
@@ -81,13 +86,10 @@ impl Transfer<'_> {
             }
             if filled > 0 {
                 self.sink.write(&buffer[..filled]).map_err(|_| Problem::refused())?;
-                if room.adapt(filled, turned_at.elapsed()) {
-                    // The old one goes first.
-                    drop(std::mem::take(&mut buffer));
-                    buffer = vec![0; room.bytes];
-                }
+                let now = Instant::now();
+                room.adapt(filled, now.duration_since(turned_at));
                 filled = 0;
-                turned_at = Instant::now();
+                turned_at = now;
             }
             waiting_since = None;
             match outcome {
@@ -154,12 +156,26 @@ struct Room {
 }
 
 impl Room {
+    /// A buffer of that size, which is empty of what is still wanted when the size has changed.
+    fn of<'a>(&self, small: &'a mut [u8; SMALL_BYTES], large: &'a mut Vec<u8>) -> &'a mut [u8] {
+        if self.bytes <= SMALL_BYTES {
+            return &mut small[..self.bytes];
+        }
+        if large.len() != self.bytes {
+            // The old one goes first.
+            drop(std::mem::take(large));
+            *large = vec![0; self.bytes];
+        }
+        large
+    }
+
     fn new(max: usize) -> Self {
         let bytes = FIRST_BYTES.min(max);
         Self { bytes, max }
     }
 
-    /// Looks at how much was written and how long it took to read and write it; whether another size follows from that.
+    /// Looks at how much was written and how long it took to read and write it; whether another size follows from that. The
+    /// buffer must hold nothing then.
     fn adapt(&mut self, written: usize, took: Duration) -> bool {
         let before = self.bytes;
         if written == self.bytes && took < FULL_WITHIN {

@@ -1,43 +1,61 @@
-//! Opens connections for ureq: to the server or to the proxy that leads there, then the handshake of TLS; within the limits
-//! of the attempt, and out of each wait as soon as it is interrupted.
+//! Gives connections to ureq, idle or new. It opens a new one to the server or to the proxy that leads there, and makes the
+//! handshake of TLS; within the limits of the attempt, and out of each wait as soon as it is interrupted.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Instant;
 
 use ureq::config::Config;
 use ureq::http::Uri;
+use ureq::http::uri::Authority;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout};
 
 use super::attempt::{Attempt, Fault, Phase};
+use super::idle::{Idle, Lease};
 use super::route::Route;
 use super::tls::TlsSetup;
-use super::wire::{Socket, Wire};
+use super::wire::{Server, Socket, Wire};
 use crate::net::{self, Patience};
 
-/// ureq asks for addresses before it looks into its pool. There are none to be had here: a look-up for a connection
+/// ureq asks for addresses before it asks for a connection. There are none to be had here: a look-up for a connection
 /// that exists already would be wasted, so the [`WireConnector`] makes it.
 #[derive(Debug)]
-pub(super) struct NoResolver;
+pub(super) struct NoResolver {
+    /// To be copied: to make it anew takes longer.
+    none: ResolvedSocketAddrs,
+}
+
+impl NoResolver {
+    pub(super) fn new() -> Self {
+        let unset = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        Self {
+            none: ResolvedSocketAddrs::from_fn(|_| unset),
+        }
+    }
+}
 
 impl Resolver for NoResolver {
     fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        Ok(self.empty())
+        Ok(self.none.clone())
     }
 }
 
 #[derive(Debug)]
 pub(super) struct WireConnector {
     tls: TlsSetup,
+    idle: Arc<Idle>,
 }
 
 impl WireConnector {
-    pub(super) fn new(tls: TlsSetup) -> Self {
-        Self { tls }
+    /// Keeps at most so many connections for another request.
+    pub(super) fn new(tls: TlsSetup, idle_max: usize) -> Self {
+        let idle = Arc::new(Idle::new(idle_max));
+        Self { tls, idle }
     }
 
-    fn open(&self, uri: &Uri, needs_tls: bool, attempt: &Attempt) -> io::Result<Wire> {
+    fn open(&self, uri: &Uri, authority: &Authority, needs_tls: bool, attempt: &Attempt) -> io::Result<Wire> {
         attempt.enter_phase(Phase::Connect);
         let host = uri
             .host()
@@ -52,12 +70,12 @@ impl WireConnector {
             None
         };
         let route = attempt.route();
-        let stream = dial(route.as_ref(), host, port, attempt)?;
+        let stream = dial(route.as_deref(), host, port, attempt)?;
         let mut socket = Socket::new(stream);
         socket.bind(attempt);
         let wire = match tls {
-            None => Wire::plain(socket),
-            Some(tls) => Wire::secure(socket, tls, attempt)?,
+            None => Wire::plain(authority.clone(), socket),
+            Some(tls) => Wire::secure(authority.clone(), socket, tls, attempt)?,
         };
         Ok(wire.on(route))
     }
@@ -78,10 +96,20 @@ fn dial(route: Option<&Route>, host: &str, port: u16, attempt: &Attempt) -> io::
 }
 
 impl Connector<()> for WireConnector {
-    type Out = Wire;
+    type Out = Lease;
 
-    fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Wire>, ureq::Error> {
+    fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Lease>, ureq::Error> {
         let attempt = Attempt::current().ok_or(ureq::Error::ConnectionFailed)?;
-        Ok(Some(self.open(details.uri, details.needs_tls(), &attempt)?))
+        let needs_tls = details.needs_tls();
+        let authority = details.uri.authority().ok_or(ureq::Error::ConnectionFailed)?;
+        let server = Server {
+            is_secure: needs_tls,
+            authority: authority.as_str(),
+        };
+        let wire = match self.idle.take(server, &attempt) {
+            Some(wire) => wire,
+            None => Box::new(self.open(details.uri, authority, needs_tls, &attempt)?),
+        };
+        Ok(Some(Lease::new(wire, Arc::clone(&self.idle))))
     }
 }

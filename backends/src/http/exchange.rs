@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use ureq::http::{self, HeaderMap, HeaderValue, Request, Response, Version, header};
+use ureq::http::{self, HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
 use ureq::{Agent, Body, SendBody};
 
 use super::attempt::{Attempt, Fault, Phase};
@@ -34,7 +34,7 @@ pub(super) fn make(
     target: &Target,
     fields: &Fields,
     ask: &Ask,
-) -> Result<(Reply, Body), Problem> {
+) -> Result<(Box<Reply>, Body), Problem> {
     let fresh_only = !errand.method.is_idempotent();
     let response = match send(agent, attempt, errand, target, fields.head(ask)?, fresh_only) {
         Err(_) if attempt.reused_connection_was_dead() => send(agent, attempt, errand, target, fields.head(ask)?, true),
@@ -68,8 +68,13 @@ fn send(
         None => errand.method.expects_body().then_some(0),
     };
     let method = http::Method::from_bytes(errand.method.as_str().as_bytes()).map_err(http::Error::from)?;
-    let mut request = Request::builder().method(method).uri(target.as_str()).body(())?;
-    *request.headers_mut() = head;
+    // Without its builder, which moves the whole of it at each step.
+    let mut request = Request::new(());
+    *request.method_mut() = method;
+    *request.uri_mut() = Uri::try_from(target.as_str()).map_err(http::Error::from)?;
+    if !head.is_empty() {
+        *request.headers_mut() = head;
+    }
     if let Some(length) = length {
         request
             .headers_mut()
@@ -153,36 +158,121 @@ fn problem(error: &ureq::Error, attempt: &Attempt) -> Problem {
     }
 }
 
-fn read_head(response: &Response<Body>) -> Result<Reply, Problem> {
+fn read_head(response: &Response<Body>) -> Result<Box<Reply>, Problem> {
+    let status = response.status().as_u16();
     let headers = response.headers();
-    let text = |name| single(headers, name).map(str::to_owned);
-    Ok(Reply {
-        status: response.status().as_u16(),
-        framing: framing(response)?,
-        foreign_coding: foreign_coding(headers),
-        content_range: text(header::CONTENT_RANGE),
-        content_type: text(header::CONTENT_TYPE),
-        etag: text(header::ETAG),
-        last_modified: text(header::LAST_MODIFIED),
-        date: text(header::DATE),
-        accept_ranges: text(header::ACCEPT_RANGES),
-        location: text(header::LOCATION),
-        retry_after: text(header::RETRY_AFTER),
-        digests: digests_of(response.status().as_u16(), headers),
-        mirrors: links::duplicates(
-            headers
-                .get_all(header::LINK)
-                .iter()
-                .filter_map(|value| value.to_str().ok()),
-        ),
-    })
+    let mut told = Told::default();
+    for (name, value) in headers {
+        told.note(name.as_str(), value);
+    }
+    let foreign_coding = told.has_coding.then(|| foreign_coding(headers)).flatten();
+    let digests = if told.has_digest && foreign_coding.is_none() {
+        digests_of(status, headers)
+    } else {
+        Vec::new()
+    };
+    let mirrors = if told.has_link {
+        let links = headers.get_all(header::LINK).iter();
+        links::duplicates(links.filter_map(|value| value.to_str().ok()))
+    } else {
+        Vec::new()
+    };
+    let framing = framing(response, &told)?;
+    // Boxed, because it is handed on several times.
+    Ok(Box::new(Reply {
+        status,
+        framing,
+        foreign_coding,
+        content_range: told.content_range.text(),
+        content_type: told.content_type.text(),
+        etag: told.etag.text(),
+        last_modified: told.last_modified.text(),
+        date: told.date.text(),
+        accept_ranges: told.accept_ranges.text(),
+        location: told.location.text(),
+        retry_after: told.retry_after.text(),
+        digests,
+        mirrors,
+    }))
+}
+
+/// A field that says one thing. One that is there twice with two values says nothing, and neither does one that is not
+/// text.
+#[derive(Clone, Copy, Default)]
+enum Single<'a> {
+    #[default]
+    Absent,
+    Value(&'a HeaderValue),
+    Contradicted,
+}
+
+impl<'a> Single<'a> {
+    fn note(&mut self, value: &'a HeaderValue) {
+        *self = match self {
+            Self::Absent => Self::Value(value),
+            Self::Value(first) if *first == value => return,
+            _ => Self::Contradicted,
+        };
+    }
+
+    fn as_str(self) -> Option<&'a str> {
+        match self {
+            Self::Value(value) => value.to_str().ok(),
+            Self::Absent | Self::Contradicted => None,
+        }
+    }
+
+    fn text(self) -> Option<String> {
+        self.as_str().map(str::to_owned)
+    }
+}
+
+/// What a head says, found by going over it once: to look a field up costs more than all of this.
+#[derive(Default)]
+struct Told<'a> {
+    accept_ranges: Single<'a>,
+    content_length: Single<'a>,
+    content_range: Single<'a>,
+    content_type: Single<'a>,
+    date: Single<'a>,
+    etag: Single<'a>,
+    last_modified: Single<'a>,
+    location: Single<'a>,
+    retry_after: Single<'a>,
+    has_coding: bool,
+    has_digest: bool,
+    has_link: bool,
+}
+
+impl<'a> Told<'a> {
+    fn note(&mut self, name: &str, value: &'a HeaderValue) {
+        let field = match name {
+            "accept-ranges" => &mut self.accept_ranges,
+            "content-length" => &mut self.content_length,
+            "content-range" => &mut self.content_range,
+            "content-type" => &mut self.content_type,
+            "date" => &mut self.date,
+            "etag" => &mut self.etag,
+            "last-modified" => &mut self.last_modified,
+            "location" => &mut self.location,
+            "retry-after" => &mut self.retry_after,
+            _ => {
+                self.has_coding |= matches!(name, "content-encoding" | "transfer-encoding");
+                self.has_digest |= matches!(name, "content-digest" | "digest" | "repr-digest");
+                self.has_link |= name == "link";
+                return;
+            }
+        };
+        field.note(value);
+    }
 }
 
 /// Digests of the whole representation. Only these two statuses speak of the resource as the origin has it: what a proxy
 /// changed (203) is another one. The content of a part is not the representation, so that Content-Digest counts only
-/// with the whole; bytes of a part reach the sink before its digest could be judged, and are proven otherwise.
+/// with the whole; bytes of a part reach the sink before its digest could be judged, and are proven otherwise. Nothing is
+/// asked of a content that came in a coding.
 fn digests_of(status: u16, headers: &HeaderMap) -> Vec<Digest> {
-    if !matches!(status, 200 | 206) || foreign_coding(headers).is_some() {
+    if !matches!(status, 200 | 206) {
         return Vec::new();
     }
     // Several lines of one field are one list (RFC 9110, section 5.3).
@@ -205,9 +295,8 @@ fn digests_of(status: u16, headers: &HeaderMap) -> Vec<Digest> {
 }
 
 /// As ureq frames the body, which follows RFC 9112, section 6.3.
-fn framing(response: &Response<Body>) -> Result<Framing, Problem> {
-    let headers = response.headers();
-    let coded = headers.contains_key(header::TRANSFER_ENCODING);
+fn framing(response: &Response<Body>, told: &Told<'_>) -> Result<Framing, Problem> {
+    let coded = told.has_coding && response.headers().contains_key(header::TRANSFER_ENCODING);
     if coded && response.version() == Version::HTTP_10 {
         // RFC 9112, section 6.1: an HTTP/1.0 message with a transfer coding has faulty framing.
         let status = WebErrorStatus::ERROR_HTTP_INVALID_SERVER_RESPONSE;
@@ -220,7 +309,7 @@ fn framing(response: &Response<Body>) -> Result<Framing, Problem> {
         return Ok(Framing::Chunked);
     }
     // ureq knows no length of a body that is empty. One that it accepted is a number.
-    let header = || single(headers, header::CONTENT_LENGTH)?.trim().parse().ok();
+    let header = || told.content_length.as_str()?.trim().parse().ok();
     let length = response.body().content_length().or_else(header);
     Ok(length.map_or(Framing::Close, Framing::Length))
 }
@@ -238,15 +327,4 @@ fn foreign_coding(headers: &HeaderMap) -> Option<String> {
             .then_some(all)
     };
     foreign(header::CONTENT_ENCODING, "identity").or_else(|| foreign(header::TRANSFER_ENCODING, "chunked"))
-}
-
-/// A field that says one thing. One that is there twice with two values says nothing, and neither does one that is not
-/// text.
-fn single(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next()?;
-    if values.any(|other| other != first) {
-        return None;
-    }
-    first.to_str().ok()
 }

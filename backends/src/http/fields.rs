@@ -57,21 +57,24 @@ const SECRET_WORDS: &[&str] = &[
 ];
 
 /// Names of fields that nearly every response has: as far as the name goes they are no secret, nor a place. To be known at
-/// once saves the search for the words.
+/// once saves the search for the words. In the letters that servers mostly use.
 const HARMLESS_FIELDS: &[&str] = &[
-    "accept-ranges",
-    "age",
-    "cache-control",
-    "connection",
-    "content-length",
-    "content-type",
-    "date",
-    "etag",
-    "expires",
-    "last-modified",
-    "server",
-    "vary",
+    "Accept-Ranges",
+    "Age",
+    "Cache-Control",
+    "Connection",
+    "Content-Length",
+    "Content-Type",
+    "Date",
+    "ETag",
+    "Expires",
+    "Last-Modified",
+    "Server",
+    "Vary",
 ];
+
+/// Room for as many fields as most responses have.
+const FIELDS_USUAL: usize = 12;
 
 impl Fields {
     pub(super) fn check(headers: &[Header], credential: Option<&Credential>) -> Result<Self, Problem> {
@@ -98,7 +101,11 @@ impl Fields {
 
     /// The head of one request.
     pub(super) fn head(&self, ask: &Ask) -> Result<HeaderMap, Problem> {
-        let mut head = HeaderMap::with_capacity(self.fields.len() + 4);
+        let of_ask = if matches!(ask, Ask::Rest(_)) { 2 } else { 0 };
+        let mut head = match self.fields.len() + of_ask {
+            0 => return Ok(HeaderMap::new()),
+            room => HeaderMap::with_capacity(room),
+        };
         for field in &self.fields {
             head.append(&field.name, field.value.clone());
         }
@@ -116,33 +123,71 @@ impl Fields {
 /// The fields of a response head as they were sent, without those that may carry a secret: by their name, or by a URL with
 /// user info or a query, which may be signed.
 pub(super) fn as_sent(head: &[u8]) -> Vec<(String, String)> {
+    let mut fields = Vec::with_capacity(FIELDS_USUAL);
+    // Few have either, and then no line is searched for them.
+    let has_mark = has_mark(head);
+    // All of it at once, where all of it is text.
+    let text = std::str::from_utf8(head).ok();
     // The head was read as one of a response, so that only its lines have to be told apart.
-    let lines = head.split(|byte| *byte == b'\n').skip(1);
-    let fields = lines.filter_map(|line| {
-        let (name, value) = std::str::from_utf8(line).ok()?.split_once(':')?;
-        let value = value.trim_matches([' ', '\t', '\r']);
-        let is_name = !name.is_empty() && !name.contains([' ', '\t']);
-        (is_name && !may_be_secret(name, value)).then(|| (name.to_owned(), value.to_owned()))
-    });
-    fields.collect()
+    let mut begin = position(head, b'\n').map_or(head.len(), |end| end + 1);
+    while let Some(length) = position(&head[begin..], b'\n') {
+        let end = begin + length;
+        let line = match text {
+            Some(text) => text.get(begin..end),
+            None => std::str::from_utf8(&head[begin..end]).ok(),
+        };
+        if let Some((name, value)) = line.and_then(|line| shown(line, has_mark)) {
+            fields.push((name.to_owned(), value.to_owned()));
+        }
+        begin = end + 1;
+    }
+    fields
 }
 
-fn may_be_secret(name: &str, value: &str) -> bool {
-    if HARMLESS_FIELDS.iter().any(|other| other.eq_ignore_ascii_case(name)) {
-        return names_a_place(name, value);
+fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
+    bytes.iter().position(|byte| *byte == wanted)
+}
+
+/// The field that stands in a line, where it may be shown.
+fn shown(line: &str, has_mark: bool) -> Option<(&str, &str)> {
+    let (name, value) = line.split_at_checked(position(line.as_bytes(), b':')?)?;
+    let value = value.get(1..)?.trim_ascii();
+    // Of a name that was read, only that of a folded line can have a blank in it, and then it begins with one.
+    let is_name = !matches!(name.as_bytes().first(), None | Some(b' ' | b'\t'));
+    (is_name && !may_be_secret(name.as_bytes(), value.as_bytes(), has_mark)).then_some((name, value))
+}
+
+/// Without a mark in any value, none is a place that may be secret.
+fn may_be_secret(name: &[u8], value: &[u8], has_mark: bool) -> bool {
+    let mut harmless = HARMLESS_FIELDS.iter().filter(|other| other.len() == name.len());
+    if harmless.any(|other| is_same(other, name)) {
+        return has_mark && names_a_place(name, value);
     }
-    let name = name.to_ascii_lowercase();
-    let is_named = SECRET_FIELDS.contains(&name.as_str()) || SECRET_WORDS.iter().any(|word| name.contains(word));
-    is_named || names_a_place(&name, value) || is_place(&name, value)
+    let has_in_it = |word: &&str| {
+        let word = word.as_bytes();
+        name.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
+    };
+    let is_named = SECRET_FIELDS.iter().any(|other| is_same(other, name)) || SECRET_WORDS.iter().any(has_in_it);
+    is_named || has_mark && (names_a_place(name, value) || is_place(name, value))
+}
+
+/// Nearly all names differ in their length, and those that do not are mostly written as they are known.
+fn is_same(known: &str, name: &[u8]) -> bool {
+    known.len() == name.len() && (known.as_bytes() == name || known.as_bytes().eq_ignore_ascii_case(name))
 }
 
 /// Any field may name a place; only entity tags have such letters without one.
-fn names_a_place(name: &str, value: &str) -> bool {
-    value.contains(['?', '@']) && value.contains("://") && !name.eq_ignore_ascii_case("etag")
+fn names_a_place(name: &[u8], value: &[u8]) -> bool {
+    has_mark(value) && value.windows(3).any(|part| part == b"://") && !is_same("ETag", name)
+}
+
+/// What stands before a query, or behind user info.
+fn has_mark(text: &[u8]) -> bool {
+    text.contains(&b'?') || text.contains(&b'@')
 }
 
 /// A reference without a scheme, in a field that is known to have one.
-fn is_place(name: &str, value: &str) -> bool {
+fn is_place(name: &[u8], value: &[u8]) -> bool {
     let places = [
         "content-location",
         "link",
@@ -151,7 +196,7 @@ fn is_place(name: &str, value: &str) -> bool {
         "sourcemap",
         "x-sourcemap",
     ];
-    places.contains(&name) && value.contains(['?', '@'])
+    has_mark(value) && places.iter().any(|place| is_same(place, name))
 }
 
 fn check(given: &Header) -> Result<Field, Problem> {
@@ -281,11 +326,11 @@ mod tests {
 
     #[test]
     fn fields_that_are_known_as_harmless_have_no_name_of_a_secret_or_of_a_place() {
-        for name in HARMLESS_FIELDS {
-            let is_secret = SECRET_FIELDS.contains(name) || SECRET_WORDS.iter().any(|word| name.contains(word));
-            assert!(!is_secret && !is_place(name, "?"), "{name}");
+        for name in HARMLESS_FIELDS.iter().map(|name| name.to_ascii_lowercase()) {
+            let is_secret = SECRET_FIELDS.contains(&&*name) || SECRET_WORDS.iter().any(|word| name.contains(word));
+            assert!(!is_secret && !is_place(name.as_bytes(), b"?"), "{name}");
         }
-        assert!(may_be_secret("Server", "see https://h/?sig=hush") && !may_be_secret("Server", "h"));
+        assert!(may_be_secret(b"server", b"see https://h/?sig=hush", true) && !may_be_secret(b"SERVER", b"h", true));
     }
 
     #[test]

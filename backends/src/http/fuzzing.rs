@@ -181,7 +181,7 @@ impl From<Decision> for Made {
 thread_local! {
     static SERVER: RefCell<Script> = RefCell::default();
     static BACKEND: HttpBackend = HttpBackend {
-        agent: ureq::Agent::with_parts(settings("fuzzing".to_owned(), 1), Scripted, NoResolver),
+        agent: ureq::Agent::with_parts(settings("fuzzing".to_owned()), Scripted, NoResolver::new()),
     };
 }
 

@@ -9,6 +9,7 @@ mod exchange;
 mod fields;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod idle;
 mod links;
 mod problem;
 mod response;
@@ -25,6 +26,7 @@ mod tls;
 mod wire;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use ureq::Agent;
@@ -109,16 +111,16 @@ impl HttpBackend {
         }
         Ok(Self {
             agent: Agent::with_parts(
-                settings(config.user_agent, config.idle_max),
-                WireConnector::new(tls),
-                NoResolver,
+                settings(config.user_agent),
+                WireConnector::new(tls, config.idle_max),
+                NoResolver::new(),
             ),
         })
     }
 }
 
 /// How ureq is to behave: it follows nothing, decodes nothing and keeps nothing to itself.
-fn settings(user_agent: String, idle_max: usize) -> Config {
+fn settings(user_agent: String) -> Config {
     Config::builder()
         .proxy(None)
         .http_status_as_error(false)
@@ -127,8 +129,8 @@ fn settings(user_agent: String, idle_max: usize) -> Config {
         .accept_encoding("identity")
         .user_agent(user_agent)
         .max_response_header_size(HEAD_BYTES_MAX)
-        .max_idle_connections(idle_max)
-        .max_idle_connections_per_host(idle_max)
+        .max_idle_connections(0)
+        .max_idle_connections_per_host(0)
         // Which ones are sent is decided by the type of the method.
         .allow_non_standard_methods(true)
         .build()
@@ -163,7 +165,7 @@ impl Backend for HttpBackend {
                 method: request.method.clone(),
                 body: request.body.as_deref(),
             },
-            visited: vec![(target.clone(), request.method.is_get())],
+            visited: Vec::new(),
             target,
             fields,
         };
@@ -181,7 +183,7 @@ struct Download<'a> {
     errand: Errand<'a>,
     target: Target,
     fields: Fields,
-    /// Where it was asked already, and whether with GET.
+    /// Where it was asked before it was sent on, and whether with GET.
     visited: Vec<(Target, bool)>,
 }
 
@@ -206,10 +208,10 @@ impl Download<'_> {
                 return Err(problem);
             }
             match response::decide(&ask, terms, &reply, SystemTime::now()) {
-                Decision::Accept(accepted) => {
+                Decision::Accept(mut accepted) => {
                     let mut source = Source::new(self.attempt, body, reply.framing);
                     if self.continues(&accepted, &mut source)? {
-                        return self.receive(&reply, &accepted, source, sink);
+                        return self.receive(reply, &mut accepted, &mut source, sink);
                     }
                     ask = Ask::Whole {
                         given_up: Some(Restart::Changed),
@@ -234,7 +236,7 @@ impl Download<'_> {
                         Some(route) => route.note(problem),
                     };
                     let in_midst = terms.held.is_some_and(|held| held.offset_bytes > 0);
-                    let is_redirected = self.visited.len() > 1;
+                    let is_redirected = !self.visited.is_empty();
                     return Err(if in_midst && is_redirected {
                         problem.at_redirected()
                     } else {
@@ -252,8 +254,8 @@ impl Download<'_> {
         Ok(body::read_exact(self.attempt, source, tail.len())? == tail)
     }
 
-    fn make(&self, ask: &Ask) -> Result<(Reply, ureq::Body), Problem> {
-        let route = Route::of(&self.request.proxies, &self.target);
+    fn make(&self, ask: &Ask) -> Result<(Box<Reply>, ureq::Body), Problem> {
+        let route = Route::of(&self.request.proxies, &self.target).map(Arc::new);
         self.attempt.take_route(route.clone());
         let (reply, body) = exchange::make(self.agent, self.attempt, &self.errand, &self.target, &self.fields, ask)?;
         match route.and_then(|route| route.problem(reply.status)) {
@@ -268,6 +270,7 @@ impl Download<'_> {
     /// RFC 9110, section 15.4: 307 and 308 keep the method and what is sent; after the others the answer is fetched.
     fn follow(&mut self, status: u16, location: &str) -> Result<(), Problem> {
         let next = self.target.join(location)?;
+        self.visited.push((self.target.clone(), self.errand.method.is_get()));
         if !matches!(status, 307 | 308) && !self.errand.method.is_get() {
             self.errand = Errand {
                 method: Method::GET,
@@ -287,34 +290,40 @@ impl Download<'_> {
         if !next.has_origin_of(&self.target) {
             self.fields.leave_origin();
         }
-        self.visited.push((next.clone(), is_get));
         self.target = next;
         Ok(())
     }
 
     fn receive(
         &self,
-        reply: &Reply,
-        accepted: &Accepted,
-        mut source: Source<'_>,
+        mut reply: Box<Reply>,
+        accepted: &mut Accepted,
+        source: &mut Source<'_>,
         sink: &mut dyn Sink,
     ) -> Result<(), Problem> {
-        let head = self.head(reply, accepted);
-        sink.begin(&head).map_err(|_| Problem::refused())?;
-        let Some((length, then_more)) = accepted.body.terms() else {
+        let (framing, body) = (reply.framing, accepted.body);
+        {
+            // It may be long, and what follows takes its time.
+            let head = self.head(&mut reply, accepted);
+            sink.begin(&head).map_err(|_| Problem::refused())?;
+        }
+        let Some((length, then_more)) = body.terms() else {
             return Ok(());
         };
         let mut transfer = Transfer {
             attempt: self.attempt,
             sink,
-            framing: reply.framing,
+            framing,
             length,
             then_more,
         };
         // Under TLS each read gives one record, so that more room saves only calls that write.
-        let is_secure = self.target.server().0 == "https";
-        let bytes_max = if is_secure { TLS_BUFFER_BYTES_MAX } else { usize::MAX };
-        transfer.run(&mut source, self.request.buffer_bytes.min(bytes_max))
+        let bytes_max = if self.target.is_secure() {
+            TLS_BUFFER_BYTES_MAX
+        } else {
+            usize::MAX
+        };
+        transfer.run(source, self.request.buffer_bytes.min(bytes_max))
     }
 
     /// What the Link field refers to, where it may be gone to from here: as for a redirect, never out of https.
@@ -327,20 +336,21 @@ impl Download<'_> {
         elsewhere.map(|mirror| mirror.as_str().to_owned()).collect()
     }
 
-    fn head(&self, reply: &Reply, accepted: &Accepted) -> Head {
+    fn head(&self, reply: &mut Reply, accepted: &mut Accepted) -> Head {
         let is_get = self.request.method.is_get();
+        let modified = accepted.validators.last_modified.as_deref().and_then(proof::date);
         Head {
             start: accepted.start.clone(),
-            validators: accepted.validators.clone(),
             actual_url: self.target.without_secrets(),
             status_code: reply.status,
             resumable: accepted.resumable && is_get,
-            provable: is_get && proof::is_provable(&accepted.validators),
+            provable: is_get && proof::is_provable_at(&accepted.validators, modified),
             on_trust: accepted.on_trust,
-            content_type: reply.content_type.clone(),
-            modified: accepted.validators.last_modified.as_deref().and_then(proof::date),
+            modified,
             mirrors: self.mirrors(reply),
             headers: fields::as_sent(&self.attempt.take_head()),
+            validators: std::mem::take(&mut accepted.validators),
+            content_type: reply.content_type.take(),
         }
     }
 }

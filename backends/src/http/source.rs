@@ -14,7 +14,7 @@ const DIRECT_BYTES_MIN: u64 = 1024 * 1024;
 /// The body of one response.
 pub(super) struct Source<'a> {
     attempt: &'a Attempt,
-    through_ureq: Box<dyn Read>,
+    through_ureq: ureq::BodyReader<'static>,
     socket: Option<Socket>,
     /// Bytes still to come, where Content-Length says so.
     due: Option<u64>,
@@ -31,7 +31,7 @@ impl<'a> Source<'a> {
         attempt.want_direct(direct);
         Self {
             attempt,
-            through_ureq: Box::new(body.into_reader()),
+            through_ureq: body.into_reader(),
             socket: None,
             due,
         }

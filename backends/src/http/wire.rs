@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::net::RecvFlags;
 use ureq::Error;
-use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
+use ureq::http::uri::Authority;
+use ureq::unversioned::transport::Buffers;
 
 use super::attempt::{Attempt, Fault, Phase};
 use super::buffers::WireBuffers;
@@ -163,21 +164,32 @@ impl Write for Serving<'_> {
     }
 }
 
+/// The server that a connection leads to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Server<'a> {
+    pub(super) is_secure: bool,
+    /// Host and port, as the URL has them: in lower case.
+    pub(super) authority: &'a str,
+}
+
 /// What ureq sends and receives through.
 #[derive(Debug)]
 pub(super) struct Wire {
+    /// Host and port of the server.
+    authority: Authority,
     socket: Socket,
     tls: Option<Box<ClientConnection>>,
     buffers: WireBuffers,
     /// The server did not want the rest of a request body, which then goes nowhere; no other request can follow it.
     has_refused: bool,
     /// The proxy that it leads through.
-    route: Option<Route>,
+    route: Option<Arc<Route>>,
 }
 
 impl Wire {
-    pub(super) fn plain(socket: Socket) -> Self {
+    pub(super) fn plain(authority: Authority, socket: Socket) -> Self {
         Self {
+            authority,
             socket,
             tls: None,
             buffers: WireBuffers::new(PLAIN_INPUT_BYTES),
@@ -187,12 +199,17 @@ impl Wire {
     }
 
     /// Says which way it was opened.
-    pub(super) fn on(self, route: Option<Route>) -> Self {
+    pub(super) fn on(self, route: Option<Arc<Route>>) -> Self {
         Self { route, ..self }
     }
 
     /// Makes the handshake.
-    pub(super) fn secure(mut socket: Socket, mut tls: ClientConnection, attempt: &Attempt) -> io::Result<Self> {
+    pub(super) fn secure(
+        authority: Authority,
+        mut socket: Socket,
+        mut tls: ClientConnection,
+        attempt: &Attempt,
+    ) -> io::Result<Self> {
         while tls.is_handshaking() {
             flush_tls(&mut tls, &mut socket, attempt)?;
             if tls.is_handshaking() && feed_tls(&mut tls, &mut socket, attempt)? == 0 {
@@ -201,6 +218,7 @@ impl Wire {
         }
         flush_tls(&mut tls, &mut socket, attempt)?;
         Ok(Self {
+            authority,
             socket,
             tls: Some(Box::new(tls)),
             buffers: WireBuffers::new(TLS_INPUT_BYTES),
@@ -212,7 +230,7 @@ impl Wire {
     fn send(&mut self, amount: usize, attempt: &Attempt) -> io::Result<()> {
         let mut bytes = &self.buffers.output()[..amount];
         let for_proxy;
-        if let Some(route) = self.route.as_ref().filter(|route| route.is_relayed())
+        if let Some(route) = self.route.as_deref().filter(|route| route.is_relayed())
             && attempt.begins_request()
         {
             let wrong = || Fault::Connection(io::Error::other("a request that does not begin with its first line"));
@@ -270,12 +288,19 @@ impl Wire {
     }
 }
 
-impl Transport for Wire {
-    fn buffers(&mut self) -> &mut dyn Buffers {
+impl Wire {
+    pub(super) fn server(&self) -> Server<'_> {
+        Server {
+            is_secure: self.is_tls(),
+            authority: self.authority.as_str(),
+        }
+    }
+
+    pub(super) fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
     }
 
-    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
+    pub(super) fn transmit_output(&mut self, amount: usize) -> Result<(), Error> {
         let attempt = current()?;
         if self.socket.binding.is_none() {
             self.socket.bind(&attempt);
@@ -295,26 +320,25 @@ impl Transport for Wire {
         Ok(())
     }
 
-    fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
+    pub(super) fn await_input(&mut self) -> Result<bool, Error> {
         let attempt = current()?;
         Ok(self.receive(&attempt)? > 0)
     }
 
-    /// Asked at two moments only: when a connection goes to the pool and when it comes from there. At both nobody uses
-    /// it, so it is let go and its buffers with it.
-    fn is_open(&mut self) -> bool {
-        let comes_from_pool = self.socket.binding.take().is_none();
+    /// Lets a connection go that nobody uses any more, and its buffers with it; whether it can carry another request.
+    pub(super) fn can_wait(&mut self) -> bool {
+        self.socket.binding = None;
         self.buffers.release();
-        // The pool knows the server, but not the way to it.
-        let serves = |attempt: &Attempt| !attempt.wants_fresh() && attempt.goes(self.route.as_ref());
-        if self.has_refused || comes_from_pool && !Attempt::current().is_some_and(|attempt| serves(&attempt)) {
-            return false;
-        }
         // One that the server closes is found when it is wanted again; what comes under TLS meanwhile is taken in now.
-        (!comes_from_pool && self.tls.is_none()) || self.is_idle()
+        !self.has_refused && (self.tls.is_none() || self.is_idle())
     }
 
-    fn is_tls(&self) -> bool {
+    /// Whether one that waited can carry the request of this attempt.
+    pub(super) fn serves(&mut self, attempt: &Attempt) -> bool {
+        !attempt.wants_fresh() && attempt.goes(self.route.as_deref()) && self.is_idle()
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
 }
