@@ -290,22 +290,27 @@ impl Rows {
     /// Notes the first LSN that an operation does not contain.
     fn note(&mut self, order: u64, as_of: u64) {
         let change = Change { order, as_of };
-        match self.changed.get(change) {
-            Some(before) => {
-                self.changes.remove((before.as_of, order));
-                if as_of == as_created(order) {
-                    self.changed.remove(change);
-                } else {
-                    self.changed.replace(change);
-                }
+        let before = self.changed.get(change);
+        let is_as_created = as_of == as_created(order);
+        if before.is_some_and(|before| before.as_of == as_of) {
+            return;
+        }
+        // First in and then out, which leaves a list of one where it is.
+        if !is_as_created {
+            self.changes.insert((as_of, order));
+        }
+        match before {
+            Some(_) if is_as_created => {
+                self.changed.remove(change);
             }
-            None if as_of == as_created(order) => {}
+            Some(_) => self.changed.replace(change),
+            None if is_as_created => {}
             None => {
                 self.changed.insert(change);
             }
         }
-        if as_of != as_created(order) {
-            self.changes.insert((as_of, order));
+        if let Some(before) = before {
+            self.changes.remove((before.as_of, order));
         }
     }
 

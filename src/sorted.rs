@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 const RUN_MAX: usize = 512;
 /// A run grows by this share of what it holds, within these bounds, which limits what it leaves empty.
 const GROWTH_SHARE: usize = 8;
-const GROWTH_MIN: usize = 4;
+const GROWTH_MIN: usize = 8;
 const GROWTH_MAX: usize = 32;
 
 fn growth(len: usize) -> usize {
@@ -24,7 +24,7 @@ pub(crate) struct SortedSet<T> {
 /// bytes for each, as the upper halves of positions are hardly ever two.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    /// By the first bits of the hash. None where there are no entries.
+    /// By the first bits of the hash. None before there is an entry.
     buckets: Vec<SortedSet<Short>>,
     /// How many are in the buckets, and the upper half of their positions.
     count: usize,
@@ -82,9 +82,6 @@ impl Index {
                 (true, true) => self.count += 1,
                 (false, true) => self.count -= 1,
             }
-        }
-        if self.count == 0 {
-            self.buckets = Vec::new();
         }
     }
 
@@ -230,7 +227,9 @@ impl<T: Ord + Copy> SortedSet<T> {
     pub(crate) fn insert(&mut self, value: T) -> bool {
         let number = self.run_of(value);
         let Some(run) = self.runs.get_mut(number) else {
-            self.runs.push(vec![value]);
+            let mut run = Vec::with_capacity(GROWTH_MIN);
+            run.push(value);
+            self.runs.push(run);
             return true;
         };
         let Err(place) = run.binary_search(&value) else {
@@ -415,7 +414,7 @@ mod tests {
                 assert_eq!(index.positions(hash).count(), 0);
             }
         }
-        assert!(index.buckets.is_empty() && index.others.is_empty());
+        assert!(index.buckets.iter().all(SortedSet::is_empty) && index.others.is_empty());
         assert_eq!(size_of::<Short>(), 6);
     }
 

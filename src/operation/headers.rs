@@ -13,6 +13,9 @@ use super::event::StoredValidators;
 /// 600).
 pub(crate) const HEADERS_BYTES_MAX: usize = 1536;
 
+/// Room for the fields of a common response, before they are put where they are kept.
+const ROOM_BYTES: usize = 256;
+
 /// What a field takes in the journal besides name and value, at most: counted too, as there are fields of a few bytes.
 const FIELD_BYTES: usize = 7;
 
@@ -128,7 +131,7 @@ impl StoredHeaders {
     pub(crate) fn new(sent: &[(String, String)], beside: Beside<'_>) -> Self {
         let (mut count, mut is_cut) = (0, false);
         let mut left = HEADERS_BYTES_MAX;
-        let mut encoder = Encoder::new(Vec::with_capacity(256));
+        let mut encoder = Encoder::new(Vec::with_capacity(if sent.is_empty() { 0 } else { ROOM_BYTES }));
         for (name, value) in sent {
             if OF_THE_CONNECTION.iter().any(|other| other.eq_ignore_ascii_case(name)) {
                 continue;

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::fields;
 use super::route::Route;
 use super::tls;
 use super::wire::Socket;
@@ -68,7 +69,7 @@ pub(super) struct Attempt {
     direct: Cell<bool>,
     lent: RefCell<Option<Socket>>,
     sends_body: Cell<bool>,
-    head: RefCell<Vec<u8>>,
+    shown: RefCell<Vec<(String, String)>>,
     route: RefCell<Option<Arc<Route>>>,
     request_begun: Cell<bool>,
     request_bytes: Cell<usize>,
@@ -108,7 +109,7 @@ impl Attempt {
             direct: Cell::new(false),
             lent: RefCell::new(None),
             sends_body: Cell::new(false),
-            head: RefCell::new(Vec::new()),
+            shown: RefCell::new(Vec::new()),
             route: RefCell::new(None),
             request_begun: Cell::new(false),
             request_bytes: Cell::new(usize::MAX),
@@ -132,7 +133,7 @@ impl Attempt {
         self.direct.set(false);
         self.lent.replace(None);
         self.sends_body.set(false);
-        self.head.take();
+        self.shown.take();
         self.request_begun.set(false);
         self.enter_phase(Phase::Connect);
     }
@@ -233,15 +234,16 @@ impl Attempt {
         is_refused
     }
 
-    /// Keeps the head of a response as it came.
+    /// Keeps what can be shown of the head of a response.
     pub(super) fn note_head(&self, head: &[u8]) {
         if self.phase.get() == Phase::Response {
-            self.head.replace(head.to_vec());
+            self.shown.replace(fields::as_sent(head));
         }
     }
 
-    pub(super) fn take_head(&self) -> Vec<u8> {
-        self.head.take()
+    /// The fields of the last head.
+    pub(super) fn take_shown(&self) -> Vec<(String, String)> {
+        self.shown.take()
     }
 
     /// The other side ended the stream in good order.

@@ -36,11 +36,14 @@ pub(super) fn make(
     ask: &Ask,
 ) -> Result<(Box<Reply>, Body), Problem> {
     let fresh_only = !errand.method.is_idempotent();
-    let response = match send(agent, attempt, errand, target, fields.head(ask)?, fresh_only) {
-        Err(_) if attempt.reused_connection_was_dead() => send(agent, attempt, errand, target, fields.head(ask)?, true),
-        other => other,
+    let mut sent = send(agent, attempt, errand, target, fields.head(ask)?, fresh_only);
+    if sent.is_err() && attempt.reused_connection_was_dead() {
+        sent = send(agent, attempt, errand, target, fields.head(ask)?, true);
+    }
+    let response = match sent {
+        Ok(response) => response,
+        Err(error) => return Err(problem(&error, attempt)),
     };
-    let response = response.map_err(|error| problem(&error, attempt))?;
     let reply = read_head(&response)?;
     attempt.enter_phase(Phase::Body);
     Ok((reply, response.into_body()))
@@ -71,7 +74,7 @@ fn send(
     // Without its builder, which moves the whole of it at each step.
     let mut request = Request::new(());
     *request.method_mut() = method;
-    *request.uri_mut() = Uri::try_from(target.as_str()).map_err(http::Error::from)?;
+    *request.uri_mut() = Uri::try_from(target.as_str().to_owned()).map_err(http::Error::from)?;
     if !head.is_empty() {
         *request.headers_mut() = head;
     }

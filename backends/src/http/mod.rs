@@ -348,7 +348,7 @@ impl Download<'_> {
             on_trust: accepted.on_trust,
             modified,
             mirrors: self.mirrors(reply),
-            headers: fields::as_sent(&self.attempt.take_head()),
+            headers: self.attempt.take_shown(),
             validators: std::mem::take(&mut accepted.validators),
             content_type: reply.content_type.take(),
         }
