@@ -1,7 +1,5 @@
 //! A URL as this backend uses it: checked, without user info and fragment, and shown without its query.
 
-use std::net::Ipv4Addr;
-
 use url::{Position, Url};
 
 use super::tls::SCHEMES;
@@ -36,10 +34,6 @@ struct Parts {
 impl Target {
     /// Also gives the user info, where the URL has any.
     pub(super) fn parse(text: &str) -> Result<(Self, Option<Credential>), Problem> {
-        if let Some(parts) = Parts::of_plain(text) {
-            let text = text.to_owned();
-            return Ok((Self { text, parts }, None));
-        }
         let url = Url::parse(text).map_err(bad_url)?;
         let credential = credential(&url)?;
         Ok((Self::check(url)?, credential))
@@ -148,91 +142,6 @@ impl Parts {
             path_end: end(Position::AfterPath),
         }
     }
-
-    /// Those of a text that is as plain as most URLs are: the parser would find nothing in it to write in another way, and
-    /// costs many times as much. `None` where that is not certain, which means nothing else.
-    fn of_plain(text: &str) -> Option<Self> {
-        let (after, scheme, default_port) = match text.strip_prefix("http://") {
-            Some(after) => (after, "http", 80),
-            None => (text.strip_prefix("https://")?, "https", 443),
-        };
-        if text.len() > URL_BYTES_MAX || !SCHEMES.contains(&scheme) {
-            return None;
-        }
-        let begin = text.len() - after.len();
-        // Bytes are searched with fewer instructions than a text is for its characters.
-        let (front, _) = after.split_at_checked(after.bytes().position(|byte| byte == b'/')?)?;
-        let path = begin + front.len();
-        let (host, port) = match front.bytes().position(|byte| byte == b':') {
-            None => (front, default_port),
-            Some(at) => (
-                front.get(..at)?,
-                plain_port(front.get(at + 1..)?).filter(|port| *port != default_port)?,
-            ),
-        };
-        let path_end = path + plain_path(&text.as_bytes()[path..])?;
-        is_plain_host(host).then_some(Self {
-            is_secure: scheme == "https",
-            host: (begin, begin + host.len()),
-            port,
-            path,
-            path_end,
-        })
-    }
-}
-
-/// Digits without a zero before them.
-fn plain_port(text: &str) -> Option<u16> {
-    matches!(text.as_bytes().first(), Some(b'1'..=b'9')).then(|| text.parse().ok())?
-}
-
-/// An IPv4 address of four numbers, or a name of ASCII in lower case that is neither one in another form nor an
-/// internationalised one.
-fn is_plain_host(host: &str) -> bool {
-    if host.parse::<Ipv4Addr>().is_ok() {
-        return true;
-    }
-    let mut before = b'.';
-    let mut begins_last = b'.';
-    for byte in host.bytes() {
-        let is_plain = match byte {
-            b'a'..=b'z' | b'0'..=b'9' => true,
-            b'.' | b'-' => !matches!(before, b'.' | b'-'),
-            _ => false,
-        };
-        if !is_plain {
-            return false;
-        }
-        if before == b'.' {
-            begins_last = byte;
-        }
-        before = byte;
-    }
-    begins_last.is_ascii_lowercase() && before != b'.'
-}
-
-/// Where a path ends that has no segments of dots, and no letter, in its query neither, that is ever encoded.
-fn plain_path(text: &[u8]) -> Option<usize> {
-    let mut end = text.len();
-    let mut before = b' ';
-    for (at, byte) in text.iter().enumerate() {
-        let is_plain = match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' => true,
-            b'.' => before != b'/',
-            // What is encoded in a path may be a dot.
-            b'%' => end < at,
-            b'?' => {
-                end = end.min(at);
-                true
-            }
-            other => b"-_~!$&()*+,;=:@".contains(other),
-        };
-        if !is_plain {
-            return None;
-        }
-        before = *byte;
-    }
-    Some(end)
 }
 
 #[cfg(test)]
@@ -277,105 +186,6 @@ mod tests {
         }
         let long = format!("http://example.com/{}", "x".repeat(URL_BYTES_MAX));
         assert!(Target::parse(&long).unwrap_err().text.contains("longer than"));
-    }
-
-    /// Also that what is called plain is so: the parser writes it as it is, and finds the same parts.
-    #[test]
-    fn a_plain_url_is_what_the_parser_makes_of_it() {
-        let hosts = [
-            "a",
-            "a.b",
-            "a-b.c9",
-            "9a.b",
-            "127.0.0.1",
-            "127.0.0.01",
-            "127.1",
-            "1.2.3.4.5",
-            "0x7f.1",
-            "a.1",
-            "a.0x1",
-            "a.b.",
-            "a..b",
-            ".a",
-            "xn--bcher-kva.de",
-            "a--b",
-            "-a",
-            "a-",
-            "A.b",
-            "a_b",
-            "256.1.1.1",
-            "1.2.3.4.",
-            "[::1]",
-            "u@a",
-            "",
-            "a%62",
-            "b\u{fc}cher",
-            "a b",
-            "0x",
-            "a.0x",
-            "a.9x",
-        ];
-        let ports = [
-            "", ":", ":1", ":80", ":443", ":080", ":0", ":65535", ":65536", ":+1", ":1:2", ":x",
-        ];
-        let paths = [
-            "/",
-            "",
-            "/a",
-            "//a",
-            "/a//",
-            "/a/.",
-            "/./a",
-            "/../a",
-            "/a/..",
-            "/.a",
-            "/a.b",
-            "/a/...",
-            "/%2e",
-            "/a%20",
-            "/a|b",
-            "/a\\b",
-            "/a b",
-            "/a'b",
-            "/a\"b",
-            "/a{b",
-            "/a^b",
-            "/a`b",
-            "/\u{fc}",
-            "/a\tb",
-            "/a?",
-            "/a?b",
-            "/a?b=%2F&c",
-            "/a?b/../c",
-            "/a?b?c",
-            "/a?b'c",
-            "/a?b|c",
-            "/a#b",
-            "/a?b#c",
-            "?b",
-            "/~a_!$&()*+,;=:@-",
-            "/?/.",
-            "/a ",
-            "/C:/a",
-            "/a;b=c/d",
-        ];
-        let mut plain = 0;
-        for scheme in ["http", "https", "HTTP", "ftp", "file", ""] {
-            for (host, port) in hosts.iter().flat_map(|host| ports.map(|port| (*host, port))) {
-                for path in paths {
-                    let text = format!("{scheme}://{host}{port}{path}");
-                    let Some(found) = Parts::of_plain(&text) else { continue };
-                    let url = Url::parse(&text).unwrap();
-                    assert_eq!((url.as_str(), Parts::of(&url)), (&*text, found));
-                    assert!(
-                        url.fragment().is_none() && credential(&url).unwrap().is_none(),
-                        "{text}"
-                    );
-                    plain += 1;
-                }
-            }
-        }
-        assert!(plain > 500, "{plain}");
     }
 
     #[test]
