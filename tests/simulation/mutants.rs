@@ -19,7 +19,6 @@ const STEPS: &[&str] = &[
     "comparison with the intent",
     "directory sync above a directory that is there",
     "directory sync above a new directory",
-    "directory sync above a new state directory",
     "directory sync after a given-up part is removed",
     "directory sync after a recovered rename",
     "directory sync after a spooled body got its name",
