@@ -45,11 +45,8 @@ impl<'a> Names<'a> {
             return Ok(());
         }
         sync_above(storage, directory)?;
-        if steps::is_taken("sync of the state directory at the start") {
-            let synced = storage.sync_directory(directory);
-            synced.map_err(|error| Error::io("sync", directory, error))?;
-        }
-        Ok(())
+        let synced = storage.sync_directory(directory);
+        synced.map_err(|error| Error::io("sync", directory, error))
     }
 }
 
@@ -85,5 +82,60 @@ fn exists(storage: &Arc<dyn Storage>, directory: &Path) -> Result<bool, Error> {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(Error::io("look at", directory, error)),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
+mod tests {
+    use std::io;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use backhaul_backends::MemoryBackend;
+    use backhaul_journal::simulation::{Call, SimDisk};
+
+    use crate::config::Config;
+    use crate::engine::{Engine, NewDownload};
+    use crate::environment::FixedEnvironment;
+    use crate::vault::SealedName;
+
+    fn open(disk: &SimDisk) -> Engine {
+        let environment = FixedEnvironment::new(1).on(disk.storage());
+        let backends = vec![Arc::new(MemoryBackend::new()) as _];
+        Engine::open(Path::new("/state"), Config::default(), environment, backends).unwrap()
+    }
+
+    fn download(name: &str, secret_headers: Vec<String>) -> NewDownload {
+        NewDownload {
+            url: format!("mem://host/{name}"),
+            destination: format!("/data/{name}").into(),
+            secret_headers,
+            hold: true,
+            ..NewDownload::default()
+        }
+    }
+
+    #[test]
+    fn a_name_that_a_killed_process_left_lasts_before_it_is_relied_on() {
+        let disk = SimDisk::new();
+        disk.put_directory(Path::new("/data"));
+        let engine = open(&disk);
+        engine.create(&[download("plain", Vec::new())]).unwrap();
+        engine.close().unwrap();
+        let secret = |name| download(name, vec!["X-Token: hush".into()]);
+        let engine = open(&disk);
+        // The vault is made, and its name never synced.
+        disk.fail_with(|call, path| {
+            let is_refused = call == Call::SyncDirectory && path == Path::new("/state");
+            is_refused.then(|| io::Error::from(io::ErrorKind::StorageFull))
+        });
+        engine.create(&[secret("a")]).unwrap_err();
+        drop(engine);
+        disk.fail_no_more();
+        let id = open(&disk).create(&[secret("b")]).unwrap()[0];
+        let engine = open(&disk.lose_unsynced());
+        let operation = engine.find(id).unwrap();
+        engine.core.vault.open(SealedName::of(&operation)).unwrap();
     }
 }

@@ -39,7 +39,6 @@ const STEPS: &[&str] = &[
     "sync of the data before a claim",
     "sync of the ends",
     "sync of the intents before the renames",
-    "sync of the state directory at the start",
 ];
 
 /// Steps that only a second thread can miss; see `tests/races.rs`.
