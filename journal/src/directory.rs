@@ -8,8 +8,6 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::format::{FILES_MAX, NUMBER_MAX};
-use crate::reader::holds_a_record;
-use crate::steps;
 use crate::storage::Storage;
 
 /// Ballast that is given up when the disk is full.
@@ -28,12 +26,10 @@ pub(crate) struct Directory {
     pub path: PathBuf,
 }
 
-/// What the names in the directory say; but for a segment with its first name, nothing was opened.
+/// What the names in the directory say; nothing was opened.
 #[derive(Debug, Default)]
 pub(crate) struct Layout {
     pub segments: BTreeSet<u64>,
-    /// The newest of them, where it still has its first name.
-    pub unnamed: Option<u64>,
     /// Parts found, by the LSN that the snapshot covers.
     pub snapshots: BTreeMap<u64, BTreeSet<u32>>,
     pub temporaries: Vec<OsString>,
@@ -59,11 +55,6 @@ pub(crate) fn segment_name(seq: u64) -> String {
 
 pub(crate) fn segment_temporary(seq: u64) -> String {
     format!("{seq:016x}.tmp")
-}
-
-/// The name of a segment that is as good as its final one once the file holds a record; see `FORMAT.md`.
-pub(crate) fn segment_first_name(seq: u64) -> String {
-    format!("{seq:016x}.new")
 }
 
 pub(crate) fn snapshot_name(lsn: u64, part: u32) -> String {
@@ -111,7 +102,6 @@ impl Directory {
         for name in names {
             layout.add(name);
         }
-        self.find_unnamed(&mut layout)?;
         let files = layout.segments.len() + layout.snapshots.values().map(BTreeSet::len).sum::<usize>();
         if files > FILES_MAX {
             return Err(Error::TooMany(
@@ -121,34 +111,6 @@ impl Directory {
             ));
         }
         Ok(Some(layout))
-    }
-}
-
-impl Directory {
-    /// A segment with its first name that follows the others counts if it holds a record: it was filled, and may have been
-    /// synced and relied on before it had its final name. One that holds none never was.
-    fn find_unnamed(&self, layout: &mut Layout) -> Result<(), Error> {
-        // The oldest: nobody relied on a later one before the final name of this one lasted.
-        let numbers = layout.temporaries.iter().filter_map(first_named);
-        let follows = |seq: &u64| layout.segments.last().is_none_or(|last| last + 1 == *seq);
-        if let Some(seq) = numbers.filter(follows).min()
-            && steps::is_taken("look at a segment with its first name")
-            && holds_a_record(self, seq)?
-        {
-            layout.segments.insert(seq);
-            layout.unnamed = Some(seq);
-            layout.temporaries.retain(|name| first_named(name) != Some(seq));
-        }
-        Ok(())
-    }
-}
-
-/// The number in the first name of a segment.
-fn first_named(name: &OsString) -> Option<u64> {
-    let (stem, extension) = name.to_str()?.split_once('.')?;
-    match numbers(stem)? {
-        (seq, None) if extension == "new" && seq > 0 && seq < NUMBER_MAX => Some(seq),
-        _ => None,
     }
 }
 
@@ -200,7 +162,7 @@ fn parse(name: &OsString) -> Name {
     match (numbers(stem), extension) {
         (Some((seq, None)), "seg") if seq > 0 && seq < NUMBER_MAX => Name::Segment(seq),
         (Some((lsn, Some(part))), "snap") if lsn < NUMBER_MAX && part < PARTS_MAX => Name::Snapshot(lsn, part),
-        (Some(_), "tmp") | (Some((_, None)), "new") => Name::Temporary,
+        (Some(_), "tmp") => Name::Temporary,
         _ => Name::Unknown,
     }
 }
@@ -234,7 +196,6 @@ mod tests {
             (segment_name(NUMBER_MAX - 1), Name::Segment(NUMBER_MAX - 1)),
             (snapshot_name(0xa41c3, 2), Name::Snapshot(0xa41c3, 2)),
             (segment_temporary(9), Name::Temporary),
-            (segment_first_name(9), Name::Temporary),
             (snapshot_temporary(9, 1), Name::Temporary),
             (RESERVE.to_owned(), Name::Reserve),
             (INCOMPLETE.to_owned(), Name::Incomplete),

@@ -17,9 +17,6 @@ use crate::sys;
 /// Directories that are open at once to be synced together, at most (chosen without measurement: files mostly go to few).
 const DIRECTORIES_TOGETHER_MAX: usize = 4;
 
-/// Text of a lock file that is overwritten in place, at most: what is longer is none of ours.
-const DESCRIPTION_BYTES_MAX: usize = 4096;
-
 /// How often the lock file may be replaced between opening and locking it before that counts as contention.
 const LOCK_ATTEMPTS_MAX: u32 = 8;
 
@@ -158,7 +155,13 @@ impl Storage for Disk {
 
     fn file_system(&self, path: &Path) -> io::Result<FileSystem> {
         let statfs = retry(|| Ok(rustix::fs::statfs(path)?))?;
-        Ok(kind_of(magic_of(&statfs)))
+        // The width and sign of this field differ between machines; the numbers are all 32 bits.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "file system numbers are 32 bits, sign-extended on some machines"
+        )]
+        Ok(kind_of(statfs.f_type as u32))
     }
 
     fn available_bytes(&self, path: &Path) -> io::Result<u64> {
@@ -228,15 +231,8 @@ impl StorageFile for DiskFile {
 
 impl StorageLock for DiskLock {
     fn describe(&self, text: &str) -> io::Result<()> {
-        let mut bytes = text.as_bytes().to_vec();
-        let before = self.0.metadata()?.len();
-        // What is longer is overwritten with empty lines. Cutting a file costs ext4 its superblock, and when a file that was
-        // cut to nothing is closed, its new content is written at once, which nobody reads any more then.
-        match usize::try_from(before) {
-            Ok(before) if before <= DESCRIPTION_BYTES_MAX => bytes.resize(bytes.len().max(before), b'\n'),
-            _ => retry(|| self.0.set_len(0))?,
-        }
-        self.0.write_all_at(&bytes, 0)
+        retry(|| self.0.set_len(0))?;
+        self.0.write_all_at(text.as_bytes(), 0)
     }
 }
 
@@ -244,12 +240,6 @@ impl Drop for DiskLock {
     /// The lock belongs to the open file, of which a child of another thread has a copy between fork and exec: closing ours
     /// alone would leave it locked until then.
     fn drop(&mut self) {
-        // Nobody asks for its text from now on. Where that has not been written back yet, it never is: a block less on the
-        // disk, and no commit for the place that it takes.
-        if rustix::fs::fstatfs(&self.0).is_ok_and(|statfs| kind_of(magic_of(&statfs)) == FileSystem::Ext4) {
-            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            let _ = rustix::fs::fallocate(&self.0, flags, 0, DESCRIPTION_BYTES_MAX as u64);
-        }
         // Nothing can be done about a failure, and the end of the process unlocks it in any case.
         let _ = fs2::FileExt::unlock(&self.0);
     }
@@ -317,16 +307,6 @@ fn stat_of(metadata: &Metadata) -> Stat {
         // Every file system of Linux has one.
         modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
     }
-}
-
-/// The width and sign of this field differ between machines; the numbers are all 32 bits.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "file system numbers are 32 bits, sign-extended on some machines"
-)]
-fn magic_of(statfs: &rustix::fs::StatFs) -> u32 {
-    statfs.f_type as u32
 }
 
 /// The numbers are those of `linux/magic.h` and of the file systems' own headers.

@@ -37,8 +37,7 @@ impl Lock {
         Ok(lock)
     }
 
-    /// The same, with what the lock file says left as it is until [`Lock::add_lines`], or until a journal is opened with it:
-    /// until then a lock file that is there
+    /// The same, with what the lock file says left as it is until [`Lock::add_lines`]: until then a lock file that is there
     /// is not written to, and whoever asks is told of the holder before.
     ///
     /// # Errors

@@ -1,10 +1,8 @@
 //! Opening for writing: recover, write anew what nothing vouches for, and only then hand out the journal.
 
-use std::ffi::OsStr;
-use std::io;
 use std::path::Path;
 
-use crate::directory::{Directory, Layout, segment_first_name, segment_name, segment_temporary};
+use crate::directory::{Directory, Layout};
 use crate::error::Error;
 use crate::format::{FIRST_LSN, check_writable};
 use crate::group::Group;
@@ -16,12 +14,8 @@ use crate::report::Report;
 use crate::reserve::Reserve;
 use crate::segment::Log;
 use crate::steps;
-use crate::storage::Access;
 use crate::sync::{Condvar, Mutex};
 use crate::writer::{Journal, State, Stats};
-
-/// Bytes of a segment that are copied at once. Chosen without measurement.
-const COPY_BYTES: usize = 64 * 1024;
 
 pub(crate) fn open(
     directory: Directory,
@@ -29,9 +23,20 @@ pub(crate) fn open(
     options: Options,
     replay: &mut dyn Replay,
 ) -> Result<(Journal, Report), Error> {
-    let layout = look(&directory)?;
-    // Only now: on some file systems the sync before would have taken along whatever was written meanwhile.
-    lock.add_lines("");
+    let layout = match directory.layout()? {
+        Some(layout) => {
+            if layout.is_empty() && !options.brief {
+                // Whoever made the directory may have been killed before its name was durable.
+                sync_parent(&directory)?;
+            }
+            layout
+        }
+        None if options.brief => {
+            make_directory(&directory)?;
+            Layout::default()
+        }
+        None => create_directory(&directory)?,
+    };
     if layout.incomplete {
         return Err(Error::Incomplete(directory.path.clone()));
     }
@@ -51,16 +56,14 @@ pub(crate) fn open(
     }
     check_writable(scan.report.next.0)?;
     check_writable(scan.segments.last().map_or(0, |entry| entry.seq))?;
-    if let Some(seq) = layout.unnamed {
-        name_segment(&directory, seq, options.new_above)?;
-    }
     let mut log = log(&directory, &layout, &scan, id, options)?;
     for name in layout
         .temporaries
         .iter()
         .filter(|_| steps::is_taken("removal of leftovers"))
     {
-        remove_leftover(&directory, name)?;
+        let path = directory.path.join(name);
+        directory.storage.remove(&path).map_err(Error::io("remove", &path))?;
     }
     let (state, report) = take_over(&layout, scan, &mut log, options)?;
     let journal = Journal {
@@ -78,72 +81,6 @@ pub(crate) fn open(
     Ok((journal, report))
 }
 
-/// What is in the directory, which is made where it is missing.
-fn look(directory: &Directory) -> Result<Layout, Error> {
-    // What is found is acted on, and what is not found must not come back. There is something to do only where a process
-    // ended a moment ago without its end.
-    let synced = if steps::is_taken("sync of the journal's directory at the open") {
-        directory.storage.sync_directory(&directory.path)
-    } else {
-        Ok(())
-    };
-    match synced {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        synced => synced.map_err(Error::io("sync the directory", &directory.path))?,
-    }
-    if let Some(layout) = directory.layout()? {
-        return Ok(layout);
-    }
-    make_directory(directory)?;
-    Ok(Layout::default())
-}
-
-/// Writes a segment anew, under its final name, that was found with its first one: it may be in the page cache only, where
-/// a sync that failed before has left it. What is cut off of it by a crash meanwhile stands in the old file.
-fn name_segment(directory: &Directory, seq: u64, new_above: u8) -> Result<(), Error> {
-    let storage = &directory.storage;
-    let [first, temporary, last] =
-        [segment_first_name(seq), segment_temporary(seq), segment_name(seq)].map(|name| directory.join(&name));
-    // What an earlier attempt left.
-    directory.remove(&segment_temporary(seq))?;
-    let source = storage.open(&first, Access::Read).map_err(Error::io("open", &first))?;
-    let copy = storage
-        .create(&temporary, 0o600)
-        .map_err(Error::io("create", &temporary))?;
-    let mut buffer = vec![0; COPY_BYTES];
-    let mut offset = 0;
-    loop {
-        let count = source.read_at(&mut buffer, offset).map_err(Error::io("read", &first))?;
-        if count == 0 {
-            break;
-        }
-        let written = copy.write_all_at(&buffer[..count], offset);
-        written.map_err(Error::io("write", &temporary))?;
-        offset += count as u64;
-    }
-    if steps::is_taken("sync of a segment that is found with its first name") {
-        copy.sync_data().map_err(Error::io("sync", &temporary))?;
-    }
-    if steps::is_taken("sync of the directories above a new journal's first segment") {
-        sync_above(directory, new_above)?;
-    }
-    storage
-        .rename(&temporary, &last)
-        .map_err(Error::io("rename", &temporary))?;
-    if steps::is_taken("directory sync before a first name goes") {
-        directory.sync()?;
-    }
-    directory.remove(&segment_first_name(seq))
-}
-
-fn remove_leftover(directory: &Directory, name: &OsStr) -> Result<(), Error> {
-    let path = directory.path.join(name);
-    match directory.storage.remove(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::Io("remove", path, error)),
-        _ => Ok(()),
-    }
-}
-
 /// Makes the first segment of a new journal, unless that waits for its first records, or the one for what nothing vouches
 /// for.
 ///
@@ -155,9 +92,9 @@ fn take_over(layout: &Layout, scan: Scan, log: &mut Log, options: Options) -> Re
     let mut unproven = scan.unproven;
     let mut segments_since_snapshot = report.segments.len();
     let unvouched = !unproven.is_empty() && steps::is_taken("copy of the unproven tail");
-    // Whoever made the directory may have been killed before its name was durable.
-    log.awaits_names_above = report.created;
-    if (report.created && !options.brief) || unvouched {
+    if report.created && options.brief {
+        log.awaits_name_above = true;
+    } else if report.created || unvouched {
         report.relogged = unproven.records();
         segments.push(log.rotate(&mut unproven)?);
         segments_since_snapshot += 1;
@@ -233,26 +170,21 @@ fn make_directory(directory: &Directory) -> Result<(), Error> {
 /// Makes the directory's own name durable.
 pub(crate) fn sync_parent(directory: &Directory) -> Result<(), Error> {
     if steps::is_taken("sync of the directory above a new journal") {
-        sync_above(directory, 0)
+        sync_above(directory)
     } else {
         Ok(())
     }
 }
 
-/// Makes durable the directory's own name, and those of so many directories above it.
-pub(crate) fn sync_above(directory: &Directory, further: u8) -> Result<(), Error> {
-    let mut path = &*directory.path;
-    for _ in 0..=further {
-        path = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        directory
-            .storage
-            .sync_directory(path)
-            .map_err(Error::io("sync the directory", path))?;
-    }
-    Ok(())
+pub(crate) fn sync_above(directory: &Directory) -> Result<(), Error> {
+    let parent = match directory.path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    directory
+        .storage
+        .sync_directory(parent)
+        .map_err(Error::io("sync the directory", parent))
 }
 
 pub(crate) fn random_id(directory: &Directory) -> Result<[u8; 16], Error> {

@@ -29,9 +29,6 @@ pub struct Options {
     /// until then there is none, and [`Journal::id`](crate::Journal::id) is not durable. The mark of a clean end is written
     /// but not synced: a power cut soon after costs the next open what it costs after a crash. Off by default.
     pub brief: bool,
-    /// How many directories above that of the journal are new, so that their names may not be durable yet: those of so many,
-    /// and the journal's own, are made durable by a journal that is made, before its first records count. None by default.
-    pub new_above: u8,
     /// The id of a journal that is being made, where the application has its own source of ids. Random by default.
     pub journal_id: Option<[u8; 16]>,
 }
@@ -68,7 +65,6 @@ impl Default for Options {
             checkpoint_bytes: 1 << 20,
             reserve: true,
             brief: false,
-            new_above: 0,
             journal_id: None,
         }
     }

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use crate::checksum::{crc, segment_seed, snapshot_seed};
-use crate::directory::{Directory, segment_first_name, segment_name, snapshot_name};
+use crate::directory::{Directory, segment_name, snapshot_name};
 use crate::error::Error;
 use crate::format::{
     ALIGNMENT_BYTES, FILE_BYTES_MAX, FILE_HEADER_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FileHeader, HeaderFault,
@@ -46,34 +46,10 @@ pub(crate) enum Found<'a> {
     Nothing,
 }
 
-/// Whether a segment has an intact header and an intact frame after it; nothing that cannot be opened has.
-pub(crate) fn holds_a_record(directory: &Directory, seq: u64) -> Result<bool, Error> {
-    let mut reader = match FrameReader::segment(directory, seq) {
-        Err(error) if is_missing(&error) || matches!(error, Error::TooLarge(..)) => return Ok(false),
-        answer => answer?,
-    };
-    let Ok(header) = reader.segment_header(seq)? else {
-        return Ok(false);
-    };
-    let found = reader.frame(FILE_HEADER_BYTES as u64, Some(header.lsn))?;
-    Ok(matches!(found, Found::Frame(frame) if frame.end_lsn > header.lsn))
-}
-
-fn is_missing(error: &Error) -> bool {
-    matches!(error, Error::Io(_, _, error) if error.kind() == std::io::ErrorKind::NotFound)
-}
-
 impl FrameReader {
     /// Opens a segment; the seed is that of `journal_id`, or 0 until the header was read.
     pub(crate) fn segment(directory: &Directory, seq: u64) -> Result<FrameReader, Error> {
-        match FrameReader::open(directory, &segment_name(seq)) {
-            // It may still have its first name, and get the other one between the two looks.
-            Err(error) if is_missing(&error) => match FrameReader::open(directory, &segment_first_name(seq)) {
-                Err(other) if is_missing(&other) => FrameReader::open(directory, &segment_name(seq)),
-                answer => answer,
-            },
-            answer => answer,
-        }
+        FrameReader::open(directory, &segment_name(seq))
     }
 
     pub(crate) fn snapshot_part(directory: &Directory, lsn: u64, part: u32) -> Result<FrameReader, Error> {

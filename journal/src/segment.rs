@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::checksum::segment_seed;
-use crate::directory::{Directory, segment_first_name, segment_name, segment_temporary};
+use crate::directory::{Directory, segment_name, segment_temporary};
 use crate::error::{Error, is_full};
 use crate::format::{FILE_HEADER_BYTES, FRAME_HEADER_BYTES, FileHeader, SEGMENT_MAGIC};
 use crate::frame::FrameKind;
@@ -31,9 +31,7 @@ pub(crate) struct Log {
     next_seq: u64,
     segments_made: u64,
     /// The journal is new, and its directory's own name is not durable yet.
-    pub awaits_names_above: bool,
-    /// The name of the segment that is written to may not be durable yet, only the one before.
-    awaits_own_name: bool,
+    pub awaits_name_above: bool,
     pub reserve: Reserve,
     pub counts: LogCounts,
 }
@@ -80,8 +78,7 @@ impl Log {
             active: None,
             next_seq,
             segments_made: 0,
-            awaits_names_above: false,
-            awaits_own_name: false,
+            awaits_name_above: false,
             reserve,
             counts: LogCounts::default(),
         }
@@ -105,10 +102,7 @@ impl Log {
                 Err(error) => return Err(self.active_error("write", error)),
             }
         }
-        // A process that writes little has done with one commit of most file systems. Nothing of the group is anywhere else:
-        // however little of it a crash leaves, nothing is missed.
-        let counts_at_once = self.options.brief && self.segments_made == 0;
-        self.begin(group, counts_at_once).map(Some)
+        self.rotate(group).map(Some)
     }
 
     /// Whether the active segment has no room for a group.
@@ -116,13 +110,6 @@ impl Log {
         self.active
             .as_ref()
             .is_none_or(|active| active.end + group.len_bytes() + CLOSE_BYTES > active.limit)
-    }
-
-    /// Whether half of the first segment of this process is free, on a file system where its blocks are taken since it was
-    /// made: as long as this is so, what must be recorded on a full disk has room without a reserve.
-    pub(crate) fn has_room_of_its_own(&self) -> bool {
-        let mut active = self.active.iter();
-        self.zero_fill && self.segments_made <= 1 && active.all(|active| active.end <= active.limit / 2)
     }
 
     /// Vouches for everything below `next_lsn`, all of which must be durable.
@@ -149,11 +136,6 @@ impl Log {
     /// full. Making it earlier, or in a thread of its own, would save this one caller some milliseconds in some thousand
     /// records, for one more sync or one more thread; the group rides in the same sync as the new file.
     pub(crate) fn rotate(&mut self, group: &mut Group) -> Result<SegmentEntry, Error> {
-        self.begin(group, false)
-    }
-
-    /// The same; one that counts at once is relied on under its first name, see `FORMAT.md`.
-    fn begin(&mut self, group: &mut Group, counts_at_once: bool) -> Result<SegmentEntry, Error> {
         let least = (FILE_HEADER_BYTES + group.len_bytes() + CLOSE_BYTES).next_multiple_of(BLOCK_BYTES);
         let wanted = match self.segments_made {
             0 => self.options.first_segment_bytes,
@@ -165,11 +147,10 @@ impl Log {
         } else {
             least.max(wanted as usize)
         };
-        match self.make_segment(group, wanted, counts_at_once) {
+        match self.make_segment(group, wanted) {
             Err(error) if is_full_error(&error) => {
                 self.reserve.spend(&self.directory)?;
-                self.make_segment(group, least, counts_at_once)
-                    .map_err(|error| self.full(error))
+                self.make_segment(group, least).map_err(|error| self.full(error))
             }
             answer => answer,
         }
@@ -191,18 +172,9 @@ impl Log {
         }
     }
 
-    fn make_segment(
-        &mut self,
-        group: &mut Group,
-        len_bytes: usize,
-        counts_at_once: bool,
-    ) -> Result<SegmentEntry, Error> {
+    fn make_segment(&mut self, group: &mut Group, len_bytes: usize) -> Result<SegmentEntry, Error> {
         let seq = self.next_seq;
-        let temporary = if counts_at_once {
-            segment_first_name(seq)
-        } else {
-            segment_temporary(seq)
-        };
+        let temporary = segment_temporary(seq);
         let active = match self.fill_segment(group, &temporary, len_bytes) {
             Ok(active) => active,
             Err(error) => {
@@ -211,26 +183,22 @@ impl Log {
                 return Err(error);
             }
         };
-        // A process that was killed may have named the segment before this one and not synced the name, and so may this
-        // process; if it were lost in a power cut that this one's name survives, the log would have a hole.
-        let must_sync = self.segments_made == 0 || self.awaits_own_name;
-        if must_sync && steps::is_taken("directory sync before a process names its first segment") {
+        // A process that was killed may have named the segment before this one and not synced the name; if it were lost
+        // in a power cut that this one's name survives, the log would have a hole.
+        if self.segments_made == 0 && steps::is_taken("directory sync before a process names its first segment") {
             self.directory.sync()?;
         }
-        // A journal that is found has a name that lasts. On most file systems the sync of the file has taken it along, and
-        // those of the directories above it.
-        if self.awaits_names_above && steps::is_taken("sync of the directories above a new journal's first segment") {
-            sync_above(&self.directory, self.options.new_above)?;
+        // A journal that is found has a name that lasts. On most file systems the sync of the file has taken it along.
+        if self.awaits_name_above && steps::is_taken("sync of the directory above a journal with its first records") {
+            sync_above(&self.directory)?;
         }
-        self.awaits_names_above = false;
+        self.awaits_name_above = false;
         let (from, to) = (self.directory.join(&temporary), self.directory.join(&segment_name(seq)));
         self.directory
             .storage
             .rename(&from, &to)
             .map_err(Error::io("rename", &from))?;
-        // Its first name lasts by now, and is as good; the final one comes with what is synced next.
-        self.awaits_own_name = counts_at_once;
-        if !self.awaits_own_name && steps::is_taken("directory sync after a segment got its name") {
+        if steps::is_taken("directory sync after a segment got its name") {
             self.directory.sync()?;
         }
         self.counts.rotations += 1;

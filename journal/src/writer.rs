@@ -438,9 +438,8 @@ impl<'j> Turn<'j> {
         };
         self.outcome = match outcome {
             Ok(made) => {
-                // A brief journal leaves nothing behind that other syncs would have to take along before it needs to.
-                let has_room = segments == 0 || log.has_room_of_its_own();
-                if !(self.journal.options.brief && has_room) {
+                // The first commit of a brief journal leaves nothing behind that other syncs would have to take along.
+                if segments > 0 || !self.journal.options.brief {
                     log.refill_reserve(snapshot_bytes);
                 }
                 Outcome::Committed(made)

@@ -128,16 +128,16 @@ impl Engine {
         let storage = &environment.storage;
         let names = Names::make(storage, directory)?;
         let lock = Lock::acquire_untold(storage, &layout.lock(), config.allow_network_file_system)?;
-        // Before anything is written, so that on most file systems there is nothing to do where nothing is new. The lock file
-        // is told of this process once the journal has looked at its directory.
+        // Before anything is written, so that on most file systems there is nothing to do where nothing is new.
         names.sync(storage)?;
+        lock.add_lines("");
         let connections_max = config.connections.max;
         let room = Room::fit(config.jobs_max, connections_max, environment.open_files_max).ok_or(Error::limit(
             "open files (raise RLIMIT_NOFILE)",
             environment.open_files_max as u64,
         ))?;
         let room = room.with_ready(budget.ready_max);
-        let options = salvage::journal_options(&config, &environment, names.new_above());
+        let options = salvage::journal_options(&config, &environment);
         let trouble = Arc::new(Trouble::default());
         let terms = salvage::Terms {
             options,

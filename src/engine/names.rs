@@ -20,33 +20,34 @@ pub(super) struct Names<'a> {
 impl<'a> Names<'a> {
     /// Makes a state directory where it is missing, and those above it, whose names last then.
     pub(super) fn make(storage: &Arc<dyn Storage>, directory: &'a Path) -> Result<Self, Error> {
-        let mut is_new = !exists(storage, directory)?;
+        let is_new = !exists(storage, directory)?;
         if is_new {
             make_above(storage, directory)?;
             match storage.create_directory(directory, 0o700) {
-                // Another process is about to begin here, too, and may have begun.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => is_new = false,
-                created => created.map_err(|error| Error::io("create", directory, error))?,
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(Error::io("create", directory, error));
+                }
+                _ => {}
             }
         }
         Ok(Self { directory, is_new })
     }
 
-    /// How many directories above the journal have a name that may not last and that [`Names::sync`] leaves alone: a new
-    /// journal makes it durable together with its own, before anything counts.
-    pub(super) fn new_above(&self) -> u8 {
-        u8::from(self.is_new)
-    }
-
-    /// Makes its name durable, and those in it, where it was there: what is found in it is told, and acted on.
-    pub(super) fn sync(&self, storage: &Arc<dyn Storage>) -> Result<(), Error> {
+    /// Makes its name durable, and those in it: what is found in it is told, and acted on.
+    pub(super) fn sync(self, storage: &Arc<dyn Storage>) -> Result<(), Error> {
         let directory = self.directory;
-        if self.is_new {
-            return Ok(());
+        if !self.is_new {
+            sync_above(storage, directory)?;
+        } else if steps::is_taken("directory sync above a new state directory") {
+            let parent = directory_of(directory);
+            let synced = storage.sync_directory(parent);
+            synced.map_err(|error| Error::io("sync", parent, error))?;
         }
-        sync_above(storage, directory)?;
-        let synced = storage.sync_directory(directory);
-        synced.map_err(|error| Error::io("sync", directory, error))
+        if steps::is_taken("sync of the state directory at the start") {
+            let synced = storage.sync_directory(directory);
+            synced.map_err(|error| Error::io("sync", directory, error))?;
+        }
+        Ok(())
     }
 }
 

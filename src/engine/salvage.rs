@@ -21,14 +21,13 @@ use crate::error::Error;
 /// First segment of an engine that is there for one command only: some ten small files fit.
 const SHORT_LIVED_SEGMENT_BYTES: u32 = 8 * 1024;
 
-/// How the journal of an engine is written, below so many directories that are new.
-pub(super) fn journal_options(config: &Config, environment: &Environment, new_above: u8) -> Options {
+/// How the journal of an engine is written.
+pub(super) fn journal_options(config: &Config, environment: &Environment) -> Options {
     let mut id = [0; 16];
     environment.random.fill(&mut id);
     let options = Options {
         checkpoint_bytes: config.checkpoint_bytes,
         journal_id: Some(id),
-        new_above,
         ..Options::default()
     };
     if config.is_short_lived {

@@ -19,6 +19,7 @@ const STEPS: &[&str] = &[
     "comparison with the intent",
     "directory sync above a directory that is there",
     "directory sync above a new directory",
+    "directory sync above a new state directory",
     "directory sync after a given-up part is removed",
     "directory sync after a recovered rename",
     "directory sync after a spooled body got its name",
@@ -39,6 +40,7 @@ const STEPS: &[&str] = &[
     "sync of the data before a claim",
     "sync of the ends",
     "sync of the intents before the renames",
+    "sync of the state directory at the start",
 ];
 
 /// Steps that only a second thread can miss; see `tests/races.rs`.
