@@ -266,7 +266,7 @@ impl Rows {
                 break;
             }
             next = as_of;
-            let operation = self.slots.get(order).and_then(|slot| self.operation(slot));
+            let operation = order.and_then(|order| self.operation(self.slots.get(order)?));
             changed.extend(operation.filter(|operation| means(filter, operation)));
         }
         (changed, next)
@@ -315,18 +315,20 @@ impl Rows {
     }
 
     /// What does not contain all before the record `cursor`, or that record itself is contained in: the first LSN that it does
-    /// not contain, and its order, ascending.
-    fn since(&self, cursor: u64) -> impl Iterator<Item = (u64, u64)> {
+    /// not contain, and its order, ascending. Without an order at the creation of one that has changed since: it comes later,
+    /// and looking past it costs, too.
+    fn since(&self, cursor: u64) -> impl Iterator<Item = (u64, Option<u64>)> {
         let mut changes = self.changes.from((cursor.saturating_add(1), 0)).peekable();
         let mut slots = self.slots.from(cursor).map(|slot| slot.order).peekable();
         std::iter::from_fn(move || {
             let until = changes.peek().map_or(u64::MAX, |(as_of, _)| *as_of);
-            while let Some(order) = slots.next_if(|order| as_created(*order) <= until) {
-                if self.changed.get(Change::of(order)).is_none() {
-                    return Some((as_created(order), order));
+            match slots.next_if(|order| as_created(*order) <= until) {
+                Some(order) => {
+                    let is_as_created = self.changed.get(Change::of(order)).is_none();
+                    Some((as_created(order), Some(order).filter(|_| is_as_created)))
                 }
+                None => changes.next().map(|(as_of, order)| (as_of, Some(order))),
             }
-            changes.next()
         })
     }
 

@@ -131,7 +131,8 @@ impl Table {
     pub(crate) fn commit(&mut self, batch: BatchId) {
         for order in self.uncommitted.remove(&batch.0).unwrap_or_default().iter() {
             let Some(id) = self.rows.at(order) else { continue };
-            let Some((as_of, before)) = self.rows.as_of(id).zip(self.find(id).map(Cow::into_owned)) else {
+            let found = self.rows.as_of(id).zip(self.find(id).map(Cow::into_owned));
+            let Some((as_of, before)) = found.filter(|(_, before)| before.batch == Some(batch)) else {
                 continue;
             };
             let next = Operation {

@@ -377,8 +377,9 @@ impl Account {
             return;
         }
         match service.acknowledge(&ids) {
-            // An end that was told and stays unacknowledged is told again: at least once.
-            Ok(()) | Err(Error::Disconnected(_)) => {}
+            // An end that was told and stays unacknowledged is told again: at least once. One whose record is gone by now,
+            // removed by somebody or out of the history, cannot be; the others are acknowledged all the same.
+            Ok(()) | Err(Error::Disconnected(_) | Error::UnknownId(_)) => {}
             Err(error) => {
                 self.fault.get_or_insert(error);
             }
