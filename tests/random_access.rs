@@ -157,7 +157,7 @@ struct Shared {
     version: AtomicUsize,
     bytes_per_second: AtomicU64,
     served_bytes: AtomicU64,
-    refuses_ranges: AtomicBool,
+    refuses_next_range: AtomicBool,
     ranges: Mutex<Vec<Option<(u64, u64)>>>,
     is_over: AtomicBool,
 }
@@ -171,7 +171,7 @@ impl Slow {
             version: AtomicUsize::new(0),
             bytes_per_second: AtomicU64::new(bytes_per_second),
             served_bytes: AtomicU64::new(0),
-            refuses_ranges: AtomicBool::new(false),
+            refuses_next_range: AtomicBool::new(false),
             ranges: Mutex::default(),
             is_over: AtomicBool::new(false),
         });
@@ -244,7 +244,7 @@ impl Shared {
         let (first, end) = asked.unwrap_or((0, total));
         let length = end - first;
         let status = match asked {
-            Some(_) if self.refuses_ranges.load(Ordering::SeqCst) => {
+            Some(_) if self.refuses_next_range.swap(false, Ordering::SeqCst) => {
                 return stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             }
             Some(_) => format!(
@@ -361,18 +361,17 @@ fn a_server_that_refuses_the_parts_of_what_it_gives_as_a_whole_is_left_to_give_i
     lab.config.connections.max = 1;
     let content = Seeded::new(5).bytes(2_000_000);
     let server = Slow::start(vec![content.clone()], 1_000_000);
-    server.shared.refuses_ranges.store(true, Ordering::SeqCst);
+    server.shared.refuses_next_range.store(true, Ordering::SeqCst);
     let engine = lab.open();
     let id = add(&engine, lab.download(&server.url()));
     let at_work = AtWork::start(&engine);
     assert!(engine.read_at(id, 0, 10, LONG).unwrap().bytes.len() <= 10);
     let reader = Arc::clone(&engine);
     let reader = thread::spawn(move || reader.read_at(id, 1_900_000, 10, LONG));
-    // The range that the read asked for was refused, and so is going on behind the bytes that are held.
+    // The range that the read asks for is refused; what comes after it is not.
     until("the refusal", || {
         server.ranges().iter().any(Option::is_some).then_some(())
     });
-    server.shared.refuses_ranges.store(false, Ordering::SeqCst);
     server.hurry();
     let outcome = reader.join().unwrap().unwrap();
     assert_eq!(outcome.bytes, slice(&content, 1_900_000, 1_900_010));
