@@ -138,7 +138,8 @@ impl Ledger {
             drop(state);
             return if is_due { self.claim() } else { Ok(()) };
         }
-        if state.claimer_sleeps && (is_first || self.claim_is_due(&state)) {
+        // What is whole is not claimed any more: nobody else would wake the connections that wait for a claim.
+        if state.pieces.is_complete() || state.claimer_sleeps && (is_first || self.claim_is_due(&state)) {
             self.changed.notify_all();
         }
         while state.claims == Claims::Open && self.window_is_full(&state) {
@@ -292,10 +293,72 @@ mod tests {
 
     use backhaul_backends::{MemoryBackend, Resource};
 
+    use super::super::attempt::Attempt;
+    use super::super::part::Part;
     use super::super::{Engine, NewDownload, Until};
+    use super::{Basis, Ledger};
     use crate::config::{Config, Window};
     use crate::environment::Environment;
-    use crate::operation::TransferStatus;
+    use crate::operation::{Origin, Response, Shared, StoredHeaders, StoredValidators, TransferStatus};
+    use crate::pieces::Pieces;
+
+    #[test]
+    fn who_waits_for_a_claim_goes_on_when_another_connection_brings_the_rest() {
+        let home = tempfile::tempdir().unwrap();
+        let window = Window {
+            claim_bytes: 1,
+            unclaimed_bytes_max: 1,
+            ..Window::default()
+        };
+        let config = Config {
+            window,
+            ..Config::default()
+        };
+        let backends = vec![Arc::new(MemoryBackend::new()) as _];
+        let engine = Engine::open(&home.path().join("state"), config, Environment::system(), backends).unwrap();
+        let held = NewDownload {
+            url: "mem://host/0".into(),
+            destination: home.path().join("0"),
+            hold: true,
+            ..NewDownload::default()
+        };
+        let id = engine.create(&[held]).unwrap()[0];
+        let core = Arc::clone(&engine.core);
+        core.set_threaded(true);
+        let response = Response {
+            validators: StoredValidators::default(),
+            actual_url: "mem://host/0".into(),
+            status_code: 200,
+            resumable: true,
+            content_type: None,
+            digests: Vec::new(),
+            mirrors: Vec::new(),
+            origin: Origin::default(),
+            headers: StoredHeaders::default(),
+        };
+        let basis = Basis {
+            id,
+            generation: 0,
+            part: Part::create(&core.environment.storage, home.path().join("part")).unwrap(),
+            directory: home.path().to_path_buf(),
+            response: Shared::new(response),
+            attempt: Arc::new(Attempt::new(&core.find(id).unwrap())),
+            gate: core.gates.gate(id),
+        };
+        // Two pieces of one byte each, and nobody who claims.
+        let mut pieces = Pieces::new(0, 0, &[], Some(2));
+        pieces.spread(2, 1);
+        let ledger = Ledger::new(&core, basis, pieces, false);
+        let (done, outcome) = channel();
+        let first = Arc::clone(&ledger);
+        std::thread::spawn(move || done.send(first.advance(0, 1, 0).is_ok()));
+        // It has the lock from there on until it waits.
+        while ledger.with_pieces(|pieces| pieces.received_bytes()) == 0 {
+            std::thread::yield_now();
+        }
+        ledger.advance(1, 2, 0).unwrap();
+        assert_eq!(outcome.recv_timeout(Duration::from_secs(60)), Ok(true));
+    }
 
     #[test]
     fn whoever_reads_and_whoever_claims_never_sleep_at_the_same_time_for_ever() {
