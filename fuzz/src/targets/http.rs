@@ -327,8 +327,10 @@ fn check_requests(sent: &[Sent]) {
     for request in sent {
         left |= request.host != HOST;
         let text = String::from_utf8_lossy(&request.bytes).to_ascii_lowercase();
+        // As the name of a field: a server may well send us to a host with that word in its name.
+        let has_credential = text.contains("\nauthorization:") || text.contains("\nproxy-authorization:");
         assert!(
-            !left || !(text.contains(SECRET) || text.contains("authorization")),
+            !left || !(text.contains(SECRET) || has_credential),
             "a secret went to {}",
             request.host
         );
