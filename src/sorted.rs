@@ -29,8 +29,8 @@ pub(crate) struct Index {
     /// How many are in the buckets, and the upper half of their positions.
     count: usize,
     upper: u32,
-    /// Those whose upper half is another one, in the order of their positions.
-    others: SortedSet<(u64, u32)>,
+    /// Those whose upper half is another one.
+    others: SortedSet<(u32, u64)>,
 }
 
 /// Lists by which an index begins (chosen: with the bits below them 22 bits tell hashes apart).
@@ -69,7 +69,7 @@ impl Index {
             self.upper = upper;
         }
         if upper != self.upper {
-            self.others.put((position, hash), add);
+            self.others.put((hash, position), add);
             return;
         }
         if add && self.buckets.is_empty() {
@@ -93,9 +93,12 @@ impl Index {
         let short = self.buckets.get(bucket_of(hash)).into_iter();
         let short = short.flat_map(move |bucket| bucket.from(first).take_while(move |entry| entry.hash == first.hash));
         let short = short.map(move |entry| base | u64::from(u32::from_be_bytes(entry.position)));
-        let others = |from| {
-            let others = self.others.from((from, 0));
-            others.filter_map(move |(position, other)| (other == hash).then_some(position))
+        let others = move |from| {
+            let others = self
+                .others
+                .from((hash, from))
+                .take_while(move |(other, _)| *other == hash);
+            others.map(|(_, position)| position)
         };
         let before = others(0).take_while(move |position| *position < base);
         before.chain(short).chain(others(base))
@@ -355,6 +358,24 @@ mod tests {
         .map(|number| number >> 33)
     }
 
+    /// Values from a base on that come and go: a set of them fills, and empties again.
+    fn changes(seed: u64, range: u64, base: u64) -> impl Iterator<Item = (u64, bool)> {
+        let mut drawn = numbers(seed);
+        (0..60_000).map(move |step| {
+            let value = base + drawn.next().unwrap_or_default() % range;
+            let add = drawn.next().unwrap_or_default() % 100 < if step < 30_000 { 70 } else { 30 };
+            (value, add)
+        })
+    }
+
+    fn put(model: &mut BTreeSet<u64>, value: u64, add: bool) {
+        if add {
+            model.insert(value);
+        } else {
+            model.remove(&value);
+        }
+    }
+
     fn assert_same(set: &SortedSet<u64>, model: &BTreeSet<u64>) {
         assert!(set.iter().eq(model.iter().copied()));
         assert!(set.runs.iter().all(|run| !run.is_empty() && run.len() <= RUN_MAX));
@@ -364,17 +385,9 @@ mod tests {
     fn it_holds_what_a_tree_holds_whatever_comes_and_goes() {
         for (seed, range) in [(1, 50), (2, 3_000), (3, 20_000)] {
             let (mut set, mut model) = (SortedSet::default(), BTreeSet::new());
-            let mut drawn = numbers(seed);
-            for step in 0..60_000 {
-                let value = drawn.next().unwrap_or_default() % range;
-                // It fills, and empties again.
-                let add = drawn.next().unwrap_or_default() % 100 < if step < 30_000 { 70 } else { 30 };
+            for (step, (value, add)) in changes(seed, range, 0).enumerate() {
                 set.put(value, add);
-                if add {
-                    model.insert(value)
-                } else {
-                    model.remove(&value)
-                };
+                put(&mut model, value, add);
                 if step % 1_000 == 0 {
                     assert_same(&set, &model);
                     assert_eq!(set.get(value).is_some(), model.contains(&value));
@@ -422,17 +435,9 @@ mod tests {
     fn a_set_of_positions_holds_what_a_tree_holds_whatever_comes_and_goes() {
         for (seed, range, base) in [(1, 50, 0), (2, 3_000, u64::MAX - 3_000), (3, 200_000, 1 << 63)] {
             let (mut set, mut model) = (Positions::default(), BTreeSet::new());
-            let mut drawn = numbers(seed);
-            for step in 0..60_000 {
-                let value = base + drawn.next().unwrap_or_default() % range;
-                // It fills, and empties again.
-                let add = drawn.next().unwrap_or_default() % 100 < if step < 30_000 { 70 } else { 30 };
+            for (step, (value, add)) in changes(seed, range, base).enumerate() {
                 set.put(value, add);
-                if add {
-                    model.insert(value)
-                } else {
-                    model.remove(&value)
-                };
+                put(&mut model, value, add);
                 if step % 1_000 == 0 {
                     assert!(set.iter().eq(model.iter().copied()));
                     assert!(set.from(value).eq(model.range(value..).copied()));

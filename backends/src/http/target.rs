@@ -13,22 +13,7 @@ const URL_BYTES_MAX: usize = 32 * 1024;
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
-    /// As the URL parser writes it.
-    text: String,
-    parts: Parts,
-}
-
-/// Where the parts of the text of a URL end that has a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Parts {
-    is_secure: bool,
-    /// The host lies between these, an IPv6 address with its brackets.
-    host: (usize, usize),
-    /// Also where the text does not name it.
-    port: u16,
-    /// The path begins where the port ends.
-    path: usize,
-    path_end: usize,
+    url: Url,
 }
 
 impl Target {
@@ -44,11 +29,12 @@ impl Target {
     /// Source: RFC 9110, section 10.2.2.
     pub(super) fn join(&self, location: &str) -> Result<Self, Problem> {
         let redirected = |text: String| Problem::permanent(WebErrorStatus::REDIRECT_FAILED, text);
-        let url = Url::parse(&self.text)
-            .and_then(|base| base.join(location))
+        let url = self
+            .url
+            .join(location)
             .map_err(|error| redirected(format!("redirected to a bad URL: {error}")))?;
         let next = Self::check(url).map_err(|problem| redirected(format!("redirected: {}", problem.text)))?;
-        if self.is_secure() && !next.is_secure() {
+        if self.url.scheme() == "https" && next.url.scheme() == "http" {
             let status = WebErrorStatus::HTTPS_TO_HTTP_ON_REDIRECTION;
             return Err(Problem::permanent(
                 status,
@@ -77,48 +63,37 @@ impl Target {
         if url.set_username("").is_err() || url.set_password(None).is_err() {
             return wrong("the URL names no host".to_owned());
         }
-        let parts = Parts::of(&url);
-        let text = url.into();
-        Ok(Self { text, parts })
-    }
-
-    /// Whether it is asked under TLS.
-    pub(super) fn is_secure(&self) -> bool {
-        self.parts.is_secure
+        Ok(Self { url })
     }
 
     /// Scheme, host (an IPv6 address without brackets) and port of the server.
     pub(super) fn server(&self) -> (&str, &str, u16) {
-        let scheme = if self.parts.is_secure { "https" } else { "http" };
-        let host = self.host();
+        let host = self.url.host_str().unwrap_or_default();
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        (scheme, bare.unwrap_or(host), self.parts.port)
-    }
-
-    fn host(&self) -> &str {
-        let (begin, end) = self.parts.host;
-        &self.text[begin..end]
+        let port = self.url.port_or_known_default().unwrap_or_default();
+        (self.url.scheme(), bare.unwrap_or(host), port)
     }
 
     /// Everything before the path.
     pub(super) fn front(&self) -> &str {
-        &self.text[..self.parts.path]
+        &self.url[..Position::BeforePath]
     }
 
     /// What goes to ureq.
     pub(super) fn as_str(&self) -> &str {
-        &self.text
+        self.url.as_str()
     }
 
     /// What is shown: no query, because it may be what signs the URL.
     pub(super) fn place(&self) -> String {
-        self.text[..self.parts.path_end].to_owned()
+        let mut shown = self.url.clone();
+        shown.set_query(None);
+        shown.into()
     }
 
     /// What is stored as the URL that answered: the query is marked, not kept.
     pub(super) fn without_secrets(&self) -> String {
-        let has_query = self.parts.path_end < self.text.len();
-        let mark = if has_query { "?***" } else { "" };
+        let mark = if self.url.query().is_some() { "?***" } else { "" };
         self.place() + mark
     }
 
@@ -126,21 +101,9 @@ impl Target {
     ///
     /// Source: RFC 9110, section 4.3.1.
     pub(super) fn has_origin_of(&self, other: &Self) -> bool {
-        self.is_secure() == other.is_secure() && self.host() == other.host() && self.parts.port == other.parts.port
-    }
-}
-
-impl Parts {
-    /// Those of a URL without user info and fragment.
-    fn of(url: &Url) -> Self {
-        let end = |position| url[..position].len();
-        Self {
-            is_secure: url.scheme() == "https",
-            host: (end(Position::BeforeHost), end(Position::AfterHost)),
-            port: url.port_or_known_default().unwrap_or_default(),
-            path: end(Position::BeforePath),
-            path_end: end(Position::AfterPath),
-        }
+        self.url.scheme() == other.url.scheme()
+            && self.url.host() == other.url.host()
+            && self.url.port_or_known_default() == other.url.port_or_known_default()
     }
 }
 
