@@ -318,11 +318,8 @@ impl Download<'_> {
             then_more,
         };
         // Under TLS each read gives one record, so that more room saves only calls that write.
-        let bytes_max = if self.target.is_secure() {
-            TLS_BUFFER_BYTES_MAX
-        } else {
-            usize::MAX
-        };
+        let is_secure = self.target.server().0 == "https";
+        let bytes_max = if is_secure { TLS_BUFFER_BYTES_MAX } else { usize::MAX };
         transfer.run(source, self.request.buffer_bytes.min(bytes_max))
     }
 
