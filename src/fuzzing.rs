@@ -9,8 +9,8 @@ use crate::engine::Rebuilding;
 use crate::history::Retention;
 use crate::operation::{
     self, Amendment, BatchId, Claim, Collision, Condition, CostPolicy, Deadline, Event, Fact, Intent, Kind, Now,
-    OperationError, Origin, Outcome, Priority, Response, Shared, Spec, StoredHeaders, StoredValidators, Stretch,
-    TransferId, WaitReason,
+    OperationError, Origin, Outcome, Priority, Response, Shared, Spec, StoredValidators, Stretch, TransferId,
+    WaitReason,
 };
 use crate::{address, cli};
 
@@ -220,17 +220,7 @@ fn event(draw: Draw<'_>) -> Event {
         3 | 4 => Event::Claimed {
             attempts: generation(draw),
         },
-        5 => Event::Responded(Shared::new(Response {
-            validators: StoredValidators::default(),
-            actual_url: "http://h/".into(),
-            status_code: 200,
-            resumable: true,
-            content_type: None,
-            digests: Vec::new(),
-            mirrors: Vec::new(),
-            origin: Origin::default(),
-            headers: StoredHeaders::default(),
-        })),
+        5 => Event::Responded(Shared::new(Response::of("http://h/"))),
         6 => Event::Progressed(Shared::new(claim(draw))),
         7 => Event::Restarted {
             generation: generation(draw),

@@ -299,7 +299,7 @@ mod tests {
     use super::{Basis, Ledger};
     use crate::config::{Config, Window};
     use crate::environment::Environment;
-    use crate::operation::{Origin, Response, Shared, StoredHeaders, StoredValidators, TransferStatus};
+    use crate::operation::{Response, Shared, TransferStatus};
     use crate::pieces::Pieces;
 
     #[test]
@@ -325,23 +325,12 @@ mod tests {
         let id = engine.create(&[held]).unwrap()[0];
         let core = Arc::clone(&engine.core);
         core.set_threaded(true);
-        let response = Response {
-            validators: StoredValidators::default(),
-            actual_url: "mem://host/0".into(),
-            status_code: 200,
-            resumable: true,
-            content_type: None,
-            digests: Vec::new(),
-            mirrors: Vec::new(),
-            origin: Origin::default(),
-            headers: StoredHeaders::default(),
-        };
         let basis = Basis {
             id,
             generation: 0,
             part: Part::create(&core.environment.storage, home.path().join("part")).unwrap(),
             directory: home.path().to_path_buf(),
-            response: Shared::new(response),
+            response: Shared::new(Response::of("mem://host/0")),
             attempt: Arc::new(Attempt::new(&core.find(id).unwrap())),
             gate: core.gates.gate(id),
         };

@@ -216,6 +216,24 @@ pub(crate) struct Response {
     pub(crate) headers: StoredHeaders,
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl Response {
+    /// One that says nothing but that this URL answered.
+    pub(crate) fn of(url: &str) -> Self {
+        Self {
+            validators: StoredValidators::default(),
+            actual_url: url.into(),
+            status_code: 200,
+            resumable: true,
+            content_type: None,
+            digests: Vec::new(),
+            mirrors: Vec::new(),
+            origin: Origin::default(),
+            headers: StoredHeaders::default(),
+        }
+    }
+}
+
 impl Response {
     /// What is stored of it besides its header fields.
     pub(crate) fn beside(&self) -> Beside<'_> {
