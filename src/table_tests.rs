@@ -735,6 +735,9 @@ fn pages_of_what_has_changed_hold_each_once_in_the_order_of_changes_whether_it_i
         }
         assert!(found.iter().eq(expected.iter().map(|(_, order)| order)));
     }
+    // Also those that are walked past, because they come later, are looked at: the first call ends at the first of all.
+    let (first, looked_up_to) = rows.changed(&Filter::default(), 0, 1_000, 1);
+    assert_eq!((first.len(), looked_up_to), (0, 4));
     for (as_of, order) in expected {
         assert_eq!(rows.as_of(created_at(order).id), Some(as_of));
         rows.remove(&created_at(order));

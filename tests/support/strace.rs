@@ -90,16 +90,16 @@ impl Scene {
 
     /// Does `what` at the n-th call of a kind, for each kind of call and every n, until a command ends untouched.
     /// Counts in each thread of the command; the first to get there is touched first. `case` looks at the outcome.
-    /// Gives the number of commands that were touched.
+    /// Gives the number of commands that were touched, for each kind of call.
     pub(crate) fn at_every_call(
         &self,
         workers: usize,
         work: Work,
         what: impl Fn(u32) -> String + Sync,
         case: impl Fn(&Tampered, &str) + Sync,
-    ) -> u32 {
+    ) -> Vec<(&'static str, u32)> {
         let next = DECIDING_CALLS.map(|_| (AtomicU32::new(1), AtomicBool::new(false)));
-        let touched = AtomicU32::new(0);
+        let touched = DECIDING_CALLS.map(|_| AtomicU32::new(0));
         let is_dense = number_from("BACKHAUL_EVERY_CALL") == Some(1);
         let run_through = |first: usize| {
             for index in (first..first + next.len()).map(|index| index % next.len()) {
@@ -114,7 +114,7 @@ impl Scene {
                         tampered.ended.expect_code(0);
                         break;
                     }
-                    touched.fetch_add(1, Ordering::Relaxed);
+                    touched[index].fetch_add(1, Ordering::Relaxed);
                     case(&tampered, &format!("strace -f -e inject={calls}:{what}"));
                 }
             }
@@ -125,7 +125,8 @@ impl Scene {
                 scope.spawn(move || run_through(worker * 3));
             }
         });
-        touched.into_inner()
+        let touched = touched.into_iter().map(AtomicU32::into_inner);
+        DECIDING_CALLS.into_iter().zip(touched).collect()
     }
 
     fn tamper(&self, work: Work, calls: &str, what: &str) -> Tampered {
