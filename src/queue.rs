@@ -133,11 +133,17 @@ impl Lane {
         }
     }
 
+    /// The first of one class.
+    fn first(&self, class: usize) -> Option<Key> {
+        match class.checked_sub(1).and_then(|class| self.turns.get(class)) {
+            Some(turns) => turns.first().map(|position| (0, signed(position))),
+            None => self.due.first(),
+        }
+    }
+
     /// The first of each class.
     fn firsts(&self) -> impl Iterator<Item = Option<Key>> {
-        let turns = self.turns.iter().map(Positions::first);
-        let turns = turns.map(|first| first.map(|position| (0, signed(position))));
-        std::iter::once(self.due.first()).chain(turns)
+        (0..CLASSES).map(|class| self.first(class))
     }
 
     fn is_empty(&self) -> bool {
@@ -408,6 +414,13 @@ impl Queue {
     fn put_in_lane(&mut self, standby: Standby, add: bool) {
         let Standby { place, class, key } = standby;
         self.looks += 1;
+        if let Some(lane) = self.lanes.get_mut(&place)
+            && lane.first(class).is_some_and(|first| first < key)
+        {
+            // Nobody else asks for more of a lane than the first of each class.
+            lane.put(class, key, add);
+            return;
+        }
         self.remember(place.app);
         self.stand(place.app, false);
         self.list(place, false);

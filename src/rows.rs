@@ -118,6 +118,11 @@ impl Rows {
         self.slot(id).map(|slot| self.as_of_at(slot.order))
     }
 
+    /// The position of an operation.
+    pub(crate) fn order(&self, id: TransferId) -> Option<u64> {
+        self.slot(id).map(|slot| slot.order)
+    }
+
     /// The operation at a position.
     pub(crate) fn at(&self, order: u64) -> Option<TransferId> {
         self.slots.get(order).map(|slot| slot.id)

@@ -189,6 +189,11 @@ impl Positions {
         }
     }
 
+    pub(crate) fn contains(&self, position: u64) -> bool {
+        let one = Group::of(position);
+        self.groups.get(one).is_some_and(|group| group.bits & one.bits != 0)
+    }
+
     /// Those that are not less than `first`, in order.
     pub(crate) fn from(&self, first: u64) -> impl Iterator<Item = u64> + use<'_> {
         self.groups

@@ -16,7 +16,8 @@ use crate::hashed::{ById, Ids};
 use crate::history::{History, Retention};
 use crate::listing::hash;
 use crate::operation::{
-    BatchId, Deadline, Doubt, Event, Fact, Now, Operation, Outcome, Phase, Rejected, TransferId, Wish, millis,
+    BatchId, Deadline, Doubt, Event, Fact, Now, Operation, Outcome, Phase, Rejected, TransferId, Wish, encode_packed,
+    millis, pack,
 };
 use crate::queue::{Entry, Place, Queue, Spot, Wait};
 use crate::rows::Rows;
@@ -127,23 +128,25 @@ impl Table {
     }
 
     /// From now on the operations of a batch count. Their `as_of` stays that of their creation, so that no two have one:
-    /// nothing but their commit can have happened since.
+    /// nothing but their commit can have happened since. What stands in the rows says nothing of a batch and stays, too.
     pub(crate) fn commit(&mut self, batch: BatchId) {
         for order in self.uncommitted.remove(&batch.0).unwrap_or_default().iter() {
-            let Some(id) = self.rows.at(order) else { continue };
-            let found = self.rows.as_of(id).zip(self.find(id).map(Cow::into_owned));
-            let Some((as_of, before)) = found.filter(|(_, before)| before.batch == Some(batch)) else {
-                continue;
-            };
-            let next = Operation {
-                batch: None,
-                ..before.clone()
-            };
-            self.index(&before, false);
-            self.index(&next, true);
-            let open = self.busy.contains(&id);
-            self.rows.replace(next, as_of, open);
+            let found = self.rows.at(order).and_then(|id| self.find(id).map(Cow::into_owned));
+            if let Some(operation) = found {
+                self.index_committed(&operation, true, Stays::default());
+            }
         }
+    }
+
+    /// The batch of an operation that does not count yet.
+    fn batch_of(&self, id: TransferId) -> Option<BatchId> {
+        if self.uncommitted.is_empty() {
+            return None;
+        }
+        let order = self.rows.order(id)?;
+        let mut batches = self.uncommitted.iter();
+        let batch = batches.find(|(_, orders)| orders.contains(order));
+        batch.map(|(batch, _)| BatchId(*batch))
     }
 
     /// Records from `first` to before `next` were lost, and with them perhaps facts about every operation that has not ended.
@@ -166,7 +169,7 @@ impl Table {
     /// The commit of a batch may be among what was lost. Its operations count, as what was accepted must not go in silence,
     /// but for those whose destination another one has taken meanwhile.
     fn commit_what_may_be(&mut self) {
-        for id in self.take_uncommitted() {
+        for id in self.uncommitted() {
             let Some((mut operation, as_of)) = self.take(id) else {
                 continue;
             };
@@ -199,14 +202,13 @@ impl Table {
 
     /// Forgets the operations of batches that were never committed: they were never accepted.
     pub(crate) fn drop_uncommitted(&mut self) {
-        for id in self.take_uncommitted() {
+        for id in self.uncommitted() {
             self.take(id);
         }
     }
 
-    fn take_uncommitted(&mut self) -> BTreeSet<TransferId> {
-        let batches = std::mem::take(&mut self.uncommitted);
-        let orders = batches.values().flat_map(Positions::iter);
+    fn uncommitted(&self) -> BTreeSet<TransferId> {
+        let orders = self.uncommitted.values().flat_map(Positions::iter);
         orders.filter_map(|order| self.rows.at(order)).collect()
     }
 
@@ -274,7 +276,16 @@ impl Table {
 
     /// An operation: borrowed where a worker holds it, and else unpacked for the caller.
     pub(crate) fn find(&self, id: TransferId) -> Option<Cow<'_, Operation>> {
-        self.rows.find(id)
+        let found = self.rows.find(id);
+        match self.batch_of(id) {
+            Some(batch) => found.map(|operation| {
+                Cow::Owned(Operation {
+                    batch: Some(batch),
+                    ..operation.into_owned()
+                })
+            }),
+            None => found,
+        }
     }
 
     /// All operations in the order of their creation, one unpacked after the other.
@@ -284,7 +295,12 @@ impl Table {
 
     /// Appends the entry of a snapshot for one operation, if it is there.
     pub(crate) fn encode(&self, id: TransferId, buffer: &mut Vec<u8>) {
-        self.rows.encode(id, buffer);
+        let as_of = self.batch_of(id).and_then(|_| self.rows.as_of(id));
+        match as_of.zip(self.find(id)) {
+            // What stands in the rows says nothing of its batch.
+            Some((as_of, operation)) => encode_packed(&pack(&operation), as_of, buffer),
+            None => self.rows.encode(id, buffer),
+        }
     }
 
     pub(crate) fn contains(&self, id: TransferId) -> bool {
@@ -428,10 +444,10 @@ impl Table {
 
     fn insert(&mut self, mut operation: Operation, as_of: u64) {
         self.rows.place(&mut operation);
-        if let Some(batch) = operation.batch {
+        self.index(&operation, true);
+        if let Some(batch) = operation.batch.take() {
             self.uncommitted.entry(batch.0).or_default().put(operation.order, true);
         }
-        self.index(&operation, true);
         let open = self.busy.contains(&operation.id);
         self.rows.put(operation, as_of, open);
     }
@@ -447,6 +463,14 @@ impl Table {
     fn remove(&mut self, operation: &Operation) {
         self.index(operation, false);
         self.rows.remove(operation);
+        if let Some(batch) = operation.batch
+            && let Some(orders) = self.uncommitted.get_mut(&batch.0)
+        {
+            orders.put(operation.order, false);
+            if orders.is_empty() {
+                self.uncommitted.remove(&batch.0);
+            }
+        }
     }
 
     /// Adds an operation to the indexes it belongs to, or takes it out of them: one list of rules for both.
@@ -468,9 +492,13 @@ impl Table {
         } else {
             self.attempts -= attempts;
         }
-        if operation.batch.is_some() {
-            return;
+        if operation.batch.is_none() {
+            self.index_committed(operation, add, stays);
         }
+    }
+
+    /// The same for the indexes that hold only what counts.
+    fn index_committed(&mut self, operation: &Operation, add: bool, stays: Stays) {
         if !stays.in_groups {
             self.groups.index(operation, add);
         }
@@ -486,7 +514,7 @@ impl Table {
         }
         self.schedule(operation, add);
         if !add {
-            self.postponed.remove(&id);
+            self.postponed.remove(&operation.id);
         }
     }
 

@@ -68,7 +68,8 @@ impl Table {
     /// Puts a later state of an operation in the place of one that stands here. What does not change stays untouched: most
     /// steps move an operation in few of the indexes.
     fn replace(&mut self, before: &Operation, next: Operation, as_of: u64) {
-        let is_one = before.order == next.order && before.batch == next.batch && before.spec.is_same(&next.spec);
+        let counts = before.batch.is_none() && next.batch.is_none();
+        let is_one = counts && before.order == next.order && before.spec.is_same(&next.spec);
         if !is_one {
             self.remove(before);
             self.insert(next, as_of);
