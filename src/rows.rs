@@ -6,6 +6,7 @@ mod slots;
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 
 use self::slots::{Slot, Slots};
 use crate::hashed::ById;
@@ -26,8 +27,10 @@ pub(crate) struct Rows {
     /// Order of each by its id.
     ids: Index,
     count: usize,
-    /// Those that somebody works on.
-    open: ById<Box<Operation>>,
+    /// Those that somebody works on, and those that linger.
+    open: ById<Open>,
+    /// Those that were closed last and linger, first those that do so longest. Others stand here, too, that do not any more.
+    lingering: VecDeque<TransferId>,
     shelf: Box<dyn Shelf>,
     /// Up to which order stale places of the shelf were left, where it moves.
     moving: Option<u64>,
@@ -47,8 +50,29 @@ struct Change {
     as_of: u64,
 }
 
+/// An operation that is not packed.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub(crate) operation: Box<Operation>,
+    /// Nobody works on it, and it is packed after so many others.
+    lingers: bool,
+}
+
+/// Ended operations that stay open when nobody works on them any more: an end is mostly acknowledged soon, which would
+/// unpack it and pack it once more. Each takes about a kilobyte (chosen: as many as are published together).
+const LINGERING_MAX: usize = 128;
+
 /// What is open stands on no shelf.
 const OPEN: Place = Place(u32::MAX);
+
+impl Open {
+    pub(crate) fn of(operation: Box<Operation>) -> Self {
+        Self {
+            operation,
+            lingers: false,
+        }
+    }
+}
 
 impl Change {
     /// What is equal to that of this order.
@@ -91,6 +115,7 @@ impl Rows {
             ids: Index::default(),
             count: 0,
             open: ById::default(),
+            lingering: VecDeque::new(),
             shelf,
             moving: None,
             changed: SortedSet::default(),
@@ -103,7 +128,7 @@ impl Rows {
     /// (see [`Shelf::get`]).
     pub(crate) fn find(&self, id: TransferId) -> Option<Cow<'_, Operation>> {
         match self.open.get(&id) {
-            Some(operation) => Some(Cow::Borrowed(&**operation)),
+            Some(open) => Some(Cow::Borrowed(&*open.operation)),
             None => self.operation(self.slot(id)?),
         }
     }
@@ -155,8 +180,8 @@ impl Rows {
     pub(crate) fn replace(&mut self, operation: Operation, as_of: u64, open: bool) {
         let (id, order) = (operation.id, operation.order);
         // Most steps are of one that is open and stays so.
-        if open && let Some(before) = self.open.get_mut(&id) {
-            **before = operation;
+        if let Some(before) = self.open.get_mut(&id) {
+            *before.operation = operation;
             self.note(order, as_of);
             return;
         }
@@ -164,14 +189,20 @@ impl Rows {
             return;
         };
         self.note(order, as_of);
-        if slot.place != OPEN {
-            self.shelf.free(slot.place);
-        } else if !open {
-            self.open.remove(&id);
-        }
-        let place = self.store(operation, open);
-        self.slots.replace(Slot { place, ..slot });
-        self.move_some();
+        self.shelf.free(slot.place);
+        self.stand(slot, operation, open);
+    }
+
+    /// Takes an open operation out for a moment: [`Rows::set_down`] puts its next state in its place, or it is
+    /// [removed](Rows::remove).
+    pub(crate) fn lift(&mut self, id: TransferId) -> Option<Open> {
+        self.open.remove(&id)
+    }
+
+    /// Puts in another state of an operation that was lifted, whose position, app and group stay what they were.
+    pub(crate) fn set_down(&mut self, open: Open, as_of: u64) {
+        self.note(open.operation.order, as_of);
+        self.open.insert(open.operation.id, open);
     }
 
     /// Takes out the state that [`Rows::find`] gave.
@@ -193,19 +224,44 @@ impl Rows {
         self.move_some();
     }
 
-    /// Unpacks an operation for as long as somebody works on it, or packs it again.
+    /// Unpacks an operation for as long as somebody works on it, or packs it again: soon, where it has ended.
     pub(crate) fn set_open(&mut self, id: TransferId, open: bool) {
-        let Some(slot) = self.slot(id).filter(|slot| open != (slot.place == OPEN)) else {
-            return;
-        };
+        match self.open.get_mut(&id) {
+            Some(stands) if open => stands.lingers = false,
+            Some(stands) if stands.operation.has_ended() => {
+                stands.lingers = true;
+                self.lingering.push_back(id);
+                if self.lingering.len() > LINGERING_MAX
+                    && let Some(first) = self.lingering.pop_front()
+                    && self.open.get(&first).is_some_and(|open| open.lingers)
+                {
+                    self.close(first);
+                }
+            }
+            Some(_) => self.close(id),
+            None if open => self.unpack(id),
+            None => {}
+        }
+    }
+
+    fn unpack(&mut self, id: TransferId) {
+        let Some(slot) = self.slot(id) else { return };
         let Some(operation) = self.operation(slot).map(Cow::into_owned) else {
             return;
         };
-        if open {
-            self.shelf.free(slot.place);
-        } else {
-            self.open.remove(&id);
+        self.shelf.free(slot.place);
+        self.stand(slot, operation, true);
+    }
+
+    fn close(&mut self, id: TransferId) {
+        if let Some(slot) = self.slot(id)
+            && let Some(open) = self.open.remove(&id)
+        {
+            self.stand(slot, *open.operation, false);
         }
+    }
+
+    fn stand(&mut self, slot: Slot, operation: Operation, open: bool) {
         let place = self.store(operation, open);
         self.slots.replace(Slot { place, ..slot });
         self.move_some();
@@ -215,7 +271,7 @@ impl Rows {
     pub(crate) fn encode(&self, id: TransferId, buffer: &mut Vec<u8>) {
         let Some(slot) = self.slot(id) else { return };
         match self.open.get(&slot.id) {
-            Some(operation) => encode_packed(&pack(operation), self.as_of_at(slot.order), buffer),
+            Some(open) => encode_packed(&pack(&open.operation), self.as_of_at(slot.order), buffer),
             None => {
                 if let Some(packed) = self.shelf.get(slot.place) {
                     encode_packed(&packed, self.as_of_at(slot.order), buffer);
@@ -339,14 +395,14 @@ impl Rows {
 
     fn operation(&self, slot: Slot) -> Option<Cow<'_, Operation>> {
         if slot.place == OPEN {
-            return self.open.get(&slot.id).map(|operation| Cow::Borrowed(&**operation));
+            return self.open.get(&slot.id).map(|open| Cow::Borrowed(&*open.operation));
         }
         unpack(&self.shelf.get(slot.place)?).map(Cow::Owned)
     }
 
     fn store(&mut self, operation: Operation, open: bool) -> Place {
         if open {
-            self.open.insert(operation.id, Box::new(operation));
+            self.open.insert(operation.id, Open::of(Box::new(operation)));
             OPEN
         } else {
             self.shelf.put(pack(&operation))

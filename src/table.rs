@@ -123,6 +123,7 @@ impl Table {
             let mended = again.and_then(|event| before.clone().mended(event, at_ms));
             mended.ok_or(rejected)
         })?;
+        let before = Some(before);
         self.take_step(Step { before, next, kind }, lsn);
         Ok(())
     }
@@ -340,7 +341,7 @@ impl Table {
 
     /// The live operation for a destination, if there is one.
     pub(crate) fn live_for_destination(&self, destination: &Path) -> Option<Cow<'_, Operation>> {
-        let key = hash(&destination);
+        let key = hash(destination.as_os_str());
         self.candidates(&self.destinations, key)
             .find(|operation| operation.spec.destination == destination)
     }
@@ -505,7 +506,7 @@ impl Table {
         if operation.is_live() && !stays.among_live {
             self.index_promoted(operation, add);
             let (spec, order) = (&operation.spec, operation.order);
-            self.destinations.put(hash(&spec.destination.as_path()), order, add);
+            self.destinations.put(hash(spec.destination.as_os_str()), order, add);
             self.urls.put(hash(&(spec.app.as_str(), spec.url.as_str())), order, add);
         }
         self.history.put(operation, self.groups.holds(operation), add);

@@ -88,8 +88,12 @@ impl Round {
 
 /// Scheme, host and port of a URL in its normal form: what comes before the path.
 pub(super) fn site(url: &str) -> &str {
-    let host = url.find("://").map_or(0, |colon| colon + 3);
-    let path = url[host..].find(['/', '?', '#']);
+    let host = match url.split_once(':') {
+        Some((scheme, rest)) if rest.starts_with("//") => scheme.len() + 3,
+        _ => 0,
+    };
+    let mut bytes = url.as_bytes()[host..].iter();
+    let path = bytes.position(|byte| matches!(byte, b'/' | b'?' | b'#'));
     path.map_or(url, |path| &url[..host + path])
 }
 

@@ -1,12 +1,16 @@
 //! What one event changes: worked out before the journal has it, and taken after that.
 
+use std::borrow::Cow;
+
 use super::{Stays, Table};
 use crate::operation::{Event, Operation, Rejected, TransferId};
+use crate::rows::Open;
 
 /// What one event makes of an operation.
 #[derive(Debug)]
 pub(crate) struct Step {
-    pub(super) before: Operation,
+    /// What it was; nothing where that stands open in the rows.
+    pub(super) before: Option<Operation>,
     pub(super) next: Operation,
     pub(super) kind: StepKind,
 }
@@ -43,8 +47,11 @@ impl Table {
             event: "found",
             state: "was removed",
         })?;
-        let before = before.into_owned();
-        let next = before.clone().apply(event.clone(), at_ms)?;
+        let next = Operation::clone(&before).apply(event.clone(), at_ms)?;
+        let before = match before {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(before) => Some(before),
+        };
         let kind = StepKind::of(event);
         Ok(Step { before, next, kind })
     }
@@ -52,22 +59,29 @@ impl Table {
     /// Takes a step that the journal holds at `lsn`. Nothing has changed since [`Table::step`] gave it.
     pub(crate) fn take_step(&mut self, step: Step, lsn: u64) {
         let Step { before, mut next, kind } = step;
+        let is_packed = before.is_some();
+        let before = before.map(|operation| Open::of(Box::new(operation)));
+        let Some(before) = before.or_else(|| self.rows.lift(next.id)) else {
+            // It is there, or there was no step.
+            return;
+        };
         match kind {
             StepKind::Leaves { is_forgotten } => {
-                let lost = is_forgotten && before.acknowledged_at_ms.is_none();
+                let lost = is_forgotten && before.operation.acknowledged_at_ms.is_none();
                 self.unacknowledged_lost += u64::from(lost && lsn >= self.totals_as_of);
-                self.remove(&before);
+                self.remove(&before.operation);
                 return;
             }
             StepKind::Promoted => next.promoted = Some(lsn),
             StepKind::Other => {}
         }
-        self.replace(&before, next, lsn + 1);
+        self.replace(before, is_packed, next, lsn + 1);
     }
 
     /// Puts a later state of an operation in the place of one that stands here. What does not change stays untouched: most
     /// steps move an operation in few of the indexes.
-    fn replace(&mut self, before: &Operation, next: Operation, as_of: u64) {
+    fn replace(&mut self, mut stands: Open, is_packed: bool, next: Operation, as_of: u64) {
+        let before = &*stands.operation;
         let counts = before.batch.is_none() && next.batch.is_none();
         let is_one = counts && before.order == next.order && before.spec.is_same(&next.spec);
         if !is_one {
@@ -81,7 +95,12 @@ impl Table {
         };
         self.index_but(before, false, stays);
         self.index_but(&next, true, stays);
-        let open = self.busy.contains(&next.id);
-        self.rows.replace(next, as_of, open);
+        if is_packed {
+            let open = self.busy.contains(&next.id);
+            self.rows.replace(next, as_of, open);
+        } else {
+            *stands.operation = next;
+            self.rows.set_down(stands, as_of);
+        }
     }
 }
