@@ -14,6 +14,7 @@ use crate::report::Report;
 use crate::reserve::Reserve;
 use crate::segment::Log;
 use crate::steps;
+use crate::storage::Storage;
 use crate::sync::{Condvar, Mutex};
 use crate::writer::{Journal, State, Stats};
 
@@ -23,19 +24,11 @@ pub(crate) fn open(
     options: Options,
     replay: &mut dyn Replay,
 ) -> Result<(Journal, Report), Error> {
-    let layout = match directory.layout()? {
-        Some(layout) => {
-            if layout.is_empty() && !options.brief {
-                // Whoever made the directory may have been killed before its name was durable.
-                sync_parent(&directory)?;
-            }
-            layout
-        }
-        None if options.brief => {
-            make_directory(&directory)?;
-            Layout::default()
-        }
-        None => create_directory(&directory)?,
+    let layout = if let Some(layout) = directory.layout()? {
+        layout
+    } else {
+        make_directory(&directory)?;
+        Layout::default()
     };
     if layout.incomplete {
         return Err(Error::Incomplete(directory.path.clone()));
@@ -92,9 +85,9 @@ fn take_over(layout: &Layout, scan: Scan, log: &mut Log, options: Options) -> Re
     let mut unproven = scan.unproven;
     let mut segments_since_snapshot = report.segments.len();
     let unvouched = !unproven.is_empty() && steps::is_taken("copy of the unproven tail");
-    if report.created && options.brief {
-        log.awaits_name_above = true;
-    } else if report.created || unvouched {
+    // Whoever made the directory may have been killed before its name was durable.
+    log.is_new = report.created;
+    if (report.created && !options.brief) || unvouched {
         report.relogged = unproven.records();
         segments.push(log.rotate(&mut unproven)?);
         segments_since_snapshot += 1;
@@ -153,13 +146,7 @@ fn log(directory: &Directory, layout: &Layout, scan: &Scan, id: [u8; 16], option
     Ok(Log::new(directory.clone(), id, options, zero_fill, newest + 1, reserve))
 }
 
-pub(crate) fn create_directory(directory: &Directory) -> Result<Layout, Error> {
-    make_directory(directory)?;
-    sync_parent(directory)?;
-    Ok(Layout::default())
-}
-
-fn make_directory(directory: &Directory) -> Result<(), Error> {
+pub(crate) fn make_directory(directory: &Directory) -> Result<(), Error> {
     let path = &directory.path;
     directory
         .storage
@@ -167,24 +154,20 @@ fn make_directory(directory: &Directory) -> Result<(), Error> {
         .map_err(Error::io("create the directory", path))
 }
 
-/// Makes the directory's own name durable.
-pub(crate) fn sync_parent(directory: &Directory) -> Result<(), Error> {
-    if steps::is_taken("sync of the directory above a new journal") {
-        sync_above(directory)
-    } else {
-        Ok(())
-    }
+/// Makes a directory's own name durable.
+pub(crate) fn sync_above(storage: &dyn Storage, path: &Path) -> Result<(), Error> {
+    let above = above(path);
+    storage
+        .sync_directory(above)
+        .map_err(Error::io("sync the directory", above))
 }
 
-pub(crate) fn sync_above(directory: &Directory) -> Result<(), Error> {
-    let parent = match directory.path.parent() {
+/// The directory in which a directory has its name.
+pub(crate) fn above(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
-    directory
-        .storage
-        .sync_directory(parent)
-        .map_err(Error::io("sync the directory", parent))
+    }
 }
 
 pub(crate) fn random_id(directory: &Directory) -> Result<[u8; 16], Error> {

@@ -29,6 +29,9 @@ pub struct Options {
     /// until then there is none, and [`Journal::id`](crate::Journal::id) is not durable. The mark of a clean end is written
     /// but not synced: a power cut soon after costs the next open what it costs after a crash. Off by default.
     pub brief: bool,
+    /// Whether the directory above the journal's is new as well: a new journal then makes the name of that one durable, too,
+    /// before its first file counts. Off by default.
+    pub new_above: bool,
     /// The id of a journal that is being made, where the application has its own source of ids. Random by default.
     pub journal_id: Option<[u8; 16]>,
 }
@@ -65,6 +68,7 @@ impl Default for Options {
             checkpoint_bytes: 1 << 20,
             reserve: true,
             brief: false,
+            new_above: false,
             journal_id: None,
         }
     }

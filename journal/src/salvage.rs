@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::format::{FIRST_LSN, check_writable};
 use crate::frame::{FrameKind, records};
 use crate::group::Group;
-use crate::open::{create_directory, random_id, sync_parent};
+use crate::open::{make_directory, random_id, sync_above};
 use crate::options::{Options, Preallocate};
 use crate::read::existing;
 use crate::reader::{Frame, FrameReader};
@@ -104,12 +104,14 @@ pub fn salvage(storage: &Arc<dyn Storage>, from: &Path, into: &Path) -> Result<S
 /// Makes the new directory and marks it as unfinished.
 fn begin(target: &Directory) -> Result<(), Error> {
     match target.storage.list(&target.path) {
-        Ok(names) if names.is_empty() => sync_parent(target)?,
+        Ok(names) if names.is_empty() => {}
         Ok(_) => return Err(Error::NotEmpty(target.path.clone())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            create_directory(target)?;
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make_directory(target)?,
         Err(error) => return Err(Error::Io("list", target.path.clone(), error)),
+    }
+    // Also where it was there: whoever made it may have been killed before its name was durable.
+    if steps::is_taken("sync of the directory above a salvage's copy") {
+        sync_above(&*target.storage, &target.path)?;
     }
     let mark = target.join(INCOMPLETE);
     target

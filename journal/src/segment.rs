@@ -8,7 +8,7 @@ use crate::error::{Error, is_full};
 use crate::format::{FILE_HEADER_BYTES, FRAME_HEADER_BYTES, FileHeader, SEGMENT_MAGIC};
 use crate::frame::FrameKind;
 use crate::group::Group;
-use crate::open::sync_above;
+use crate::open::{above, sync_above};
 use crate::options::Options;
 use crate::reserve::Reserve;
 use crate::steps;
@@ -30,8 +30,8 @@ pub(crate) struct Log {
     active: Option<Active>,
     next_seq: u64,
     segments_made: u64,
-    /// The journal is new, and its directory's own name is not durable yet.
-    pub awaits_name_above: bool,
+    /// The journal has no file yet, and the name of its directory may not be durable.
+    pub is_new: bool,
     pub reserve: Reserve,
     pub counts: LogCounts,
 }
@@ -78,7 +78,7 @@ impl Log {
             active: None,
             next_seq,
             segments_made: 0,
-            awaits_name_above: false,
+            is_new: false,
             reserve,
             counts: LogCounts::default(),
         }
@@ -188,11 +188,10 @@ impl Log {
         if self.segments_made == 0 && steps::is_taken("directory sync before a process names its first segment") {
             self.directory.sync()?;
         }
-        // A journal that is found has a name that lasts. On most file systems the sync of the file has taken it along.
-        if self.awaits_name_above && steps::is_taken("sync of the directory above a journal with its first records") {
-            sync_above(&self.directory)?;
+        if self.is_new {
+            self.sync_names_above()?;
+            self.is_new = false;
         }
-        self.awaits_name_above = false;
         let (from, to) = (self.directory.join(&temporary), self.directory.join(&segment_name(seq)));
         self.directory
             .storage
@@ -209,6 +208,18 @@ impl Log {
             seq,
             base_lsn: group.first(),
         })
+    }
+
+    /// A journal that is found has a name that lasts. On most file systems the sync of the file has taken it along.
+    fn sync_names_above(&self) -> Result<(), Error> {
+        let (storage, path) = (&*self.directory.storage, &*self.directory.path);
+        if steps::is_taken("sync of the directory above a new journal") {
+            sync_above(storage, path)?;
+        }
+        if self.options.new_above && steps::is_taken("sync of the directory above a new one above a journal") {
+            sync_above(storage, above(path))?;
+        }
+        Ok(())
     }
 
     /// Writes header, group and zeros, and syncs them once: the name comes only after that.
@@ -236,6 +247,10 @@ impl Log {
             .and_then(|()| file.write_all_at(group.bytes(), FILE_HEADER_BYTES as u64))
             .and_then(|()| write_zeros(&*file, end, capacity));
         written.map_err(Error::io("write", &path))?;
+        if self.is_new && !group.is_empty() {
+            // It would come right after these records; so most file systems take it in the same commit.
+            self.refill_reserve(0);
+        }
         self.counts.syncs += 1;
         if steps::is_taken("sync of a segment before its name") {
             file.sync_data().map_err(Error::io("sync", &path))?;

@@ -438,10 +438,7 @@ impl<'j> Turn<'j> {
         };
         self.outcome = match outcome {
             Ok(made) => {
-                // The first commit of a brief journal leaves nothing behind that other syncs would have to take along.
-                if segments > 0 || !self.journal.options.brief {
-                    log.refill_reserve(snapshot_bytes);
-                }
+                log.refill_reserve(snapshot_bytes);
                 Outcome::Committed(made)
             }
             Err(error) => Outcome::Failed(error),

@@ -152,6 +152,46 @@ struct Tally {
 }
 
 #[test]
+fn whatever_stands_alone_in_the_place_of_the_first_segment_and_is_none_is_damage_and_left_as_it_is() {
+    let disk = new_disk();
+    let (journal, _, _) = open(&disk, small());
+    for _ in 0..3 {
+        journal.sync(journal.append(b"kept", Urgency::Normal).unwrap()).unwrap();
+    }
+    drop(journal);
+    let path = directory().join("0000000000000001.seg");
+    let sound = disk.content(&path);
+    let damaged = |at: Range<usize>| {
+        let mut bytes = sound.clone();
+        bytes[at].fill(0);
+        bytes
+    };
+    let contents = [
+        Vec::new(),
+        vec![0; 4096],
+        b"a note of somebody else".to_vec(),
+        vec![0xFF; 300_000],
+        // Its header, or its first group, which later ones vouch for.
+        damaged(0..64),
+        damaged(64..100),
+        damaged(0..100),
+    ];
+    for bytes in contents {
+        disk.put(&path, &bytes);
+        for options in [small(), Options { brief: true, ..small() }] {
+            assert!(
+                matches!(try_open(&disk, options), Err(Error::Corrupt(_))),
+                "{} bytes",
+                bytes.len()
+            );
+        }
+        assert!(matches!(read(&disk), Err(Error::Corrupt(_))));
+        assert_eq!(disk.names(&directory()), ["0000000000000001.seg"]);
+        assert_eq!(disk.content(&path), bytes);
+    }
+}
+
+#[test]
 fn every_flipped_bit_is_refused_or_harmless_or_in_the_last_group() {
     for (closed, preallocate) in [(false, Preallocate::Zero), (true, Preallocate::None)] {
         let log = log(closed, preallocate);

@@ -1,8 +1,11 @@
 //! No space left: what is refused, what still works, and that it works again later.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use backhaul_journal::{Error, Lsn, Options, Preallocate, Urgency};
 
-use crate::support::{SimDisk, directory, new_disk, open, small};
+use crate::support::{Call, Fault, SimDisk, directory, new_disk, open, small, try_open};
 
 fn with_reserve() -> Options {
     Options {
@@ -55,6 +58,79 @@ fn a_full_disk_refuses_normal_records_and_takes_critical_ones() {
     let (_, report, collected) = open(&disk.lose_unsynced(), with_reserve());
     assert_eq!(collected.records.len() as u64, acknowledged + 3);
     assert!(report.clean);
+}
+
+#[test]
+fn a_brief_journal_has_its_reserve_with_its_first_records_so_that_a_disk_that_fills_up_then_stops_nothing_critical() {
+    let disk = new_disk();
+    let options = Options {
+        brief: true,
+        ..with_reserve()
+    };
+    let (journal, _, _) = open(&disk, options);
+    assert_eq!(disk.names(&directory()).len(), 0);
+    // It is there before the one sync of all that is new, so that a file system takes both in one commit.
+    let (seen, looking) = (Arc::new(AtomicBool::new(false)), disk.clone());
+    let noted = Arc::clone(&seen);
+    disk.fail_with(move |call, _| {
+        if call == Call::Sync {
+            let names = looking.names(&directory());
+            noted.fetch_or(names.contains(&"reserve".to_owned()), Ordering::Relaxed);
+        }
+        None::<Fault>
+    });
+    journal
+        .sync(journal.append(b"first", Urgency::Normal).unwrap())
+        .unwrap();
+    assert!(seen.load(Ordering::Relaxed));
+    disk.fail_no_more();
+    disk.set_capacity(disk.used());
+    let mut last = Lsn(1);
+    while let Ok(lsn) = journal.append(&[1; 500], Urgency::Critical)
+        && journal.sync(lsn).is_ok()
+    {
+        last = lsn;
+    }
+    // The first segment holds at most 7 of them.
+    assert!(last.0 > 7, "the disk took {} records", last.0);
+    let (_, _, collected) = open(&disk.lose_unsynced(), options);
+    assert_eq!(collected.records.len() as u64, last.0);
+}
+
+#[test]
+fn a_disk_that_is_full_while_a_journal_is_made_keeps_none_from_opening_once_there_is_room() {
+    for brief in [true, false] {
+        let options = Options {
+            brief,
+            ..with_reserve()
+        };
+        for free in (0..10_000).step_by(100) {
+            let disk = new_disk();
+            disk.set_capacity(free);
+            let made = try_open(&disk, options);
+            let made = made.and_then(|(journal, ..)| journal.sync(journal.append(&[1; 2000], Urgency::Normal)?));
+            let is_acknowledged = match made {
+                Ok(()) => true,
+                Err(error) if error.is_disk_full() => false,
+                Err(error) => panic!("{error:?}"),
+            };
+            // A segment, and the text of the lock file.
+            assert!(is_acknowledged || free < 4096 + 300, "{free} bytes were free");
+            let disk = disk.kill();
+            disk.set_capacity(usize::MAX);
+            let (journal, _, collected) = open(&disk, options);
+            assert_eq!(
+                collected.records.len(),
+                usize::from(is_acknowledged),
+                "{free} bytes were free"
+            );
+            journal
+                .sync(journal.append(b"on we go", Urgency::Normal).unwrap())
+                .unwrap();
+            let names = disk.names(&directory());
+            assert!(names.iter().all(|name| !name.contains("tmp")), "{names:?}");
+        }
+    }
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use crate::support::{Unsynced, crash, directory, new_disk, open, read, small, try_open};
-use backhaul_journal::{Error, Lsn, Tail, Urgency, Verdict, salvage};
+use crate::support::{SimDisk, Unsynced, crash, directory, new_disk, open, read, small, try_open};
+use backhaul_journal::simulation::Choices;
+use backhaul_journal::{Error, Lsn, Options, Tail, Urgency, Verdict, salvage};
 
 #[test]
 fn a_new_journal_is_made_with_its_directory() {
@@ -88,6 +89,52 @@ fn a_directory_that_a_killed_process_made_is_durable_before_anything_in_it_count
     journal.sync(journal.append(b"one", Urgency::Normal).unwrap()).unwrap();
     let (_, _, collected) = open(&disk.lose_unsynced(), small());
     assert_eq!(collected.texts(), ["one"]);
+}
+
+/// What the first start of an application does: it makes a directory where it is missing, and one that was there gets a name
+/// that lasts; then the journal in it, with one record.
+fn start(disk: &SimDisk, brief: bool) -> Result<(), Error> {
+    let (storage, above) = (disk.storage(), Path::new("/state"));
+    let new_above = storage.stat(above).is_err();
+    let made = if new_above {
+        storage.create_directory(above, 0o700)
+    } else {
+        storage.sync_directory(Path::new("/"))
+    };
+    made.map_err(|error| Error::Io("make", above.to_owned(), error))?;
+    let options = Options {
+        brief,
+        new_above,
+        reserve: true,
+        ..small()
+    };
+    let (journal, _, _) = try_open(disk, options)?;
+    journal.sync(journal.append(b"first", Urgency::Normal)?)
+}
+
+#[test]
+fn a_power_cut_at_any_moment_of_the_first_start_leaves_a_journal_that_opens_with_all_that_was_acknowledged() {
+    for (brief, seed) in [true, false]
+        .into_iter()
+        .flat_map(|brief| (0..40).map(move |seed| (brief, seed)))
+    {
+        for changes in 0.. {
+            let disk = SimDisk::new();
+            disk.stop_after(changes);
+            let is_acknowledged = start(&disk, brief).is_ok();
+            let mut choices = Choices::seeded(seed);
+            // A killed process may have been there before.
+            let before = if seed % 2 == 0 { disk.kill() } else { disk.clone() };
+            let image = before.cut_power(&mut choices);
+            start(&image, brief).unwrap();
+            let count = 1 + usize::from(is_acknowledged);
+            let found = read(&image.lose_unsynced()).unwrap().1.records.len();
+            assert!((count..=2).contains(&found), "{found} after {changes} changes");
+            if is_acknowledged {
+                break;
+            }
+        }
+    }
 }
 
 #[test]

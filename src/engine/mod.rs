@@ -129,7 +129,7 @@ impl Engine {
         let names = Names::make(storage, directory)?;
         let lock = Lock::acquire_untold(storage, &layout.lock(), config.allow_network_file_system)?;
         // Before anything is written, so that on most file systems there is nothing to do where nothing is new.
-        names.sync(storage)?;
+        names.sync_found(storage)?;
         lock.add_lines("");
         let connections_max = config.connections.max;
         let room = Room::fit(config.jobs_max, connections_max, environment.open_files_max).ok_or(Error::limit(
@@ -137,7 +137,7 @@ impl Engine {
             environment.open_files_max as u64,
         ))?;
         let room = room.with_ready(budget.ready_max);
-        let options = salvage::journal_options(&config, &environment);
+        let options = salvage::journal_options(&config, &environment, names.is_new());
         let trouble = Arc::new(Trouble::default());
         let terms = salvage::Terms {
             options,
@@ -145,6 +145,7 @@ impl Engine {
             shelving: Shelving::within(budget.shelf_bytes, storage, &layout, &trouble),
         };
         let (journal, report, rebuilding) = salvage::open(storage, &layout, &lock, &terms)?;
+        names.sync_overtaken(storage, report.created)?;
         log::debug!(
             "{}: {} operations, journal up to {}, {:?}",
             directory.display(),

@@ -20,29 +20,40 @@ pub(super) struct Names<'a> {
 impl<'a> Names<'a> {
     /// Makes a state directory where it is missing, and those above it, whose names last then.
     pub(super) fn make(storage: &Arc<dyn Storage>, directory: &'a Path) -> Result<Self, Error> {
-        let is_new = !exists(storage, directory)?;
+        let mut is_new = !exists(storage, directory)?;
         if is_new {
             make_above(storage, directory)?;
             match storage.create_directory(directory, 0o700) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(Error::io("create", directory, error));
-                }
-                _ => {}
+                // Another process begins here as well.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => is_new = false,
+                made => made.map_err(|error| Error::io("create", directory, error))?,
             }
         }
         Ok(Self { directory, is_new })
     }
 
-    /// Makes its name durable, and those in it: what is found in it is told, and acted on.
-    pub(super) fn sync(self, storage: &Arc<dyn Storage>) -> Result<(), Error> {
-        let directory = self.directory;
-        if !self.is_new {
-            sync_above(storage, directory)?;
-        } else if steps::is_taken("directory sync above a new state directory") {
-            let parent = directory_of(directory);
-            let synced = storage.sync_directory(parent);
-            synced.map_err(|error| Error::io("sync", parent, error))?;
+    /// Whether the directory was made just now, so that its name is left to a new journal in it.
+    pub(super) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Makes its name durable where it was there, and those in it: what is found in it is told, and acted on.
+    pub(super) fn sync_found(&self, storage: &Arc<dyn Storage>) -> Result<(), Error> {
+        if self.is_new { Ok(()) } else { self.sync(storage) }
+    }
+
+    /// The same where it is new and its journal is not: another process was quicker. A new journal makes these names durable
+    /// before its first file counts.
+    pub(super) fn sync_overtaken(&self, storage: &Arc<dyn Storage>, is_journal_new: bool) -> Result<(), Error> {
+        if self.is_new && !is_journal_new {
+            self.sync(storage)?;
         }
+        Ok(())
+    }
+
+    fn sync(&self, storage: &Arc<dyn Storage>) -> Result<(), Error> {
+        let directory = self.directory;
+        sync_above(storage, directory)?;
         if steps::is_taken("sync of the state directory at the start") {
             let synced = storage.sync_directory(directory);
             synced.map_err(|error| Error::io("sync", directory, error))?;
@@ -96,15 +107,24 @@ mod tests {
     use backhaul_backends::MemoryBackend;
     use backhaul_journal::simulation::{Call, SimDisk};
 
+    use super::Names;
     use crate::config::Config;
     use crate::engine::{Engine, NewDownload};
     use crate::environment::FixedEnvironment;
     use crate::vault::SealedName;
 
     fn open(disk: &SimDisk) -> Engine {
+        open_as(disk, false)
+    }
+
+    fn open_as(disk: &SimDisk, is_short_lived: bool) -> Engine {
         let environment = FixedEnvironment::new(1).on(disk.storage());
         let backends = vec![Arc::new(MemoryBackend::new()) as _];
-        Engine::open(Path::new("/state"), Config::default(), environment, backends).unwrap()
+        let config = Config {
+            is_short_lived,
+            ..Config::default()
+        };
+        Engine::open(Path::new("/state"), config, environment, backends).unwrap()
     }
 
     fn download(name: &str, secret_headers: Vec<String>) -> NewDownload {
@@ -115,6 +135,57 @@ mod tests {
             hold: true,
             ..NewDownload::default()
         }
+    }
+
+    #[test]
+    fn the_name_of_a_new_state_directory_lasts_once_something_in_it_was_accepted() {
+        let disk = SimDisk::new();
+        disk.put_directory(Path::new("/data"));
+        for is_short_lived in [true, false] {
+            let disk = disk.kill();
+            let engine = open_as(&disk, is_short_lived);
+            let id = engine.create(&[download("a", Vec::new())]).unwrap()[0];
+            open(&disk.lose_unsynced()).find(id).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_a_quicker_process_left_in_a_new_state_directory_lasts_before_it_is_relied_on() {
+        let disk = SimDisk::new();
+        disk.put_directory(Path::new("/data"));
+        let secret = |name| download(name, vec!["X-Token: hush".into()]);
+        // The state directory is made, and before it is locked, another process has begun its vault and been killed.
+        let (other, mut is_done) = (disk.clone(), false);
+        disk.fail_with(move |call, path| {
+            if call == Call::Lock && path == Path::new("/state/LOCK") && !is_done {
+                is_done = true;
+                let engine = open(&other);
+                engine.create(&[download("plain", Vec::new())]).unwrap();
+                other
+                    .storage()
+                    .create_directory(Path::new("/state/vault"), 0o700)
+                    .unwrap();
+            }
+            None::<io::Error>
+        });
+        let engine = open(&disk);
+        let id = engine.create(&[secret("b")]).unwrap()[0];
+        let engine = open(&disk.lose_unsynced());
+        let operation = engine.find(id).unwrap();
+        engine.core.vault.open(SealedName::of(&operation)).unwrap();
+    }
+
+    #[test]
+    fn a_state_directory_that_another_process_makes_meanwhile_is_none_of_this_one() {
+        let disk = SimDisk::new();
+        let other = disk.clone();
+        disk.fail_with(move |call, path| {
+            if call == Call::CreateDirectory && path == Path::new("/state") {
+                let _ = other.storage().create_directory(path, 0o700);
+            }
+            None::<io::Error>
+        });
+        assert!(!Names::make(&disk.storage(), Path::new("/state")).unwrap().is_new());
     }
 
     #[test]

@@ -21,13 +21,14 @@ use crate::error::Error;
 /// First segment of an engine that is there for one command only: some ten small files fit.
 const SHORT_LIVED_SEGMENT_BYTES: u32 = 8 * 1024;
 
-/// How the journal of an engine is written.
-pub(super) fn journal_options(config: &Config, environment: &Environment) -> Options {
+/// How the journal of an engine is written, in a state directory that is new or not.
+pub(super) fn journal_options(config: &Config, environment: &Environment, is_new: bool) -> Options {
     let mut id = [0; 16];
     environment.random.fill(&mut id);
     let options = Options {
         checkpoint_bytes: config.checkpoint_bytes,
         journal_id: Some(id),
+        new_above: is_new,
         ..Options::default()
     };
     if config.is_short_lived {

@@ -244,10 +244,15 @@ fn creations() -> Vec<Script> {
     vec![
         script(
             "long lists",
-            vec![served(Proof::Strong, 10); 5],
+            vec![served(Proof::Strong, 10); 6],
             vec![
-                // The first one fills a segment; the second one goes behind it in the next.
+                // The first one has no room behind what is there and fills a segment; the second one goes behind it in there.
                 Op::WriteMax(4096),
+                new(New {
+                    url: 5,
+                    name: "f",
+                    ..PLAIN
+                }),
                 Op::Create(vec![
                     New { is_long: true, ..PLAIN },
                     New {
@@ -281,6 +286,21 @@ fn creations() -> Vec<Script> {
             ],
         ),
         script("one file", strong(7_000), vec![new(PLAIN), ALL]),
+        script(
+            "secrets at last",
+            vec![served(Proof::Strong, 10), served(Proof::Strong, 20)],
+            vec![
+                new(PLAIN),
+                // The vault is made in a state directory that was there.
+                new(New {
+                    url: 1,
+                    name: "b",
+                    is_secret: true,
+                    ..PLAIN
+                }),
+                ALL,
+            ],
+        ),
         script(
             "a list",
             vec![

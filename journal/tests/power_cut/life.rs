@@ -89,12 +89,10 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    /// A disk with an empty `/state`, and no journal yet.
+    /// An empty disk.
     pub(crate) fn new(preallocate: Preallocate, sector_bytes: usize, reserve: bool) -> Self {
-        let disk = SimDisk::with_sectors(sector_bytes);
-        disk.put_directory(Path::new("/state"));
         Self {
-            disk,
+            disk: SimDisk::with_sectors(sector_bytes),
             model: Model::default(),
             options: Options {
                 segment_bytes: 4096,
@@ -141,6 +139,17 @@ impl Life {
         }
     }
 
+    /// Makes the directory above the journal's where it is missing, as an application does; one that was there has a name
+    /// that lasts before it is relied on. Says whether it is new.
+    fn make_above(&self) -> Result<bool, Error> {
+        let (storage, above) = (self.disk.storage(), Path::new("/state"));
+        let made = match storage.stat(above) {
+            Ok(_) => storage.sync_directory(Path::new("/")).map(|()| false),
+            Err(_) => storage.create_directory(above, 0o700).map(|()| true),
+        };
+        made.map_err(|error| Error::Io("make", above.to_owned(), error))
+    }
+
     fn note(&mut self) {
         if let Some(history) = &mut self.history {
             history.push((self.disk.changes(), self.model.clone()));
@@ -167,7 +176,14 @@ impl Life {
     /// Opens the journal if it is not open.
     pub(crate) fn open(&mut self) -> bool {
         if self.journal.is_none() {
-            let options = self.options();
+            let made = self.make_above();
+            let Some(new_above) = self.taken(made) else {
+                return false;
+            };
+            let options = Options {
+                new_above,
+                ..self.options()
+            };
             let answer = self.model.open(&self.disk, options, Fate::Crashed);
             self.journal = self.taken(answer);
             if self.journal.is_some() {

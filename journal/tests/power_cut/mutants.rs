@@ -32,8 +32,9 @@ const STEPS: &[&str] = &[
     "sync of a group",
     "sync of a segment before its name",
     "sync of a snapshot's part",
-    "sync of the directory above a journal with its first records",
     "sync of the directory above a new journal",
+    "sync of the directory above a new one above a journal",
+    "sync of the directory above a salvage's copy",
     "sync of the log before a snapshot's end",
 ];
 
