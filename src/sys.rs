@@ -3,6 +3,9 @@
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(all(target_env = "gnu", target_feature = "crt-static", panic = "abort"))]
+mod absent;
+
 /// The first descriptor that a service manager hands over.
 ///
 /// Source: `sd_listen_fds(3)`, `SD_LISTEN_FDS_START`.
@@ -180,71 +183,5 @@ mod tests {
             let expected: usize = (0..200).map(|round| (round + number) * 512).sum();
             assert_eq!(thread.join().expect("ends"), expected);
         }
-    }
-}
-
-/// What the C library can do in theory and never does in the static program. Its own functions of these names bring 135 KiB
-/// with them: scanf for every kind of number, message catalogues, and the loader. What is here answers as they would.
-///
-/// To be read again with another glibc than 2.36: `ld.lld --why-extract` tells who asks for what.
-#[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
-#[expect(unsafe_code, reason = "they take the place of functions of the C library")]
-mod absent {
-    use std::ffi::{c_char, c_int, c_void};
-    use std::ptr::null_mut;
-
-    // SAFETY, of all: each has the parameters and the result of the function whose name it has, touches no memory, and
-    // gives an answer that each caller has to expect. No other function of that name is linked.
-
-    /// Finds nothing. glibc itself is the only caller: for the offset of a `TZ` (times are in UTC here), and for the stack of
-    /// the first thread in `/proc/self/maps`. std asks for that to say "stack overflow" before such a thread ends the
-    /// process; the page below the stack ends it without these words. More arguments than these are passed and ignored, as
-    /// the calling conventions of Linux allow.
-    #[unsafe(no_mangle)]
-    extern "C" fn __isoc99_sscanf(_text: *const c_char, _format: *const c_char) -> c_int {
-        0
-    }
-
-    /// The message itself: there is no locale but C, for nobody calls setlocale(3).
-    #[unsafe(no_mangle)]
-    extern "C" fn __dcgettext(_domain: *const c_char, message: *const c_char, _category: c_int) -> *mut c_char {
-        message.cast_mut()
-    }
-
-    /// The same.
-    #[unsafe(no_mangle)]
-    extern "C" fn dcgettext(_domain: *const c_char, message: *const c_char, _category: c_int) -> *mut c_char {
-        message.cast_mut()
-    }
-
-    /// No symbol: a static program has no table of them. std asks for those that older C libraries lack.
-    #[unsafe(no_mangle)]
-    extern "C" fn dlsym(_library: *mut c_void, _name: *const c_char) -> *mut c_void {
-        null_mut()
-    }
-
-    /// No library: one of the device is made for the C library of the device. glibc asks for modules of `nsswitch.conf`
-    /// besides those that are built in, for character sets, and for names that are not ASCII.
-    #[unsafe(no_mangle)]
-    extern "C" fn __libc_dlopen_mode(_name: *const c_char, _mode: c_int) -> *mut c_void {
-        null_mut()
-    }
-
-    /// No symbol of no library.
-    #[unsafe(no_mangle)]
-    extern "C" fn __libc_dlsym(_library: *mut c_void, _name: *const c_char) -> *mut c_void {
-        null_mut()
-    }
-
-    /// The same, of a version.
-    #[unsafe(no_mangle)]
-    extern "C" fn __libc_dlvsym(_library: *mut c_void, _name: *const c_char, _version: *const c_char) -> *mut c_void {
-        null_mut()
-    }
-
-    /// Nothing was opened.
-    #[unsafe(no_mangle)]
-    extern "C" fn __libc_dlclose(_library: *mut c_void) -> c_int {
-        0
     }
 }
