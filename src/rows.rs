@@ -7,6 +7,7 @@ mod slots;
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::VecDeque;
+use std::hash::BuildHasherDefault;
 
 use self::slots::{Slot, Slots};
 use crate::hashed::ById;
@@ -114,8 +115,8 @@ impl Rows {
             slots: Slots::default(),
             ids: Index::default(),
             count: 0,
-            open: ById::default(),
-            lingering: VecDeque::new(),
+            open: ById::with_capacity_and_hasher(2 * LINGERING_MAX, BuildHasherDefault::default()),
+            lingering: VecDeque::with_capacity(LINGERING_MAX + 1),
             shelf,
             moving: None,
             changed: SortedSet::default(),
