@@ -3,7 +3,12 @@
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-#[cfg(all(target_env = "gnu", target_feature = "crt-static", panic = "abort"))]
+// Unwinding has other signatures on ARM of 32 bits.
+#[cfg(all(
+    target_env = "gnu",
+    target_pointer_width = "64",
+    any(test, all(target_feature = "crt-static", panic = "abort"))
+))]
 mod absent;
 
 /// The first descriptor that a service manager hands over.

@@ -6,6 +6,10 @@
 //! To be read again with another glibc than 2.36: `ld.lld --why-extract` tells who asks for what.
 
 #![expect(unsafe_code, reason = "they take the place of functions of the C library")]
+#![cfg_attr(
+    test,
+    expect(dead_code, non_snake_case, reason = "they have their names in the static program only")
+)]
 
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
@@ -17,56 +21,56 @@ use std::ptr::{null, null_mut};
 /// the first thread in `/proc/self/maps`. std asks for that to say "stack overflow" before such a thread ends the
 /// process; the page below the stack ends it without these words. More arguments than these are passed and ignored, as
 /// the calling conventions of Linux allow.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn __isoc99_sscanf(_text: *const c_char, _format: *const c_char) -> c_int {
     0
 }
 
 /// The message itself: there is no locale but C, for nobody calls setlocale(3).
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn __dcgettext(_domain: *const c_char, message: *const c_char, _category: c_int) -> *mut c_char {
     message.cast_mut()
 }
 
 /// The same.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn dcgettext(_domain: *const c_char, message: *const c_char, _category: c_int) -> *mut c_char {
     message.cast_mut()
 }
 
 /// No symbol: a static program has no table of them. std asks for those that older C libraries lack.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn dlsym(_library: *mut c_void, _name: *const c_char) -> *mut c_void {
     null_mut()
 }
 
 /// No library: one of the device is made for the C library of the device. glibc asks for modules of `nsswitch.conf`
 /// besides those that are built in, for character sets, and for names that are not ASCII.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn __libc_dlopen_mode(_name: *const c_char, _mode: c_int) -> *mut c_void {
     null_mut()
 }
 
 /// No symbol of no library.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn __libc_dlsym(_library: *mut c_void, _name: *const c_char) -> *mut c_void {
     null_mut()
 }
 
 /// The same, of a version.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn __libc_dlvsym(_library: *mut c_void, _name: *const c_char, _version: *const c_char) -> *mut c_void {
     null_mut()
 }
 
 /// Nothing was opened.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn __libc_dlclose(_library: *mut c_void) -> c_int {
     0
 }
 
 /// Says what does not hold within glibc, and ends the process. Its own can also write to a stream of wide characters.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn __assert_fail(
     assertion: *const c_char,
     _file: *const c_char,
@@ -82,19 +86,19 @@ extern "C" fn __assert_fail(
 
 /// Says nothing on a stream, be it of bytes or of wide characters: glibc would complain of its own files there, like
 /// `/etc/host.conf`. More arguments than these are passed and ignored.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn __fxprintf(_stream: *mut c_void, _format: *const c_char) -> c_int {
     0
 }
 
 /// The same.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn __fxprintf_nocancel(_stream: *mut c_void, _format: *const c_char) -> c_int {
     0
 }
 
 /// The same.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn __vfxprintf(
     _stream: *mut c_void,
     _format: *const c_char,
@@ -106,13 +110,13 @@ extern "C" fn __vfxprintf(
 
 /// No name that is not ASCII becomes one here: whoever calls getaddrinfo(3) has asked with such a one only, and without
 /// `AI_IDN`.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn __idna_to_dns_encoding(_name: *const c_char, _result: *mut *mut c_char) -> c_int {
     libc::EAI_NONAME
 }
 
 /// Nor the other way, for which `AI_CANONIDN` would ask.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn __idna_from_dns_encoding(_name: *const c_char, _result: *mut *mut c_char) -> c_int {
     libc::EAI_NONAME
 }
@@ -127,70 +131,70 @@ const END_OF_STACK: c_int = 5;
 const LAST_CALL: c_int = 2 | 8 | 16;
 
 /// No frame: a backtrace is empty.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn _Unwind_Backtrace(_each: *const c_void, _argument: *mut c_void) -> c_int {
     END_OF_STACK
 }
 
 /// No frame, and so there is no place in it.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn _Unwind_GetIP(_context: *mut c_void) -> usize {
     0
 }
 
 /// The same.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn _Unwind_GetIPInfo(_context: *mut c_void, _is_before: *mut c_int) -> usize {
     0
 }
 
 /// The same.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn _Unwind_GetCFA(_context: *mut c_void) -> usize {
     0
 }
 
 /// The same.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn _Unwind_GetRegionStart(_context: *mut c_void) -> usize {
     0
 }
 
 /// The same.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn _Unwind_GetTextRelBase(_context: *mut c_void) -> usize {
     0
 }
 
 /// The same.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn _Unwind_GetDataRelBase(_context: *mut c_void) -> usize {
     0
 }
 
 /// No table that says what to do with a frame.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn _Unwind_GetLanguageSpecificData(_context: *mut c_void) -> *mut c_void {
     null_mut()
 }
 
 /// There is no frame that it could change.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn _Unwind_SetGR(_context: *mut c_void, _register: c_int, _value: usize) {}
 
 /// The same.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn _Unwind_SetIP(_context: *mut c_void, _value: usize) {}
 
 /// No function around any place.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn _Unwind_FindEnclosingFunction(_place: *mut c_void) -> *mut c_void {
     null_mut()
 }
 
 /// What pthread_exit(3) and a canceled thread come to: there is no frame to clean up, and `stop`, which glibc gives, ends the
 /// thread.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn _Unwind_ForcedUnwind(
     exception: *mut c_void,
     stop: unsafe extern "C" fn(c_int, c_int, u64, *mut c_void, *mut c_void, *mut c_void) -> c_int,
@@ -201,19 +205,19 @@ unsafe extern "C" fn _Unwind_ForcedUnwind(
 }
 
 /// Nobody throws.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn _Unwind_RaiseException(_exception: *mut c_void) -> c_int {
     END_OF_STACK
 }
 
 /// Nobody comes to a frame that would go on to throw.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn _Unwind_Resume(_exception: *mut c_void) -> ! {
     std::process::abort()
 }
 
 /// No frame asks whether it is to be cleaned up.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn __gcc_personality_v0() -> c_int {
     END_OF_STACK
 }
@@ -240,42 +244,42 @@ fn lower(byte: u8) -> u8 {
     byte.to_ascii_lowercase()
 }
 
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn strncmp(left: *const c_char, right: *const c_char, most: usize) -> c_int {
     unsafe { difference(left, right, most, |byte| byte) }
 }
 
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn strcasecmp(left: *const c_char, right: *const c_char) -> c_int {
     unsafe { difference(left, right, usize::MAX, lower) }
 }
 
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn __strcasecmp(left: *const c_char, right: *const c_char) -> c_int {
     unsafe { difference(left, right, usize::MAX, lower) }
 }
 
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn strcasecmp_l(left: *const c_char, right: *const c_char, _locale: *mut c_void) -> c_int {
     unsafe { difference(left, right, usize::MAX, lower) }
 }
 
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn __strcasecmp_l(left: *const c_char, right: *const c_char, _locale: *mut c_void) -> c_int {
     unsafe { difference(left, right, usize::MAX, lower) }
 }
 
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn strncasecmp(left: *const c_char, right: *const c_char, most: usize) -> c_int {
     unsafe { difference(left, right, most, lower) }
 }
 
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn __strncasecmp(left: *const c_char, right: *const c_char, most: usize) -> c_int {
     unsafe { difference(left, right, most, lower) }
 }
 
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn strncasecmp_l(
     left: *const c_char,
     right: *const c_char,
@@ -285,7 +289,7 @@ unsafe extern "C" fn strncasecmp_l(
     unsafe { difference(left, right, most, lower) }
 }
 
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn __strncasecmp_l(
     left: *const c_char,
     right: *const c_char,
@@ -311,24 +315,24 @@ unsafe fn copied(to: *mut c_char, from: *const c_char) -> *mut c_char {
     to
 }
 
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn strcpy(to: *mut c_char, from: *const c_char) -> *mut c_char {
     unsafe { copied(to, from) };
     to
 }
 
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn stpcpy(to: *mut c_char, from: *const c_char) -> *mut c_char {
     unsafe { copied(to, from) }
 }
 
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn __stpcpy(to: *mut c_char, from: *const c_char) -> *mut c_char {
     unsafe { copied(to, from) }
 }
 
 /// What is shorter is filled up with zeros.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn strncpy(to: *mut c_char, from: *const c_char, most: usize) -> *mut c_char {
     let mut is_over = false;
     for at in 0..most {
@@ -343,7 +347,7 @@ unsafe extern "C" fn strncpy(to: *mut c_char, from: *const c_char, most: usize) 
 }
 
 /// The first place of `wanted` in a text.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn strstr(text: *const c_char, wanted: *const c_char) -> *mut c_char {
     unsafe {
         let wanted_bytes = libc::strlen(wanted);
@@ -356,6 +360,77 @@ unsafe extern "C" fn strstr(text: *const c_char, wanted: *const c_char) -> *mut 
                 return null::<c_char>().cast_mut();
             }
             at = at.add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+
+    use super::*;
+
+    /// Texts of few letters, so that many are alike, begin alike, or lie within one another: all of up to four bytes.
+    fn texts() -> Vec<CString> {
+        let letters = [b'a', b'A', b'z', b'[', 0xC4];
+        let mut texts = vec![Vec::new()];
+        let mut first = 0;
+        for _ in 0..4 {
+            let last = texts.len();
+            for number in first..last {
+                let longer = letters.map(|letter| [texts[number].as_slice(), &[letter]].concat());
+                texts.extend(longer);
+            }
+            first = last;
+        }
+        let texts = texts.into_iter().step_by(3);
+        texts.map(|text| CString::new(text).expect("no byte is 0")).collect()
+    }
+
+    /// Bytes written over a background, of which the first are a string.
+    fn written(write: impl Fn(*mut c_char) -> *mut c_char) -> ([c_char; 12], Option<usize>) {
+        let mut room = [7; 12];
+        let begin = room.as_mut_ptr();
+        let end = write(begin);
+        (room, (end as usize).checked_sub(begin as usize))
+    }
+
+    #[test]
+    fn strings_are_compared_and_found_as_the_c_library_does() {
+        for left in &texts() {
+            for right in &texts() {
+                let (one, other) = (left.as_ptr(), right.as_ptr());
+                let show = format!("{left:?} {right:?}");
+                // SAFETY: both end with a NUL.
+                unsafe {
+                    let expected = libc::strcasecmp(one, other).signum();
+                    assert_eq!(strcasecmp(one, other).signum(), expected, "{show}");
+                    assert_eq!(__strcasecmp_l(one, other, null_mut()).signum(), expected, "{show}");
+                    assert_eq!(strstr(one, other), libc::strstr(one, other), "{show}");
+                    for most in 0..6 {
+                        let expected = libc::strncmp(one, other, most).signum();
+                        assert_eq!(strncmp(one, other, most).signum(), expected, "{show} {most}");
+                        let expected = libc::strncasecmp(one, other, most).signum();
+                        assert_eq!(strncasecmp(one, other, most).signum(), expected, "{show} {most}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn strings_are_copied_as_the_c_library_does() {
+        for text in &texts() {
+            let from = text.as_ptr();
+            // SAFETY: the text ends with a NUL, and with it takes no more than the room.
+            unsafe {
+                assert_eq!(written(|to| strcpy(to, from)), written(|to| libc::strcpy(to, from)));
+                assert_eq!(written(|to| stpcpy(to, from)), written(|to| libc::stpcpy(to, from)));
+                for most in 0..12 {
+                    let expected = written(|to| libc::strncpy(to, from, most));
+                    assert_eq!(written(|to| strncpy(to, from, most)), expected, "{text:?} {most}");
+                }
+            }
         }
     }
 }
