@@ -451,3 +451,42 @@ fn key(id: TransferId) -> u64 {
 fn means(filter: &Filter, operation: &Operation) -> bool {
     filter.has(&operation.spec.app, operation.spec.group.as_deref())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hashed::Ids;
+
+    impl Rows {
+        /// Each operation stands packed or open, once; and what is open is in somebody's hands or lingers, as few do.
+        pub(crate) fn check(&self, busy: &Ids) {
+            let open: Vec<Slot> = self.slots.iter().filter(|slot| slot.place == OPEN).collect();
+            assert_eq!((self.count, open.len()), (self.slots.iter().count(), self.open.len()));
+            assert!(
+                self.slots
+                    .iter()
+                    .all(|slot| self.slot(slot.id).is_some_and(|found| found.order == slot.order))
+            );
+            for slot in &open {
+                let Some(stands) = self.open.get(&slot.id) else {
+                    panic!("{} is lost", slot.id);
+                };
+                assert_eq!((stands.operation.id, stands.operation.order), (slot.id, slot.order));
+                assert_eq!(stands.operation.batch, None);
+                assert_ne!(stands.lingers, busy.contains(&slot.id), "{}", slot.id);
+                assert!(
+                    !stands.lingers || self.lingering.contains(&slot.id),
+                    "{} stays for ever",
+                    slot.id
+                );
+            }
+            assert!(busy.iter().all(|id| !self.contains(*id) || self.open.contains_key(id)));
+            assert!(self.lingering.len() <= LINGERING_MAX);
+        }
+
+        /// How many are open.
+        pub(crate) fn opened(&self) -> usize {
+            self.open.len()
+        }
+    }
+}

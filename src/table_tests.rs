@@ -745,3 +745,6 @@ fn pages_of_what_has_changed_hold_each_once_in_the_order_of_changes_whether_it_i
     let (page, next) = rows.changed(&Filter::default(), 0, 1, 1);
     assert!(page.is_empty() && next == 0 && rows.len() == 0);
 }
+
+#[path = "table_model_tests.rs"]
+mod model;

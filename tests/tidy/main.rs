@@ -173,7 +173,9 @@ fn nothing_unwraps_outside_tests() {
 #[test]
 fn unsafe_code_is_in_one_module_of_a_package() {
     let wrong = product_lines(|path, line| {
-        !path.ends_with("src/sys.rs") && !path.contains("src/sys/") && has_word(&line.replace("unsafe_code", ""), "unsafe")
+        !path.ends_with("src/sys.rs")
+            && !path.contains("src/sys/")
+            && has_word(&line.replace("unsafe_code", ""), "unsafe")
     });
     assert!(wrong.is_empty(), "{wrong}");
 }
