@@ -1,6 +1,6 @@
-//! The operations of a table, most of them packed: what nobody works on is kept as the bytes of its journal form, which
-//! take a fraction of the room, on a [`Shelf`] that need not be in memory. What is in memory of each then is a few numbers,
-//! here and in the other indexes: some fifty bytes in all. Pure.
+//! The operations of a table, most of them packed: what nobody works on, but for the last ends, is kept as the bytes of its
+//! journal form, which take a fraction of the room, on a [`Shelf`] that need not be in memory. What is in memory of each then
+//! is a few numbers, here and in the other indexes: some fifty bytes in all. Pure.
 
 mod slots;
 

@@ -32,7 +32,7 @@ impl Shelf for Strict {
     }
 
     fn begin_move(&mut self) -> bool {
-        let begins = self.stale_below.is_none() && self.next % 97 == 0;
+        let begins = self.stale_below.is_none() && self.next.is_multiple_of(97);
         if begins {
             self.stale_below = Some(self.next);
         }
@@ -196,7 +196,7 @@ impl World {
             destination: PathBuf::from(format!("/data/{number}")),
             app: APPS[usize::from(of % 3)].into(),
             group: GROUPS[usize::from(of / 3 % 3)].map(str::to_owned),
-            completion_group: (of % 5 == 0).then_some(COMPLETION),
+            completion_group: of.is_multiple_of(5).then_some(COMPLETION),
             ..spec(0, self.chance.of(&priorities).unwrap_or(Priority::Low))
         }
     }
@@ -508,10 +508,10 @@ impl World {
                 _ => self.shoot(),
             }
             self.opened_max = self.opened_max.max(self.table.rows.opened());
-            if step % 97 == 0 {
+            if step.is_multiple_of(97) {
                 self.check();
             }
-            if step % 997 == 0 {
+            if step.is_multiple_of(997) {
                 self.replay_damaged();
             }
         }
