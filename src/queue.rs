@@ -548,3 +548,41 @@ fn put<T: Ord>(set: &mut BTreeSet<T>, value: T, add: bool) {
         set.remove(&value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Queue {
+        /// What decides on the next start is what follows from who stands in the lanes.
+        pub(crate) fn check(&self) {
+            let mut heads: HashMap<u64, [BTreeSet<(Key, u64)>; CLASSES]> = HashMap::new();
+            let mut lanes: HashMap<u64, usize> = HashMap::new();
+            for (place, lane) in &self.lanes {
+                assert!(!lane.is_empty() && self.hosts[&place.host].apps.contains(&place.app));
+                *lanes.entry(place.app).or_default() += 1;
+                if self.is_full(place.host) {
+                    continue;
+                }
+                for class in 0..CLASSES {
+                    let all = lane.all().filter(|(of, _)| *of == class);
+                    if let Some(first) = all.map(|(_, key)| key).min() {
+                        heads.entry(place.app).or_default()[class].insert((first, place.host));
+                    }
+                }
+            }
+            let mut best: [BTreeSet<Standing>; CLASSES] = Default::default();
+            for (number, app) in &self.apps {
+                assert_eq!(app.lanes, lanes.remove(number).unwrap_or_default());
+                assert_eq!(app.heads, heads.remove(number).unwrap_or_default());
+                for (heads, best) in app.heads.iter().zip(&mut best) {
+                    best.extend(heads.first().map(|(first, _)| (app.running, app.last, *first, *number)));
+                }
+            }
+            assert!(lanes.is_empty() && heads.is_empty());
+            assert_eq!(self.best, best);
+            let listed = self.hosts.values().map(|host| host.apps.len());
+            assert_eq!(listed.sum::<usize>(), self.lanes.len());
+        }
+    }
+}

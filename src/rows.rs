@@ -1,6 +1,6 @@
-//! The operations of a table, most of them packed: what nobody works on is kept as the bytes of its journal form, which
-//! take a fraction of the room, on a [`Shelf`] that need not be in memory. What is in memory of each then is a few numbers,
-//! here and in the other indexes: some fifty bytes in all. Pure.
+//! The operations of a table, most of them packed: what nobody works on, but for the last ends, is kept as the bytes of its
+//! journal form, which take a fraction of the room, on a [`Shelf`] that need not be in memory. What is in memory of each then
+//! is a few numbers, here and in the other indexes: some fifty bytes in all. Pure.
 
 mod slots;
 
@@ -451,4 +451,43 @@ fn key(id: TransferId) -> u64 {
 
 fn means(filter: &Filter, operation: &Operation) -> bool {
     filter.has(&operation.spec.app, operation.spec.group.as_deref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hashed::Ids;
+
+    impl Rows {
+        /// Each operation stands packed or open, once; and what is open is in somebody's hands or lingers, as few do.
+        pub(crate) fn check(&self, busy: &Ids) {
+            let open: Vec<Slot> = self.slots.iter().filter(|slot| slot.place == OPEN).collect();
+            assert_eq!((self.count, open.len()), (self.slots.iter().count(), self.open.len()));
+            assert!(
+                self.slots
+                    .iter()
+                    .all(|slot| self.slot(slot.id).is_some_and(|found| found.order == slot.order))
+            );
+            for slot in &open {
+                let Some(stands) = self.open.get(&slot.id) else {
+                    panic!("{} is lost", slot.id);
+                };
+                assert_eq!((stands.operation.id, stands.operation.order), (slot.id, slot.order));
+                assert_eq!(stands.operation.batch, None);
+                assert_ne!(stands.lingers, busy.contains(&slot.id), "{}", slot.id);
+                assert!(
+                    !stands.lingers || self.lingering.contains(&slot.id),
+                    "{} stays for ever",
+                    slot.id
+                );
+            }
+            assert!(busy.iter().all(|id| !self.contains(*id) || self.open.contains_key(id)));
+            assert!(self.lingering.len() <= LINGERING_MAX);
+        }
+
+        /// How many are open.
+        pub(crate) fn opened(&self) -> usize {
+            self.open.len()
+        }
+    }
 }

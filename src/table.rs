@@ -27,7 +27,7 @@ use crate::sorted::{Index, Positions};
 /// All operations of one state directory.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    /// Open while it is busy, and packed else.
+    /// Open while it is busy, and for a while once it has ended; packed else.
     rows: Rows,
     /// Those that may start now or at a moment, but for those in the hands of a worker; and those that run.
     queue: Queue,
@@ -275,7 +275,7 @@ impl Table {
         self.only.as_ref().map(Ids::len)
     }
 
-    /// An operation: borrowed where a worker holds it, and else unpacked for the caller.
+    /// An operation: borrowed where it stands open, and else unpacked for the caller.
     pub(crate) fn find(&self, id: TransferId) -> Option<Cow<'_, Operation>> {
         let found = self.rows.find(id);
         match self.batch_of(id) {

@@ -680,6 +680,24 @@ fn an_operation_is_open_only_while_a_worker_holds_it() {
 }
 
 #[test]
+fn an_end_stays_open_until_so_many_others_have_come_that_it_is_hardly_asked_for() {
+    let mut log = Log::new();
+    for number in 0..=128 {
+        log.add(number, 0, created(spec(number, Priority::Default)));
+        log.table.set_busy(id(number), true);
+        log.add(number, 0, Event::Ended(Outcome::Canceled));
+        log.table.set_busy(id(number), false);
+    }
+    let before = OPENED.get();
+    for number in 1..=128 {
+        log.add(number, 1, Event::Acknowledged);
+    }
+    assert_eq!(OPENED.get(), before);
+    log.add(0, 1, Event::Acknowledged);
+    assert_eq!(OPENED.get() - before, 1);
+}
+
+#[test]
 fn the_start_of_an_engine_unpacks_only_what_it_changes() {
     let mut table = grouped(100);
     for number in [4, 8] {
@@ -745,3 +763,6 @@ fn pages_of_what_has_changed_hold_each_once_in_the_order_of_changes_whether_it_i
     let (page, next) = rows.changed(&Filter::default(), 0, 1, 1);
     assert!(page.is_empty() && next == 0 && rows.len() == 0);
 }
+
+#[path = "table_model_tests.rs"]
+mod model;

@@ -105,12 +105,14 @@ mod tests {
     use std::sync::Arc;
 
     use backhaul_backends::MemoryBackend;
-    use backhaul_journal::simulation::{Call, SimDisk};
+    use backhaul_journal::simulation::{Call, Choices, SimDisk};
 
     use super::Names;
     use crate::config::Config;
-    use crate::engine::{Engine, NewDownload};
+    use crate::engine::{Engine, NewDownload, read_catalog};
     use crate::environment::FixedEnvironment;
+    use crate::error::Error;
+    use crate::operation::TransferId;
     use crate::vault::SealedName;
 
     fn open(disk: &SimDisk) -> Engine {
@@ -173,6 +175,60 @@ mod tests {
         let engine = open(&disk.lose_unsynced());
         let operation = engine.find(id).unwrap();
         engine.core.vault.open(SealedName::of(&operation)).unwrap();
+    }
+
+    fn start(disk: &SimDisk, is_short_lived: bool, name: &str) -> Result<TransferId, Error> {
+        let environment = FixedEnvironment::new(name.len() as u64).on(disk.storage());
+        let backends = vec![Arc::new(MemoryBackend::new()) as _];
+        let config = Config {
+            is_short_lived,
+            ..Config::default()
+        };
+        let engine = Engine::open(Path::new("/one/two/state"), config, environment, backends)?;
+        let download = NewDownload {
+            url: format!("mem://host/{name}"),
+            ..download(name, vec!["X-Token: hush".into()])
+        };
+        let created = engine.create(&[download]).map_err(|(_, error)| error)?;
+        Ok(created[0])
+    }
+
+    #[test]
+    fn whichever_call_of_a_first_start_fails_the_next_one_succeeds_and_what_was_accepted_lasts() {
+        for (is_short_lived, kind) in [true, false]
+            .into_iter()
+            .flat_map(|short| [(short, io::ErrorKind::Other), (short, io::ErrorKind::StorageFull)])
+        {
+            for failing in 0.. {
+                let disk = SimDisk::new();
+                disk.put_directory(Path::new("/data"));
+                let mut calls = 0;
+                disk.fail_with(move |call, _| {
+                    calls += u64::from(call.is_change());
+                    (call.is_change() && calls == failing + 1).then(|| io::Error::from(kind))
+                });
+                let first = start(&disk, is_short_lived, "first");
+                disk.fail_no_more();
+                for seed in (0..12).rev() {
+                    let again = match seed {
+                        0 => disk.clone(),
+                        1 => disk.kill(),
+                        seed => disk.cut_power(&mut Choices::seeded(seed)),
+                    };
+                    let second = start(&again, !is_short_lived, "second").unwrap();
+                    let environment = FixedEnvironment::new(1).on(again.lose_unsynced().storage());
+                    let catalog = read_catalog(Path::new("/one/two/state"), &environment).unwrap();
+                    let has = |id: TransferId| catalog.operations.iter().any(|operation| operation.id == id);
+                    assert!(has(second), "{failing} {seed}");
+                    if let Ok(first) = &first {
+                        assert!(has(*first), "{failing} {seed}");
+                    }
+                }
+                if disk.changes() < failing {
+                    break;
+                }
+            }
+        }
     }
 
     #[test]
