@@ -85,6 +85,12 @@ impl Budget {
         }
     }
 
+    /// Ended operations that may stay unpacked for a while: each takes a kilobyte, or with long headers twenty, and what waits for
+    /// its name leaves room for a few of those.
+    pub(crate) fn lingering_max(self) -> usize {
+        self.ready_max.map_or(usize::MAX, |ready_max| ready_max / 4)
+    }
+
     /// First the buffers become smaller, then each transfer has fewer connections, and last there are fewer transfers.
     fn fit_transfers(self, bytes: u64) -> (usize, usize, usize) {
         let asked = self.buffer_bytes as u64;

@@ -32,6 +32,7 @@ pub(crate) struct Rows {
     open: ById<Open>,
     /// Those that were closed last and linger, first those that do so longest. Others stand here, too, that do not any more.
     lingering: VecDeque<TransferId>,
+    lingering_max: usize,
     shelf: Box<dyn Shelf>,
     /// Up to which order stale places of the shelf were left, where it moves.
     moving: Option<u64>,
@@ -117,6 +118,7 @@ impl Rows {
             count: 0,
             open: ById::with_capacity_and_hasher(2 * LINGERING_MAX, BuildHasherDefault::default()),
             lingering: VecDeque::with_capacity(LINGERING_MAX + 1),
+            lingering_max: LINGERING_MAX,
             shelf,
             moving: None,
             changed: SortedSet::default(),
@@ -132,6 +134,11 @@ impl Rows {
             Some(open) => Some(Cow::Borrowed(&*open.operation)),
             None => self.operation(self.slot(id)?),
         }
+    }
+
+    /// Lets no more than so many ended operations linger, where that is less than would.
+    pub(crate) fn limit_lingering(&mut self, max: usize) {
+        self.lingering_max = max.min(LINGERING_MAX);
     }
 
     /// How many operations an app has.
@@ -232,7 +239,7 @@ impl Rows {
             Some(stands) if stands.operation.has_ended() => {
                 stands.lingers = true;
                 self.lingering.push_back(id);
-                if self.lingering.len() > LINGERING_MAX
+                if self.lingering.len() > self.lingering_max
                     && let Some(first) = self.lingering.pop_front()
                     && self.open.get(&first).is_some_and(|open| open.lingers)
                 {

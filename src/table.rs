@@ -366,6 +366,11 @@ impl Table {
         orders.filter_map(|order| self.find(self.rows.at(order)?))
     }
 
+    /// How many ended operations may stay unpacked until they are acknowledged; only while none does.
+    pub(crate) fn limit_lingering(&mut self, max: usize) {
+        self.rows.limit_lingering(max);
+    }
+
     /// How many attempts may run at one host; only while none runs.
     pub(crate) fn limit_hosts(&mut self, per_host_max: Option<NonZeroUsize>) {
         self.queue.limit_hosts(per_host_max);

@@ -681,20 +681,23 @@ fn an_operation_is_open_only_while_a_worker_holds_it() {
 
 #[test]
 fn an_end_stays_open_until_so_many_others_have_come_that_it_is_hardly_asked_for() {
-    let mut log = Log::new();
-    for number in 0..=128 {
-        log.add(number, 0, created(spec(number, Priority::Default)));
-        log.table.set_busy(id(number), true);
-        log.add(number, 0, Event::Ended(Outcome::Canceled));
-        log.table.set_busy(id(number), false);
+    for (limit, others) in [(usize::MAX, 128), (8, 8), (0, 0)] {
+        let mut log = Log::new();
+        log.table.limit_lingering(limit);
+        for number in 0..=others {
+            log.add(number, 0, created(spec(number, Priority::Default)));
+            log.table.set_busy(id(number), true);
+            log.add(number, 0, Event::Ended(Outcome::Canceled));
+            log.table.set_busy(id(number), false);
+        }
+        let before = OPENED.get();
+        for number in 1..=others {
+            log.add(number, 1, Event::Acknowledged);
+        }
+        assert_eq!(OPENED.get(), before, "{limit}");
+        log.add(0, 1, Event::Acknowledged);
+        assert_eq!(OPENED.get() - before, 1, "{limit}");
     }
-    let before = OPENED.get();
-    for number in 1..=128 {
-        log.add(number, 1, Event::Acknowledged);
-    }
-    assert_eq!(OPENED.get(), before);
-    log.add(0, 1, Event::Acknowledged);
-    assert_eq!(OPENED.get() - before, 1);
 }
 
 #[test]

@@ -156,6 +156,7 @@ impl Engine {
         let mut table = rebuilding.table;
         table.reopened(environment.clock.now());
         table.limit_hosts(config.jobs_per_host_max);
+        table.limit_lingering(budget.lingering_max());
         let vault = Vault::new(layout.vault(), environment.clone());
         if !table.is_salvaged() {
             sweep_state(&layout, storage, &vault, &table, &trouble)?;

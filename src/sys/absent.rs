@@ -8,11 +8,15 @@
 #![expect(unsafe_code, reason = "they take the place of functions of the C library")]
 #![cfg_attr(
     test,
-    expect(dead_code, non_snake_case, reason = "they have their names in the static program only")
+    expect(
+        dead_code,
+        non_snake_case,
+        reason = "they have their names in the static program only"
+    )
 )]
 
 use std::ffi::{c_char, c_int, c_void};
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 
 // SAFETY, of all whose comments say nothing else: each has the parameters and the result of the function whose name it has,
 // touches no memory, and gives an answer that each caller has to expect. No other function of that name is linked.
@@ -192,7 +196,7 @@ extern "C" fn _Unwind_FindEnclosingFunction(_place: *mut c_void) -> *mut c_void 
     null_mut()
 }
 
-/// What pthread_exit(3) and a canceled thread come to: there is no frame to clean up, and `stop`, which glibc gives, ends the
+/// What `pthread_exit(3)` and a canceled thread come to: there is no frame to clean up, and `stop`, which glibc gives, ends the
 /// thread.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn _Unwind_ForcedUnwind(
@@ -357,7 +361,7 @@ unsafe extern "C" fn strstr(text: *const c_char, wanted: *const c_char) -> *mut 
                 return at.cast_mut();
             }
             if at.read() == 0 {
-                return null::<c_char>().cast_mut();
+                return null_mut();
             }
             at = at.add(1);
         }
