@@ -1,5 +1,6 @@
 //! Operations by id, rebuilt by replay, with the indexes that keep a decision cheap however many there are. Pure.
 
+mod batches;
 mod grouped;
 mod rest;
 mod step;
@@ -16,8 +17,8 @@ use crate::hashed::{ById, Ids};
 use crate::history::{History, Retention};
 use crate::listing::hash;
 use crate::operation::{
-    BatchId, Deadline, Doubt, Event, Fact, Now, Operation, Outcome, Phase, Rejected, TransferId, Wish, encode_packed,
-    millis, pack,
+    Deadline, Doubt, Event, Fact, Now, Operation, Outcome, Phase, Rejected, TransferId, Wish, encode_packed, millis,
+    pack,
 };
 use crate::queue::{Entry, Place, Queue, Spot, Wait};
 use crate::rows::Rows;
@@ -128,28 +129,6 @@ impl Table {
         Ok(())
     }
 
-    /// From now on the operations of a batch count. Their `as_of` stays that of their creation, so that no two have one:
-    /// nothing but their commit can have happened since. What stands in the rows says nothing of a batch and stays, too.
-    pub(crate) fn commit(&mut self, batch: BatchId) {
-        for order in self.uncommitted.remove(&batch.0).unwrap_or_default().iter() {
-            let found = self.rows.at(order).and_then(|id| self.find(id).map(Cow::into_owned));
-            if let Some(operation) = found {
-                self.index_committed(&operation, true, Stays::default());
-            }
-        }
-    }
-
-    /// The batch of an operation that does not count yet.
-    fn batch_of(&self, id: TransferId) -> Option<BatchId> {
-        if self.uncommitted.is_empty() {
-            return None;
-        }
-        let order = self.rows.order(id)?;
-        let mut batches = self.uncommitted.iter();
-        let batch = batches.find(|(_, orders)| orders.contains(order));
-        batch.map(|(batch, _)| BatchId(*batch))
-    }
-
     /// Records from `first` to before `next` were lost, and with them perhaps facts about every operation that has not ended.
     pub(crate) fn gap(&mut self, first: u64, next: u64) {
         self.has_gap = true;
@@ -162,20 +141,6 @@ impl Table {
             }
             if let Some((mut operation, as_of)) = self.take(id) {
                 operation.doubt = Some(Doubt::Unseen);
-                self.insert(operation, as_of);
-            }
-        }
-    }
-
-    /// The commit of a batch may be among what was lost. Its operations count, as what was accepted must not go in silence,
-    /// but for those whose destination another one has taken meanwhile.
-    fn commit_what_may_be(&mut self) {
-        for id in self.uncommitted() {
-            let Some((mut operation, as_of)) = self.take(id) else {
-                continue;
-            };
-            if self.live_for_destination(&operation.spec.destination).is_none() {
-                operation.batch = None;
                 self.insert(operation, as_of);
             }
         }
@@ -199,18 +164,6 @@ impl Table {
     /// How many operations records speak of whose creation was lost.
     pub(crate) fn strangers(&self) -> usize {
         if self.has_gap { self.strangers.len() } else { 0 }
-    }
-
-    /// Forgets the operations of batches that were never committed: they were never accepted.
-    pub(crate) fn drop_uncommitted(&mut self) {
-        for id in self.uncommitted() {
-            self.take(id);
-        }
-    }
-
-    fn uncommitted(&self) -> BTreeSet<TransferId> {
-        let orders = self.uncommitted.values().flat_map(Positions::iter);
-        orders.filter_map(|order| self.rows.at(order)).collect()
     }
 
     /// Puts in an operation from a snapshot.

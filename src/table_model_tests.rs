@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::operation::{Completion, CompletionAction, CompletionEvent, CompletionFact, CompletionGroupId};
+use crate::operation::{BatchId, Completion, CompletionAction, CompletionEvent, CompletionFact, CompletionGroupId};
 use crate::operation::{Entry as Record, Group, GroupFact, Intent, TransferBehavior, WaitReason};
 use crate::shelf;
 

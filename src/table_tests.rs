@@ -6,7 +6,7 @@ use super::*;
 use crate::listing::{Filter, GroupFilter};
 use crate::operation::OPENED;
 use crate::operation::{
-    Amendment, Collision, Condition, CostPolicy, Kind, OperationError, Outcome, Priority, Shared, Spec, decode,
+    Amendment, BatchId, Collision, Condition, CostPolicy, Kind, OperationError, Outcome, Priority, Shared, Spec, decode,
 };
 use crate::scheduler::{Action, Slots, plan};
 
