@@ -1,5 +1,5 @@
 //! What the libraries below the static program can do in theory and never do in it. Their own functions of these names bring
-//! 440 KiB with them: scanf for every kind of number, message catalogues, the loader, wide characters, the unwinder and all
+//! 460 KB with them: scanf for every kind of number, message catalogues, the loader, wide characters, the unwinder and all
 //! that reads debugging information, and each comparison of strings in six variants for as many processors. What is here
 //! answers as they would.
 //!
