@@ -73,17 +73,25 @@ extern "C" fn __libc_dlclose(_library: *mut c_void) -> c_int {
     0
 }
 
-/// Says what does not hold within glibc, and ends the process. Its own can also write to a stream of wide characters.
+/// Says what does not hold within a C library, and where, and ends the process. Its own can also write to a stream of wide
+/// characters.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn __assert_fail(
     assertion: *const c_char,
-    _file: *const c_char,
+    file: *const c_char,
     _line: std::ffi::c_uint,
-    _function: *const c_char,
+    function: *const c_char,
 ) -> ! {
-    // SAFETY: the macro assert(3) gives a constant text; write(2) only reads it.
-    unsafe {
-        libc::write(libc::STDERR_FILENO, assertion.cast(), libc::strlen(assertion));
+    let place = [file, c": ".as_ptr(), function, c": '".as_ptr(), assertion];
+    let problem =
+        c"' does not hold; the process ends, and goes on with what the journal has when it is started again\n";
+    for text in place.into_iter().chain([problem.as_ptr()]) {
+        // SAFETY: the macro assert(3) gives constant texts, or null for a function that has no name; write(2) only reads.
+        unsafe {
+            if !text.is_null() {
+                libc::write(libc::STDERR_FILENO, text.cast(), libc::strlen(text));
+            }
+        }
     }
     std::process::abort()
 }
@@ -248,59 +256,26 @@ fn lower(byte: u8) -> u8 {
     byte.to_ascii_lowercase()
 }
 
-#[cfg_attr(not(test), unsafe(no_mangle))]
-unsafe extern "C" fn strncmp(left: *const c_char, right: *const c_char, most: usize) -> c_int {
-    unsafe { difference(left, right, most, |byte| byte) }
+/// Functions that compare two strings, by all the names that are asked for.
+macro_rules! comparing {
+    ($($name:ident($($parameter:ident: $kind:ty),*): $most:expr, $form:expr;)*) => {$(
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        unsafe extern "C" fn $name(left: *const c_char, right: *const c_char $(, $parameter: $kind)*) -> c_int {
+            unsafe { difference(left, right, $most, $form) }
+        }
+    )*};
 }
 
-#[cfg_attr(not(test), unsafe(no_mangle))]
-unsafe extern "C" fn strcasecmp(left: *const c_char, right: *const c_char) -> c_int {
-    unsafe { difference(left, right, usize::MAX, lower) }
-}
-
-#[cfg_attr(not(test), unsafe(no_mangle))]
-unsafe extern "C" fn __strcasecmp(left: *const c_char, right: *const c_char) -> c_int {
-    unsafe { difference(left, right, usize::MAX, lower) }
-}
-
-#[cfg_attr(not(test), unsafe(no_mangle))]
-unsafe extern "C" fn strcasecmp_l(left: *const c_char, right: *const c_char, _locale: *mut c_void) -> c_int {
-    unsafe { difference(left, right, usize::MAX, lower) }
-}
-
-#[cfg_attr(not(test), unsafe(no_mangle))]
-unsafe extern "C" fn __strcasecmp_l(left: *const c_char, right: *const c_char, _locale: *mut c_void) -> c_int {
-    unsafe { difference(left, right, usize::MAX, lower) }
-}
-
-#[cfg_attr(not(test), unsafe(no_mangle))]
-unsafe extern "C" fn strncasecmp(left: *const c_char, right: *const c_char, most: usize) -> c_int {
-    unsafe { difference(left, right, most, lower) }
-}
-
-#[cfg_attr(not(test), unsafe(no_mangle))]
-unsafe extern "C" fn __strncasecmp(left: *const c_char, right: *const c_char, most: usize) -> c_int {
-    unsafe { difference(left, right, most, lower) }
-}
-
-#[cfg_attr(not(test), unsafe(no_mangle))]
-unsafe extern "C" fn strncasecmp_l(
-    left: *const c_char,
-    right: *const c_char,
-    most: usize,
-    _locale: *mut c_void,
-) -> c_int {
-    unsafe { difference(left, right, most, lower) }
-}
-
-#[cfg_attr(not(test), unsafe(no_mangle))]
-unsafe extern "C" fn __strncasecmp_l(
-    left: *const c_char,
-    right: *const c_char,
-    most: usize,
-    _locale: *mut c_void,
-) -> c_int {
-    unsafe { difference(left, right, most, lower) }
+comparing! {
+    strncmp(most: usize): most, |byte| byte;
+    strcasecmp(): usize::MAX, lower;
+    __strcasecmp(): usize::MAX, lower;
+    strcasecmp_l(_locale: *mut c_void): usize::MAX, lower;
+    __strcasecmp_l(_locale: *mut c_void): usize::MAX, lower;
+    strncasecmp(most: usize): most, lower;
+    __strncasecmp(most: usize): most, lower;
+    strncasecmp_l(most: usize, _locale: *mut c_void): most, lower;
+    __strncasecmp_l(most: usize, _locale: *mut c_void): most, lower;
 }
 
 /// Copies a string with its end; gives the place of that end.
