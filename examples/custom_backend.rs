@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use backhaul::backend::{
-    Backend, Capabilities, Failure, FailureKind, Head, Interrupt, Request, Sink, Start, UrlForm, Validators,
-    WebErrorStatus, http_date, is_provable, place, refusal, start,
+    Backend, Capabilities, Failure, FailureKind, Head, HeaderFields, Interrupt, Request, Sink, Start, UrlForm,
+    Validators, WebErrorStatus, http_date, is_provable, place, refusal, start,
 };
 use backhaul::{BackgroundDownloader, Service};
 use url::Url;
@@ -71,7 +71,7 @@ impl Backend for FileBackend {
             content_type: None,
             modified: before.modified().ok(),
             mirrors: Vec::new(),
-            headers: Vec::new(),
+            headers: HeaderFields::default(),
             validators,
         };
         sink.begin(&head).map_err(|_| refused(&request.url))?;

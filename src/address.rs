@@ -549,11 +549,13 @@ pub(crate) fn parse_destination(path: &Path, current: &Path) -> Result<PathBuf, 
     if path.as_os_str().as_bytes().ends_with(b"/") {
         return refuse("is a directory; give a file name in it");
     }
-    let absolute: PathBuf = current
-        .join(path)
-        .components()
-        .filter(|component| *component != Component::CurDir)
-        .collect();
+    let current = if path.is_absolute() { Path::new("") } else { current };
+    let mut absolute = PathBuf::with_capacity(current.as_os_str().len() + 1 + path.as_os_str().len());
+    for component in current.components().chain(path.components()) {
+        if component != Component::CurDir {
+            absolute.push(component);
+        }
+    }
     match absolute.file_name() {
         Some(name) if name.len() <= 255 => Ok(absolute),
         Some(_) => refuse("has a file name of more than 255 bytes"),

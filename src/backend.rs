@@ -15,7 +15,7 @@
 
 pub use backhaul_backends::{
     Backend, Binding, BodySource, Capabilities, Credential, Digest, DigestAlgorithm, Failure, FailureKind, Head,
-    Header, Held, Interrupt, Limits, METHOD_BYTES_MAX, Method, Proxies, Proxy, RESERVED_HEADERS, Refused, Registry,
-    Request, Restart, Sameness, Severable, Sink, Start, TAIL_BYTES_MAX, UrlForm, Validators, WebErrorStatus,
+    Header, HeaderFields, Held, Interrupt, Limits, METHOD_BYTES_MAX, Method, Proxies, Proxy, RESERVED_HEADERS, Refused,
+    Registry, Request, Restart, Sameness, Severable, Sink, Start, TAIL_BYTES_MAX, UrlForm, Validators, WebErrorStatus,
     compare_held, http_date, is_page, is_provable, is_scheme, place, refusal, start,
 };

@@ -6,13 +6,18 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// In lower case.
 pub(crate) fn encode(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
     let mut text = String::with_capacity(2 * bytes.len());
+    push(&mut text, bytes);
+    text
+}
+
+/// The same, behind what a text says already.
+pub(crate) fn push(text: &mut String, bytes: &[u8]) {
+    let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
     for byte in bytes {
         text.push(digit(byte >> 4));
         text.push(digit(byte & 0xF));
     }
-    text
 }
 
 /// In either case; `None` where there is anything but digits, or an odd number of them.

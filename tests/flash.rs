@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backhaul::backend::{
-    Backend, Capabilities, Failure, FailureKind, Head, Interrupt, Request, Sink, Start, Validators, WebErrorStatus,
+    Backend, Capabilities, Failure, FailureKind, Head, HeaderFields, Interrupt, Request, Sink, Start, Validators,
+    WebErrorStatus,
 };
 use backhaul::{Config, Engine, FixedEnvironment, NewDownload, TransferStatus, Window, read_catalog};
 
@@ -58,7 +59,7 @@ impl Tap {
             content_type: None,
             modified: None,
             mirrors: Vec::new(),
-            headers: Vec::new(),
+            headers: HeaderFields::default(),
         }
     }
 }

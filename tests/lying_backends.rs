@@ -6,8 +6,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use backhaul::backend::{
-    Backend, Capabilities, Digest, DigestAlgorithm, Failure, FailureKind, Head, Interrupt, Request, Restart, Sink,
-    Start, Validators, WebErrorStatus,
+    Backend, Capabilities, Digest, DigestAlgorithm, Failure, FailureKind, Head, HeaderFields, Interrupt, Request,
+    Restart, Sink, Start, Validators, WebErrorStatus,
 };
 use backhaul::{Config, Connections, Engine, Environment, NewDownload, OperationView, TransferStatus, Until};
 
@@ -44,7 +44,7 @@ fn head(version: u8, start: Start) -> Head {
         content_type: None,
         modified: None,
         mirrors: Vec::new(),
-        headers: Vec::new(),
+        headers: HeaderFields::default(),
     }
 }
 
@@ -379,7 +379,7 @@ fn a_backend_that_says_more_than_a_record_holds_ends_no_engine() {
             actual_url: format!("lie://host/{}", long()),
             content_type: Some(long()),
             mirrors: vec![format!("lie://host/{}", "a".repeat(4000)); 5000],
-            headers: vec![("X-Long".into(), "b".repeat(4000)); 5000],
+            headers: std::iter::repeat_n(("X-Long", "b".repeat(4000)), 5000).collect(),
             ..head(OLD, Start::Beginning)
         };
         let _ = sink.begin(&wordy);

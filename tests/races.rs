@@ -16,7 +16,8 @@ use backhaul::{
     Config, Engine, FixedEnvironment, NewDownload, TransferId, TransferStatus, Until, Window, read_catalog,
 };
 use backhaul_backends::{
-    Act, Backend, Capabilities, Failure, Head, Interrupt, MemoryBackend, Request, Resource, Sink, Start, Validators,
+    Act, Backend, Capabilities, Failure, Head, HeaderFields, Interrupt, MemoryBackend, Request, Resource, Sink, Start,
+    Validators,
 };
 use backhaul_journal::simulation::{Call, Fault, SimDisk};
 use backhaul_journal::{FileSystem, steps};
@@ -165,7 +166,7 @@ impl Backend for Overtaking {
             content_type: None,
             modified: None,
             mirrors: Vec::new(),
-            headers: Vec::new(),
+            headers: HeaderFields::default(),
         };
         let (first, second) = self.content.split_at(CLAIM_BYTES);
         sink.begin(&head).unwrap();

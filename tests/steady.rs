@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use backhaul::{Config, Engine, FixedEnvironment, NewDownload, Retention, TransferId};
 use backhaul_backends::{
-    Backend, Capabilities, Failure, Head, Interrupt, Refused, Request, Sink, Start, Validators, WebErrorStatus,
+    Backend, Capabilities, Failure, Head, HeaderFields, Interrupt, Refused, Request, Sink, Start, Validators,
+    WebErrorStatus,
 };
 use backhaul_journal::Disk;
 
@@ -61,7 +62,7 @@ impl Backend for Echo {
             content_type: None,
             modified: None,
             mirrors: Vec::new(),
-            headers: Vec::new(),
+            headers: HeaderFields::default(),
         };
         sink.begin(&head).map_err(refused)?;
         sink.write(content).map_err(refused)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::{BodySource, Digest, Failure, Interrupt, Method, Proxies};
+use crate::{BodySource, Digest, Failure, HeaderFields, Interrupt, Method, Proxies};
 
 /// One protocol. A backend makes one attempt and reports; it never retries, never touches a file, and never decides
 /// when to try again. The crate's own page says how one is written.
@@ -224,7 +224,7 @@ pub struct Head {
     pub mirrors: Vec<String>,
     /// Header fields of the response as they were sent, in order, names in their own case. Those that may carry a secret,
     /// and those that are no text, are left out.
-    pub headers: Vec<(String, String)>,
+    pub headers: HeaderFields,
 }
 
 /// Where the bytes that follow belong.

@@ -66,6 +66,7 @@ pub mod fuzzing {
         pub use crate::ftp::fuzzing::*;
     }
 }
+mod header_fields;
 #[cfg(feature = "helper")]
 mod helper;
 #[cfg(feature = "http")]
@@ -106,6 +107,7 @@ pub use failure::{Failure, FailureKind};
 pub use few::sort_few_by_key;
 #[cfg(feature = "ftp")]
 pub use ftp::{FtpBackend, FtpConfig};
+pub use header_fields::HeaderFields;
 #[cfg(feature = "helper")]
 pub use helper::{HELPERS_MAX, HelperBackend};
 #[cfg(feature = "http")]

@@ -12,8 +12,8 @@ use crate::media;
 use crate::outgoing::{self, Outgoing};
 use crate::proof;
 use crate::{
-    Backend, Capabilities, Credential, Failure, FailureKind, Head, Header, Interrupt, Method, Request, Restart, Sink,
-    Start, UrlForm, Validators, WebErrorStatus,
+    Backend, Capabilities, Credential, Failure, FailureKind, Head, Header, HeaderFields, Interrupt, Method, Request,
+    Restart, Sink, Start, UrlForm, Validators, WebErrorStatus,
 };
 
 /// Most bytes of a tail that are compared: few, so that tests of the caller's own check of what it holds are not helped.
@@ -370,7 +370,7 @@ fn head(request: &Request, resource: &Resource, start: Start) -> Head {
         content_type: resource.content_type.clone(),
         modified: resource.validators.last_modified.as_deref().and_then(proof::date),
         mirrors: resource.mirrors.clone(),
-        headers: Vec::new(),
+        headers: HeaderFields::default(),
     }
 }
 

@@ -422,15 +422,12 @@ impl Core {
             let free = slots(state);
             let plan = scheduler::plan(&mut state.table, now, free);
             let action = match plan.actions.first() {
-                Some(Action::Start(id)) if self.stays_blocked(&state.table, *id, now) => {
-                    state.table.postpone(*id, now, self.config.retry.probe_every);
-                    continue;
-                }
                 Some(action) => *action,
                 None => return Err(plan.wake_at_ms),
             };
-            match self.take(state, action) {
-                Ok(work) => {
+            match self.take(state, action, now) {
+                Ok(None) => {}
+                Ok(Some(work)) => {
                     let free = slots(state);
                     // Another worker may sleep without knowing of what is left, or of a moment set since it fell asleep.
                     if state.asleep.workers > 0 && scheduler::plan(&mut state.table, now, free) != Plan::default() {
@@ -481,18 +478,25 @@ impl Core {
         Some(batch)
     }
 
-    fn take(&self, state: &mut State, action: Action) -> Result<Work, Error> {
+    /// Takes something into the hands of a worker; nothing where what blocks an operation is still there.
+    fn take(&self, state: &mut State, action: Action, now: Now) -> Result<Option<Work>, Error> {
         let id = match action {
-            Action::Run(id) => return self.begin_command(state, id),
+            Action::Run(id) => return self.begin_command(state, id).map(Some),
             Action::Start(id) | Action::Finish(id) | Action::Sweep(id) => id,
         };
+        // First of all, so that it is unpacked once.
         state.table.set_busy(id, true);
         if let Action::Start(_) = action {
+            if self.stays_blocked(&state.table, id, now) {
+                state.table.set_busy(id, false);
+                state.table.postpone(id, now, self.config.retry.probe_every);
+                return Ok(None);
+            }
             let attempts = state.table.find(id).map_or(0, |operation| operation.attempts) + 1;
             self.record(state, id, Event::Claimed { attempts })?;
         }
         let operation = state.table.find(id).map(Cow::into_owned).ok_or(Error::UnknownId(id))?;
-        Ok(match action {
+        Ok(Some(match action {
             Action::Start(_) => {
                 let attempt = Arc::new(Attempt::new(&operation));
                 state.attempts.insert(id, Arc::clone(&attempt));
@@ -503,7 +507,7 @@ impl Core {
             }
             Action::Finish(_) => Work::Finish(Box::new(operation)),
             _ => Work::Sweep(Box::new(operation)),
-        })
+        }))
     }
 
     /// Looks at the condition that blocks an operation, without spending an attempt or a record on it.

@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::hashed::Hashed;
 use crate::operation::{
     Collision, CompletionGroupId, CostPolicy, Kind, Operation, Priority, RequestHeader, SPEC_BYTES_MAX, Shared, Spec,
-    TransferId, directory_of, stored_digests,
+    TransferId, directory_of, path_in, stored_digests,
 };
 use crate::vault::Secrets;
 
@@ -377,9 +377,9 @@ impl Checker<'_> {
     fn destination(&mut self, asked: &Path, address: &Address) -> Result<PathBuf, Error> {
         let is_directory = asked.as_os_str().as_encoded_bytes().ends_with(b"/");
         let asked = if is_directory {
-            asked.join(address.file_name())
+            path_in(asked, address.file_name().as_ref()).into()
         } else {
-            asked.to_path_buf()
+            Cow::Borrowed(asked)
         };
         let current = match self.current.take() {
             Some(current) => current,
@@ -388,7 +388,7 @@ impl Checker<'_> {
         let path = parse_destination(&asked, &current);
         self.current = Some(current);
         let path = path?;
-        let resolved = self.directory(&path)?.join(path.file_name().unwrap_or_default());
+        let resolved = path_in(self.directory(&path)?, path.file_name().unwrap_or_default());
         let roots = &self.config.roots;
         if !roots.is_empty() && !roots.iter().any(|root| resolved.starts_with(root)) {
             let roots: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
@@ -401,11 +401,17 @@ impl Checker<'_> {
     }
 
     /// The directory of a destination, resolved, and writable.
-    fn directory(&mut self, path: &Path) -> Result<PathBuf, Error> {
+    fn directory(&mut self, path: &Path) -> Result<&Path, Error> {
         let directory = directory_of(path);
-        if let Some((_, resolved)) = self.directory.as_ref().filter(|(given, _)| given == directory) {
-            return Ok(resolved.clone());
-        }
+        // By their bytes: paths are compared part by part.
+        let known = match self.directory.take() {
+            Some(known) if known.0.as_os_str() == directory.as_os_str() => known,
+            _ => (directory.to_path_buf(), self.resolved(path, directory)?),
+        };
+        Ok(&self.directory.insert(known).1)
+    }
+
+    fn resolved(&self, path: &Path, directory: &Path) -> Result<PathBuf, Error> {
         let storage = &self.environment.storage;
         let shown = directory.display();
         let resolved = storage.resolve(directory).map_err(|error| match error.kind() {
@@ -415,7 +421,6 @@ impl Checker<'_> {
         })?;
         let writable = storage.check_writable(&resolved);
         writable.map_err(|error| refused(path, format!("its directory cannot be written to: {error}")))?;
-        self.directory = Some((directory.to_path_buf(), resolved.clone()));
         Ok(resolved)
     }
 }

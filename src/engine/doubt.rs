@@ -73,6 +73,10 @@ pub(super) fn look(core: &Core, operation: &Operation) -> Result<Option<Event>, 
 /// Settles, with the whole content at hand, whether the file was published before. Ends the operation if so, which is
 /// [`Fault::Superseded`] to the publication.
 pub(super) fn resolve(core: &Core, ready: &Ready) -> Result<(), Fault> {
+    // Nearly none was, and then the lock is not taken.
+    if !ready.was_in_doubt {
+        return Ok(());
+    }
     let doubt = core.state().table.find(ready.id).and_then(|operation| operation.doubt);
     if doubt != Some(Doubt::Unplaced) {
         return Ok(());

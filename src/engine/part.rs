@@ -11,7 +11,7 @@ use backhaul_journal::{Access, FileKind, LINEAGE_BYTES, Storage, StorageFile, st
 use ring::digest;
 
 use crate::hex;
-use crate::operation::{Claim, Spec, TransferId};
+use crate::operation::{Claim, Spec, TransferId, path_in};
 
 /// Longest file name of the common Linux file systems, in bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 255;
@@ -97,19 +97,29 @@ fn ring_algorithm(algorithm: DigestAlgorithm) -> Option<&'static digest::Algorit
 /// with NAME cut where the whole would be too long for the file system.
 pub(crate) fn part_path(spec: &Spec, journal_id: [u8; 16], id: TransferId, generation: u32) -> PathBuf {
     let name = spec.destination.file_name().unwrap_or_default();
-    spec.directory().join(part_name(name, journal_id, id, generation))
+    path_in(spec.directory(), &part_name(name, journal_id, id, generation))
 }
 
 fn part_name(name: &OsStr, journal_id: [u8; 16], id: TransferId, generation: u32) -> OsString {
-    let suffix = format!(".{}-{id}-{generation}.part", lineage(journal_id));
-    let bytes = name.as_bytes();
-    let name = cut(bytes, NAME_BYTES_MAX - 1 - suffix.len());
+    let suffix = part_suffix(journal_id, id, generation);
+    let name = cut(name.as_bytes(), NAME_BYTES_MAX - 1 - suffix.len());
     OsString::from_vec([b".", name, suffix.as_bytes()].concat())
 }
 
-/// What tells the part files of a journal, and of every journal salvaged from it, from those of others.
-fn lineage(journal_id: [u8; 16]) -> String {
-    hex::encode(&journal_id[..LINEAGE_BYTES])
+/// What every part file of one generation ends with. The first bytes of the journal's id tell the part files of a journal, and
+/// of every journal salvaged from it, from those of others.
+fn part_suffix(journal_id: [u8; 16], id: TransferId, generation: u32) -> String {
+    let generation = generation.to_string();
+    let digits = 2 * (LINEAGE_BYTES + id.0.len());
+    let mut suffix = String::with_capacity(".--.part".len() + digits + generation.len());
+    suffix.push('.');
+    hex::push(&mut suffix, &journal_id[..LINEAGE_BYTES]);
+    suffix.push('-');
+    hex::push(&mut suffix, &id.0);
+    suffix.push('-');
+    suffix.push_str(&generation);
+    suffix.push_str(".part");
+    suffix
 }
 
 /// The operation and the generation of a part file, where the name is one of this journal's.
@@ -119,7 +129,7 @@ pub(crate) fn part_owner(name: &OsStr, journal_id: [u8; 16]) -> Option<(Transfer
     let generation = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     // Only names exactly as they are made count.
-    let own = format!(".{}-{id}-{generation}.part", lineage(journal_id));
+    let own = part_suffix(journal_id, id, generation);
     name.as_bytes().ends_with(own.as_bytes()).then_some((id, generation))
 }
 

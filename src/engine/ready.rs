@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use super::part::{NAME_BYTES_MAX, Part, cut};
-use crate::operation::{Intent, Operation, Shared, Spec, TransferId};
+use crate::operation::{Intent, Operation, Shared, Spec, TransferId, path_in};
 
 /// A complete part file that waits for its final name.
 pub(crate) struct Ready {
@@ -15,6 +15,8 @@ pub(crate) struct Ready {
     pub(super) part: Part,
     pub(super) len_bytes: u64,
     pub(super) crc32: u32,
+    /// It was in doubt when its attempt began; afterwards nothing brings it there.
+    pub(super) was_in_doubt: bool,
     /// The intent that stands for it in the journal already.
     pub(super) declared: Option<Intent>,
     /// Number of the name to try next; 0 is the destination itself.
@@ -30,6 +32,7 @@ impl Ready {
             part,
             len_bytes,
             crc32,
+            was_in_doubt: operation.doubt.is_some(),
             declared: None,
             name_index: 0,
         }
@@ -42,7 +45,7 @@ impl Ready {
     /// The final name that comes at this place among those that may be tried.
     pub(super) fn path_at(&self, index: u32) -> PathBuf {
         let name = self.spec.destination.file_name().unwrap_or_default();
-        self.spec.directory().join(numbered(name, index))
+        path_in(self.spec.directory(), &numbered(name, index))
     }
 }
 

@@ -302,8 +302,8 @@ mod tests {
             validators: &validators,
             content_type: None,
         };
-        let sent = vec![("X".to_owned(), "y".repeat(24)); 1_000];
-        StoredHeaders::new(&sent, beside)
+        let sent = std::iter::repeat_n(("X", "y".repeat(24)), 1_000);
+        StoredHeaders::new(&sent.collect(), beside)
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use backhaul_backends::HeaderFields;
 use minicbor::data::Type;
 use minicbor::decode::Error as DecodeError;
 use minicbor::encode::{Error as EncodeError, Write};
@@ -128,11 +129,11 @@ impl<'b, C> Decode<'b, C> for Fields {
 
 impl StoredHeaders {
     /// Keeps what fits into [`HEADERS_BYTES_MAX`].
-    pub(crate) fn new(sent: &[(String, String)], beside: Beside<'_>) -> Self {
+    pub(crate) fn new(sent: &HeaderFields, beside: Beside<'_>) -> Self {
         let (mut count, mut is_cut) = (0, false);
         let mut left = HEADERS_BYTES_MAX;
         let mut encoder = Encoder::new(Vec::with_capacity(if sent.is_empty() { 0 } else { ROOM_BYTES }));
-        for (name, value) in sent {
+        for (name, value) in sent.iter() {
             if OF_THE_CONNECTION.iter().any(|other| other.eq_ignore_ascii_case(name)) {
                 continue;
             }
@@ -183,6 +184,10 @@ mod tests {
         (name.to_owned(), value.to_owned())
     }
 
+    fn fields(sent: &[(String, String)]) -> HeaderFields {
+        sent.iter().map(|(name, value)| (name, value)).collect()
+    }
+
     #[test]
     fn fields_come_back_as_they_were_sent_and_what_stands_beside_them_is_stored_once() {
         let validators = StoredValidators {
@@ -205,7 +210,7 @@ mod tests {
             pair("content-type", "application/octet-stream"),
             pair("Content-Length", "1234"),
         ];
-        let stored = StoredHeaders::new(&sent, beside);
+        let stored = StoredHeaders::new(&fields(&sent), beside);
         let expected: Vec<_> = sent.iter().filter(|(name, _)| name != "Connection").cloned().collect();
         assert_eq!(stored.pairs(beside), expected);
         assert!(!stored.is_cut());
@@ -232,7 +237,7 @@ mod tests {
             validators: &validators,
             content_type: None,
         };
-        let stored = StoredHeaders::new(&[pair("Server", "nginx"), pair("ETag", "\"1\"")], beside);
+        let stored = StoredHeaders::new(&fields(&[pair("Server", "nginx"), pair("ETag", "\"1\"")]), beside);
         let bytes = minicbor::to_vec(&stored.fields).unwrap_or_default();
         let fields: Vec<Field> = minicbor::decode(&bytes).unwrap_or_default();
         let shown: Vec<_> = fields
@@ -262,12 +267,12 @@ mod tests {
             pair("B", "c"),
             pair("D", ""),
         ];
-        let stored = StoredHeaders::new(&sent, beside);
+        let stored = StoredHeaders::new(&fields(&sent), beside);
         let names: Vec<String> = stored.pairs(beside).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["A", "B"]);
         assert!(stored.is_cut());
         let tiny = vec![pair("A", ""); 2 * HEADERS_BYTES_MAX];
-        let stored = minicbor::to_vec(StoredHeaders::new(&tiny, beside)).map_or(0, |bytes| bytes.len());
+        let stored = minicbor::to_vec(StoredHeaders::new(&fields(&tiny), beside)).map_or(0, |bytes| bytes.len());
         assert!(stored <= HEADERS_BYTES_MAX + 16, "{stored} bytes of many small fields");
     }
 }

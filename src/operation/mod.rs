@@ -32,7 +32,7 @@ pub use id::{CompletionGroupId, TransferId};
 pub(crate) use shared::Shared;
 pub(crate) use source::{Origin, Round};
 pub use spec::{Collision, CostPolicy, Kind, Priority};
-pub(crate) use spec::{RequestHeader, SPEC_BYTES_MAX, Spec, directory_of};
+pub(crate) use spec::{RequestHeader, SPEC_BYTES_MAX, Spec, directory_of, path_in};
 pub(crate) use state::{Doubt, Operation, Phase, Rejected, Wish};
 pub(crate) use status::Lack;
 pub use status::{Reason, TransferStatus};

@@ -1,6 +1,7 @@
 //! What was asked for: the part of an operation that its creator decides.
 
 use std::convert::Infallible;
+use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -243,6 +244,15 @@ pub(crate) fn directory_of(path: &Path) -> &Path {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
+}
+
+/// The path of a name in a directory.
+pub(crate) fn path_in(directory: &Path, name: &OsStr) -> PathBuf {
+    // In one piece: `join` copies the directory first and then makes room.
+    let mut path = PathBuf::with_capacity(directory.as_os_str().len() + 1 + name.len());
+    path.push(directory);
+    path.push(name);
+    path
 }
 
 /// A method as it is sent. One that this version refuses is of another version.

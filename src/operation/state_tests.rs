@@ -481,8 +481,7 @@ fn headers() -> StoredHeaders {
         content_type: Some("text/plain"),
     };
     let sent = [("Content-Type", "text/plain"), ("X-Own", "1")];
-    let sent = sent.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    StoredHeaders::new(&sent, beside)
+    StoredHeaders::new(&sent.into_iter().collect(), beside)
 }
 
 /// Every shape of event, for the tests of the codec.

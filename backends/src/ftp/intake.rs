@@ -187,7 +187,7 @@ pub(super) fn begin_and_end(sink: &mut dyn Sink, head: &Head) -> Result<(), Prob
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Refused, Validators};
+    use crate::{HeaderFields, Refused, Validators};
 
     /// Notes how much comes at once.
     #[derive(Default)]
@@ -215,7 +215,7 @@ mod tests {
             content_type: None,
             modified: None,
             mirrors: Vec::new(),
-            headers: Vec::new(),
+            headers: HeaderFields::default(),
             validators: Validators::default(),
         }
     }

@@ -297,9 +297,7 @@ impl Round<'_, '_> {
             ("MDTM", self.first.modified.clone()),
             ("SIZE", self.first.size.map(|size| size.to_string())),
         ];
-        let headers = said
-            .into_iter()
-            .filter_map(|(name, text)| Some((name.to_owned(), text?)));
+        let headers = said.into_iter().filter_map(|(name, text)| Some((name, text?)));
         Head {
             resumable: matches!(start, Start::Continue { .. }),
             start,

@@ -12,7 +12,8 @@ use super::secrets::Secrets;
 use super::wire::{HELLO, Reported, Resource, Said, harmless, read_bytes, request_text};
 use crate::problem::Problem;
 use crate::{
-    Failure, Head, Interrupt, Request, Restart, Sink, Start, WebErrorStatus, is_provable, place, proof, refusal, start,
+    Failure, Head, HeaderFields, Interrupt, Request, Restart, Sink, Start, WebErrorStatus, is_provable, place, proof,
+    refusal, start,
 };
 
 /// How long a helper may take to end after its last word.
@@ -181,7 +182,7 @@ impl Attempt<'_> {
             content_type: resource.content_type,
             modified: resource.validators.last_modified.as_deref().and_then(proof::date),
             mirrors: Vec::new(),
-            headers: Vec::new(),
+            headers: HeaderFields::default(),
             validators: resource.validators,
         }
     }

@@ -13,7 +13,7 @@ use super::fields;
 use super::route::Route;
 use super::tls;
 use super::wire::Socket;
-use crate::{Interrupt, Limits, net};
+use crate::{HeaderFields, Interrupt, Limits, net};
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Attempt>>> = const { RefCell::new(None) };
@@ -69,7 +69,7 @@ pub(super) struct Attempt {
     direct: Cell<bool>,
     lent: RefCell<Option<Socket>>,
     sends_body: Cell<bool>,
-    shown: RefCell<Vec<(String, String)>>,
+    shown: RefCell<HeaderFields>,
     route: RefCell<Option<Arc<Route>>>,
     request_begun: Cell<bool>,
     request_bytes: Cell<usize>,
@@ -109,7 +109,7 @@ impl Attempt {
             direct: Cell::new(false),
             lent: RefCell::new(None),
             sends_body: Cell::new(false),
-            shown: RefCell::new(Vec::new()),
+            shown: RefCell::default(),
             route: RefCell::new(None),
             request_begun: Cell::new(false),
             request_bytes: Cell::new(usize::MAX),
@@ -242,7 +242,7 @@ impl Attempt {
     }
 
     /// The fields of the last head.
-    pub(super) fn take_shown(&self) -> Vec<(String, String)> {
+    pub(super) fn take_shown(&self) -> HeaderFields {
         self.shown.take()
     }
 

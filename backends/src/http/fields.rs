@@ -6,7 +6,7 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::response::Ask;
 use crate::problem::Problem;
-use crate::{Credential, Header, RESERVED_HEADERS, WebErrorStatus};
+use crate::{Credential, Header, HeaderFields, RESERVED_HEADERS, WebErrorStatus};
 
 /// Headers that never follow to another origin, whatever their flag (RFC 9110, section 15.4, on redirects).
 const ORIGIN_BOUND: &[&str] = &["authorization", "cookie", "host"];
@@ -122,8 +122,8 @@ impl Fields {
 
 /// The fields of a response head as they were sent, without those that may carry a secret: by their name, or by a URL with
 /// user info or a query, which may be signed.
-pub(super) fn as_sent(head: &[u8]) -> Vec<(String, String)> {
-    let mut fields = Vec::with_capacity(FIELDS_USUAL);
+pub(super) fn as_sent(head: &[u8]) -> HeaderFields {
+    let mut fields = HeaderFields::with_capacity(FIELDS_USUAL, head.len());
     // Few have either, and then no line is searched for them.
     let has_mark = has_mark(head);
     // All of it at once, where all of it is text.
@@ -137,7 +137,7 @@ pub(super) fn as_sent(head: &[u8]) -> Vec<(String, String)> {
             None => std::str::from_utf8(&head[begin..end]).ok(),
         };
         if let Some((name, value)) = line.and_then(|line| shown(line, has_mark)) {
-            fields.push((name.to_owned(), value.to_owned()));
+            fields.push(name, value);
         }
         begin = end + 1;
     }
@@ -309,7 +309,7 @@ mod tests {
             Content-Location: /a?sig=hush\r\nLink: <https://h/a>; rel=duplicate\r\nX-Origin: see https://u:hush@h/\r\n\
             Empty:\r\n folded\r\n\r\n";
         let fields = as_sent(head.as_bytes());
-        let pairs: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let pairs: Vec<(&str, &str)> = fields.iter().collect();
         let expected = [
             ("ETag", "\"a://?\""),
             ("X-Trace", "one two"),

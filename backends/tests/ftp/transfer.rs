@@ -28,7 +28,7 @@ fn a_download_is_whole_and_says_what_the_server_said() {
             ("MDTM", "20240229120000".to_owned()),
             ("SIZE", content.len().to_string()),
         ];
-        assert_eq!(head.headers, said.map(|(name, text)| (name.to_owned(), text)));
+        assert_eq!(head.headers, said.into_iter().collect());
         assert!(head.modified.is_some() && head.content_type.is_none() && head.mirrors.is_empty());
         assert!(kept.largest <= BUFFER_BYTES, "no piece is larger than the buffer");
         assert_eq!(server.connections(), 1);
