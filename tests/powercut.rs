@@ -1,17 +1,15 @@
 //! Real power cuts: real downloads from a real nginx onto a real file system, which is shut down without its log being
 //! flushed, mounted again, and gone on with. `tests/powercut` runs many of them.
 
-#![expect(clippy::unwrap_used, reason = "a failed test may panic")]
-
 #[expect(dead_code, reason = "each test program uses its own part of this module")]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use support::crashes::Crashes;
+use support::loop_disk::alone;
 use support::strace::injecting;
 use support::{figure, left_out, number_from};
 
@@ -24,6 +22,8 @@ const HINT: &str = "?sync_file_range";
 const ALL_SYNCS: &str = "?fsync,?fdatasync,?sync_file_range";
 /// Those of the files that are published, and of their names; the journal's own, but for the first, are others.
 const SYNCS_OF_FILES: &str = "?fsync,?sync_file_range";
+/// That of a whole file system, where many files are published at once.
+const SYNC_OF_ALL: &str = "?syncfs";
 
 #[test]
 fn ext4_keeps_what_was_acknowledged_through_power_cuts() {
@@ -60,9 +60,22 @@ fn xfs_loses_acknowledged_work_without_syncs_of_files() {
     alone(name, || loses("xfs", SYNCS_OF_FILES));
 }
 
+#[test]
+fn ext4_loses_acknowledged_work_without_the_syncs_of_all_of_it() {
+    let name = "ext4_loses_acknowledged_work_without_the_syncs_of_all_of_it";
+    alone(name, || loses("ext4", SYNC_OF_ALL));
+}
+
+#[test]
+fn xfs_loses_acknowledged_work_without_the_syncs_of_all_of_it() {
+    let name = "xfs_loses_acknowledged_work_without_the_syncs_of_all_of_it";
+    alone(name, || loses("xfs", SYNC_OF_ALL));
+}
+
 fn keeps(kind: &'static str) {
     let without_hint = injecting(HINT, "retval=0", Path::new("/dev/null"));
-    let mut crashes = match Crashes::by_power_cut(kind, vec![Vec::new(), without_hint]) {
+    let one_by_one = injecting(SYNC_OF_ALL, "error=EIO", Path::new("/dev/null"));
+    let mut crashes = match Crashes::by_power_cut(kind, vec![Vec::new(), without_hint, one_by_one]) {
         Ok(crashes) => crashes,
         Err(why) => return left_out(&format!("no {kind} can be mounted from a file here: {why}")),
     };
@@ -112,28 +125,4 @@ fn loses(kind: &'static str, syncs: &str) {
         with_loss > 0,
         "{moment} --control: nothing was lost, so this proves nothing"
     );
-}
-
-/// Runs a test in a mount namespace of its own: however it ends, nothing stays mounted, and it alone sees other boots.
-fn alone(name: &str, work: impl FnOnce()) {
-    const INSIDE: &str = "BACKHAUL_TEST_INSIDE";
-    if std::env::var_os(INSIDE).is_some() {
-        return work();
-    }
-    let unshare = || {
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private"]);
-        command
-    };
-    let allowed = unshare().arg("true").output().expect("unshare can be started");
-    if !allowed.status.success() {
-        return left_out("power cuts take root (CAP_SYS_ADMIN)");
-    }
-    let mut inner = unshare();
-    inner
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"]);
-    // What the inner harness counts is counted here already.
-    inner.env(INSIDE, "1").stdout(Stdio::null());
-    assert!(inner.status().unwrap().success(), "see above");
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::until;
+use super::{left_out, until};
 
 /// XFS makes nothing smaller than 300 MiB; the image is sparse.
 const IMAGE_BYTES: u64 = 512 << 20;
@@ -89,6 +89,30 @@ pub(crate) fn cover_boot_id(file: &Path) -> Result<(), String> {
         .arg("--bind")
         .arg(file)
         .arg("/proc/sys/kernel/random/boot_id"))
+}
+
+/// Runs a test in a mount namespace of its own: however it ends, nothing stays mounted, and it alone sees other boots.
+pub(crate) fn alone(name: &str, work: impl FnOnce()) {
+    const INSIDE: &str = "BACKHAUL_TEST_INSIDE";
+    if std::env::var_os(INSIDE).is_some() {
+        return work();
+    }
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private"]);
+        command
+    };
+    let allowed = unshare().arg("true").output().expect("unshare can be started");
+    if !allowed.status.success() {
+        return left_out("mounting takes root (CAP_SYS_ADMIN)");
+    }
+    let mut inner = unshare();
+    inner
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"]);
+    // What the inner harness counts is counted here already.
+    inner.env(INSIDE, "1").stdout(Stdio::null());
+    assert!(inner.status().unwrap().success(), "see above");
 }
 
 /// Runs a program that prints nothing where all is well.
