@@ -85,21 +85,28 @@ impl Storage for Disk {
         open_directory(path)?.sync_all()
     }
 
-    fn sync_many(&self, files: &[&dyn StorageFile], directories: &[&Path]) -> Synced {
+    fn sync_many(&self, files: &[(&dyn StorageFile, u64)], directories: &[(&Path, u64)]) -> Synced {
         // Each takes a descriptor until all are synced, and whoever calls has few to spare.
         let (directories, others) = directories.split_at(directories.len().min(DIRECTORIES_TOGETHER_MAX));
-        let opened: Vec<io::Result<File>> = directories.iter().map(|path| open_directory(path)).collect();
+        let opened: Vec<io::Result<File>> = directories.iter().map(|(path, _)| open_directory(path)).collect();
         let open = opened.iter().filter_map(|file| file.as_ref().ok());
-        let descriptors = files.iter().filter_map(|file| file.descriptor());
+        let descriptors = files.iter().filter_map(|(file, _)| file.descriptor());
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.chain(open.map(AsFd::as_fd)).collect();
-        let results = whole::sync(&descriptors).or_else(|| {
+        let mut devices = files
+            .iter()
+            .map(|file| file.1)
+            .chain(directories.iter().map(|directory| directory.1));
+        let first = devices.next();
+        let is_one_device = devices.all(|device| Some(device) == first);
+        let whole = Some(&descriptors).filter(|_| is_one_device);
+        let results = whole.and_then(|all| whole::sync(all)).or_else(|| {
             let some = Some(&descriptors).filter(|all| all.len() > 1);
             some.and_then(|all| sys::sync_together(all))
         });
         let mut results = results.unwrap_or_default().into_iter();
         // What was not done together is done one after the other.
         let mut result_of = |has_descriptor: bool| if has_descriptor { results.next().flatten() } else { None };
-        let of_files = files.iter().map(|file| {
+        let of_files = files.iter().map(|(file, _)| {
             let result = result_of(file.descriptor().is_some());
             result.unwrap_or_else(|| file.sync_all())
         });
@@ -108,7 +115,7 @@ impl Storage for Disk {
             let directory = directory?;
             result_of(true).unwrap_or_else(|| directory.sync_all())
         });
-        let others = others.iter().map(|path| self.sync_directory(path));
+        let others = others.iter().map(|(path, _)| self.sync_directory(path));
         Synced {
             files,
             directories: of_directories.chain(others).collect(),

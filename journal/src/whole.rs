@@ -11,27 +11,23 @@ use crate::sys;
 /// Files from which on it pays (chosen: a quarter of a full batch).
 const FILES_MIN: usize = 32;
 
-/// How much of what others have written, to any file system, may have to go to the disk beside it: a writer that never rests
-/// must hold nobody up, and what others will delete again soon should not wear out the flash (chosen: a slow card
-/// takes that in some seconds).
-const OTHERS_BYTES_MAX: u64 = 16 << 20;
+/// How much may have to be written to all disks of this machine when it is done, by whomever: a writer that never rests must
+/// hold nobody up, and what others will delete again soon should not wear out the flash (chosen: a slow card takes that in
+/// some seconds).
+const WAITING_BYTES_MAX: u64 = 16 << 20;
 
-/// Makes several files durable, as `fsync(2)` does each: one result for each, or `None` for those that have to be synced by
-/// themselves. `None` for all where that is better or the only way: where they are few, lie on several file systems or on
-/// one whose promise is not known, or where others have much to write.
+/// Makes several files of one file system durable, as `fsync(2)` does each: one result for each, or `None` for those that have
+/// to be synced by themselves. `None` for all where that is better or the only way: where they are few, lie on a file system
+/// whose promise is not known, or where much waits to be written.
 ///
 /// Source: `sync(2)`, NOTES: on Linux syncfs gives the same guarantees as an fsync of every file of the file system.
 pub(crate) fn sync(files: &[BorrowedFd<'_>]) -> Option<Vec<Option<io::Result<()>>>> {
-    sync_beside(files, OTHERS_BYTES_MAX)
+    sync_within(files, WAITING_BYTES_MAX)
 }
 
-fn sync_beside(files: &[BorrowedFd<'_>], others_bytes_max: u64) -> Option<Vec<Option<io::Result<()>>>> {
+fn sync_within(files: &[BorrowedFd<'_>], waiting_bytes_max: u64) -> Option<Vec<Option<io::Result<()>>>> {
     let (first, last) = (files.first()?, files.last()?);
-    if files.len() < FILES_MIN || !is_known(*first) {
-        return None;
-    }
-    let own_bytes = bytes_on_one_disk(files)?;
-    if waiting_bytes()? > own_bytes.saturating_add(others_bytes_max) {
+    if files.len() < FILES_MIN || waiting_bytes()? > waiting_bytes_max || !is_known(*first) {
         return None;
     }
     retry(|| Ok(rustix::fs::syncfs(first)?)).ok()?;
@@ -54,20 +50,6 @@ fn sync_beside(files: &[BorrowedFd<'_>], others_bytes_max: u64) -> Option<Vec<Op
 fn is_known(file: BorrowedFd<'_>) -> bool {
     let statfs = rustix::fs::fstatfs(file);
     statfs.is_ok_and(|statfs| matches!(file_system_of(&statfs), FileSystem::Ext4 | FileSystem::Xfs))
-}
-
-/// How long the files are, all together; `None` where they do not lie on one file system.
-fn bytes_on_one_disk(files: &[BorrowedFd<'_>]) -> Option<u64> {
-    let mut disk = None;
-    let mut bytes = 0_u64;
-    for file in files {
-        let stat = rustix::fs::fstat(file).ok()?;
-        if *disk.get_or_insert(stat.st_dev) != stat.st_dev {
-            return None;
-        }
-        bytes = bytes.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
-    }
-    Some(bytes)
 }
 
 /// What waits to be written to any disk of this machine or is on its way there; `None` where the system does not say.
@@ -129,27 +111,20 @@ mod tests {
     fn many_files_have_an_answer_each_where_the_file_system_is_a_known_one_and_few_have_none() {
         let files = Files::new("whole", FILES_MIN);
         let descriptors = files.descriptors();
-        let synced = sync_beside(&descriptors, u64::MAX);
+        assert!(
+            sync_within(&descriptors, 0).is_none(),
+            "they wait themselves, which is too much"
+        );
+        let synced = sync_within(&descriptors, u64::MAX);
         assert_eq!(synced.is_some(), is_known(descriptors[0]));
         for result in synced.into_iter().flatten() {
             result.unwrap().unwrap();
         }
-        assert!(sync_beside(&descriptors[1..], u64::MAX).is_none(), "one is missing");
+        assert!(sync_within(&descriptors[1..], u64::MAX).is_none(), "one is missing");
     }
 
     #[test]
-    fn files_of_two_file_systems_are_synced_by_themselves() {
-        let files = Files::new("two", FILES_MIN);
-        let elsewhere = File::open("/proc/self/status").unwrap();
-        let mut descriptors = files.descriptors();
-        assert_eq!(bytes_on_one_disk(&descriptors), Some(3 * FILES_MIN as u64));
-        descriptors.push(elsewhere.as_fd());
-        assert_eq!(bytes_on_one_disk(&descriptors), None);
-        assert!(sync_beside(&descriptors, u64::MAX).is_none());
-    }
-
-    #[test]
-    fn what_others_have_to_write_is_what_waits_and_what_is_on_its_way() {
+    fn what_is_to_be_written_is_what_waits_and_what_is_on_its_way() {
         let text = "nr_dirty_threshold 9\nnr_dirty 5\nnr_writeback_temp 8\nnr_writeback 7\n";
         assert_eq!(waiting_pages(text), Some(12));
         assert_eq!(waiting_pages("nr_dirty 5\n"), None);

@@ -5,7 +5,7 @@
 //! directories of the one before, and its intents are made durable together with the ends of that. After a crash [`finish`]
 //! finds out which step was reached.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -103,19 +103,27 @@ fn publish_some(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -> Resul
 /// Makes durable the data of a batch and the new names of the files before it, which have ended then; gives what is left of
 /// the batch. Where the names cannot be synced the renames may or may not last: the intents stand, and [`finish`] finds out.
 fn sync_data_and_names(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -> Result<Vec<Ready>, Error> {
-    let files: Vec<_> = batch.iter().map(|ready| ready.part.file.as_ref()).collect();
+    let batch = keep(core, batch, look_at)?;
+    let files: Vec<_> = batch
+        .iter()
+        .map(|ready| (ready.part.file.as_ref(), ready.place.0))
+        .collect();
     let files = &files[..if steps::is_taken("sync of a complete file before its intent") {
         files.len()
     } else {
         0
     }];
     // By their bytes: paths are compared part by part.
-    let places: BTreeSet<&OsStr> = renamed.iter().map(|ready| ready.spec.directory().as_os_str()).collect();
+    let places = renamed
+        .iter()
+        .map(|ready| (ready.spec.directory().as_os_str(), ready.place.0));
+    let places: BTreeMap<&OsStr, u64> = places.collect();
     let are_synced = steps::is_taken("directory sync after the renames");
-    let directories: Vec<&Path> = places.into_iter().map(Path::new).filter(|_| are_synced).collect();
+    let directories = places.into_iter().filter(|_| are_synced);
+    let directories: Vec<(&Path, u64)> = directories.map(|(path, device)| (Path::new(path), device)).collect();
     let synced = core.environment.storage.sync_many(files, &directories);
     let mut refused = BTreeSet::new();
-    for (directory, result) in directories.into_iter().zip(synced.directories) {
+    for ((directory, _), result) in directories.into_iter().zip(synced.directories) {
         if let Err(error) = result {
             log::error!(
                 "cannot sync '{}': {error}; what was published there is checked at the next start",
@@ -206,11 +214,7 @@ pub(super) fn exists(storage: &Arc<dyn Storage>, path: &Path) -> Result<Option<S
 
 /// Records what is about to be renamed, so that a crash right after finds its way.
 fn declare(core: &Arc<Core>, batch: Vec<Ready>) -> Result<Vec<Ready>, Error> {
-    let mut intents = Vec::with_capacity(batch.len());
-    let batch = keep(core, batch, |ready| {
-        intents.push((ready.id, intent(core, ready)?));
-        Ok(())
-    })?;
+    let intents: Vec<_> = batch.iter().map(|ready| (ready.id, intent(core, ready))).collect();
     let mut intents = intents.into_iter().peekable();
     let mut results = Vec::with_capacity(batch.len());
     while intents.peek().is_some() {
@@ -224,9 +228,8 @@ fn declare(core: &Arc<Core>, batch: Vec<Ready>) -> Result<Vec<Ready>, Error> {
     keep(core, batch, |_| results.next().unwrap_or(Ok(())).map_err(Fault::from))
 }
 
-/// What is to be recorded of a complete file; nothing where that was done before, and the rename was not for want of room:
-/// saying it again would take more of that.
-fn intent(core: &Core, ready: &Ready) -> Result<Option<Intent>, Fault> {
+/// Looks which file it is, and whether it is still as it was written.
+fn look_at(ready: &mut Ready) -> Result<(), Fault> {
     let stat = ready
         .part
         .file
@@ -240,16 +243,24 @@ fn intent(core: &Core, ready: &Ready) -> Result<Option<Intent>, Fault> {
             ready.len_bytes
         )));
     }
+    ready.place = (stat.device, stat.inode);
+    Ok(())
+}
+
+/// What is to be recorded of a complete file; nothing where that was done before, and the rename was not for want of room:
+/// saying it again would take more of that.
+fn intent(core: &Core, ready: &Ready) -> Option<Intent> {
+    let (device, inode) = ready.place;
     let intent = Intent {
         generation: ready.generation,
         final_name: ready.final_path().file_name().unwrap_or_default().as_bytes().to_vec(),
-        device: stat.device,
-        inode: stat.inode,
+        device,
+        inode,
         len_bytes: ready.len_bytes,
         crc32: ready.crc32,
         boot_id: core.now().boot_id,
     };
-    Ok(Some(intent).filter(|intent| ready.declared.as_ref() != Some(intent)))
+    Some(intent).filter(|intent| ready.declared.as_ref() != Some(intent))
 }
 
 /// Gives the final name; `false` where somebody took it meanwhile.

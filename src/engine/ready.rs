@@ -17,6 +17,8 @@ pub(crate) struct Ready {
     pub(super) crc32: u32,
     /// It was in doubt when its attempt began; afterwards nothing brings it there.
     pub(super) was_in_doubt: bool,
+    /// Device and inode of its file, once the publisher has looked at it.
+    pub(super) place: (u64, u64),
     /// The intent that stands for it in the journal already.
     pub(super) declared: Option<Intent>,
     /// Number of the name to try next; 0 is the destination itself.
@@ -33,6 +35,7 @@ impl Ready {
             len_bytes,
             crc32,
             was_in_doubt: operation.doubt.is_some(),
+            place: (0, 0),
             declared: None,
             name_index: 0,
         }
