@@ -12,9 +12,9 @@ use crate::sys;
 const FILES_MIN: usize = 32;
 
 /// How much may have to be written to all disks of this machine when it is done, by whomever: a writer that never rests must
-/// hold nobody up, and what others will delete again soon should not wear out the flash (chosen: a slow card takes that in
-/// some seconds).
-const WAITING_BYTES_MAX: u64 = 16 << 20;
+/// hold nobody up for long, and what others will delete again soon should not wear out the flash (chosen: a slow card takes
+/// that in some seconds, and with 512 MiB of memory Linux begins to write no later by itself).
+const WAITING_BYTES_MAX: u64 = 64 << 20;
 
 /// Makes several files of one file system durable, as `fsync(2)` does each: one result for each, or `None` for those that have
 /// to be synced by themselves. `None` for all where that is better or the only way: where they are few, lie on a file system
