@@ -87,17 +87,13 @@ impl Table {
     }
 
     /// Puts a later state of an operation in the place of one that stands here. What does not change stays untouched: most
-    /// steps move an operation in few of the indexes.
+    /// steps move an operation in few of the indexes. Its position, app and group never change.
     fn replace(&mut self, mut stands: Open, is_packed: bool, next: Operation, as_of: u64) {
         let before = &*stands.operation;
-        if !before.spec.is_same(&next.spec) {
-            self.remove(before);
-            self.insert(next, as_of);
-            return;
-        }
+        let is_same = before.spec.is_same(&next.spec);
         let stays = Stays {
-            in_groups: before.has_ended() == next.has_ended(),
-            among_live: before.is_live() == next.is_live() && before.promoted == next.promoted,
+            in_groups: is_same && before.has_ended() == next.has_ended(),
+            among_live: is_same && before.is_live() == next.is_live() && before.promoted == next.promoted,
         };
         self.index_but(before, false, stays);
         self.index_but(&next, true, stays);
