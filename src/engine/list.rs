@@ -186,6 +186,10 @@ impl Drop for Creation<'_> {
         }
         let core = &self.engine.core;
         core.state().table.drop_uncommitted();
+        if core.trouble.is_there() {
+            // After a panic it is not known what the journal has of them; the next start sweeps what nobody needs.
+            return;
+        }
         for spooled in &self.spooled {
             spooled.give_back();
         }

@@ -52,6 +52,7 @@ impl Core {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::path::Path;
     use std::sync::Arc;
     use std::sync::mpsc::{Receiver, channel};
@@ -66,6 +67,7 @@ mod tests {
     use crate::environment::FixedEnvironment;
     use crate::error::Error;
     use crate::operation::TransferId;
+    use crate::vault::SealedName;
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -163,6 +165,25 @@ mod tests {
         // Whoever comes next finds out.
         assert_says(engine.start(ids[1]));
         assert_says(outcome.recv_timeout(LONG).unwrap());
+    }
+
+    #[test]
+    fn what_a_panic_left_half_created_has_its_secrets_where_it_comes_out_of_the_journal() {
+        let disk = disk();
+        let engine = open(&disk, memory());
+        let _observer = engine.observe(Some(Box::new(|| panic!("a panic that is asked for"))));
+        let download = NewDownload {
+            url: "mem://host/0".into(),
+            destination: "/data/0".into(),
+            secret_headers: vec!["X-Token: hush".into()],
+            hold: true,
+            ..NewDownload::default()
+        };
+        catch_unwind(AssertUnwindSafe(|| drop(engine.create(&[download])))).unwrap_err();
+        drop(Arc::into_inner(engine).unwrap().close());
+        let engine = open(&disk, memory());
+        let operation = engine.core.find(engine.views()[0].id).unwrap();
+        engine.core.vault.open(SealedName::of(&operation)).unwrap();
     }
 
     /// A backend that panics when a thread that works asks what it can do.
