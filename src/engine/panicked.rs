@@ -66,7 +66,7 @@ mod tests {
     use crate::engine::{Engine, NewDownload, Until};
     use crate::environment::FixedEnvironment;
     use crate::error::Error;
-    use crate::operation::TransferId;
+    use crate::operation::{CompletionAction, TransferId};
     use crate::vault::SealedName;
 
     const LONG: Duration = Duration::from_secs(60);
@@ -184,6 +184,17 @@ mod tests {
         let engine = open(&disk, memory());
         let operation = engine.core.find(engine.views()[0].id).unwrap();
         engine.core.vault.open(SealedName::of(&operation)).unwrap();
+    }
+
+    #[test]
+    fn a_report_that_panics_ends_the_run_that_waits_for_its_command() {
+        let engine = open(&disk(), memory());
+        let command = CompletionAction::Command(vec!["/bin/true".into()]);
+        let group = engine.create_completion_group("app", None, command).unwrap();
+        engine.report_by(|_, _| panic!("a panic that is asked for"));
+        let outcome = run(&engine);
+        engine.enable_completion_group(group).unwrap();
+        assert_says(outcome.recv_timeout(LONG).unwrap());
     }
 
     /// A backend that panics when a thread that works asks what it can do.
