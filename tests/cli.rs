@@ -216,6 +216,27 @@ fn one_failure_among_several_downloads_is_the_exit_code_and_stops_no_other() {
 }
 
 #[test]
+fn a_quiet_get_says_nothing_and_leaves_and_ends_as_one_that_tells() {
+    let nginx = Nginx::start();
+    nginx.put("a.txt", b"a");
+    let urls = ["/a.txt", "/missing"].map(|path| nginx.url(path));
+    let left = [false, true].map(|is_quiet| {
+        let home = Home::new();
+        let words = ["get", &urls[0], &urls[1], "-o", "downloads/", "-q"];
+        let ended = home.run(&words[..5 + usize::from(is_quiet)]).expect_code(1);
+        assert_eq!((ended.stdout + &ended.stderr).is_empty(), is_quiet);
+        let shown = home.listing().into_iter();
+        let shown = shown.map(|one| ["url", "status", "acknowledged"].map(|field| one[field].to_string()));
+        shown.collect::<Vec<_>>()
+    });
+    assert!(
+        left[0].iter().all(|[_, _, acknowledged]| acknowledged == "true"),
+        "{left:?}"
+    );
+    assert_eq!((left[0].len(), &left[0]), (2, &left[1]));
+}
+
+#[test]
 fn redirects_are_followed_and_a_loop_is_an_error() {
     let nginx = Nginx::start();
     nginx.put("a.txt", b"hello");

@@ -163,20 +163,11 @@ impl Place<'_> {
         account.may_have_ended = true;
         let mut seen = 0;
         let mut take = |engine: &Engine| {
-            if account.is_silent() {
-                seen += account.count(&engine.outcomes(seen));
-                return account.acknowledge(service);
+            seen = account.take(engine, seen);
+            if !account.is_silent() {
+                let only = account.only().and_then(|id| engine.view(id).ok());
+                account.show(&engine.running(), only.as_slice());
             }
-            loop {
-                let (ends, count) = engine.some_ends(seen, ENDS_MAX);
-                if count == seen {
-                    break;
-                }
-                seen = count;
-                account.note(ends);
-            }
-            let only = account.only().and_then(|id| engine.view(id).ok());
-            account.show(&engine.running(), only.as_slice());
             account.acknowledge(service);
         };
         let result = engine.run(Until::Idle, Some(TICK), &mut take);
@@ -345,15 +336,40 @@ impl Account {
         self.progress.is_silent() && self.views.is_none()
     }
 
-    /// Takes note of ends that nobody wants to hear of; gives their number.
+    /// Takes note of what has ended in an engine of this process, from the `seen`-th end on; gives how many there are by now.
+    fn take(&mut self, engine: &Engine, mut seen: usize) -> usize {
+        if self.is_silent() {
+            let ends = engine.outcomes(seen, usize::MAX);
+            self.count(&ends);
+            return seen + ends.len();
+        }
+        loop {
+            let (ends, until) = engine.some_ends(seen, ENDS_MAX);
+            if until == seen {
+                return seen;
+            }
+            self.note(ends);
+            // Of one that is gone from the history nothing can be said; it has ended as it has.
+            let gone = self.count(&engine.outcomes(seen, until - seen));
+            if gone > 0 {
+                output::note(&format!(
+                    "{gone} operations have ended, and were removed before they could be shown"
+                ));
+            }
+            seen = until;
+        }
+    }
+
+    /// Takes note of ends without a word; gives how many are news.
     fn count(&mut self, ends: &[(TransferId, bool)]) -> usize {
+        let before = self.open.len();
         for (id, is_completed) in ends {
             if self.open.remove(id) {
                 self.completed += usize::from(*is_completed);
                 self.told.push(*id);
             }
         }
-        ends.len()
+        before - self.open.len()
     }
 
     /// Says ends that are news.
@@ -420,5 +436,92 @@ fn keep(reached: &Reached, ids: &BTreeSet<TransferId>, from_list: bool, interrup
     }
     if open > KEPT_SHOWN_MAX {
         output::note(&format!("{open} operations are kept in all; 'list' shows them"));
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
+mod tests {
+    use std::path::Path;
+
+    use backhaul_backends::{MemoryBackend, Resource};
+    use backhaul_journal::simulation::SimDisk;
+
+    use super::*;
+    use crate::{FixedEnvironment, NewDownload};
+
+    /// What a command knows at its end: how many have completed, the URLs of those that are open, and of those that are
+    /// acknowledged.
+    type Known = (usize, Vec<String>, Vec<String>);
+
+    /// What comes of a list of which one completes, one fails, one is canceled by somebody else, one stands still, and one
+    /// that has completed and one that has failed are removed by somebody else before they are looked at.
+    fn known(json: bool, quiet: bool, looks_between: bool) -> Known {
+        let disk = SimDisk::new();
+        disk.put_directory(Path::new("/data"));
+        let memory = MemoryBackend::new();
+        let names = [
+            "whole",
+            "absent",
+            "canceled",
+            "held",
+            "whole and gone",
+            "absent and gone",
+        ];
+        for name in names.iter().filter(|name| !name.starts_with("absent")) {
+            memory.put(
+                &format!("mem://host/{}", name.replace(' ', "-")),
+                Resource::new(vec![1; 9], "\"1\""),
+            );
+        }
+        let environment = FixedEnvironment::new(1).on(disk.storage());
+        let backends = vec![Arc::new(memory) as _];
+        let engine = Engine::open(Path::new("/state"), Config::default(), environment, backends).unwrap();
+        let download = |name: &&str| NewDownload {
+            url: format!("mem://host/{}", name.replace(' ', "-")),
+            destination: format!("/data/{name}").into(),
+            hold: ["canceled", "held"].contains(name),
+            ..NewDownload::default()
+        };
+        let list: Vec<NewDownload> = names.iter().map(download).collect();
+        let (ids, engine) = (engine.create(&list).unwrap(), Arc::new(engine));
+        let service = Service::on(&engine);
+        let handed = Handed {
+            ids: ids.clone(),
+            are_new: true,
+        };
+        let mut account = Account::new(json, quiet, handed);
+        engine.restrict_to(Some(account.open.clone()));
+        let mut seen = 0;
+        engine.cancel(ids[2]).unwrap();
+        if looks_between {
+            seen = account.take(&engine, seen);
+            assert_eq!((seen, account.open.len()), (1, 5));
+        }
+        while engine.step() {}
+        engine.remove(ids[4]).unwrap();
+        engine.remove(ids[5]).unwrap();
+        seen = account.take(&engine, seen);
+        assert_eq!(account.take(&engine, seen), 5);
+        account.acknowledge(&service);
+        account.close(&service).unwrap();
+        let is_open = |view: &OperationView| account.open.contains(&view.id);
+        let of = |is: &dyn Fn(&OperationView) -> bool| {
+            let views = engine.views().into_iter().filter(is);
+            views.map(|view| view.url).collect()
+        };
+        (account.completed, of(&is_open), of(&|view| view.acknowledged))
+    }
+
+    #[test]
+    fn a_quiet_get_counts_and_acknowledges_the_same_ends_as_one_that_shows_them() {
+        let url = |name| format!("mem://host/{name}");
+        let expected = (2, vec![url("held")], vec![url("whole"), url("absent"), url("canceled")]);
+        for looks_between in [false, true] {
+            assert_eq!(known(false, true, looks_between), expected, "quiet");
+            assert_eq!(known(false, false, looks_between), expected, "shown");
+            assert_eq!(known(true, false, looks_between), expected, "as JSON");
+            assert_eq!(known(true, true, looks_between), expected, "as JSON, quiet");
+        }
     }
 }

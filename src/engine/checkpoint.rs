@@ -59,12 +59,14 @@ impl Core {
                 next = after;
             }
             // The totals come last: what is forgotten after them still has its row in the snapshot, and is counted anew.
-            writer.record(&self.encoded_totals())
+            let totals = self.encoded_totals();
+            self.check_readable()?;
+            writer.record(&totals)
         })?;
         Ok(())
     }
 
-    /// A snapshot without the operations that cannot be read would lose them.
+    /// A snapshot without the operations that cannot be read, or that a panic has left half changed, would lose them.
     fn check_readable(&self) -> Result<(), backhaul_journal::Error> {
         let unreadable =
             |error| backhaul_journal::Error::Io("snapshot", self.state_directory.clone(), io::Error::other(error));

@@ -208,8 +208,7 @@ impl Core {
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        // A panic under the lock is a bug that has been printed; the others go on with what the journal holds.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.despite_panic(self.state.lock())
     }
 
     /// An operation as it is now.
@@ -365,7 +364,7 @@ impl Core {
             }
             let wake_at_ms = match self.pick(&mut state, role) {
                 Ok(work) => return Some(work),
-                Err(_) if state.stopping && (role == Role::Worker || state.attempts.is_empty()) => return None,
+                Err(_) if state.stopping && self.may_leave(&state, role) => return None,
                 Err(_) if role == Role::Worker && self.begin_to_shorten(&mut state) => return Some(Work::Shorten),
                 Err(wake_at_ms) => wake_at_ms,
             };

@@ -4,6 +4,7 @@
 //! claim of a part also waits for the directory entry (R3); reading stops where the unclaimed bytes reach the window,
 //! by size or by age, so that a crash costs at most one window. Bytes that make a file whole are claimed by nobody.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -210,8 +211,30 @@ impl Ledger {
         Ok(())
     }
 
-    /// Claims whenever it is due, until closed. Runs on a thread of its own, so that reading goes on meanwhile.
+    /// Claims whenever it is due, until closed. Runs on a thread of its own, so that reading goes on meanwhile. Whoever waits
+    /// for a claim waits for nothing else: however this ends, it tells them.
     pub(crate) fn claim_until_closed(&self) {
+        let claimed = catch_unwind(AssertUnwindSafe(|| self.claim_while_open()));
+        // What it panicked with has been printed.
+        let claimed = claimed.unwrap_or_else(|_| Err(self.panicked()));
+        let Err(fault) = claimed else { return };
+        let mut state = self.state();
+        state.claims = Claims::Failed;
+        state.fault = Some(fault);
+        drop(state);
+        self.changed.notify_all();
+        self.core.interrupt(self.basis.id);
+    }
+
+    fn panicked(&self) -> Fault {
+        let path = self.basis.part.path.display();
+        Fault::Local(format!(
+            "cannot claim what was written to '{path}': the thread that does so panicked, which is a defect of this program; \
+             report it with what was printed"
+        ))
+    }
+
+    fn claim_while_open(&self) -> Result<(), Fault> {
         loop {
             let mut state = self.state();
             while state.claims != Claims::Closed && !self.claim_is_due(&state) {
@@ -228,18 +251,10 @@ impl Ledger {
                 state.claimer_sleeps = false;
             }
             if state.claims == Claims::Closed {
-                return;
+                return Ok(());
             }
             drop(state);
-            if let Err(fault) = self.claim() {
-                let mut state = self.state();
-                state.claims = Claims::Failed;
-                state.fault = Some(fault);
-                drop(state);
-                self.core.interrupt(self.basis.id);
-                self.changed.notify_all();
-                return;
-            }
+            self.claim()?;
         }
     }
 
@@ -287,18 +302,22 @@ impl Ledger {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests {
+    use std::path::Path;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::mpsc::channel;
     use std::time::Duration;
 
-    use backhaul_backends::{MemoryBackend, Resource};
+    use backhaul_backends::{MemoryBackend, Resource, WebErrorStatus};
+    use backhaul_journal::simulation::{Call, SimDisk};
 
     use super::super::attempt::Attempt;
     use super::super::part::Part;
-    use super::super::{Engine, NewDownload, Until};
+    use super::super::{Engine, NewDownload, OperationView, Until};
     use super::{Basis, Ledger};
     use crate::config::{Config, Window};
     use crate::environment::Environment;
+    use crate::error::Error;
     use crate::operation::{Response, Shared, TransferStatus};
     use crate::pieces::Pieces;
 
@@ -347,6 +366,80 @@ mod tests {
         }
         ledger.advance(1, 2, 0).unwrap();
         assert_eq!(outcome.recv_timeout(Duration::from_secs(60)), Ok(true));
+    }
+
+    /// What comes of a download whose claimer panics at the sync of its data, so often: what the operation is then, what a
+    /// read brought that waited for its last bytes, and how the run ended.
+    fn after_panics(panics_max: u64) -> (OperationView, Result<Vec<u8>, Error>, Result<(), Error>) {
+        let disk = SimDisk::new();
+        disk.put_directory(Path::new("/data"));
+        let mut config = Config {
+            window: Window {
+                claim_bytes: 8 << 10,
+                unclaimed_bytes_max: 8 << 10,
+                short_path_bytes_max: 0,
+                ..Window::default()
+            },
+            buffer_bytes: 4 << 10,
+            ..Config::default()
+        };
+        config.retry.delay_first = Duration::from_millis(1);
+        config.retry.delay_max = Duration::from_millis(8);
+        let memory = MemoryBackend::new();
+        memory.put("mem://host/0", Resource::new(vec![1; 64 << 10], "\"1\""));
+        let environment = Environment {
+            storage: disk.storage(),
+            ..Environment::system()
+        };
+        let engine = Engine::open(Path::new("/state"), config, environment, vec![Arc::new(memory)]).unwrap();
+        let download = NewDownload {
+            url: "mem://host/0".into(),
+            destination: "/data/0".into(),
+            ..NewDownload::default()
+        };
+        let (id, engine) = (engine.create(&[download]).unwrap()[0], Arc::new(engine));
+        let panics = AtomicU64::new(0);
+        disk.fail_each_with(move |call, path| {
+            let is_claim = call == Call::Sync && path.starts_with("/data");
+            let is_due = is_claim && std::thread::current().name() == Some("claimer");
+            assert!(
+                !is_due || panics.fetch_add(1, Ordering::SeqCst) >= panics_max,
+                "a panic that is asked for"
+            );
+            None::<std::io::Error>
+        });
+        let (told, read) = channel();
+        let reader = Arc::clone(&engine);
+        std::thread::spawn(move || told.send(reader.read_at(id, (64 << 10) - 10, 10, Duration::from_secs(600))));
+        let (done, ran) = channel();
+        let running = Arc::clone(&engine);
+        std::thread::spawn(move || done.send(running.run(Until::Idle, None, |_| ())));
+        let ran = ran.recv_timeout(Duration::from_secs(60)).unwrap();
+        let read = read.recv_timeout(Duration::from_secs(60)).unwrap();
+        (engine.view(id).unwrap(), read.map(|outcome| outcome.bytes), ran)
+    }
+
+    #[test]
+    fn a_claimer_that_panics_each_time_fails_its_download_and_whoever_waits_for_it_is_told() {
+        let (view, read, ran) = after_panics(u64::MAX);
+        ran.unwrap();
+        let error = view.error.unwrap();
+        assert_eq!((view.status, view.attempts), (TransferStatus::Error, 2));
+        assert_eq!(error.status, WebErrorStatus::FILE_ACCESS);
+        assert!(
+            error.message.starts_with("cannot claim what was written to '/data/"),
+            "{}",
+            error.message
+        );
+        assert!(matches!(read, Err(Error::Unsuccessful { .. })), "{read:?}");
+    }
+
+    #[test]
+    fn after_a_claimer_that_panics_once_the_next_attempt_brings_the_file_and_whoever_waits_for_it_has_it() {
+        let (view, read, ran) = after_panics(1);
+        ran.unwrap();
+        assert_eq!((view.status, view.attempts), (TransferStatus::Completed, 2));
+        assert_eq!(read.unwrap(), [1; 10]);
     }
 
     #[test]

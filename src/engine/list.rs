@@ -186,6 +186,10 @@ impl Drop for Creation<'_> {
         }
         let core = &self.engine.core;
         core.state().table.drop_uncommitted();
+        if core.trouble.is_there() {
+            // After a panic it is not known what the journal has of them; the next start sweeps what nobody needs.
+            return;
+        }
         for spooled in &self.spooled {
             spooled.give_back();
         }
@@ -259,6 +263,35 @@ mod tests {
         assert_eq!(ids, again);
         engine.close().expect("it closes");
         assert_eq!(open(&disk).core.state().table.ids(), again, "nor after a restart");
+    }
+
+    #[test]
+    fn what_is_not_accepted_yet_cannot_be_changed_so_that_no_record_of_it_proves_an_acceptance() {
+        let is_refused = |result| matches!(result, Err(Error::NotNow { .. }));
+        for is_given_up in [true, false] {
+            let disk = SimDisk::new();
+            disk.put_directory(Path::new("/data"));
+            let engine = open(&disk);
+            let checked = engine.checks(4).check(&list()).expect("it is in order");
+            let ids: Vec<TransferId> = checked.iter().map(CheckedDownload::id).collect();
+            let mut creation = engine.begin_creation(4).expect("it begins");
+            creation.add(&checked[..2], false).expect("nothing stands against it");
+            assert!(is_refused(engine.start(ids[0])));
+            assert!(is_refused(engine.cancel(ids[1])));
+            assert!(is_refused(engine.remove(ids[1])));
+            assert!(is_refused(engine.acknowledge(&ids[..1])));
+            if is_given_up {
+                drop(creation);
+                engine.core.sync_all().expect("the disk takes everything");
+                assert!(open(&disk.kill()).core.state().table.ids().is_empty());
+            } else {
+                creation.add(&checked[2..], true).expect("nothing stands against it");
+                creation.finish().expect("it is durable");
+                engine.start(ids[0]).expect("it is accepted now");
+                assert_eq!(engine.core.state().table.ranked(), ids[..1]);
+                engine.cancel(ids[1]).expect("it is accepted now");
+            }
+        }
     }
 
     #[test]

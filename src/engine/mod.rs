@@ -21,6 +21,7 @@ mod ledger;
 mod list;
 mod names;
 mod origin;
+mod panicked;
 mod part;
 mod places;
 mod proxied;
@@ -305,7 +306,7 @@ impl Engine {
         drop(state);
         core.stop();
         for thread in threads {
-            // A panic of a worker has been printed; the journal holds all that it promised.
+            // None of them panics.
             let _ = thread.join();
         }
         core.join_commands();
@@ -416,10 +417,12 @@ impl Engine {
 }
 
 fn work(core: &Arc<Core>, role: Role) {
-    let mut ready = None;
-    while let Some(work) = core.next(role, ready.take()) {
-        ready = perform(core, work);
-    }
+    core.stop_on_panic(|| {
+        let mut ready = None;
+        while let Some(work) = core.next(role, ready.take()) {
+            ready = perform(core, work);
+        }
+    });
     // The publisher waits for the last attempt; a worker that leaves may have been that.
     core.publisher.notify_all();
 }

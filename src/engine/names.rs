@@ -63,16 +63,37 @@ impl<'a> Names<'a> {
 }
 
 /// Makes the directories above a missing one, each once the name of the one above it lasts: the next start looks only at
-/// the name of the lowest one that it finds.
+/// the name of the lowest one that it finds. Where no name could be made to last, nothing is made: a later start would take
+/// what it finds for made by somebody else.
 fn make_above(storage: &Arc<dyn Storage>, directory: &Path) -> Result<(), Error> {
-    let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
-        return Ok(());
-    };
+    let parent = directory_of(directory);
+    if directory.parent() != Some(parent) {
+        // The directory that this process stands in.
+        return check_lasts(storage, directory, parent);
+    }
     if exists(storage, parent)? {
+        check_lasts(storage, directory, parent)?;
         return sync_above(storage, parent);
     }
     make_above(storage, parent)?;
     make_directory(storage, parent)
+}
+
+/// Whether this process can make a directory and its name durable.
+fn check_lasts(storage: &Arc<dyn Storage>, directory: &Path, parent: &Path) -> Result<(), Error> {
+    let refused = |error: io::Error| {
+        if error.kind() != io::ErrorKind::PermissionDenied {
+            return error;
+        }
+        let directory = directory.display();
+        let problem = format!(
+            "{error}; a new name lasts only where the directory may be read as well as written: allow both, or make \
+             '{directory}' by hand"
+        );
+        io::Error::new(error.kind(), problem)
+    };
+    let checked = storage.check_writable(parent);
+    checked.map_err(|error| Error::io("make a directory in", parent, refused(error)))
 }
 
 /// Makes the name of a directory durable that may have been made by a start that was cut short before it did so.
@@ -81,7 +102,7 @@ fn sync_above(storage: &Arc<dyn Storage>, directory: &Path) -> Result<(), Error>
         return Ok(());
     }
     match storage.sync_directory(directory_of(directory)) {
-        // Who may not read the parent has not made a directory in it just before.
+        // Who may not read the parent has made no directory in it.
         Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
             Err(Error::io("sync the parent of", directory, error))
         }

@@ -75,7 +75,8 @@ impl Shelving {
     }
 }
 
-/// Whether operations could not be read any more, and why.
+/// Whether the table may hold less than the journal, and why: operations could not be read any more, or a panic left a
+/// change half done.
 #[derive(Debug, Default)]
 pub(crate) struct Trouble {
     is_there: AtomicBool,
@@ -84,7 +85,14 @@ pub(crate) struct Trouble {
 
 impl Trouble {
     fn raise(&self, path: &Path, error: io::Error) {
-        let error = Error::io("read back queued operations from the scratch file of", path, error);
+        self.note(Error::io(
+            "read back queued operations from the scratch file of",
+            path,
+            error,
+        ));
+    }
+
+    pub(super) fn note(&self, error: Error) {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         first.get_or_insert(error);
         self.is_there.store(true, Ordering::SeqCst);

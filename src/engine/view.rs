@@ -380,10 +380,11 @@ impl Engine {
         (views.collect(), until)
     }
 
-    /// The same ends from the `from`-th on, and of each only whether it completed.
-    pub(crate) fn outcomes(&self, from: usize) -> Vec<(TransferId, bool)> {
+    /// At most `max` of the same ends, and of each only whether it completed: also of those that the history has dropped.
+    pub(crate) fn outcomes(&self, from: usize, max: usize) -> Vec<(TransferId, bool)> {
         let state = self.core.state();
-        state.ends.get(from..).unwrap_or_default().to_vec()
+        let until = from.saturating_add(max).min(state.ends.len());
+        state.ends.get(from..until).unwrap_or_default().to_vec()
     }
 
     /// Ends that went out of the history before anybody acknowledged them.
@@ -406,7 +407,7 @@ mod tests {
     use crate::engine::NewDownload;
     use crate::environment::FixedEnvironment;
     use crate::listing::GroupFilter;
-    use crate::operation::Event;
+    use crate::operation::{Event, Intent, OperationError};
 
     fn open(disk: &SimDisk) -> Engine {
         let environment = FixedEnvironment::new(1).on(disk.storage());
@@ -513,6 +514,56 @@ mod tests {
         let engine = open(&disk);
         let (changed, _) = engine.changed_since(&Filter::default(), cursor, 9);
         assert_eq!(changed.iter().map(|view| view.id).collect::<Vec<_>>(), [ids[2]]);
+    }
+
+    #[test]
+    fn outcomes_are_those_that_the_views_of_the_same_ends_show_and_those_of_what_is_gone_besides() {
+        let disk = disk();
+        let engine = open(&disk);
+        let ids = create(&engine, 5);
+        engine.restrict_to(Some(ids[..4].iter().copied().collect()));
+        let end = |index: usize, outcome| {
+            let mut state = engine.core.state();
+            let mut record = |event| engine.core.record(&mut state, ids[index], event).expect("it fits");
+            if outcome == Outcome::Completed {
+                let intent = Intent {
+                    generation: 0,
+                    final_name: b"name".to_vec(),
+                    device: 1,
+                    inode: 2,
+                    len_bytes: 3,
+                    crc32: 4,
+                    boot_id: [5; 16],
+                };
+                record(Event::Started);
+                record(Event::Claimed { attempts: 1 });
+                record(Event::Publishing(intent));
+            }
+            record(Event::Ended(outcome));
+        };
+        end(2, Outcome::Completed);
+        end(
+            0,
+            Outcome::Failed(OperationError::new(404, None, "it is not there".into())),
+        );
+        end(4, Outcome::Completed);
+        end(1, Outcome::Canceled);
+        end(3, Outcome::Completed);
+        let shown = |from, max| -> Vec<(TransferId, bool)> {
+            let (views, _) = engine.some_ends(from, max);
+            let shown = views
+                .iter()
+                .map(|view| (view.id, view.status == TransferStatus::Completed));
+            shown.collect()
+        };
+        let all = [(ids[2], true), (ids[0], false), (ids[1], false), (ids[3], true)];
+        assert_eq!(engine.outcomes(0, usize::MAX), all);
+        for (from, max) in (0..6).flat_map(|from| (0..6).map(move |max| (from, max))) {
+            assert_eq!(engine.outcomes(from, max), shown(from, max), "{from} {max}");
+        }
+        engine.remove(ids[2]).expect("it has ended");
+        assert_eq!(engine.outcomes(0, usize::MAX), all, "it has ended as it has");
+        assert_eq!(shown(0, 4), all[1..]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Who sleeps until there is work, and for how long.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use super::core::{Core, Role, State};
@@ -70,12 +70,9 @@ impl Core {
         let mut state = match until_ms {
             Some(until_ms) => {
                 let wait = Duration::from_millis(until_ms.saturating_sub(self.now().boot_ms).max(1)).min(SLEEP_MAX);
-                condition
-                    .wait_timeout(state, wait)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0
+                self.despite_panic(condition.wait_timeout(state, wait)).0
             }
-            None => condition.wait(state).unwrap_or_else(PoisonError::into_inner),
+            None => self.despite_panic(condition.wait(state)),
         };
         match role {
             Role::Worker => state.asleep.workers -= 1,
@@ -89,10 +86,9 @@ impl Core {
         let has_quietened = state.has_worked && Self::is_idle(&state);
         let quiet = has_quietened.then_some(QUIET);
         let Some(first) = time.into_iter().chain(quiet).min() else {
-            return self.watchers.wait(state).unwrap_or_else(PoisonError::into_inner);
+            return self.despite_panic(self.watchers.wait(state));
         };
-        let waited = self.watchers.wait_timeout(state, first);
-        let (mut state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        let (mut state, timeout) = self.despite_panic(self.watchers.wait_timeout(state, first));
         // Not at every pause: what is given back has to be asked for again.
         if quiet == Some(first) && timeout.timed_out() && Self::is_idle(&state) {
             state.has_worked = false;

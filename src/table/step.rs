@@ -41,12 +41,19 @@ impl Table {
     /// What an event makes of an operation; changes nothing until [`Table::take_step`].
     ///
     /// # Errors
-    /// [`Rejected`] where the event does not fit.
+    /// [`Rejected`] where the event does not fit, or where the operation counts only together with others that are still
+    /// being recorded: to a replay any event of it would prove that they had been accepted.
     pub(crate) fn step(&self, id: TransferId, event: &Event, at_ms: u64) -> Result<Step, Rejected> {
         let before = self.find(id).ok_or(Rejected {
             event: "found",
             state: "was removed",
         })?;
+        if before.batch.is_some() {
+            return Err(Rejected {
+                event: "changed",
+                state: "belongs to a list that is not accepted yet",
+            });
+        }
         let next = Operation::clone(&before).apply(event.clone(), at_ms)?;
         let before = match before {
             Cow::Borrowed(_) => None,
@@ -59,6 +66,7 @@ impl Table {
     /// Takes a step that the journal holds at `lsn`. Nothing has changed since [`Table::step`] gave it.
     pub(crate) fn take_step(&mut self, step: Step, lsn: u64) {
         let Step { before, mut next, kind } = step;
+        debug_assert_eq!(next.batch, None, "{}: what does not count yet is not changed", next.id);
         let is_packed = before.is_some();
         let before = before.map(|operation| Open::of(Box::new(operation)));
         let Some(before) = before.or_else(|| self.rows.lift(next.id)) else {
@@ -79,19 +87,13 @@ impl Table {
     }
 
     /// Puts a later state of an operation in the place of one that stands here. What does not change stays untouched: most
-    /// steps move an operation in few of the indexes.
+    /// steps move an operation in few of the indexes. Its position, app and group never change.
     fn replace(&mut self, mut stands: Open, is_packed: bool, next: Operation, as_of: u64) {
         let before = &*stands.operation;
-        let counts = before.batch.is_none() && next.batch.is_none();
-        let is_one = counts && before.order == next.order && before.spec.is_same(&next.spec);
-        if !is_one {
-            self.remove(before);
-            self.insert(next, as_of);
-            return;
-        }
+        let is_same = before.spec.is_same(&next.spec);
         let stays = Stays {
-            in_groups: before.has_ended() == next.has_ended(),
-            among_live: before.is_live() == next.is_live() && before.promoted == next.promoted,
+            in_groups: is_same && before.has_ended() == next.has_ended(),
+            among_live: is_same && before.is_live() == next.is_live() && before.promoted == next.promoted,
         };
         self.index_but(before, false, stays);
         self.index_but(&next, true, stays);
@@ -102,5 +104,13 @@ impl Table {
             *stands.operation = next;
             self.rows.set_down(stands, as_of);
         }
+    }
+}
+
+#[cfg(test)]
+impl Table {
+    /// Leaves an operation half taken, as a panic in a step would.
+    pub(crate) fn lift(&mut self, id: TransferId) {
+        self.rows.lift(id);
     }
 }

@@ -1,13 +1,13 @@
 //! Where the daemon stands, and who may come in.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 
 use serde_json::json;
 
 use super::support::{Home, left_out};
-use super::{Client, Lab, is_root, run_as_stranger};
+use super::{Client, Lab, STRANGER, is_root, run_as_stranger};
 
 #[test]
 fn a_socket_path_that_cannot_be_taken_is_refused_by_name() {
@@ -109,4 +109,52 @@ fn the_state_of_another_user_is_refused_by_name_and_untouched() {
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
     assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
     assert!(!socket.exists());
+}
+
+#[test]
+fn where_the_name_of_a_new_state_directory_cannot_be_made_to_last_nothing_is_made_and_the_way_out_is_named() {
+    if !is_root() {
+        left_out("want of root: only root can act as somebody else");
+        return;
+    }
+    let home = Home::new();
+    let (above, files) = (home.path().join("drop"), home.path().join("files"));
+    let owner = STRANGER.parse().ok();
+    for (directory, mode) in [(&above, 0o300), (&files, 0o700)] {
+        fs::create_dir(directory).unwrap();
+        chown(directory, owner, owner).unwrap();
+        fs::set_permissions(directory, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let destination = files.join("a");
+    let socket = home.path().join("socket");
+    let get = ["get", "http://127.0.0.1:1/a", "-o", destination.to_str().unwrap()];
+    let add = [
+        "add",
+        "--hold",
+        "http://127.0.0.1:1/a",
+        "-o",
+        destination.to_str().unwrap(),
+    ];
+    let daemon = ["--socket", socket.to_str().unwrap(), "daemon"];
+    for state in [above.join("state"), above.join("one/two/state")] {
+        let first = above.join(state.strip_prefix(&above).unwrap().iter().next().unwrap());
+        // A second start must not rely on what a first one has left.
+        for words in [&get[..], &get, &add, &daemon] {
+            let words = [&["--state-dir", state.to_str().unwrap()], words].concat();
+            let ended = run_as_stranger(&home, &words).expect_code(6);
+            let told = format!("cannot make a directory in '{}': Permission denied", above.display());
+            assert!(ended.stderr.contains(&told), "{}", ended.stderr);
+            let told = format!("or make '{}' by hand", first.display());
+            assert!(ended.stderr.contains(&told), "{}", ended.stderr);
+            assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+            assert_eq!(fs::read_dir(&above).unwrap().count(), 0, "{words:?}");
+        }
+    }
+    let state = above.join("state");
+    fs::create_dir(&state).unwrap();
+    chown(&state, owner, owner).unwrap();
+    let state = ["--state-dir", state.to_str().unwrap()];
+    run_as_stranger(&home, &[&state, &add[..]].concat()).expect_code(0);
+    let ended = run_as_stranger(&home, &[&state, &["list"][..]].concat()).expect_code(0);
+    assert!(ended.stdout.contains(destination.to_str().unwrap()), "{}", ended.stdout);
 }
