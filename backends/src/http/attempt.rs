@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::fields;
+use super::idle::Idle;
 use super::route::Route;
 use super::tls;
-use super::wire::Socket;
+use super::wire::{Socket, Wire};
 use crate::{Interrupt, Limits, net};
 
 thread_local! {
@@ -73,6 +74,19 @@ pub(super) struct Attempt {
     route: RefCell<Option<Arc<Route>>>,
     request_begun: Cell<bool>,
     request_bytes: Cell<usize>,
+    ending: RefCell<Ending>,
+}
+
+/// What becomes of the connection once the response is over.
+#[derive(Debug, Default)]
+enum Ending {
+    /// Not known: the head of the response was not looked at yet.
+    #[default]
+    Open,
+    /// The response is over, and its head was not looked at yet: one without a body is over before that.
+    Returned(Box<Wire>, Arc<Idle>),
+    /// It may wait for another request.
+    Kept,
 }
 
 /// Ends the attempt's time as the current one of its thread.
@@ -113,6 +127,7 @@ impl Attempt {
             route: RefCell::new(None),
             request_begun: Cell::new(false),
             request_bytes: Cell::new(usize::MAX),
+            ending: RefCell::default(),
         });
         CURRENT.with_borrow_mut(|current| *current = Some(Rc::clone(&attempt)));
         Entered(attempt)
@@ -135,6 +150,7 @@ impl Attempt {
         self.sends_body.set(false);
         self.shown.take();
         self.request_begun.set(false);
+        self.ending.take();
         self.enter_phase(Phase::Connect);
     }
 
@@ -258,6 +274,24 @@ impl Attempt {
 
     pub(super) fn wants_fresh(&self) -> bool {
         self.fresh_only.get()
+    }
+
+    /// A connection is done with, and could carry another request. It waits only for one whose framing is beyond doubt, and is
+    /// closed with the exchange where that is never said.
+    pub(super) fn hand_back(&self, wire: Box<Wire>, idle: &Arc<Idle>) {
+        let mut ending = self.ending.borrow_mut();
+        if matches!(*ending, Ending::Kept) {
+            idle.keep(wire);
+        } else {
+            *ending = Ending::Returned(wire, Arc::clone(idle));
+        }
+    }
+
+    /// Where the response ends is beyond doubt, so that its connection may carry another request.
+    pub(super) fn trust_framing(&self) {
+        if let Ending::Returned(wire, idle) = self.ending.replace(Ending::Kept) {
+            idle.keep(wire);
+        }
     }
 
     /// Whether the rest of the body is to be read from the socket itself.
