@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::chunks::Chunks;
 use super::fields;
 use super::idle::Idle;
 use super::route::Route;
@@ -87,6 +88,8 @@ enum Ending {
     Returned(Box<Wire>, Arc<Idle>),
     /// It may wait for another request.
     Kept,
+    /// It may, if the chunks of the response turn out to be clear.
+    Chunked(Chunks),
 }
 
 /// Ends the attempt's time as the current one of its thread.
@@ -250,10 +253,15 @@ impl Attempt {
         is_refused
     }
 
-    /// Keeps what can be shown of the head of a response.
-    pub(super) fn note_head(&self, head: &[u8]) {
-        if self.phase.get() == Phase::Response {
-            self.shown.replace(fields::as_sent(head));
+    /// ureq has read so much. A head is consumed in one piece, and ureq keeps neither its order nor the case of its names, so
+    /// what can be shown of it is kept here.
+    pub(super) fn note_consumed(&self, bytes: &[u8]) {
+        if self.phase.get() != Phase::Response {
+            if let Ending::Chunked(chunks) = &mut *self.ending.borrow_mut() {
+                chunks.follow(bytes);
+            }
+        } else if bytes.starts_with(b"HTTP/") {
+            self.shown.replace(fields::as_sent(bytes));
         }
     }
 
@@ -280,16 +288,21 @@ impl Attempt {
     /// closed with the exchange where that is never said.
     pub(super) fn hand_back(&self, wire: Box<Wire>, idle: &Arc<Idle>) {
         let mut ending = self.ending.borrow_mut();
-        if matches!(*ending, Ending::Kept) {
-            idle.keep(wire);
-        } else {
-            *ending = Ending::Returned(wire, Arc::clone(idle));
+        match &*ending {
+            Ending::Open | Ending::Returned(..) => *ending = Ending::Returned(wire, Arc::clone(idle)),
+            Ending::Chunked(chunks) if !chunks.are_clear() => {}
+            Ending::Kept | Ending::Chunked(_) => idle.keep(wire),
         }
     }
 
-    /// Where the response ends is beyond doubt, so that its connection may carry another request.
-    pub(super) fn trust_framing(&self) {
-        if let Ending::Returned(wire, idle) = self.ending.replace(Ending::Kept) {
+    /// Where the response ends is beyond doubt, as far as its head says, so that its connection may carry another request.
+    pub(super) fn trust_framing(&self, is_chunked: bool) {
+        let trusted = if is_chunked {
+            Ending::Chunked(Chunks::default())
+        } else {
+            Ending::Kept
+        };
+        if let Ending::Returned(wire, idle) = self.ending.replace(trusted) {
             idle.keep(wire);
         }
     }

@@ -46,7 +46,7 @@ pub(super) fn make(
     };
     let (reply, is_certain) = read_head(&response)?;
     if is_certain {
-        attempt.trust_framing();
+        attempt.trust_framing(reply.framing == Framing::Chunked);
     }
     attempt.enter_phase(Phase::Body);
     Ok((reply, response.into_body()))

@@ -55,6 +55,11 @@ impl Idle {
         line.join(wire, Instant::now());
     }
 
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn len(&self) -> usize {
+        self.line().waiting.len()
+    }
+
     fn line(&self) -> MutexGuard<'_, Line<Box<Wire>>> {
         // Each change of the line is whole.
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
@@ -326,15 +331,36 @@ mod tests {
                 lease.buffers().input_appended(1);
             }
             if before {
-                attempt.trust_framing();
+                attempt.trust_framing(false);
             }
             assert!(!lease.is_open(), "ureq is to keep nothing");
             if after {
-                attempt.trust_framing();
+                attempt.trust_framing(false);
             }
             attempt.begin_exchange(false);
             let found = idle.take(PLAIN, &attempt).is_some();
             assert_eq!(found, waits, "{before} {after} {left}");
+        }
+    }
+
+    #[test]
+    fn a_connection_waits_only_once_the_chunks_of_its_response_are_clear() {
+        let attempt = Attempt::enter(&Interrupt::new(), Limits::default());
+        for (body, waits) in [
+            (&b"3\r\none\r\n0\r\n\r\n"[..], true),
+            (b"+3\r\none\r\n0\r\n\r\n", false),
+            (b"", false),
+        ] {
+            attempt.begin_exchange(false);
+            let (idle, _far) = waiting(None);
+            let idle = Arc::new(idle);
+            let mut lease = Lease::new(idle.take(PLAIN, &attempt).unwrap(), Arc::clone(&idle));
+            attempt.trust_framing(true);
+            lease.buffers().input_append_buf()[..body.len()].copy_from_slice(body);
+            lease.buffers().input_appended(body.len());
+            lease.buffers().input_consume(body.len());
+            lease.is_open();
+            assert_eq!(idle.take(PLAIN, &attempt).is_some(), waits, "{}", body.escape_ascii());
         }
     }
 }

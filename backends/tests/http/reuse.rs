@@ -104,11 +104,17 @@ fn a_connection_is_not_used_again_where_the_end_of_its_response_is_in_doubt() {
         // Content is announced where none may come: whoever sends it sends it late.
         "HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n",
         "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
-        // A coding that hides the end, and one of a version that knows none.
+        // A coding that may not come twice, one that hides the end, and one of a version that knows none.
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n3\r\none\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.0 304 Not Modified\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n",
+        // Chunks that are read all the same, and that another reader takes for others.
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n+3\r\none\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\n\r\none\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n0\r\nHTTP/1.1 204 x\r\n\r\n",
         // Another protocol follows.
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
     ];
