@@ -65,6 +65,12 @@ pub(crate) fn http_reuse(bytes: &[u8]) {
 /// What a connection has seen when it carries another request.
 fn check_turn(turn: &Turn) {
     assert_eq!(turn.host, turn.opened_for, "a connection serves another server");
+    let mut heard = &turn.heard[..];
+    for number in 0..turn.earlier {
+        let whole = request(heard);
+        heard = whole.unwrap_or_else(|| panic!("another request follows number {number}, which was not sent whole"));
+    }
+    assert!(heard.is_empty(), "more was sent than the requests");
     let mut said = &turn.said[..];
     for number in 0..turn.earlier {
         let Some(response) = response(said) else {
@@ -88,6 +94,15 @@ fn check_taken(taken: &Taken, is_ok: bool, turns: &[Turn]) {
     if let Some(response) = last.filter(|_| is_ok) {
         assert_eq!(taken.bytes, response.body, "another body is taken");
     }
+}
+
+/// What follows the first request.
+fn request(bytes: &[u8]) -> Option<&[u8]> {
+    let end = bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
+    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let length = length.map_or(0, |length| length.parse().expect("a length that we sent is a number"));
+    bytes.get(end + length..)
 }
 
 /// A response of which every reader says that it ends here, and that another may follow it.

@@ -34,7 +34,9 @@ pub struct Turn {
     pub opened_for: String,
     /// How many requests went over the connection before.
     pub earlier: usize,
-    /// All that the server had said by then.
+    /// All that the server had been sent by then.
+    pub heard: Vec<u8>,
+    /// All that it had said.
     pub said: Vec<u8>,
     /// What it says from then on.
     pub answer: Vec<u8>,
@@ -101,6 +103,7 @@ struct End {
     requests: usize,
     is_asked: bool,
     closes: bool,
+    heard: Vec<u8>,
     said: Vec<u8>,
     /// How much of that was read.
     read: usize,
@@ -131,6 +134,7 @@ impl Network {
             requests: 0,
             is_asked: false,
             closes: false,
+            heard: Vec::new(),
             said: Vec::new(),
             read: 0,
             unsaid: VecDeque::new(),
@@ -141,6 +145,7 @@ impl Network {
     /// Bytes came; the first of a request are answered at once, as nothing in them changes the answer.
     fn hear(&mut self, number: usize, host: &str) {
         let end = &mut self.ends[number];
+        let heard = end.heard.clone();
         end.listen();
         if std::mem::replace(&mut end.is_asked, true) {
             return;
@@ -155,6 +160,7 @@ impl Network {
             host: host.to_owned(),
             opened_for: end.host.clone(),
             earlier: end.requests,
+            heard,
             said: end.said.clone(),
             answer: answer.clone(),
         });
@@ -163,10 +169,14 @@ impl Network {
         end.say(self.piece_bytes);
     }
 
-    /// Somebody waits for more: where there is none, the server closes. `all` is wanted by one who reads past the transport.
+    /// Somebody waits for more than was said: where there is none, the server closes. `all` is wanted by one who reads past
+    /// the transport.
     fn go_on(&mut self, number: usize, all: bool) {
         let end = &mut self.ends[number];
-        let is_over = end.unsaid.is_empty() && end.read == end.said.len();
+        if !all && end.read < end.said.len() {
+            return;
+        }
+        let is_over = end.unsaid.is_empty();
         end.say(if all { usize::MAX } else { self.piece_bytes });
         if is_over || all {
             end.stream = None;
@@ -178,7 +188,10 @@ impl End {
     /// Takes in what was sent, so that nothing is left when it closes.
     fn listen(&mut self) {
         if let Some(stream) = &mut self.stream {
-            while stream.read(&mut [0; 1024]).is_ok_and(|amount| amount > 0) {}
+            let mut room = [0; 1024];
+            while let Ok(amount @ 1..) = stream.read(&mut room) {
+                self.heard.extend_from_slice(&room[..amount]);
+            }
         }
     }
 
