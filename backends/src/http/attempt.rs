@@ -9,10 +9,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::chunks::Chunks;
 use super::fields;
+use super::idle::Idle;
 use super::route::Route;
 use super::tls;
-use super::wire::Socket;
+use super::wire::{Socket, Wire};
 use crate::{HeaderFields, Interrupt, Limits, net};
 
 thread_local! {
@@ -73,6 +75,21 @@ pub(super) struct Attempt {
     route: RefCell<Option<Arc<Route>>>,
     request_begun: Cell<bool>,
     request_bytes: Cell<usize>,
+    ending: RefCell<Ending>,
+}
+
+/// What becomes of the connection once the response is over.
+#[derive(Debug, Default)]
+enum Ending {
+    /// Not known: the head of the response was not looked at yet.
+    #[default]
+    Open,
+    /// The response is over, and its head was not looked at yet: one without a body is over before that.
+    Returned(Box<Wire>, Arc<Idle>),
+    /// It may wait for another request.
+    Kept,
+    /// It may, if the chunks of the response turn out to be clear.
+    Chunked(Chunks),
 }
 
 /// Ends the attempt's time as the current one of its thread.
@@ -113,6 +130,7 @@ impl Attempt {
             route: RefCell::new(None),
             request_begun: Cell::new(false),
             request_bytes: Cell::new(usize::MAX),
+            ending: RefCell::default(),
         });
         CURRENT.with_borrow_mut(|current| *current = Some(Rc::clone(&attempt)));
         Entered(attempt)
@@ -135,6 +153,7 @@ impl Attempt {
         self.sends_body.set(false);
         self.shown.take();
         self.request_begun.set(false);
+        self.ending.take();
         self.enter_phase(Phase::Connect);
     }
 
@@ -234,10 +253,15 @@ impl Attempt {
         is_refused
     }
 
-    /// Keeps what can be shown of the head of a response.
-    pub(super) fn note_head(&self, head: &[u8]) {
-        if self.phase.get() == Phase::Response {
-            self.shown.replace(fields::as_sent(head));
+    /// ureq has read so much. A head is consumed in one piece, and ureq keeps neither its order nor the case of its names, so
+    /// what can be shown of it is kept here.
+    pub(super) fn note_consumed(&self, bytes: &[u8]) {
+        if self.phase.get() != Phase::Response {
+            if let Ending::Chunked(chunks) = &mut *self.ending.borrow_mut() {
+                chunks.follow(bytes);
+            }
+        } else if bytes.starts_with(b"HTTP/") {
+            self.shown.replace(fields::as_sent(bytes));
         }
     }
 
@@ -258,6 +282,29 @@ impl Attempt {
 
     pub(super) fn wants_fresh(&self) -> bool {
         self.fresh_only.get()
+    }
+
+    /// A connection is done with, and could carry another request. It waits only for one whose framing is beyond doubt, and is
+    /// closed with the exchange where that is never said.
+    pub(super) fn hand_back(&self, wire: Box<Wire>, idle: &Arc<Idle>) {
+        let mut ending = self.ending.borrow_mut();
+        match &*ending {
+            Ending::Open | Ending::Returned(..) => *ending = Ending::Returned(wire, Arc::clone(idle)),
+            Ending::Chunked(chunks) if !chunks.are_clear() => {}
+            Ending::Kept | Ending::Chunked(_) => idle.keep(wire),
+        }
+    }
+
+    /// Where the response ends is beyond doubt, as far as its head says, so that its connection may carry another request.
+    pub(super) fn trust_framing(&self, is_chunked: bool) {
+        let trusted = if is_chunked {
+            Ending::Chunked(Chunks::default())
+        } else {
+            Ending::Kept
+        };
+        if let Ending::Returned(wire, idle) = self.ending.replace(trusted) {
+            idle.keep(wire);
+        }
     }
 
     /// Whether the rest of the body is to be read from the socket itself.

@@ -98,11 +98,8 @@ impl Buffers for WireBuffers {
     fn input_consume(&mut self, amount: usize) {
         assert!(amount <= self.end - self.start, "no more can be consumed than there is");
         let consumed = &self.input[self.start..self.start + amount];
-        // A head is consumed in one piece, and ureq keeps neither its order nor the case of its names.
-        if consumed.starts_with(b"HTTP/")
-            && let Some(attempt) = Attempt::current()
-        {
-            attempt.note_head(consumed);
+        if let Some(attempt) = Attempt::current() {
+            attempt.note_consumed(consumed);
         }
         self.progress = amount > 0;
         self.start += amount;

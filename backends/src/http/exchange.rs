@@ -44,7 +44,10 @@ pub(super) fn make(
         Ok(response) => response,
         Err(error) => return Err(problem(&error, attempt)),
     };
-    let reply = read_head(&response)?;
+    let (reply, is_certain) = read_head(&response)?;
+    if is_certain {
+        attempt.trust_framing(reply.framing == Framing::Chunked);
+    }
     attempt.enter_phase(Phase::Body);
     Ok((reply, response.into_body()))
 }
@@ -161,7 +164,8 @@ fn problem(error: &ureq::Error, attempt: &Attempt) -> Problem {
     }
 }
 
-fn read_head(response: &Response<Body>) -> Result<Box<Reply>, Problem> {
+/// What the head says, and whether it leaves no doubt about where the response ends.
+fn read_head(response: &Response<Body>) -> Result<(Box<Reply>, bool), Problem> {
     let status = response.status().as_u16();
     let headers = response.headers();
     let mut told = Told::default();
@@ -181,8 +185,9 @@ fn read_head(response: &Response<Body>) -> Result<Box<Reply>, Problem> {
         Vec::new()
     };
     let framing = framing(response, &told)?;
+    let is_certain = is_certain(status, headers, &told);
     // Boxed, because it is handed on several times.
-    Ok(Box::new(Reply {
+    let reply = Box::new(Reply {
         status,
         framing,
         foreign_coding,
@@ -196,7 +201,8 @@ fn read_head(response: &Response<Body>) -> Result<Box<Reply>, Problem> {
         retry_after: told.retry_after.text(),
         digests,
         mirrors,
-    }))
+    });
+    Ok((reply, is_certain))
 }
 
 /// A field that says one thing. One that is there twice with two values says nothing, and neither does one that is not
@@ -315,6 +321,23 @@ fn framing(response: &Response<Body>, told: &Told<'_>) -> Result<Framing, Proble
     let header = || told.content_length.as_str()?.trim().parse().ok();
     let length = response.body().content_length().or_else(header);
     Ok(length.map_or(Framing::Close, Framing::Length))
+}
+
+/// Whether nobody can take another place for the end of this response. A length beside a transfer coding is a mark of an
+/// attempt to split responses, a coding other than chunked hides the end, and 204 has no content that could be announced:
+/// what such a server goes on to say may belong to what it said before.
+///
+/// Source: RFC 9112, sections 6.1 and 6.3; RFC 9110, section 8.6.
+fn is_certain(status: u16, headers: &HeaderMap, told: &Told<'_>) -> bool {
+    let has_no_length = matches!(told.content_length, Single::Absent);
+    if told.has_coding {
+        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+        if let Some(coding) = codings.next() {
+            let is_alone = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+            return is_alone && has_no_length && status != 204;
+        }
+    }
+    status != 204 || has_no_length || told.content_length.as_str() == Some("0")
 }
 
 fn foreign_coding(headers: &HeaderMap) -> Option<String> {

@@ -1,5 +1,7 @@
 //! Doors for fuzz targets to what servers say. Only with the feature `fuzzing`.
 
+pub mod reuse;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;

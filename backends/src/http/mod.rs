@@ -3,6 +3,7 @@
 mod attempt;
 mod body;
 mod buffers;
+mod chunks;
 mod connector;
 mod digests;
 mod exchange;

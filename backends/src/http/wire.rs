@@ -289,7 +289,7 @@ impl Wire {
 }
 
 impl Wire {
-    pub(super) fn server(&self) -> Server<'_> {
+    fn server(&self) -> Server<'_> {
         Server {
             is_secure: self.is_tls(),
             authority: self.authority.as_str(),
@@ -325,17 +325,24 @@ impl Wire {
         Ok(self.receive(&attempt)? > 0)
     }
 
-    /// Lets a connection go that nobody uses any more, and its buffers with it; whether it can carry another request.
+    /// Lets a connection go that nobody uses any more, and its buffers with it; whether it can carry another request, which
+    /// none can whose server said more than was read.
     pub(super) fn can_wait(&mut self) -> bool {
         self.socket.binding = None;
+        let is_read = self.buffers.input().is_empty();
         self.buffers.release();
         // One that the server closes is found when it is wanted again; what comes under TLS meanwhile is taken in now.
-        !self.has_refused && (self.tls.is_none() || self.is_idle())
+        is_read && !self.has_refused && (self.tls.is_none() || self.is_idle())
+    }
+
+    /// Whether it leads to this server, the way that the attempt goes.
+    pub(super) fn leads_to(&self, server: Server<'_>, attempt: &Attempt) -> bool {
+        self.server() == server && attempt.goes(self.route.as_deref())
     }
 
     /// Whether one that waited can carry the request of this attempt.
     pub(super) fn serves(&mut self, attempt: &Attempt) -> bool {
-        !attempt.wants_fresh() && attempt.goes(self.route.as_deref()) && self.is_idle()
+        !attempt.wants_fresh() && self.is_idle()
     }
 
     pub(super) fn is_tls(&self) -> bool {

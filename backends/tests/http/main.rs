@@ -9,6 +9,7 @@ mod framing;
 mod interrupts;
 mod proxies;
 mod redirects;
+mod reuse;
 mod server;
 mod throttle;
 #[cfg(feature = "tls")]

@@ -32,6 +32,8 @@ pub(crate) enum Step {
     Hold,
     /// Ends with a reset instead of a FIN.
     Reset,
+    /// Ends what it says, before the script ends.
+    Close,
 }
 
 /// Plays one script for each connection, in the order they come, then accepts no more.
@@ -116,6 +118,7 @@ fn play(mut stream: TcpStream, script: Vec<Step>, requests: &Sender<String>) {
             Step::Reset => {
                 rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
             }
+            Step::Close => stream.shutdown(std::net::Shutdown::Write).unwrap(),
         }
     }
 }

@@ -176,6 +176,27 @@ fn a_large_body_comes_whole_and_the_connection_serves_the_next_request() {
 }
 
 #[test]
+fn a_server_that_says_more_than_its_response_is_asked_over_a_fresh_connection() {
+    let authority = Authority::new("ours");
+    let backend = trusting(&authority.bundle());
+    // In the record of the response, and in one of its own behind a response that fills the first.
+    let head_bytes = response("200 OK", "", &[b'x'; 10_000]).len() - 10_000;
+    for body_bytes in [5, 16 * 1024 - head_bytes] {
+        let body = vec![b'x'; body_bytes];
+        let more = [response("200 OK", "", &body), response("200 OK", "", b"forged")].concat();
+        for (said, expected) in [(response("200 OK", "", &body), [0, 0]), (more, [0, 1])] {
+            let (address, served) = serve(authority.issue(LOCAL, VALID), BOTH, said, None);
+            for _ in 0..2 {
+                let (result, kept) = try_get(&backend, &format!("https://{address}/"));
+                result.unwrap();
+                assert!(kept.bytes == body, "{body_bytes}");
+            }
+            assert_eq!(served.iter().take(2).collect::<Vec<_>>(), expected, "{body_bytes}");
+        }
+    }
+}
+
+#[test]
 fn the_environment_names_roots_too() {
     let authority = Authority::new("ours");
     let (address, _) = serve(

@@ -249,9 +249,9 @@ fn check_redirect(location: &str) {
 
 /// Takes everything, and sees that it comes in order.
 #[derive(Default)]
-struct Taken {
+pub(crate) struct Taken {
     head: Option<Head>,
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Sink for Taken {

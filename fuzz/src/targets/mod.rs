@@ -11,6 +11,7 @@ pub(crate) mod engine_crash;
 mod forge;
 pub(crate) mod ftp;
 pub(crate) mod http;
+pub(crate) mod http_reuse;
 pub(crate) mod journal;
 #[path = "../../../journal/tests/power_cut/life.rs"]
 mod life;
@@ -39,6 +40,7 @@ macro_rules! for_each_target {
             records::transfer_replay,
             http::http_headers,
             http::http_wire,
+            http_reuse::http_reuse,
             ftp::ftp_replies,
             text::input_list,
             text::address,
