@@ -103,6 +103,8 @@ pub(crate) struct State {
     pub(crate) ended: u64,
     /// Which ones, where the engine works on a bounded set only, and whether they completed.
     pub(crate) ends: Vec<(TransferId, bool)>,
+    /// How many of these those who watch were woken for.
+    pub(super) ends_told: usize,
     pub(crate) observers: Observers,
     /// Something was done since memory was given back.
     pub(crate) has_worked: bool,
@@ -162,6 +164,7 @@ impl Core {
             failed: 0,
             ended: 0,
             ends: Vec::new(),
+            ends_told: 0,
             observers: Observers::default(),
             // Opening is work, too.
             has_worked: true,
@@ -549,7 +552,7 @@ impl Core {
             Some(ready) => state.ready.push_back(ready),
             None => state.table.set_busy(id, false),
         }
-        self.tell_if_idle(state);
+        self.tell(state);
         // It also waits for the last attempt.
         if state.asleep.publisher && (state.may_publish() || state.asleep.gathering_since_ms.is_none()) {
             self.publisher.notify_one();
@@ -566,18 +569,11 @@ impl Core {
             state.table.set_busy(*id, false);
         }
         state.publishing -= published;
-        self.tell_if_idle(&state);
+        self.tell(&mut state);
         let is_asleep = state.asleep.workers > 0;
         drop(state);
         if is_asleep {
             self.work.notify_one();
-        }
-    }
-
-    /// Those who watch wait for the end of all work; waking them for less would cost more than the work.
-    fn tell_if_idle(&self, state: &State) {
-        if Self::is_idle(state) {
-            self.watchers.notify_all();
         }
     }
 

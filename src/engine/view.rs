@@ -459,6 +459,24 @@ mod tests {
     }
 
     #[test]
+    fn those_who_watch_are_woken_for_many_ends_and_not_only_for_the_last() {
+        let disk = disk();
+        let engine = open(&disk);
+        let ids = create(&engine, 100);
+        engine.restrict_to(Some(ids.iter().copied().collect()));
+        for id in ids {
+            engine.start(id).expect("it was held");
+        }
+        let mut told = Vec::new();
+        while engine.step() {
+            let state = engine.core.state();
+            told.push((state.ends.len(), state.ends_told));
+        }
+        told.dedup_by_key(|(_, told)| *told);
+        assert_eq!(told, [(0, 0), (64, 64), (100, 100)]);
+    }
+
+    #[test]
     fn what_is_shown_as_durable_is_there_after_a_crash_at_that_moment() {
         let disk = disk();
         let config = Config {

@@ -14,6 +14,8 @@ const QUIET: Duration = Duration::from_secs(1);
 const MANY_ATTEMPTS: usize = 8;
 /// How long it waits at most (measured with 10,000 files of 1 KiB: about what the syncs of a batch take).
 const GATHER: Duration = Duration::from_millis(20);
+/// Ends that those who watch are woken for: whoever acknowledges them finds most of them unpacked then.
+const ENDS_TOLD_MIN: usize = 64;
 /// The clock that sleeps stands still while the device is suspended; the boot-time clock is looked at this often.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
@@ -79,6 +81,15 @@ impl Core {
             Role::Publisher => state.asleep.publisher = false,
         }
         state
+    }
+
+    /// Those who watch wait for the end of all work, and for many ends; waking them for less would cost more than the work.
+    pub(super) fn tell(&self, state: &mut State) {
+        let has_many = state.ends.len() - state.ends_told >= ENDS_TOLD_MIN;
+        if has_many || Self::is_idle(state) {
+            state.ends_told = state.ends.len();
+            self.watchers.notify_all();
+        }
     }
 
     /// Waits on behalf of those who watch: until somebody has something for them, or until the time is over.
