@@ -22,8 +22,6 @@ const HINT: &str = "?sync_file_range";
 const ALL_SYNCS: &str = "?fsync,?fdatasync,?sync_file_range";
 /// Those of the files that are published, and of their names; the journal's own, but for the first, are others.
 const SYNCS_OF_FILES: &str = "?fsync,?sync_file_range";
-/// That of a whole file system, where many files are published at once.
-const SYNC_OF_ALL: &str = "?syncfs";
 
 #[test]
 fn ext4_keeps_what_was_acknowledged_through_power_cuts() {
@@ -60,22 +58,9 @@ fn xfs_loses_acknowledged_work_without_syncs_of_files() {
     alone(name, || loses("xfs", SYNCS_OF_FILES));
 }
 
-#[test]
-fn ext4_loses_acknowledged_work_without_the_syncs_of_all_of_it() {
-    let name = "ext4_loses_acknowledged_work_without_the_syncs_of_all_of_it";
-    alone(name, || loses("ext4", SYNC_OF_ALL));
-}
-
-#[test]
-fn xfs_loses_acknowledged_work_without_the_syncs_of_all_of_it() {
-    let name = "xfs_loses_acknowledged_work_without_the_syncs_of_all_of_it";
-    alone(name, || loses("xfs", SYNC_OF_ALL));
-}
-
 fn keeps(kind: &'static str) {
     let without_hint = injecting(HINT, "retval=0", Path::new("/dev/null"));
-    let one_by_one = injecting(SYNC_OF_ALL, "error=EIO", Path::new("/dev/null"));
-    let mut crashes = match Crashes::by_power_cut(kind, vec![Vec::new(), without_hint, one_by_one]) {
+    let mut crashes = match Crashes::by_power_cut(kind, vec![Vec::new(), without_hint]) {
         Ok(crashes) => crashes,
         Err(why) => return left_out(&format!("no {kind} can be mounted from a file here: {why}")),
     };

@@ -13,7 +13,6 @@ use rustix::io::Errno;
 
 use crate::storage::{Access, FileKind, FileSystem, Stat, Storage, StorageFile, StorageLock, Synced};
 use crate::sys;
-use crate::whole;
 
 /// Directories that are open at once to be synced together, at most (chosen without measurement: files mostly go to few).
 const DIRECTORIES_TOGETHER_MAX: usize = 4;
@@ -82,40 +81,36 @@ impl Storage for Disk {
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        open_directory(path)?.sync_all()
+        let directory = open_directory(path)?;
+        directory.sync_all()?;
+        still_there(&directory)
     }
 
-    fn sync_many(&self, files: &[(&dyn StorageFile, u64)], directories: &[(&Path, u64)]) -> Synced {
+    fn sync_many(&self, files: &[&dyn StorageFile], directories: &[&Path]) -> Synced {
         // Each takes a descriptor until all are synced, and whoever calls has few to spare.
         let (directories, others) = directories.split_at(directories.len().min(DIRECTORIES_TOGETHER_MAX));
-        let opened: Vec<io::Result<File>> = directories.iter().map(|(path, _)| open_directory(path)).collect();
+        let opened: Vec<io::Result<File>> = directories.iter().map(|path| open_directory(path)).collect();
         let open = opened.iter().filter_map(|file| file.as_ref().ok());
-        let descriptors = files.iter().filter_map(|(file, _)| file.descriptor());
+        let descriptors = files.iter().filter_map(|file| file.descriptor());
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.chain(open.map(AsFd::as_fd)).collect();
-        let mut devices = files
-            .iter()
-            .map(|file| file.1)
-            .chain(directories.iter().map(|directory| directory.1));
-        let first = devices.next();
-        let is_one_device = devices.all(|device| Some(device) == first);
-        let whole = Some(&descriptors).filter(|_| is_one_device);
-        let results = whole.and_then(|all| whole::sync(all)).or_else(|| {
-            let some = Some(&descriptors).filter(|all| all.len() > 1);
-            some.and_then(|all| sys::sync_together(all))
-        });
-        let mut results = results.unwrap_or_default().into_iter();
+        let mut results = if descriptors.len() > 1 {
+            sys::sync_together(&descriptors).unwrap_or_default().into_iter()
+        } else {
+            Vec::new().into_iter()
+        };
         // What was not done together is done one after the other.
         let mut result_of = |has_descriptor: bool| if has_descriptor { results.next().flatten() } else { None };
-        let of_files = files.iter().map(|(file, _)| {
+        let of_files = files.iter().map(|file| {
             let result = result_of(file.descriptor().is_some());
             result.unwrap_or_else(|| file.sync_all())
         });
         let files = of_files.collect();
         let of_directories = opened.into_iter().map(|directory| {
             let directory = directory?;
-            result_of(true).unwrap_or_else(|| directory.sync_all())
+            result_of(true).unwrap_or_else(|| directory.sync_all())?;
+            still_there(&directory)
         });
-        let others = others.iter().map(|(path, _)| self.sync_directory(path));
+        let others = others.iter().map(|path| self.sync_directory(path));
         Synced {
             files,
             directories: of_directories.chain(others).collect(),
@@ -162,7 +157,14 @@ impl Storage for Disk {
     }
 
     fn file_system(&self, path: &Path) -> io::Result<FileSystem> {
-        Ok(file_system_of(&retry(|| Ok(rustix::fs::statfs(path)?))?))
+        let statfs = retry(|| Ok(rustix::fs::statfs(path)?))?;
+        // The width and sign of this field differ between machines; the numbers are all 32 bits.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "file system numbers are 32 bits, sign-extended on some machines"
+        )]
+        Ok(kind_of(statfs.f_type as u32))
     }
 
     fn available_bytes(&self, path: &Path) -> io::Result<u64> {
@@ -252,8 +254,14 @@ fn open_directory(path: &Path) -> io::Result<File> {
     options.read(true).custom_flags(libc::O_DIRECTORY).open(path)
 }
 
+/// Whether the file system of a directory still works: XFS whose log has failed has nothing to write for a directory any more,
+/// and says that this went well; looking at it does not.
+fn still_there(directory: &File) -> io::Result<()> {
+    directory.metadata().map(|_| ())
+}
+
 /// Repeats a call until a signal no longer interrupts it.
-pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -308,16 +316,6 @@ fn stat_of(metadata: &Metadata) -> Stat {
         // Every file system of Linux has one.
         modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
     }
-}
-
-pub(crate) fn file_system_of(statfs: &rustix::fs::StatFs) -> FileSystem {
-    // The width and sign of this field differ between machines; the numbers are all 32 bits.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "file system numbers are 32 bits, sign-extended on some machines"
-    )]
-    kind_of(statfs.f_type as u32)
 }
 
 /// The numbers are those of `linux/magic.h` and of the file systems' own headers.

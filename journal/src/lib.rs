@@ -41,7 +41,6 @@ pub mod steps;
 mod storage;
 mod sync;
 mod sys;
-mod whole;
 mod writer;
 
 pub use disk::Disk;

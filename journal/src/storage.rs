@@ -65,12 +65,11 @@ pub trait Storage: Send + Sync {
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
 
     /// Makes each of these files durable, as [`StorageFile::sync_all`] does, and the names in each of these directories, as
-    /// [`Storage::sync_directory`] does. Gives one result for each, in their order. A disk that can lets them share its work:
-    /// for that each stands with its [`Stat::device`].
-    fn sync_many(&self, files: &[(&dyn StorageFile, u64)], directories: &[(&Path, u64)]) -> Synced {
+    /// [`Storage::sync_directory`] does. Gives one result for each, in their order. A disk that can lets them share its work.
+    fn sync_many(&self, files: &[&dyn StorageFile], directories: &[&Path]) -> Synced {
         Synced {
-            files: files.iter().map(|(file, _)| file.sync_all()).collect(),
-            directories: directories.iter().map(|(path, _)| self.sync_directory(path)).collect(),
+            files: files.iter().map(|file| file.sync_all()).collect(),
+            directories: directories.iter().map(|path| self.sync_directory(path)).collect(),
         }
     }
 

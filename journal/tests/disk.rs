@@ -218,9 +218,9 @@ fn files_and_directories_are_synced_together_and_each_has_its_own_answer() {
             file
         })
         .collect();
-    let files: Vec<_> = files.iter().map(|file| (file.as_ref(), 0)).collect();
+    let files: Vec<_> = files.iter().map(AsRef::as_ref).collect();
     let missing = scratch.join("missing");
-    let synced = Disk.sync_many(&files, &[(&scratch.0, 0), (&missing, 0), (&scratch.0, 0)]);
+    let synced = Disk.sync_many(&files, &[&scratch.0, &missing, &scratch.0]);
     assert_eq!(synced.files.len(), files.len());
     assert!(synced.files.iter().all(Result::is_ok), "{synced:?}");
     let directories: Vec<_> = synced.directories.iter().map(|result| result.as_ref().err()).collect();
@@ -230,13 +230,13 @@ fn files_and_directories_are_synced_together_and_each_has_its_own_answer() {
     let pipe = fs::File::open("/proc/self/status").unwrap();
     let refused = pipe.sync_all().err().map(|error| error.kind());
     assert_eq!(
-        Disk.sync_many(&[], &[(Path::new("/proc/self"), 0)]).directories[0]
+        Disk.sync_many(&[], &[Path::new("/proc/self")]).directories[0]
             .as_ref()
             .err()
             .map(io::Error::kind),
         refused
     );
-    let mixed = Disk.sync_many(&files[..2], &[(Path::new("/proc/self"), 1)]);
+    let mixed = Disk.sync_many(&files[..2], &[Path::new("/proc/self")]);
     assert!(mixed.files.iter().all(Result::is_ok), "{mixed:?}");
     assert_eq!(mixed.directories[0].as_ref().err().map(io::Error::kind), refused);
 }
@@ -255,7 +255,7 @@ fn however_many_directories_are_synced_few_of_them_are_open_at_once() {
     for path in &paths {
         fs::create_dir(path).unwrap();
     }
-    let paths: Vec<(&Path, u64)> = paths.iter().map(|path| (path.as_path(), 0)).collect();
+    let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
     let most = std::thread::scope(|scope| {
         let syncing = scope.spawn(|| Disk.sync_many(&[], &paths));
         let mut most = 0;
@@ -277,10 +277,7 @@ fn a_file_that_cannot_be_synced_among_others_has_the_error_and_the_others_have_n
     let (before, after) = (create("before"), create("after"));
     // A regular file by its kind, of which nothing can be synced.
     let refused = Disk.open(Path::new("/proc/self/status"), Access::Read).unwrap();
-    let synced = Disk.sync_many(
-        &[(before.as_ref(), 0), (refused.as_ref(), 1), (after.as_ref(), 0)],
-        &[(&scratch.0, 0)],
-    );
+    let synced = Disk.sync_many(&[before.as_ref(), refused.as_ref(), after.as_ref()], &[&scratch.0]);
     let errors: Vec<_> = synced
         .files
         .iter()

@@ -5,6 +5,7 @@ mod adopt;
 mod amend;
 mod attempt;
 mod backends;
+mod believed;
 mod body;
 mod checkpoint;
 mod completion;

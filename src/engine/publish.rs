@@ -15,6 +15,7 @@ use std::sync::Arc;
 use backhaul_backends::WebErrorStatus;
 use backhaul_journal::{Stat, Storage, steps};
 
+use super::believed::{Answer, believe_none_beside_a_failure};
 use super::core::{Core, State, TOGETHER_MAX};
 use super::doubt;
 use super::fault::Fault;
@@ -104,10 +105,7 @@ fn publish_some(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -> Resul
 /// the batch. Where the names cannot be synced the renames may or may not last: the intents stand, and [`finish`] finds out.
 fn sync_data_and_names(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -> Result<Vec<Ready>, Error> {
     let batch = keep(core, batch, look_at)?;
-    let files: Vec<_> = batch
-        .iter()
-        .map(|ready| (ready.part.file.as_ref(), ready.place.0))
-        .collect();
+    let files: Vec<_> = batch.iter().map(|ready| ready.part.file.as_ref()).collect();
     let files = &files[..if steps::is_taken("sync of a complete file before its intent") {
         files.len()
     } else {
@@ -116,14 +114,17 @@ fn sync_data_and_names(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -
     // By their bytes: paths are compared part by part.
     let places = renamed
         .iter()
-        .map(|ready| (ready.spec.directory().as_os_str(), ready.place.0));
+        .map(|ready| (ready.spec.directory().as_os_str(), ready.device()));
     let places: BTreeMap<&OsStr, u64> = places.collect();
     let are_synced = steps::is_taken("directory sync after the renames");
-    let directories = places.into_iter().filter(|_| are_synced);
-    let directories: Vec<(&Path, u64)> = directories.map(|(path, device)| (Path::new(path), device)).collect();
+    let (places, devices): (Vec<&OsStr>, Vec<u64>) = places.into_iter().filter(|_| are_synced).unzip();
+    let directories: Vec<&Path> = places.into_iter().map(Path::new).collect();
     let synced = core.environment.storage.sync_many(files, &directories);
+    let mut of_files: Vec<Answer> = batch.iter().map(Ready::device).zip(synced.files).collect();
+    let mut of_directories: Vec<Answer> = devices.into_iter().zip(synced.directories).collect();
+    believe_none_beside_a_failure(of_files.iter_mut().chain(&mut of_directories));
     let mut refused = BTreeSet::new();
-    for ((directory, _), result) in directories.into_iter().zip(synced.directories) {
+    for (directory, (_, result)) in directories.into_iter().zip(of_directories) {
         if let Err(error) = result {
             log::error!(
                 "cannot sync '{}': {error}; what was published there is checked at the next start",
@@ -143,9 +144,9 @@ fn sync_data_and_names(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -
             }
         }
     }
-    let mut results = synced.files.into_iter();
+    let mut results = of_files.into_iter();
     keep(core, batch, |ready| {
-        let result = results.next().unwrap_or(Ok(()));
+        let result = results.next().map_or(Ok(()), |(_, result)| result);
         result.map_err(|error| Fault::io("sync", &ready.part.path, &error))
     })
 }

@@ -41,6 +41,11 @@ impl Ready {
         }
     }
 
+    /// The device that its file lies on; 0 before the publisher has looked at it.
+    pub(super) fn device(&self) -> u64 {
+        self.place.0
+    }
+
     pub(super) fn final_path(&self) -> PathBuf {
         self.path_at(self.name_index)
     }

@@ -226,15 +226,7 @@ impl Crashes {
         let crash_after = Duration::from_micros(self.dice.below(CRASH_AFTER_MS_MAX * 1000));
         let starter = &self.starters[self.epochs % self.starters.len()];
         let side = &self.sides[transferring];
-        // With many at once so many files become complete together that their whole file system is synced, unless others
-        // have much to write to theirs.
-        let arguments: &[&str] = if (self.counts.crashes / 2).is_multiple_of(2) {
-            &["run", "--jobs", "16"]
-        } else {
-            &["run"]
-        };
-        self.place.rest();
-        let mut engine = Running::spawn(&mut side.home.command_under(starter, arguments));
+        let mut engine = Running::spawn(&mut side.home.command_under(starter, &["run"]));
         let begun = Instant::now();
         let is_over = || begun.elapsed() >= crash_after;
         loop {
@@ -352,13 +344,6 @@ impl Place {
     fn sync(&self) {
         if let Self::Disk { disk, .. } = self {
             disk.sync();
-        }
-    }
-
-    /// Nobody on this machine has anything left to write.
-    fn rest(&self) {
-        if let Self::Disk { .. } = self {
-            rustix::fs::sync();
         }
     }
 

@@ -116,7 +116,7 @@ pub(crate) fn alone(name: &str, work: impl FnOnce()) {
 }
 
 /// Runs a program that prints nothing where all is well.
-fn run(command: &mut Command) -> Result<(), String> {
+pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     // These live in directories that are not on every user's PATH.
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let command = command.env("PATH", path).stdin(Stdio::null());
