@@ -2,15 +2,12 @@
 
 use std::io;
 
-/// What an answer is about: the device that a file or directory lies on (see `Stat::device`), and the answer.
-pub(super) type Answer = (u64, io::Result<()>);
-
 /// Where one sync of a file system has failed, no other of the same call proves anything. What they share may have failed, as
 /// the commit of a journal or the write of a block with several inodes, and the system may have told that to one of them
 /// alone: ext4 without a journal and XFS were seen to. The others fail with it then, in the same way, so that what follows
-/// from it (to wait for room, or to fetch again) follows for all of them.
-pub(super) fn believe_none_beside_a_failure<'a>(answers: impl Iterator<Item = &'a mut Answer>) {
-    let mut answers: Vec<&mut Answer> = answers.collect();
+/// from it (to wait for room, or to fetch again) follows for all of them. Each answer stands with the device that it is about
+/// (see `Stat::device`).
+pub(super) fn believe_none_beside_a_failure(mut answers: Vec<(u64, &mut io::Result<()>)>) {
     let failed = answers.iter().filter_map(|(device, answer)| {
         let error = answer.as_ref().err().filter(|error| !is_of_one_alone(error))?;
         Some((*device, error.kind(), error.to_string()))
@@ -18,7 +15,7 @@ pub(super) fn believe_none_beside_a_failure<'a>(answers: impl Iterator<Item = &'
     let failed: Vec<(u64, io::ErrorKind, String)> = failed.collect();
     for (device, answer) in answers.iter_mut().filter(|answer| answer.1.is_ok()) {
         if let Some((_, kind, problem)) = failed.iter().find(|(other, _, _)| other == device) {
-            *answer = Err(io::Error::new(
+            **answer = Err(io::Error::new(
                 *kind,
                 format!("another sync of its file system failed, beside which its own proves nothing: {problem}"),
             ));
@@ -52,8 +49,8 @@ mod tests {
         Err(io::Error::from_raw_os_error(number))
     }
 
-    fn kinds(mut answers: Vec<Answer>) -> Vec<Option<io::ErrorKind>> {
-        believe_none_beside_a_failure(answers.iter_mut());
+    fn kinds(mut answers: Vec<(u64, io::Result<()>)>) -> Vec<Option<io::ErrorKind>> {
+        believe_none_beside_a_failure(answers.iter_mut().map(|(device, answer)| (*device, answer)).collect());
         let kinds = answers
             .iter()
             .map(|(_, answer)| answer.as_ref().err().map(io::Error::kind));

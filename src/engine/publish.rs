@@ -5,7 +5,7 @@
 //! directories of the one before, and its intents are made durable together with the ends of that. After a crash [`finish`]
 //! finds out which step was reached.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use backhaul_backends::WebErrorStatus;
 use backhaul_journal::{Stat, Storage, steps};
 
-use super::believed::{Answer, believe_none_beside_a_failure};
+use super::believed::believe_none_beside_a_failure;
 use super::core::{Core, State, TOGETHER_MAX};
 use super::doubt;
 use super::fault::Fault;
@@ -112,19 +112,17 @@ fn sync_data_and_names(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -
         0
     }];
     // By their bytes: paths are compared part by part.
-    let places = renamed
-        .iter()
-        .map(|ready| (ready.spec.directory().as_os_str(), ready.device()));
-    let places: BTreeMap<&OsStr, u64> = places.collect();
+    let places: BTreeSet<&OsStr> = renamed.iter().map(|ready| ready.spec.directory().as_os_str()).collect();
     let are_synced = steps::is_taken("directory sync after the renames");
-    let (places, devices): (Vec<&OsStr>, Vec<u64>) = places.into_iter().filter(|_| are_synced).unzip();
-    let directories: Vec<&Path> = places.into_iter().map(Path::new).collect();
-    let synced = core.environment.storage.sync_many(files, &directories);
-    let mut of_files: Vec<Answer> = batch.iter().map(Ready::device).zip(synced.files).collect();
-    let mut of_directories: Vec<Answer> = devices.into_iter().zip(synced.directories).collect();
-    believe_none_beside_a_failure(of_files.iter_mut().chain(&mut of_directories));
+    let directories: Vec<&Path> = places.into_iter().map(Path::new).filter(|_| are_synced).collect();
+    let mut synced = core.environment.storage.sync_many(files, &directories);
+    if synced.files.iter().chain(&synced.directories).any(Result::is_err) {
+        let of_files = batch.iter().map(Ready::device).zip(&mut synced.files);
+        let of_directories = directories.iter().map(|directory| device_of(directory, renamed));
+        believe_none_beside_a_failure(of_files.chain(of_directories.zip(&mut synced.directories)).collect());
+    }
     let mut refused = BTreeSet::new();
-    for (directory, (_, result)) in directories.into_iter().zip(of_directories) {
+    for (directory, result) in directories.into_iter().zip(synced.directories) {
         if let Err(error) = result {
             log::error!(
                 "cannot sync '{}': {error}; what was published there is checked at the next start",
@@ -144,11 +142,17 @@ fn sync_data_and_names(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -
             }
         }
     }
-    let mut results = of_files.into_iter();
+    let mut results = synced.files.into_iter();
     keep(core, batch, |ready| {
-        let result = results.next().map_or(Ok(()), |(_, result)| result);
+        let result = results.next().unwrap_or(Ok(()));
         result.map_err(|error| Fault::io("sync", &ready.part.path, &error))
     })
+}
+
+/// The device that a directory lies on: that of a file that has been renamed in it.
+fn device_of(directory: &Path, renamed: &[Ready]) -> u64 {
+    let there = renamed.iter().find(|ready| ready.spec.directory() == directory);
+    there.map_or(0, Ready::device)
 }
 
 fn sync_ends(core: &Core) -> Result<(), Error> {
