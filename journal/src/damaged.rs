@@ -16,8 +16,8 @@ const RANGES_MAX: usize = 64;
 /// Where and how to look for the frames of one file.
 #[derive(Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Frames below this LSN are none of this file's.
-    pub lsn: u64,
+    /// Frames below this LSN are none of this file's, and the first begins with it, where that is known.
+    pub lsn: Option<u64>,
     /// From this LSN on, a later segment has the say.
     pub limit: Option<u64>,
     /// Whether the file may end in a torn group, whose rest does not count.
@@ -28,7 +28,7 @@ impl Bounds {
     /// A snapshot is whole before it gets its name, so nothing in it can be torn.
     pub(crate) fn of_snapshot() -> Bounds {
         Bounds {
-            lsn: 0,
+            lsn: None,
             limit: None,
             may_be_torn: false,
         }
@@ -51,12 +51,12 @@ pub(crate) fn walk(
     each: &mut dyn FnMut(u64, &Frame<'_>) -> Result<(), Error>,
 ) -> Result<Walked, Error> {
     let mut walked = Walked {
-        next: bounds.lsn,
+        next: bounds.lsn.unwrap_or(0),
         ..Walked::default()
     };
     let mut offset = FILE_HEADER_BYTES as u64;
     // Where the file's first LSN is not known, the first frame says it.
-    let mut anywhere = bounds.lsn == 0;
+    let mut anywhere = bounds.lsn.is_none();
     let mut proof = Proof {
         searched: offset,
         durable_lsn: 0,
@@ -200,7 +200,7 @@ pub(crate) fn open_segment(directory: &Directory, outline: &Outline, id: &[u8; 1
 impl Outline {
     pub(crate) fn bounds(&self) -> Bounds {
         Bounds {
-            lsn: self.first.unwrap_or(0),
+            lsn: self.first,
             limit: self.limit,
             may_be_torn: self.limit.is_none(),
         }

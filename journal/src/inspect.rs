@@ -93,10 +93,10 @@ fn verify_segment(directory: &Directory, outline: &Outline, id: &[u8; 16]) -> Re
     Ok(SegmentReport {
         seq: outline.seq,
         len_bytes: reader.len_bytes,
-        first: Lsn(bounds.lsn),
+        first: Lsn(bounds.lsn.unwrap_or(0)),
         next: Lsn(walked.next),
         frames: walked.frames,
-        proven: Lsn(walked.proven.max(bounds.lsn)),
+        proven: Lsn(walked.proven.max(bounds.lsn.unwrap_or(0))),
         bad: walked.bad,
     })
 }
