@@ -90,13 +90,14 @@ fn verify_segment(directory: &Directory, outline: &Outline, id: &[u8; 16]) -> Re
     if outline.first.is_none() {
         walked.bad.insert(0, 0..FILE_HEADER_BYTES as u64);
     }
+    let first = outline.first.unwrap_or(0);
     Ok(SegmentReport {
         seq: outline.seq,
         len_bytes: reader.len_bytes,
-        first: Lsn(bounds.lsn.unwrap_or(0)),
+        first: Lsn(first),
         next: Lsn(walked.next),
         frames: walked.frames,
-        proven: Lsn(walked.proven.max(bounds.lsn.unwrap_or(0))),
+        proven: Lsn(walked.proven.max(first)),
         bad: walked.bad,
     })
 }

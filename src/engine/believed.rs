@@ -17,7 +17,10 @@ pub(super) fn believe_none_beside_a_failure(mut answers: Vec<(u64, &mut io::Resu
         if let Some((_, kind, problem)) = failed.iter().find(|(other, _, _)| other == device) {
             **answer = Err(io::Error::new(
                 *kind,
-                format!("another sync of its file system failed, beside which its own proves nothing: {problem}"),
+                format!(
+                    "another sync of its file system failed, beside which its own proves nothing: {problem}; the log of \
+                     the kernel says more of that disk"
+                ),
             ));
         }
     }

@@ -423,9 +423,8 @@ impl Core {
             };
             let free = slots(state);
             let plan = scheduler::plan(&mut state.table, now, free);
-            let action = match plan.actions.first() {
-                Some(action) => *action,
-                None => return Err(plan.wake_at_ms),
+            let Some(&action) = plan.actions.first() else {
+                return Err(plan.wake_at_ms);
             };
             match self.take(state, action, now) {
                 Ok(None) => {}
