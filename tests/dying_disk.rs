@@ -1,0 +1,194 @@
+//! A disk that fails in one place alone: what was acknowledged is on it, or it was not acknowledged.
+
+#![expect(clippy::unwrap_used, reason = "a failed test may panic")]
+
+#[expect(dead_code, reason = "each test program uses its own part of this module")]
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use support::loop_disk::{alone, run};
+use support::nginx::Nginx;
+use support::{Home, Running, assert_same, figure, left_out, until};
+use tempfile::TempDir;
+
+const FILES: usize = 600;
+const BLOCK_BYTES: u64 = 4096;
+/// XFS makes nothing smaller than 300 MiB.
+const IMAGE_MIB: u64 = 320;
+/// What is left beside the image, which is filled up.
+const ROOM_MIB: u64 = 64;
+/// Blocks of the log that can still be written.
+const SOUND_BLOCKS: [u64; 3] = [80, 110, 150];
+/// What never ends because its disk is dead is ended after this time.
+const WORK_MAX: Duration = Duration::from_secs(5);
+
+/// XFS in a file that lies in memory which is full: where the file has holes, nothing can be written.
+struct DyingDisk {
+    folder: TempDir,
+    device: Option<String>,
+}
+
+impl DyingDisk {
+    /// Only so many blocks of its log can be written.
+    fn make(sound_blocks: u64) -> Result<Self, String> {
+        let mut disk = Self {
+            folder: TempDir::with_prefix("backhaul-dying-").unwrap(),
+            device: None,
+        };
+        for name in ["memory", "mounted"] {
+            fs::create_dir(disk.at(name)).unwrap();
+        }
+        let size = format!("size={}m", IMAGE_MIB + ROOM_MIB);
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "none"])
+            .arg(disk.at("memory")))?;
+        let draft = disk.at("draft");
+        fs::File::create(&draft).unwrap().set_len(IMAGE_MIB << 20).unwrap();
+        run(Command::new("mkfs.xfs").args(["-q", "-K", "-s", "size=4096"]).arg(&draft))?;
+        // As it was made it has holes everywhere.
+        run(Command::new("cp").arg("--sparse=never").args([&draft, &disk.image()]))?;
+        fs::remove_file(&draft).unwrap();
+        disk.mount()?;
+        fs::create_dir(disk.files()).unwrap();
+        run(Command::new("sync").arg("-f").arg(disk.files()))?;
+        let (first, count) = disk.log();
+        let offset = format!("{}", (first + sound_blocks) * BLOCK_BYTES);
+        let length = format!("{}", (count - sound_blocks) * BLOCK_BYTES);
+        run(Command::new("fallocate")
+            .args(["-p", "-o", &offset, "-l", &length])
+            .arg(disk.image()))?;
+        // Ends where there is no room any more.
+        let zeros = Command::new("dd")
+            .args(["if=/dev/zero", "bs=4k", "status=none"])
+            .arg(disk.filling())
+            .output();
+        assert!(!zeros.unwrap().status.success(), "there is room left");
+        Ok(disk)
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn image(&self) -> PathBuf {
+        self.at("memory/image")
+    }
+
+    fn filling(&self) -> String {
+        format!("of={}", self.at("memory/filling").display())
+    }
+
+    fn files(&self) -> PathBuf {
+        self.at("mounted/files")
+    }
+
+    /// A loop device takes a write that ends early for one that went well, and would lie about one that begins before a hole
+    /// and ends in it. So it gets no write that is larger than a block.
+    fn mount(&mut self) -> Result<(), String> {
+        let device = ask(Command::new("losetup")
+            .args(["--find", "--show", "--sector-size", "4096"])
+            .arg(self.image()))?;
+        self.device = Some(device.clone());
+        let limit = format!("/sys/block/{}/queue/max_sectors_kb", device.trim_start_matches("/dev/"));
+        fs::write(&limit, "4").map_err(|error| format!("{limit}: {error}"))?;
+        run(Command::new("mount").arg(device).arg(self.at("mounted")))
+    }
+
+    /// First block of the log in the image, and how many there are.
+    fn log(&self) -> (u64, u64) {
+        let mut asks = Command::new("xfs_db");
+        asks.args(["-r", "-c", "sb 0", "-c", "p logstart logblocks agblklog agblocks"]);
+        let text = ask(asks.arg(self.image())).unwrap();
+        let numbers = text
+            .lines()
+            .map(|line| line.rsplit(' ').next().unwrap().parse().unwrap());
+        let [start, blocks, shift, group_blocks]: [u64; 4] = numbers.collect::<Vec<_>>().try_into().unwrap();
+        let (group, within) = (start >> shift, start & ((1 << shift) - 1));
+        (group * group_blocks + within, blocks)
+    }
+
+    /// It can be written again everywhere, and has recovered by what its log holds.
+    fn mend(&mut self) {
+        until("the file system to be unmounted", || self.unmount().ok());
+        fs::remove_file(self.at("memory/filling")).unwrap();
+        self.mount().unwrap();
+    }
+
+    fn unmount(&mut self) -> Result<(), String> {
+        run(Command::new("umount").arg(self.at("mounted")))?;
+        self.device
+            .take()
+            .map_or(Ok(()), |device| run(Command::new("losetup").args(["-d", &device])))
+    }
+}
+
+impl Drop for DyingDisk {
+    fn drop(&mut self) {
+        for name in ["mounted", "memory"] {
+            let _ = run(Command::new("umount").arg("-l").arg(self.at(name)));
+        }
+        if let Some(device) = &self.device {
+            let _ = run(Command::new("losetup").args(["-d", device]));
+        }
+    }
+}
+
+/// What a program prints, without the end of its last line.
+fn ask(command: &mut Command) -> Result<String, String> {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let said = command.env("PATH", path).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap().trim().to_owned();
+    if said.status.success() {
+        Ok(text(said.stdout))
+    } else {
+        Err(text(said.stderr))
+    }
+}
+
+#[test]
+fn what_is_acknowledged_on_a_disk_whose_log_fails_meanwhile_is_there_afterwards() {
+    let name = "what_is_acknowledged_on_a_disk_whose_log_fails_meanwhile_is_there_afterwards";
+    alone(name, || {
+        let nginx = Nginx::start();
+        let put = |number: usize| nginx.put_seeded(&number.to_string(), 1_000 + number);
+        let contents: Vec<Vec<u8>> = (0..FILES).map(put).collect();
+        let (mut completed, mut others) = (0, 0);
+        for sound_blocks in SOUND_BLOCKS {
+            let mut disk = match DyingDisk::make(sound_blocks) {
+                Ok(disk) => disk,
+                Err(why) => return left_out(&format!("no xfs can be mounted from memory here: {why}")),
+            };
+            let home = Home::new();
+            let url = |number: usize| nginx.url(&format!("/{number}\n"));
+            fs::write(home.path().join("list"), (0..FILES).map(url).collect::<String>()).unwrap();
+            let output = format!("{}/", disk.files().display());
+            let arguments = ["get", "--quiet", "-i", "list", "-o", &output, "--jobs", "16"];
+            let begun = Instant::now();
+            let mut getting = Running::spawn(&mut home.command(&arguments));
+            until("its end, or the time for it", || {
+                (getting.has_ended() || begun.elapsed() >= WORK_MAX).then_some(())
+            });
+            getting.kill();
+            let listed = home.listing();
+            disk.mend();
+            for shown in listed {
+                if shown["status"] != "Completed" {
+                    others += 1;
+                    continue;
+                }
+                completed += 1;
+                let path = PathBuf::from(shown["destination"].as_str().unwrap());
+                let number: usize = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+                assert_same(&path, &contents[number]);
+            }
+        }
+        figure(&format!(
+            "a disk whose log fails: {completed} files acknowledged and there, {others} not acknowledged"
+        ));
+        assert!(completed > 0 && others > 0, "the log failed too early or too late");
+    });
+}
