@@ -8,6 +8,7 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use support::loop_disk::{alone, run};
@@ -19,23 +20,51 @@ const FILES: usize = 600;
 const BLOCK_BYTES: u64 = 4096;
 /// XFS makes nothing smaller than 300 MiB.
 const IMAGE_MIB: u64 = 320;
+const KINDS: [Kind; 2] = [
+    Kind {
+        name: "xfs",
+        make: &["-q", "-K", "-s", "size=4096"],
+        sound_blocks: [80, 110, 150],
+    },
+    Kind {
+        name: "ext4",
+        make: &[
+            "-q",
+            "-F",
+            "-b",
+            "4096",
+            "-E",
+            "lazy_itable_init=0,lazy_journal_init=0,nodiscard",
+        ],
+        sound_blocks: [100, 200, 350],
+    },
+];
 /// What is left beside the image, which is filled up.
 const ROOM_MIB: u64 = 64;
-/// Blocks of the log that can still be written.
-const SOUND_BLOCKS: [u64; 3] = [80, 110, 150];
 /// What never ends because its disk is dead is ended after this time.
 const WORK_MAX: Duration = Duration::from_secs(5);
 
-/// XFS in a file that lies in memory which is full: where the file has holes, nothing can be written.
+/// A kind of file system, and how one is made.
+#[derive(Clone, Copy)]
+struct Kind {
+    name: &'static str,
+    make: &'static [&'static str],
+    /// Blocks of its log that can still be written, in one run after the other.
+    sound_blocks: [u64; 3],
+}
+
+/// A file system in a file that lies in memory which is full: where the file has holes, nothing can be written.
 struct DyingDisk {
+    kind: Kind,
     folder: TempDir,
     device: Option<String>,
 }
 
 impl DyingDisk {
     /// Only so many blocks of its log can be written.
-    fn make(sound_blocks: u64) -> Result<Self, String> {
+    fn make(kind: Kind, sound_blocks: u64) -> Result<Self, String> {
         let mut disk = Self {
+            kind,
             folder: TempDir::with_prefix("backhaul-dying-").unwrap(),
             device: None,
         };
@@ -48,7 +77,7 @@ impl DyingDisk {
             .arg(disk.at("memory")))?;
         let draft = disk.at("draft");
         fs::File::create(&draft).unwrap().set_len(IMAGE_MIB << 20).unwrap();
-        run(Command::new("mkfs.xfs").args(["-q", "-K", "-s", "size=4096"]).arg(&draft))?;
+        run(Command::new(format!("mkfs.{}", kind.name)).args(kind.make).arg(&draft))?;
         // As it was made it has holes everywhere.
         run(Command::new("cp").arg("--sparse=never").args([&draft, &disk.image()]))?;
         fs::remove_file(&draft).unwrap();
@@ -100,13 +129,17 @@ impl DyingDisk {
 
     /// First block of the log in the image, and how many there are.
     fn log(&self) -> (u64, u64) {
-        let mut asks = Command::new("xfs_db");
-        asks.args(["-r", "-c", "sb 0", "-c", "p logstart logblocks agblklog agblocks"]);
-        let text = ask(asks.arg(self.image())).unwrap();
-        let numbers = text
-            .lines()
-            .map(|line| line.rsplit(' ').next().unwrap().parse().unwrap());
-        let [start, blocks, shift, group_blocks]: [u64; 4] = numbers.collect::<Vec<_>>().try_into().unwrap();
+        let numbers = |program: &str, options: &[&str]| -> Vec<u64> {
+            let text = ask(Command::new(program).args(options).arg(self.image())).unwrap();
+            let words = text.split_whitespace().filter_map(|word| word.parse().ok());
+            words.collect()
+        };
+        if self.kind.name == "ext4" {
+            let blocks = numbers("debugfs", &["-R", "blocks <8>"]);
+            return (blocks[0], blocks.len() as u64);
+        }
+        let asked = ["-r", "-c", "sb 0", "-c", "p logstart logblocks agblklog agblocks"];
+        let [start, blocks, shift, group_blocks] = numbers("xfs_db", &asked).try_into().unwrap();
         let (group, within) = (start >> shift, start & ((1 << shift) - 1));
         (group * group_blocks + within, blocks)
     }
@@ -156,39 +189,71 @@ fn what_is_acknowledged_on_a_disk_whose_log_fails_meanwhile_is_there_afterwards(
         let nginx = Nginx::start();
         let put = |number: usize| nginx.put_seeded(&number.to_string(), 1_000 + number);
         let contents: Vec<Vec<u8>> = (0..FILES).map(put).collect();
-        let (mut completed, mut others) = (0, 0);
-        for sound_blocks in SOUND_BLOCKS {
-            let mut disk = match DyingDisk::make(sound_blocks) {
-                Ok(disk) => disk,
-                Err(why) => return left_out(&format!("no xfs can be mounted from memory here: {why}")),
-            };
-            let home = Home::new();
-            let url = |number: usize| nginx.url(&format!("/{number}\n"));
-            fs::write(home.path().join("list"), (0..FILES).map(url).collect::<String>()).unwrap();
-            let output = format!("{}/", disk.files().display());
-            let arguments = ["get", "--quiet", "-i", "list", "-o", &output, "--jobs", "16"];
-            let begun = Instant::now();
-            let mut getting = Running::spawn(&mut home.command(&arguments));
-            until("its end, or the time for it", || {
-                (getting.has_ended() || begun.elapsed() >= WORK_MAX).then_some(())
-            });
-            getting.kill();
-            let listed = home.listing();
-            disk.mend();
-            for shown in listed {
-                if shown["status"] != "Completed" {
-                    others += 1;
-                    continue;
+        for kind in KINDS {
+            let (mut completed, mut others) = (0, 0);
+            for sound_blocks in kind.sound_blocks {
+                let mut disk = match DyingDisk::make(kind, sound_blocks) {
+                    Ok(disk) => disk,
+                    Err(why) => return left_out(&format!("no {} can be mounted from memory here: {why}", kind.name)),
+                };
+                for shown in fetch_and_mend(&mut disk, &nginx) {
+                    if shown["status"] != "Completed" {
+                        others += 1;
+                        continue;
+                    }
+                    completed += 1;
+                    let path = PathBuf::from(shown["destination"].as_str().unwrap());
+                    let number: usize = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+                    assert_same(&path, &contents[number]);
                 }
-                completed += 1;
-                let path = PathBuf::from(shown["destination"].as_str().unwrap());
-                let number: usize = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
-                assert_same(&path, &contents[number]);
+            }
+            let kind = kind.name;
+            figure(&format!(
+                "{kind} whose log fails: {completed} files acknowledged and there, {others} not acknowledged"
+            ));
+            assert!(completed > 0 && others > 0, "the log failed too early or too late");
+        }
+    });
+}
+
+/// Somebody else who syncs on the same disk whenever another file came, as long as that goes well: it may be told of a failure
+/// that the system then tells nobody else.
+fn neighbour(folder: PathBuf) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut seen = fs::read_dir(&folder).unwrap().count();
+        let begun = Instant::now();
+        while begun.elapsed() < WORK_MAX {
+            let Ok(there) = fs::read_dir(&folder) else { return };
+            let count = there.count();
+            if count == seen {
+                std::thread::yield_now();
+                continue;
+            }
+            seen = count;
+            let file = fs::File::create(folder.join("neighbour"));
+            if file.and_then(|file| file.sync_all()).is_err() {
+                return;
             }
         }
-        figure(&format!(
-            "a disk whose log fails: {completed} files acknowledged and there, {others} not acknowledged"
-        ));
-        assert!(completed > 0 && others > 0, "the log failed too early or too late");
+    })
+}
+
+/// Fetches all of it until the disk is dead, and gives what is said of them then.
+fn fetch_and_mend(disk: &mut DyingDisk, nginx: &Nginx) -> Vec<serde_json::Value> {
+    let home = Home::new();
+    let url = |number: usize| nginx.url(&format!("/{number}\n"));
+    fs::write(home.path().join("list"), (0..FILES).map(url).collect::<String>()).unwrap();
+    let output = format!("{}/", disk.files().display());
+    let arguments = ["get", "--quiet", "-i", "list", "-o", &output, "--jobs", "16"];
+    let begun = Instant::now();
+    let neighbour = neighbour(disk.files());
+    let mut getting = Running::spawn(&mut home.command(&arguments));
+    until("its end, or the time for it", || {
+        (getting.has_ended() || begun.elapsed() >= WORK_MAX).then_some(())
     });
+    getting.kill();
+    neighbour.join().unwrap();
+    let listed = home.listing();
+    disk.mend();
+    listed
 }

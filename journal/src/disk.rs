@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use crate::storage::{Access, FileKind, FileSystem, Stat, Storage, StorageFile, StorageLock, Synced};
 use crate::sys;
+use crate::whole;
 
 /// Directories that are open at once to be synced together, at most (chosen without measurement: files mostly go to few).
 const DIRECTORIES_TOGETHER_MAX: usize = 4;
@@ -93,11 +94,12 @@ impl Storage for Disk {
         let open = opened.iter().filter_map(|file| file.as_ref().ok());
         let descriptors = files.iter().filter_map(|file| file.descriptor());
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.chain(open.map(AsFd::as_fd)).collect();
-        let mut results = if descriptors.len() > 1 {
-            sys::sync_together(&descriptors).unwrap_or_default().into_iter()
-        } else {
-            Vec::new().into_iter()
-        };
+        let whole = whole::sync(&descriptors).map(|results| results.into_iter().map(Some).collect());
+        let results = whole.or_else(|| {
+            let some = Some(&descriptors).filter(|all| all.len() > 1);
+            some.and_then(|all| sys::sync_together(all))
+        });
+        let mut results = results.unwrap_or_default().into_iter();
         // What was not done together is done one after the other.
         let mut result_of = |has_descriptor: bool| if has_descriptor { results.next().flatten() } else { None };
         let of_files = files.iter().map(|file| {
@@ -157,14 +159,7 @@ impl Storage for Disk {
     }
 
     fn file_system(&self, path: &Path) -> io::Result<FileSystem> {
-        let statfs = retry(|| Ok(rustix::fs::statfs(path)?))?;
-        // The width and sign of this field differ between machines; the numbers are all 32 bits.
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "file system numbers are 32 bits, sign-extended on some machines"
-        )]
-        Ok(kind_of(statfs.f_type as u32))
+        Ok(file_system_of(&retry(|| Ok(rustix::fs::statfs(path)?))?))
     }
 
     fn available_bytes(&self, path: &Path) -> io::Result<u64> {
@@ -261,7 +256,7 @@ fn still_there(directory: &File) -> io::Result<()> {
 }
 
 /// Repeats a call until a signal no longer interrupts it.
-fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -271,7 +266,7 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 }
 
 /// Whether the answer means that the file system or kernel does not know the call.
-fn lacks(error: &io::Error, answers: &[Errno]) -> bool {
+pub(crate) fn lacks(error: &io::Error, answers: &[Errno]) -> bool {
     answers
         .iter()
         .any(|answer| error.raw_os_error() == Some(answer.raw_os_error()))
@@ -316,6 +311,16 @@ fn stat_of(metadata: &Metadata) -> Stat {
         // Every file system of Linux has one.
         modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
     }
+}
+
+pub(crate) fn file_system_of(statfs: &rustix::fs::StatFs) -> FileSystem {
+    // The width and sign of this field differ between machines; the numbers are all 32 bits.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "file system numbers are 32 bits, sign-extended on some machines"
+    )]
+    kind_of(statfs.f_type as u32)
 }
 
 /// The numbers are those of `linux/magic.h` and of the file systems' own headers.

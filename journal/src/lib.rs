@@ -41,6 +41,7 @@ pub mod steps;
 mod storage;
 mod sync;
 mod sys;
+mod whole;
 mod writer;
 
 pub use disk::Disk;

@@ -1,8 +1,8 @@
-//! The system calls that no safe crate offers: writeback of a range, and syncs of many files at once.
+//! The system calls that no safe crate offers: writeback of a file and what became of it, and syncs of many files at once.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Mutex, TryLockError};
 
 /// Asks the kernel to begin writing back a range of `file`. A hint: no wait, no promise, no error.
@@ -10,11 +10,27 @@ pub(crate) fn start_writeback(file: &File, offset_bytes: u64, len_bytes: u64) {
     let (Ok(offset), Ok(len)) = (i64::try_from(offset_bytes), i64::try_from(len_bytes)) else {
         return;
     };
+    let _ = sync_file_range(file.as_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE);
+}
+
+/// Whether all that was written back of `file` so far went well, as far as this descriptor was not told yet; waits for what is
+/// under way, and begins nothing.
+///
+/// Source: `sync_file_range(2)`; it tells each descriptor, as `fsync(2)` does, since Linux 4.14.
+pub(crate) fn written_back(file: BorrowedFd<'_>) -> io::Result<()> {
+    sync_file_range(file, 0, 0, libc::SYNC_FILE_RANGE_WAIT_BEFORE)
+}
+
+/// With a length of 0 it goes to the end.
+fn sync_file_range(file: BorrowedFd<'_>, offset: i64, len: i64, flags: libc::c_uint) -> io::Result<()> {
     #[expect(unsafe_code, reason = "sync_file_range has no safe wrapper in the crates used here")]
     // SAFETY: the call takes a descriptor and three numbers, touches no memory of this process, and the borrow of
     // `file` keeps the descriptor open and ours until it returns.
-    unsafe {
-        libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE);
+    let answer = unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, flags) };
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 
@@ -184,8 +200,6 @@ fn unsaid() -> io::Error {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     fn answer(data: u64, result: i64) -> Answer {

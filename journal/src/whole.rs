@@ -1,0 +1,173 @@
+//! Many files of one file system are synced as the whole of it: one commit and a few writes stand for all of them, where each
+//! file by itself asks for a commit, and waits for it.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{Mode, Stat};
+use rustix::io::Errno;
+
+use crate::disk::{file_system_of, lacks, retry};
+use crate::storage::FileSystem;
+use crate::sys;
+
+/// Files from which on it pays (chosen: a quarter of a full batch).
+const FILES_MIN: usize = 32;
+
+/// How much may have to be written to all disks of this machine when it is done, by whomever: a writer that never rests must
+/// hold nobody up for long, and what others will delete again soon should not wear out the flash (chosen: a slow card takes
+/// that in some seconds, and with 512 MiB of memory Linux begins to write no later by itself).
+const WAITING_BYTES_MAX: u64 = 64 << 20;
+
+/// Makes several files of one file system durable, as `fsync(2)` does each: one result for each. `None` where they have to be
+/// synced by themselves: where they are few, lie on several file systems or on one whose promise is not known, or where much
+/// waits to be written.
+///
+/// The first of them must be a regular file of this user's.
+///
+/// Source: `sync(2)`, NOTES: on Linux syncfs gives the same guarantees as an fsync of every file of the file system.
+pub(crate) fn sync(files: &[BorrowedFd<'_>]) -> Option<Vec<io::Result<()>>> {
+    sync_within(files, WAITING_BYTES_MAX)
+}
+
+fn sync_within(files: &[BorrowedFd<'_>], waiting_bytes_max: u64) -> Option<Vec<io::Result<()>>> {
+    let first = *files.first()?;
+    if files.len() < FILES_MIN || !is_known(first) {
+        return None;
+    }
+    let looked_at = are_of_one_file_system(files)?;
+    if waiting_bytes()? > waiting_bytes_max {
+        return None;
+    }
+    let answer = retry(|| Ok(rustix::fs::syncfs(first)?));
+    if answer
+        .as_ref()
+        .is_err_and(|error| lacks(error, &[Errno::NOSYS, Errno::PERM]))
+    {
+        return None;
+    }
+    // Whose write has failed it does not tell, and to ask each of them is no way to know: an fsync finds nothing left to do for
+    // what a commit has failed for, or the write of a block that it shares with others.
+    if let Err(error) = answer.and_then(|()| still_changes(first, &looked_at)) {
+        let copy = |_| Err(io::Error::new(error.kind(), error.to_string()));
+        return Some(files.iter().map(copy).collect());
+    }
+    // Before Linux 5.8 it does not speak of what could not be written, nor ever of what this descriptor came too late for.
+    let written = files.iter().map(|file| retry(|| sys::written_back(*file)));
+    Some(written.collect())
+}
+
+/// Whether the file system takes a change, which it does not once its journal has failed: then all that was committed before
+/// was written. The sync itself need not say so: where the commit of somebody else has failed by the time it comes to wait for
+/// that, ext4 finds nothing left to wait for.
+///
+/// ext4 keeps to itself that it could not begin the change, and refuses the next one.
+fn still_changes(file: BorrowedFd<'_>, looked_at: &Stat) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(looked_at.st_mode);
+    for _ in 0..2 {
+        retry(|| Ok(rustix::fs::fchmod(file, mode)?))?;
+    }
+    Ok(())
+}
+
+/// Those on which it was tested, also by cutting their power and by making their journals fail.
+fn is_known(file: BorrowedFd<'_>) -> bool {
+    let statfs = rustix::fs::fstatfs(file);
+    statfs.is_ok_and(|statfs| matches!(file_system_of(&statfs), FileSystem::Ext4 | FileSystem::Xfs))
+}
+
+/// What the first of them is; `None` where they lie on several file systems.
+fn are_of_one_file_system(files: &[BorrowedFd<'_>]) -> Option<Stat> {
+    let (first, others) = files.split_first()?;
+    let first = rustix::fs::fstat(first).ok()?;
+    let is_there = |file| rustix::fs::fstat(file).is_ok_and(|stat| stat.st_dev == first.st_dev);
+    others.iter().all(is_there).then_some(first)
+}
+
+/// What waits to be written to any disk of this machine or is on its way there; `None` where the system does not say.
+///
+/// Source: `proc_vmstat(5)`.
+fn waiting_bytes() -> Option<u64> {
+    let pages = waiting_pages(&std::fs::read_to_string("/proc/vmstat").ok()?)?;
+    Some(pages.saturating_mul(rustix::param::page_size() as u64))
+}
+
+fn waiting_pages(text: &str) -> Option<u64> {
+    let count = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line?.trim().parse::<u64>().ok()
+    };
+    count("nr_dirty")?.checked_add(count("nr_writeback")?)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::fs::{self, File, Permissions};
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// Files in a directory that goes with them.
+    struct Files {
+        directory: PathBuf,
+        files: Vec<File>,
+    }
+
+    impl Files {
+        fn new(name: &str, count: usize) -> Self {
+            let directory = std::env::temp_dir().join(format!("backhaul-journal-{name}-{}", std::process::id()));
+            fs::create_dir_all(&directory).unwrap();
+            let files = (0..count).map(|number| {
+                let path = directory.join(number.to_string());
+                fs::write(&path, "abc").unwrap();
+                fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+                File::open(&path).unwrap()
+            });
+            let files = files.collect();
+            Self { directory, files }
+        }
+
+        fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+            self.files.iter().map(AsFd::as_fd).collect()
+        }
+    }
+
+    impl Drop for Files {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
+    }
+
+    #[test]
+    fn many_files_have_an_answer_each_where_the_file_system_is_a_known_one_and_few_have_none() {
+        let files = Files::new("whole", FILES_MIN);
+        let descriptors = files.descriptors();
+        assert!(
+            sync_within(&descriptors, 0).is_none(),
+            "they wait themselves, which is too much"
+        );
+        let synced = sync_within(&descriptors, u64::MAX);
+        assert_eq!(synced.is_some(), is_known(descriptors[0]));
+        for result in synced.into_iter().flatten() {
+            result.unwrap();
+        }
+        let mode = files.files[0].metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o640, "nothing of them has changed");
+        assert!(sync_within(&descriptors[1..], u64::MAX).is_none(), "one is missing");
+        let elsewhere = File::open("/proc/self/status").unwrap();
+        let mixed: Vec<_> = descriptors.iter().copied().chain([elsewhere.as_fd()]).collect();
+        assert!(sync_within(&mixed, u64::MAX).is_none(), "one lies elsewhere");
+    }
+
+    #[test]
+    fn what_is_to_be_written_is_what_waits_and_what_is_on_its_way() {
+        let text = "nr_dirty_threshold 9\nnr_dirty 5\nnr_writeback_temp 8\nnr_writeback 7\n";
+        assert_eq!(waiting_pages(text), Some(12));
+        assert_eq!(waiting_pages("nr_dirty 5\n"), None);
+        assert_eq!(waiting_pages("nr_dirty x\nnr_writeback 7\n"), None);
+        assert!(waiting_bytes().is_some(), "this system says it");
+    }
+}
