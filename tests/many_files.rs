@@ -104,8 +104,12 @@ fn a_file_system_that_cannot_be_synced_as_a_whole_has_its_files_synced_one_by_on
     alone(name, || {
         for kind in ["ext4", "xfs"] {
             let Some(scene) = Scene::on(kind) else { return };
-            for error in ["ENOSYS", "EPERM", "EINTR:when=1..3"] {
-                let met = scene.fetch("?syncfs", &format!("error={error}"));
+            for (calls, error) in [
+                ("?syncfs", "ENOSYS"),
+                ("?fchmod", "EPERM"),
+                ("?syncfs", "EINTR:when=1..3"),
+            ] {
+                let met = scene.fetch(calls, &format!("error={error}"));
                 assert_eq!(met.ended.code(), Some(0), "{kind}, {error}: {}", met.ended.stderr);
                 assert!(met.attempts().iter().all(|count| *count == 1), "{kind}, {error}");
                 met.all_are_there(&scene.contents);

@@ -20,10 +20,8 @@ const FILES_MIN: usize = 32;
 const WAITING_BYTES_MAX: u64 = 64 << 20;
 
 /// Makes several files of one file system durable, as `fsync(2)` does each: one result for each. `None` where they have to be
-/// synced by themselves: where they are few, lie on several file systems or on one whose promise is not known, or where much
-/// waits to be written.
-///
-/// The first of them must be a regular file of this user's.
+/// synced by themselves: where they are few, lie on several file systems or on one whose promise is not known, where much waits
+/// to be written, or where the first is of another user.
 ///
 /// Source: `sync(2)`, NOTES: on Linux syncfs gives the same guarantees as an fsync of every file of the file system.
 pub(crate) fn sync(files: &[BorrowedFd<'_>]) -> Option<Vec<io::Result<()>>> {
@@ -39,16 +37,14 @@ fn sync_within(files: &[BorrowedFd<'_>], waiting_bytes_max: u64) -> Option<Vec<i
     if waiting_bytes()? > waiting_bytes_max {
         return None;
     }
-    let answer = retry(|| Ok(rustix::fs::syncfs(first)?));
-    if answer
-        .as_ref()
-        .is_err_and(|error| lacks(error, &[Errno::NOSYS, Errno::PERM]))
-    {
-        return None;
-    }
-    // Whose write has failed it does not tell, and to ask each of them is no way to know: an fsync finds nothing left to do for
-    // what a commit has failed for, or the write of a block that it shares with others.
-    if let Err(error) = answer.and_then(|()| still_changes(first, &looked_at)) {
+    let answer = retry(|| Ok(rustix::fs::syncfs(first)?)).and_then(|()| still_changes(first, &looked_at));
+    if let Err(error) = answer {
+        // A kernel or a filter without the call; a file that another user owns.
+        if lacks(&error, &[Errno::NOSYS, Errno::PERM]) {
+            return None;
+        }
+        // Whose write has failed it does not tell, and to ask each of them is no way to know: an fsync finds nothing left to do
+        // for what a commit has failed for, or the write of a block that it shares with others.
         let copy = |_| Err(io::Error::new(error.kind(), error.to_string()));
         return Some(files.iter().map(copy).collect());
     }
