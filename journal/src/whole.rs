@@ -45,7 +45,8 @@ fn sync_within(files: &[BorrowedFd<'_>], waiting_bytes_max: u64) -> Option<Vec<i
         }
         // Whose write has failed it does not tell, and to ask each of them is no way to know: an fsync finds nothing left to do
         // for what a commit has failed for, or the write of a block that it shares with others.
-        let copy = |_| Err(io::Error::new(error.kind(), error.to_string()));
+        let number = error.raw_os_error().unwrap_or(libc::EIO);
+        let copy = |_| Err(io::Error::from_raw_os_error(number));
         return Some(files.iter().map(copy).collect());
     }
     // Before Linux 5.8 it does not speak of what could not be written, nor ever of what this descriptor came too late for.
