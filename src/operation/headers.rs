@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use backhaul_backends::HeaderFields;
 use minicbor::data::Type;
 use minicbor::decode::Error as DecodeError;
-use minicbor::encode::{Error as EncodeError, Write};
-use minicbor::{Decode, Decoder, Encode, Encoder};
+use minicbor::{Decode, Decoder, Encoder};
 
 use super::event::StoredValidators;
+use super::form::{Form, Put, encode_as_put};
 
 /// Most bytes of names and values that are kept of one response (chosen without measurement; common servers send 200 to
 /// 600).
@@ -62,7 +62,7 @@ impl Beside<'_> {
 }
 
 /// Header fields in the order and the case that they were sent in.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Decode)]
 #[cbor(map)]
 pub(crate) struct StoredHeaders {
     #[n(0)]
@@ -106,10 +106,14 @@ impl Fields {
     }
 }
 
-impl<C> Encode<C> for Fields {
-    fn encode<W: Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
-        let written = encoder.array(self.count)?.writer_mut().write_all(&self.bytes);
-        written.map_err(EncodeError::write)
+encode_as_put!(StoredHeaders);
+
+impl Put for StoredHeaders {
+    fn put(&self, form: &mut Form<'_>) {
+        form.map(|map| {
+            map.key(0).array_of(self.fields.count, &self.fields.bytes);
+            map.key(1).flag(self.is_cut);
+        });
     }
 }
 
@@ -179,6 +183,7 @@ impl StoredHeaders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use minicbor::Encode;
 
     fn pair(name: &str, value: &str) -> (String, String) {
         (name.to_owned(), value.to_owned())
@@ -238,7 +243,8 @@ mod tests {
             content_type: None,
         };
         let stored = StoredHeaders::new(&fields(&[pair("Server", "nginx"), pair("ETag", "\"1\"")]), beside);
-        let bytes = minicbor::to_vec(&stored.fields).unwrap_or_default();
+        let mut bytes = Vec::new();
+        Form::at_end_of(&mut bytes).array_of(stored.fields.count, &stored.fields.bytes);
         let fields: Vec<Field> = minicbor::decode(&bytes).unwrap_or_default();
         let shown: Vec<_> = fields
             .iter()

@@ -1,6 +1,5 @@
 //! What was asked for: the part of an operation that its creator decides.
 
-use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::body::StoredBody;
 use super::digest::{StoredDigest, digests};
+use super::form::bytes_of;
 use super::id::CompletionGroupId;
 
 /// What an operation does.
@@ -129,7 +129,7 @@ impl RequestHeader {
 }
 
 /// What was asked for. Holds no secret: user info is gone from the URL and secret query values read `***`.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Decode)]
 #[cbor(map)]
 pub(crate) struct Spec {
     #[n(0)]
@@ -196,26 +196,10 @@ pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 /// Most bytes of a [`Spec`] in the journal: with everything that comes to be known of an operation it must fit one record.
 pub(crate) const SPEC_BYTES_MAX: usize = 17 * 1024;
 
-/// Counts what is written to it.
-struct Count(usize);
-
-impl minicbor::encode::Write for Count {
-    type Error = Infallible;
-
-    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
-        self.0 += bytes.len();
-        Ok(())
-    }
-}
-
 impl Spec {
     /// How many bytes it takes in the journal.
     pub(crate) fn encoded_bytes(&self) -> usize {
-        let mut count = Count(0);
-        match minicbor::encode(self, &mut count) {
-            Ok(()) => count.0,
-            Err(error) => unreachable!("counting cannot fail: {error}"),
-        }
+        bytes_of(self).len()
     }
 
     /// Directory of the destination; part file and final file both stand in it.
@@ -258,17 +242,8 @@ pub(crate) fn path_in(directory: &Path, name: &OsStr) -> PathBuf {
 /// A method as it is sent. One that this version refuses is of another version.
 mod method_text {
     use super::Method;
+    use minicbor::Decoder;
     use minicbor::decode::Error as DecodeError;
-    use minicbor::encode::{Error as EncodeError, Write};
-    use minicbor::{Decoder, Encoder};
-
-    pub(super) fn encode<C, W: Write>(
-        method: &Method,
-        encoder: &mut Encoder<W>,
-        _context: &mut C,
-    ) -> Result<(), EncodeError<W::Error>> {
-        encoder.str(method.as_str())?.ok()
-    }
 
     pub(super) fn decode<C>(decoder: &mut Decoder<'_>, _context: &mut C) -> Result<Method, DecodeError> {
         let position = decoder.position();

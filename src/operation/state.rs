@@ -14,10 +14,10 @@ use super::event::{
 use super::id::TransferId;
 use super::shared::Shared;
 use super::source::{Round, site};
-use super::spec::{Spec, is_default};
+use super::spec::Spec;
 
 /// One stored transfer, as its events say.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Decode)]
 #[cbor(map)]
 pub(crate) struct Operation {
     #[n(0)]

@@ -142,7 +142,7 @@ pub(crate) fn made() -> Event {
 pub(crate) const CLAIMED: Event = Event::Claimed { attempts: 1 };
 
 /// Every state worth telling apart, with the events that lead to it.
-fn states() -> Vec<(&'static str, Operation)> {
+pub(crate) fn states() -> Vec<(&'static str, Operation)> {
     let failed = Outcome::Failed((*error()).clone());
     vec![
         ("idle", created()),
