@@ -262,10 +262,10 @@ impl Rows {
     }
 
     fn close(&mut self, id: TransferId) {
-        if let Some(slot) = self.slot(id)
-            && let Some(open) = self.open.remove(&id)
-        {
-            self.stand(slot, *open.operation, false);
+        if let Some(Open { operation, .. }) = self.open.remove(&id) {
+            let order = operation.order;
+            let place = OPEN;
+            self.stand(Slot { order, id, place }, *operation, false);
         }
     }
 
@@ -359,24 +359,18 @@ impl Rows {
     /// Notes the first LSN that an operation does not contain.
     fn note(&mut self, order: u64, as_of: u64) {
         let change = Change { order, as_of };
-        let before = self.changed.get(change);
-        let is_as_created = as_of == as_created(order);
+        let before = self.changed.replace(change);
         if before.is_some_and(|before| before.as_of == as_of) {
             return;
         }
         // First in and then out, which leaves a list of one where it is.
-        if !is_as_created {
+        if as_of != as_created(order) {
             self.changes.insert((as_of, order));
-        }
-        match before {
-            Some(_) if is_as_created => {
-                self.changed.remove(change);
-            }
-            Some(_) => self.changed.replace(change),
-            None if is_as_created => {}
-            None => {
+            if before.is_none() {
                 self.changed.insert(change);
             }
+        } else if before.is_some() {
+            self.changed.remove(change);
         }
         if let Some(before) = before {
             self.changes.remove((before.as_of, order));

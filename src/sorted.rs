@@ -206,7 +206,8 @@ impl Positions {
     }
 
     pub(crate) fn first(&self) -> Option<u64> {
-        self.iter().next()
+        let first = self.groups.first()?;
+        Some(first.number * GROUP + u64::from(first.bits.trailing_zeros()))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -233,14 +234,25 @@ impl<T: Ord + Copy> SortedSet<T> {
 
     /// `false` where it was there.
     pub(crate) fn insert(&mut self, value: T) -> bool {
-        let number = self.run_of(value);
+        // Much comes in order.
+        let is_last = self.last().is_some_and(|last| last < value);
+        let number = if is_last {
+            self.runs.len() - 1
+        } else {
+            self.run_of(value)
+        };
         let Some(run) = self.runs.get_mut(number) else {
             let mut run = Vec::with_capacity(GROWTH_MIN);
             run.push(value);
             self.runs.push(run);
             return true;
         };
-        let Err(place) = run.binary_search(&value) else {
+        let place = if is_last {
+            Err(run.len())
+        } else {
+            run.binary_search(&value)
+        };
+        let Err(place) = place else {
             return false;
         };
         if run.len() == run.capacity() {
@@ -249,7 +261,6 @@ impl<T: Ord + Copy> SortedSet<T> {
         run.insert(place, value);
         if run.len() > RUN_MAX {
             // What comes in order leaves full runs behind.
-            let is_last = number + 1 == self.runs.len() && place + 1 == self.runs[number].len();
             self.split(number, if is_last { RUN_MAX } else { RUN_MAX / 2 });
         }
         true
@@ -298,6 +309,10 @@ impl<T: Ord + Copy> SortedSet<T> {
         self.runs.first().and_then(|run| run.first()).copied()
     }
 
+    fn last(&self) -> Option<T> {
+        self.runs.last().and_then(|run| run.last()).copied()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
@@ -307,13 +322,12 @@ impl<T: Ord + Copy> SortedSet<T> {
         self.runs.iter().map(Vec::len).sum()
     }
 
-    /// Puts a value in the place of the one that it equals, where there is one.
-    pub(crate) fn replace(&mut self, value: T) {
+    /// Puts a value in the place of the one that it equals, where there is one, and gives that.
+    pub(crate) fn replace(&mut self, value: T) -> Option<T> {
         let number = self.run_of(value);
-        let Some(run) = self.runs.get_mut(number) else { return };
-        if let Ok(place) = run.binary_search(&value) {
-            run[place] = value;
-        }
+        let run = self.runs.get_mut(number)?;
+        let place = run.binary_search(&value).ok()?;
+        Some(std::mem::replace(&mut run[place], value))
     }
 
     /// The last run that begins with no more than `value`, or the first one.

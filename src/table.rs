@@ -70,6 +70,10 @@ pub(crate) struct Table {
 struct Stays {
     in_groups: bool,
     among_live: bool,
+    among_unsettled: bool,
+    in_history: bool,
+    /// A worker holds it: it is not to be scheduled, and nothing of it is left to anybody.
+    in_hand: bool,
 }
 
 /// Operations remembered of those whose creation is not known. Beyond it what they left on the disk stays.
@@ -230,16 +234,12 @@ impl Table {
 
     /// An operation: borrowed where it stands open, and else unpacked for the caller.
     pub(crate) fn find(&self, id: TransferId) -> Option<Cow<'_, Operation>> {
-        let found = self.rows.find(id);
-        match self.batch_of(id) {
-            Some(batch) => found.map(|operation| {
-                Cow::Owned(Operation {
-                    batch: Some(batch),
-                    ..operation.into_owned()
-                })
-            }),
-            None => found,
-        }
+        let Some(batch) = self.batch_of(id) else {
+            return self.rows.find(id);
+        };
+        let mut operation = self.rows.find(id)?.into_owned();
+        operation.batch = Some(batch);
+        Some(Cow::Owned(operation))
     }
 
     /// All operations in the order of their creation, one unpacked after the other.
@@ -442,7 +442,7 @@ impl Table {
         if operation.doubt == Some(Doubt::Unseen) {
             put(&mut self.in_doubt, id, add);
         }
-        if operation.is_reopened_otherwise() {
+        if !stays.among_unsettled && operation.is_reopened_otherwise() {
             self.unsettled.put(operation.order, add);
         }
         let attempts = u64::from(operation.attempts);
@@ -467,11 +467,15 @@ impl Table {
             self.destinations.put(hash(spec.destination.as_os_str()), order, add);
             self.urls.put(hash(&(spec.app.as_str(), spec.url.as_str())), order, add);
         }
-        self.history.put(operation, self.groups.holds(operation), add);
-        if matches!(operation.phase, Phase::Ending(_)) {
-            self.leave(self.rest(operation), add);
+        if !stays.in_history {
+            self.history.put(operation, self.groups.holds(operation), add);
         }
-        self.schedule(operation, add);
+        if !stays.in_hand {
+            if matches!(operation.phase, Phase::Ending(_)) {
+                self.leave(self.rest(operation), add);
+            }
+            self.schedule(operation, add);
+        }
         if !add {
             self.postponed.remove(&operation.id);
         }

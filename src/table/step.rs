@@ -91,15 +91,20 @@ impl Table {
     fn replace(&mut self, mut stands: Open, is_packed: bool, next: Operation, as_of: u64) {
         let before = &*stands.operation;
         let is_same = before.spec.is_same(&next.spec);
+        let in_groups = is_same && before.has_ended() == next.has_ended();
+        let ends = |operation: &Operation| (operation.ended_at_ms, operation.acknowledged_at_ms);
         let stays = Stays {
-            in_groups: is_same && before.has_ended() == next.has_ended(),
+            in_groups,
             among_live: is_same && before.is_live() == next.is_live() && before.promoted == next.promoted,
+            among_unsettled: before.is_reopened_otherwise() == next.is_reopened_otherwise(),
+            // What holds it there is its group.
+            in_history: in_groups && ends(before) == ends(&next),
+            in_hand: self.busy.contains(&next.id),
         };
         self.index_but(before, false, stays);
         self.index_but(&next, true, stays);
         if is_packed {
-            let open = self.busy.contains(&next.id);
-            self.rows.replace(next, as_of, open);
+            self.rows.replace(next, as_of, stays.in_hand);
         } else {
             *stands.operation = next;
             self.rows.set_down(stands, as_of);
