@@ -12,7 +12,7 @@ use std::hash::BuildHasherDefault;
 use self::slots::{Slot, Slots};
 use crate::hashed::ById;
 use crate::listing::{Filter, Places};
-use crate::operation::{Operation, TransferId, encode_packed, pack, unpack};
+use crate::operation::{Operation, TransferId, encode_packed, pack, pack_into, unpack};
 use crate::shelf::{Memory, Place, Shelf};
 use crate::sorted::{Index, SortedSet};
 
@@ -34,6 +34,8 @@ pub(crate) struct Rows {
     lingering: VecDeque<TransferId>,
     lingering_max: usize,
     shelf: Box<dyn Shelf>,
+    /// Room for what goes on the shelf.
+    packed: Vec<u8>,
     /// Up to which order stale places of the shelf were left, where it moves.
     moving: Option<u64>,
     /// Those that something has happened to since their creation. Of the others it follows from their order when that was.
@@ -120,6 +122,7 @@ impl Rows {
             lingering: VecDeque::with_capacity(LINGERING_MAX + 1),
             lingering_max: LINGERING_MAX,
             shelf,
+            packed: Vec::new(),
             moving: None,
             changed: SortedSet::default(),
             changes: SortedSet::default(),
@@ -407,7 +410,8 @@ impl Rows {
             self.open.insert(operation.id, Open::of(Box::new(operation)));
             OPEN
         } else {
-            self.shelf.put(pack(&operation))
+            pack_into(&operation, &mut self.packed);
+            self.shelf.put(&self.packed)
         }
     }
 
@@ -422,7 +426,7 @@ impl Rows {
             let is_stale = slot.place != OPEN && self.shelf.is_stale(slot.place);
             // One that cannot be read stays where it is, which is not looked at again.
             if is_stale && let Some(bytes) = self.shelf.get(slot.place).map(Cow::into_owned) {
-                let place = self.shelf.put(bytes);
+                let place = self.shelf.put(&bytes);
                 self.slots.replace(Slot { place, ..*slot });
             }
         }

@@ -128,7 +128,7 @@ impl Table {
             let mended = again.and_then(|event| before.clone().mended(event, at_ms));
             mended.ok_or(rejected)
         })?;
-        let before = Some(before);
+        let (before, next) = (Some(Box::new(before)), Box::new(next));
         self.take_step(Step { before, next, kind }, lsn);
         Ok(())
     }

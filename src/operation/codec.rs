@@ -98,14 +98,17 @@ impl std::error::Error for Undecodable {}
 
 /// The bytes of an entry, appended to `buffer`.
 pub(crate) fn encode(entry: &Entry, buffer: &mut Vec<u8>) {
-    let mut form = Form::at_end_of(buffer);
     match entry {
-        Entry::Fact(fact) => {
-            form.variant(0, 1);
-            fact.put(&mut form);
-        }
-        other => form.derived(other),
+        Entry::Fact(fact) => encode_fact(fact, buffer),
+        other => Form::at_end_of(buffer).derived(other),
     }
+}
+
+/// The bytes of [`Entry::Fact`], appended to `buffer`.
+pub(crate) fn encode_fact(fact: &Fact, buffer: &mut Vec<u8>) {
+    let mut form = Form::at_end_of(buffer);
+    form.variant(0, 1);
+    fact.put(&mut form);
 }
 
 /// Reads one entry; bytes after it are refused.
@@ -133,6 +136,12 @@ thread_local! {
 /// An operation as the bytes of its journal form: a fraction of the room that it takes open.
 pub(crate) fn pack(operation: &Operation) -> Vec<u8> {
     bytes_of(operation)
+}
+
+/// The same in the place of what `bytes` hold.
+pub(crate) fn pack_into(operation: &Operation, bytes: &mut Vec<u8>) {
+    bytes.clear();
+    operation.put(&mut Form::at_end_of(bytes));
 }
 
 /// The operation of [`pack`]; `None` where these are not its bytes.

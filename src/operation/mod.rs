@@ -20,7 +20,7 @@ mod status;
 pub(crate) use body::{SpoolId, StoredBody};
 #[cfg(test)]
 pub(crate) use codec::OPENED;
-pub(crate) use codec::{Entry, Fact, decode, encode, encode_packed, pack, unpack};
+pub(crate) use codec::{Entry, Fact, decode, encode, encode_fact, encode_packed, pack, pack_into, unpack};
 pub(crate) use deadline::{Deadline, Now, millis};
 pub(crate) use digest::{digests, stored_digests};
 pub(crate) use event::{
