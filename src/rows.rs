@@ -38,7 +38,8 @@ pub(crate) struct Rows {
     packed: Vec<u8>,
     /// Up to which order stale places of the shelf were left, where it moves.
     moving: Option<u64>,
-    /// Those that something has happened to since their creation. Of the others it follows from their order when that was.
+    /// Those of the packed ones that something has happened to since their creation. Of the others it follows from their order
+    /// when that was, and those that are open say it themselves: of them much is recorded in a row.
     changed: SortedSet<Change>,
     /// Order of each of these by the first LSN that it does not contain.
     changes: SortedSet<(u64, u64)>,
@@ -58,6 +59,8 @@ struct Change {
 #[derive(Debug)]
 pub(crate) struct Open {
     pub(crate) operation: Box<Operation>,
+    /// First LSN that is not contained in it.
+    pub(crate) as_of: u64,
     /// Nobody works on it, and it is packed after so many others.
     lingers: bool,
 }
@@ -70,9 +73,10 @@ const LINGERING_MAX: usize = 128;
 const OPEN: Place = Place(u32::MAX);
 
 impl Open {
-    pub(crate) fn of(operation: Box<Operation>) -> Self {
+    pub(crate) fn of(operation: Box<Operation>, as_of: u64) -> Self {
         Self {
             operation,
+            as_of,
             lingers: false,
         }
     }
@@ -151,7 +155,7 @@ impl Rows {
 
     /// First LSN that an operation does not contain.
     pub(crate) fn as_of(&self, id: TransferId) -> Option<u64> {
-        self.slot(id).map(|slot| self.as_of_at(slot.order))
+        self.slot(id).map(|slot| self.as_of_at(slot))
     }
 
     /// The position of an operation.
@@ -179,9 +183,8 @@ impl Rows {
     pub(crate) fn put(&mut self, operation: Operation, as_of: u64, open: bool) {
         let (id, order) = (operation.id, operation.order);
         self.ids.put(key(id), order, true);
-        self.note(order, as_of);
         self.places.put(&operation.spec, order, true);
-        let place = self.store(operation, open);
+        let place = self.store(operation, as_of, open);
         self.slots.insert(Slot { order, id, place });
         self.count += 1;
         self.move_some();
@@ -193,15 +196,14 @@ impl Rows {
         // Most steps are of one that is open and stays so.
         if let Some(before) = self.open.get_mut(&id) {
             *before.operation = operation;
-            self.note(order, as_of);
+            before.as_of = as_of;
             return;
         }
         let Some(slot) = self.slots.get(order).filter(|slot| slot.id == id) else {
             return;
         };
-        self.note(order, as_of);
         self.shelf.free(slot.place);
-        self.stand(slot, operation, open);
+        self.stand(slot, operation, as_of, open);
     }
 
     /// Takes an open operation out for a moment: [`Rows::set_down`] puts its next state in its place, or it is
@@ -211,8 +213,7 @@ impl Rows {
     }
 
     /// Puts in another state of an operation that was lifted, whose position, app and group stay what they were.
-    pub(crate) fn set_down(&mut self, open: Open, as_of: u64) {
-        self.note(open.operation.order, as_of);
+    pub(crate) fn set_down(&mut self, open: Open) {
         self.open.insert(open.operation.id, open);
     }
 
@@ -260,20 +261,20 @@ impl Rows {
         let Some(operation) = self.operation(slot).map(Cow::into_owned) else {
             return;
         };
+        let as_of = self.as_of_at(slot);
         self.shelf.free(slot.place);
-        self.stand(slot, operation, true);
+        self.stand(slot, operation, as_of, true);
     }
 
     fn close(&mut self, id: TransferId) {
-        if let Some(Open { operation, .. }) = self.open.remove(&id) {
-            let order = operation.order;
-            let place = OPEN;
-            self.stand(Slot { order, id, place }, *operation, false);
+        if let Some(Open { operation, as_of, .. }) = self.open.remove(&id) {
+            let (order, place) = (operation.order, OPEN);
+            self.stand(Slot { order, id, place }, *operation, as_of, false);
         }
     }
 
-    fn stand(&mut self, slot: Slot, operation: Operation, open: bool) {
-        let place = self.store(operation, open);
+    fn stand(&mut self, slot: Slot, operation: Operation, as_of: u64, open: bool) {
+        let place = self.store(operation, as_of, open);
         self.slots.replace(Slot { place, ..slot });
         self.move_some();
     }
@@ -282,10 +283,10 @@ impl Rows {
     pub(crate) fn encode(&self, id: TransferId, buffer: &mut Vec<u8>) {
         let Some(slot) = self.slot(id) else { return };
         match self.open.get(&slot.id) {
-            Some(open) => encode_packed(&pack(&open.operation), self.as_of_at(slot.order), buffer),
+            Some(open) => encode_packed(&pack(&open.operation), self.as_of_at(slot), buffer),
             None => {
                 if let Some(packed) = self.shelf.get(slot.place) {
-                    encode_packed(&packed, self.as_of_at(slot.order), buffer);
+                    encode_packed(&packed, self.as_of_at(slot), buffer);
                 }
             }
         }
@@ -354,12 +355,17 @@ impl Rows {
         alike.find(|slot| slot.id == id)
     }
 
-    fn as_of_at(&self, order: u64) -> u64 {
-        let change = self.changed.get(Change::of(order));
-        change.map_or(as_created(order), |change| change.as_of)
+    fn as_of_at(&self, slot: Slot) -> u64 {
+        let as_of = if slot.place == OPEN {
+            self.open.get(&slot.id).map(|open| open.as_of)
+        } else {
+            let change = self.changed.get(Change::of(slot.order));
+            change.map(|change| change.as_of)
+        };
+        as_of.unwrap_or(as_created(slot.order))
     }
 
-    /// Notes the first LSN that an operation does not contain.
+    /// Notes the first LSN that a packed operation does not contain; of one that is not packed, that of its creation.
     fn note(&mut self, order: u64, as_of: u64) {
         let change = Change { order, as_of };
         let before = self.changed.replace(change);
@@ -384,17 +390,25 @@ impl Rows {
     /// not contain, and its order, ascending. Without an order at the creation of one that has changed since: it comes later,
     /// and looking past it costs, too.
     fn since(&self, cursor: u64) -> impl Iterator<Item = (u64, Option<u64>)> {
-        let mut changes = self.changes.from((cursor.saturating_add(1), 0)).peekable();
-        let mut slots = self.slots.from(cursor).map(|slot| slot.order).peekable();
+        let first = (cursor.saturating_add(1), 0);
+        let open = self.open.values().map(|open| (open.as_of, open.operation.order));
+        let mut open: Vec<(u64, u64)> = open
+            .filter(|change| *change >= first && change.0 != as_created(change.1))
+            .collect();
+        open.sort_unstable();
+        let (mut packed, mut open) = (self.changes.from(first).peekable(), open.into_iter().peekable());
+        let mut slots = self.slots.from(cursor).peekable();
         std::iter::from_fn(move || {
-            let until = changes.peek().map_or(u64::MAX, |(as_of, _)| *as_of);
-            match slots.next_if(|order| as_created(*order) <= until) {
-                Some(order) => {
-                    let is_as_created = self.changed.get(Change::of(order)).is_none();
-                    Some((as_created(order), Some(order).filter(|_| is_as_created)))
-                }
-                None => changes.next().map(|(as_of, order)| (as_of, Some(order))),
+            let next = packed.peek().into_iter().chain(open.peek()).min();
+            let until = next.map_or(u64::MAX, |(as_of, _)| *as_of);
+            if let Some(slot) = slots.next_if(|slot| as_created(slot.order) <= until) {
+                let created = as_created(slot.order);
+                let is_as_created = self.as_of_at(slot) == created;
+                return Some((created, Some(slot.order).filter(|_| is_as_created)));
             }
+            let next = next.copied()?;
+            let (as_of, order) = packed.next_if_eq(&next).or_else(|| open.next())?;
+            Some((as_of, Some(order)))
         })
     }
 
@@ -405,9 +419,12 @@ impl Rows {
         unpack(&self.shelf.get(slot.place)?).map(Cow::Owned)
     }
 
-    fn store(&mut self, operation: Operation, open: bool) -> Place {
+    fn store(&mut self, operation: Operation, as_of: u64, open: bool) -> Place {
+        let order = operation.order;
+        self.note(order, if open { as_created(order) } else { as_of });
         if open {
-            self.open.insert(operation.id, Open::of(Box::new(operation)));
+            let open = Open::of(Box::new(operation), as_of);
+            self.open.insert(open.operation.id, open);
             OPEN
         } else {
             pack_into(&operation, &mut self.packed);
@@ -486,6 +503,9 @@ mod tests {
                     slot.id
                 );
             }
+            let is_noted = |slot: &Slot| self.changed.get(Change::of(slot.order)).is_some();
+            assert!(!open.iter().any(is_noted), "an open one is noted as packed, too");
+            assert_eq!(self.changed.len(), self.changes.len());
             assert!(busy.iter().all(|id| !self.contains(*id) || self.open.contains_key(id)));
             assert!(self.lingering.len() <= LINGERING_MAX);
         }

@@ -69,7 +69,7 @@ impl Table {
         let Step { before, mut next, kind } = step;
         debug_assert_eq!(next.batch, None, "{}: what does not count yet is not changed", next.id);
         let is_packed = before.is_some();
-        let before = before.map(Open::of);
+        let before = before.map(|before| Open::of(before, lsn + 1));
         let Some(before) = before.or_else(|| self.rows.lift(next.id)) else {
             // It is there, or there was no step.
             return;
@@ -108,7 +108,8 @@ impl Table {
             self.rows.replace(*next, as_of, stays.in_hand);
         } else {
             stands.operation = next;
-            self.rows.set_down(stands, as_of);
+            stands.as_of = as_of;
+            self.rows.set_down(stands);
         }
     }
 }
