@@ -169,7 +169,7 @@ impl Rows {
     }
 
     pub(crate) fn contains(&self, id: TransferId) -> bool {
-        self.slot(id).is_some()
+        self.open.contains_key(&id) || self.slot(id).is_some()
     }
 
     /// Gives an operation that is new here a position of its own.
@@ -350,9 +350,8 @@ impl Rows {
     }
 
     fn slot(&self, id: TransferId) -> Option<Slot> {
-        let alike = self.ids.positions(key(id));
-        let mut alike = alike.filter_map(|order| self.slots.get(order));
-        alike.find(|slot| slot.id == id)
+        let is_meant = |slot: &Slot| slot.id == id;
+        self.ids.find(key(id), |order| self.slots.get(order).filter(is_meant))
     }
 
     fn as_of_at(&self, slot: Slot) -> u64 {

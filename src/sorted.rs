@@ -85,6 +85,18 @@ impl Index {
         }
     }
 
+    /// What `look` makes of the first of the positions of this hash, and of those that look like it, of which it makes anything.
+    pub(crate) fn find<T>(&self, hash: u64, look: impl Fn(u64) -> Option<T>) -> Option<T> {
+        if !self.others.is_empty() {
+            return self.positions(hash).find_map(look);
+        }
+        // Hardly ever there are two.
+        let (short, base) = (Short::new(upper_half(hash), 0), u64::from(self.upper) << 32);
+        let bucket = self.buckets.get(bucket_of(upper_half(hash)))?;
+        let mut alike = bucket.from(short).take_while(|entry| entry.hash == short.hash);
+        alike.find_map(|entry| look(base | u64::from(u32::from_be_bytes(entry.position))))
+    }
+
     /// Positions in their order, of this hash and of those that look like it.
     pub(crate) fn positions(&self, hash: u64) -> impl Iterator<Item = u64> + use<'_> {
         let hash = upper_half(hash);
@@ -292,13 +304,11 @@ impl<T: Ord + Copy> SortedSet<T> {
 
     /// Those that are not less than `first`, in order.
     pub(crate) fn from(&self, first: T) -> impl Iterator<Item = T> + use<'_, T> {
-        let number = self.run_of(first);
-        let place = self
-            .runs
-            .get(number)
-            .map_or(0, |run| run.partition_point(|value| *value < first));
-        let rest = self.runs.get(number..).unwrap_or_default();
-        rest.iter().flatten().skip(place).copied()
+        let (here, rest) = match self.runs.get(self.run_of(first)..) {
+            Some([run, rest @ ..]) => (&run[run.partition_point(|value| *value < first)..], rest),
+            _ => (&[][..], &[][..]),
+        };
+        here.iter().chain(rest.iter().flatten()).copied()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = T> + use<'_, T> {
@@ -435,6 +445,12 @@ mod tests {
             }
             for hash in hashes {
                 assert!(index.positions(hash).eq(positions));
+                assert!(
+                    positions
+                        .iter()
+                        .all(|one| index.find(hash, |found| (found == *one).then_some(())).is_some())
+                );
+                assert_eq!(index.find(hash, Some), positions.first().copied());
             }
             index.put(7 << 58, 1 << 32, false);
             assert_eq!(index.positions(7 << 58).count(), 4);

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use self::step::{Step, StepKind};
 use crate::groups::Groups;
-use crate::hashed::{ById, Ids};
+use crate::hashed::{ByHash, ById, Ids};
 use crate::history::{History, Retention};
 use crate::listing::hash;
 use crate::operation::{
@@ -46,7 +46,7 @@ pub(crate) struct Table {
     /// Those that were moved to the front of their group, by their position in the queue.
     promoted: HashMap<i64, TransferId>,
     /// Orders of the operations of batches that are not committed yet.
-    uncommitted: HashMap<[u8; 16], Positions>,
+    uncommitted: ByHash<[u8; 16], Positions>,
     /// In the hands of a worker.
     busy: Ids,
     /// Whether records were lost, and whose operations the others speak of without their creation being known.
@@ -67,6 +67,7 @@ pub(crate) struct Table {
 
 /// Indexes in which a step leaves an operation where it is.
 #[derive(Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is another index")]
 struct Stays {
     in_groups: bool,
     among_live: bool,

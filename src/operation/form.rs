@@ -14,8 +14,8 @@ const BYTES: u8 = 2 << 5;
 const TEXT: u8 = 3 << 5;
 const ARRAY: u8 = 4 << 5;
 const MAP: u8 = 5 << 5;
-const FALSE: u8 = 7 << 5 | 20;
-const TRUE: u8 = 7 << 5 | 21;
+const FALSE: u8 = 0xF4;
+const TRUE: u8 = 0xF5;
 
 /// Numbers below this one stand in the first byte of an item.
 const SHORT_MAX: u8 = 24;
@@ -78,9 +78,9 @@ impl<'a> Form<'a> {
 
     fn long_head(&mut self, kind: u8, number: u64) {
         let (mark, len) = match number {
-            ..=0xFF => (24, 1),
-            ..=0xFFFF => (25, 2),
-            ..=0xFFFF_FFFF => (26, 4),
+            0..=0xFF => (24, 1),
+            0x100..=0xFFFF => (25, 2),
+            0x1_0000..=0xFFFF_FFFF => (26, 4),
             _ => (27, 8),
         };
         self.0.push(kind | mark);
@@ -113,9 +113,14 @@ impl<'a> Form<'a> {
         self.0.extend_from_slice(text.as_bytes());
     }
 
+    /// Begins an array of so many items.
+    pub(super) fn array(&mut self, count: u64) {
+        self.head(ARRAY, count);
+    }
+
     /// An array of so many items, which are bytes of this form already.
     pub(super) fn array_of(&mut self, count: u64, items: &[u8]) {
-        self.head(ARRAY, count);
+        self.array(count);
         self.0.extend_from_slice(items);
     }
 

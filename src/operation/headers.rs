@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use backhaul_backends::HeaderFields;
 use minicbor::data::Type;
 use minicbor::decode::Error as DecodeError;
-use minicbor::{Decode, Decoder, Encoder};
+use minicbor::{Decode, Decoder};
 
 use super::event::StoredValidators;
 use super::form::{Form, Put, encode_as_put};
@@ -136,7 +136,8 @@ impl StoredHeaders {
     pub(crate) fn new(sent: &HeaderFields, beside: Beside<'_>) -> Self {
         let (mut count, mut is_cut) = (0, false);
         let mut left = HEADERS_BYTES_MAX;
-        let mut encoder = Encoder::new(Vec::with_capacity(if sent.is_empty() { 0 } else { ROOM_BYTES }));
+        let mut bytes = Vec::with_capacity(if sent.is_empty() { 0 } else { ROOM_BYTES });
+        let mut form = Form::at_end_of(&mut bytes);
         for (name, value) in sent.iter() {
             if OF_THE_CONNECTION.iter().any(|other| other.eq_ignore_ascii_case(name)) {
                 continue;
@@ -148,16 +149,13 @@ impl StoredHeaders {
             left = rest;
             count += 1;
             let is_beside = beside.value(name).as_deref() == Some(value);
-            let written = if is_beside {
-                encoder.array(1).and_then(|field| field.str(name))
-            } else {
-                encoder.array(2).and_then(|field| field.str(name)?.str(value))
-            };
-            if let Err(error) = written {
-                unreachable!("writing to memory cannot fail: {error}");
+            form.array(if is_beside { 1 } else { 2 });
+            form.text(name);
+            if !is_beside {
+                form.text(value);
             }
         }
-        let bytes = encoder.into_writer().into_boxed_slice();
+        let bytes = bytes.into_boxed_slice();
         let fields = Fields { count, bytes };
         Self { fields, is_cut }
     }
