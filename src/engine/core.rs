@@ -39,8 +39,6 @@ const SHORTEN_EVERY: u64 = 1_024;
 /// Operations that are recorded under one hold of the lock, at most: taking it for each costs as much as the record, and
 /// others wait meanwhile.
 pub(super) const TOGETHER_MAX: usize = 16;
-/// Room that is kept for the next record; hardly any takes more.
-const RECORD_ROOM_BYTES: usize = 4 << 10;
 
 pub(crate) struct Core {
     pub(crate) environment: Environment,
@@ -247,22 +245,18 @@ impl Core {
             _ => None,
         };
         let fact = Fact { id, at_ms, event };
-        let mut record = std::mem::take(&mut state.record);
-        record.clear();
-        encode_fact(&fact, &mut record);
+        state.record.clear();
+        encode_fact(&fact, &mut state.record);
         let lsn = if let Event::Created { .. } = fact.event {
-            let lsn = self.append(&record, urgency)?;
+            let lsn = self.append(&state.record, urgency)?;
             state.table.apply(fact, lsn.0).map_err(rejected)?;
             lsn
         } else {
             let step = state.table.step(id, fact.event, at_ms).map_err(rejected)?;
-            let lsn = self.append(&record, urgency)?;
+            let lsn = self.append(&state.record, urgency)?;
             state.table.take_step(step, lsn.0);
             lsn
         };
-        if record.capacity() <= RECORD_ROOM_BYTES {
-            state.record = record;
-        }
         if let Some((is_completed, is_failure)) = outcome {
             state.ended += 1;
             state.failed += u64::from(is_failure);

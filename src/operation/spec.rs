@@ -217,8 +217,8 @@ impl Spec {
 
     /// One of them proves the content whoever sent it.
     pub(crate) fn expects_strong_digest(&self) -> bool {
-        let mut expected = self.expected_digests().into_iter();
-        expected.any(|digest| digest.algorithm().is_strong())
+        let mut others = digests(&self.digests).into_iter();
+        self.sha256.is_some() || others.any(|digest| digest.algorithm().is_strong())
     }
 }
 
