@@ -1,5 +1,5 @@
-//! What is recorded of every file, in the form of a record: field by field what the attributes of the types say, which their
-//! reading goes by.
+//! What is recorded of every file, in the form of a record: field by field what the attributes of the types say, by which they
+//! are read. What stands under `skip_if` there is left out here.
 
 use std::os::unix::ffi::OsStrExt;
 
