@@ -8,6 +8,9 @@ use crate::operation::TransferId;
 /// Anything by the operation that it belongs to.
 pub(crate) type ById<T> = HashMap<TransferId, T, BuildHasherDefault<Hashed>>;
 
+/// Anything by a hash that somebody has taken already, or by what is drawn at random.
+pub(crate) type ByHash<K, T> = HashMap<K, T, BuildHasherDefault<Hashed>>;
+
 /// Operations, in no order.
 pub(crate) type Ids = HashSet<TransferId, BuildHasherDefault<Hashed>>;
 

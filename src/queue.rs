@@ -12,9 +12,10 @@
 //! it in a set of their own, in the order of the group: those that were moved to its front, then by priority and age.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{Hash, Hasher};
 use std::num::NonZeroUsize;
 
-use crate::hashed::ById;
+use crate::hashed::{ByHash, ById};
 use crate::operation::{Priority, TransferId};
 use crate::sorted::{Positions, SortedSet};
 
@@ -31,10 +32,17 @@ const DUE: usize = 0;
 
 /// Whose operation it is, and where it goes next: hashes of the app and of scheme, host and port. Two that collide share
 /// their limits, and nothing else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) app: u64,
     pub(crate) host: u64,
+}
+
+impl Hash for Place {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Both are hashes, and many places have one of them in common.
+        state.write_u64(self.app.rotate_left(32) ^ self.host);
+    }
 }
 
 /// What a queued operation waits for.
@@ -98,9 +106,9 @@ type Standing = (usize, u64, Key, u64);
 pub(crate) struct Queue {
     /// Moments that had not come when [`Queue::take_due`] looked, by moment and position.
     timers: SortedSet<Key>,
-    lanes: HashMap<Place, Lane>,
-    apps: HashMap<u64, App>,
-    hosts: HashMap<u64, Host>,
+    lanes: ByHash<Place, Lane>,
+    apps: ByHash<u64, App>,
+    hosts: ByHash<u64, Host>,
     best: [BTreeSet<Standing>; CLASSES],
     running: ById<Place>,
     /// Transfer groups of which somebody waits or is at work.
@@ -414,25 +422,27 @@ impl Queue {
     fn put_in_lane(&mut self, standby: Standby, add: bool) {
         let Standby { place, class, key } = standby;
         self.looks += 1;
-        if let Some(lane) = self.lanes.get_mut(&place)
-            && lane.first(class).is_some_and(|first| first < key)
-        {
-            // Nobody else asks for more of a lane than the first of each class.
-            lane.put(class, key, add);
-            return;
-        }
-        self.remember(place.app);
-        self.stand(place.app, false);
-        self.list(place, false);
         let is_new = !self.lanes.contains_key(&place);
         let lane = self.lanes.entry(place).or_default();
+        let before = lane.first(class);
         lane.put(class, key, add);
+        let after = lane.first(class);
         let is_empty = lane.is_empty();
-        if is_empty {
-            self.lanes.remove(&place);
+        if is_new || is_empty {
+            self.open_or_close(place, is_new, is_empty);
         }
+        // Nobody asks for more of a lane than the first of each class.
+        if before != after && !self.is_full(place.host) {
+            self.move_head(place, class, before, after);
+        }
+    }
+
+    /// A lane has come into being with its first entry, or has lost its last one.
+    fn open_or_close(&mut self, place: Place, is_new: bool, is_empty: bool) {
+        self.remember(place.app);
         let host = self.hosts.entry(place.host).or_default();
         if is_empty {
+            self.lanes.remove(&place);
             host.apps.remove(&place.app);
         } else {
             host.apps.insert(place.app);
@@ -442,8 +452,32 @@ impl Queue {
             app.lanes -= usize::from(is_empty);
         }
         self.forget_host_if_empty(place.host);
-        self.list(place, true);
-        self.stand(place.app, true);
+    }
+
+    /// Another one is the first of its class in a lane: on the list of its app, and where it is the first there, too, among
+    /// the apps.
+    fn move_head(&mut self, place: Place, class: usize, before: Option<Key>, after: Option<Key>) {
+        self.looks += 2;
+        let Some(app) = self.apps.get_mut(&place.app) else {
+            return;
+        };
+        let heads = &mut app.heads[class];
+        let first_before = heads.first().copied();
+        if let Some(before) = before {
+            heads.remove(&(before, place.host));
+        }
+        if let Some(after) = after {
+            heads.insert((after, place.host));
+        }
+        let first_after = heads.first().copied();
+        if first_before == first_after {
+            return;
+        }
+        for (first, add) in [(first_before, false), (first_after, true)] {
+            if let Some((first, _)) = first {
+                put(&mut self.best[class], (app.running, app.last, first, place.app), add);
+            }
+        }
     }
 
     /// Puts the firsts of all lanes at a host on the lists of their apps, or takes them off.

@@ -12,7 +12,7 @@ use std::hash::BuildHasherDefault;
 use self::slots::{Slot, Slots};
 use crate::hashed::ById;
 use crate::listing::{Filter, Places};
-use crate::operation::{Operation, TransferId, encode_packed, pack, unpack};
+use crate::operation::{Operation, TransferId, encode_packed, pack, pack_into, unpack};
 use crate::shelf::{Memory, Place, Shelf};
 use crate::sorted::{Index, SortedSet};
 
@@ -34,9 +34,12 @@ pub(crate) struct Rows {
     lingering: VecDeque<TransferId>,
     lingering_max: usize,
     shelf: Box<dyn Shelf>,
+    /// Room for what goes on the shelf.
+    packed: Vec<u8>,
     /// Up to which order stale places of the shelf were left, where it moves.
     moving: Option<u64>,
-    /// Those that something has happened to since their creation. Of the others it follows from their order when that was.
+    /// Those of the packed ones that something has happened to since their creation. Of the others it follows from their order
+    /// when that was, and those that are open say it themselves: of them much is recorded in a row.
     changed: SortedSet<Change>,
     /// Order of each of these by the first LSN that it does not contain.
     changes: SortedSet<(u64, u64)>,
@@ -56,6 +59,8 @@ struct Change {
 #[derive(Debug)]
 pub(crate) struct Open {
     pub(crate) operation: Box<Operation>,
+    /// First LSN that is not contained in it.
+    pub(crate) as_of: u64,
     /// Nobody works on it, and it is packed after so many others.
     lingers: bool,
 }
@@ -68,9 +73,10 @@ const LINGERING_MAX: usize = 128;
 const OPEN: Place = Place(u32::MAX);
 
 impl Open {
-    pub(crate) fn of(operation: Box<Operation>) -> Self {
+    pub(crate) fn of(operation: Box<Operation>, as_of: u64) -> Self {
         Self {
             operation,
+            as_of,
             lingers: false,
         }
     }
@@ -120,6 +126,7 @@ impl Rows {
             lingering: VecDeque::with_capacity(LINGERING_MAX + 1),
             lingering_max: LINGERING_MAX,
             shelf,
+            packed: Vec::new(),
             moving: None,
             changed: SortedSet::default(),
             changes: SortedSet::default(),
@@ -148,7 +155,7 @@ impl Rows {
 
     /// First LSN that an operation does not contain.
     pub(crate) fn as_of(&self, id: TransferId) -> Option<u64> {
-        self.slot(id).map(|slot| self.as_of_at(slot.order))
+        self.slot(id).map(|slot| self.as_of_at(slot))
     }
 
     /// The position of an operation.
@@ -162,7 +169,7 @@ impl Rows {
     }
 
     pub(crate) fn contains(&self, id: TransferId) -> bool {
-        self.slot(id).is_some()
+        self.open.contains_key(&id) || self.slot(id).is_some()
     }
 
     /// Gives an operation that is new here a position of its own.
@@ -176,9 +183,8 @@ impl Rows {
     pub(crate) fn put(&mut self, operation: Operation, as_of: u64, open: bool) {
         let (id, order) = (operation.id, operation.order);
         self.ids.put(key(id), order, true);
-        self.note(order, as_of);
         self.places.put(&operation.spec, order, true);
-        let place = self.store(operation, open);
+        let place = self.store(operation, as_of, open);
         self.slots.insert(Slot { order, id, place });
         self.count += 1;
         self.move_some();
@@ -190,15 +196,14 @@ impl Rows {
         // Most steps are of one that is open and stays so.
         if let Some(before) = self.open.get_mut(&id) {
             *before.operation = operation;
-            self.note(order, as_of);
+            before.as_of = as_of;
             return;
         }
         let Some(slot) = self.slots.get(order).filter(|slot| slot.id == id) else {
             return;
         };
-        self.note(order, as_of);
         self.shelf.free(slot.place);
-        self.stand(slot, operation, open);
+        self.stand(slot, operation, as_of, open);
     }
 
     /// Takes an open operation out for a moment: [`Rows::set_down`] puts its next state in its place, or it is
@@ -208,8 +213,7 @@ impl Rows {
     }
 
     /// Puts in another state of an operation that was lifted, whose position, app and group stay what they were.
-    pub(crate) fn set_down(&mut self, open: Open, as_of: u64) {
-        self.note(open.operation.order, as_of);
+    pub(crate) fn set_down(&mut self, open: Open) {
         self.open.insert(open.operation.id, open);
     }
 
@@ -257,20 +261,20 @@ impl Rows {
         let Some(operation) = self.operation(slot).map(Cow::into_owned) else {
             return;
         };
+        let as_of = self.as_of_at(slot);
         self.shelf.free(slot.place);
-        self.stand(slot, operation, true);
+        self.stand(slot, operation, as_of, true);
     }
 
     fn close(&mut self, id: TransferId) {
-        if let Some(slot) = self.slot(id)
-            && let Some(open) = self.open.remove(&id)
-        {
-            self.stand(slot, *open.operation, false);
+        if let Some(Open { operation, as_of, .. }) = self.open.remove(&id) {
+            let (order, place) = (operation.order, OPEN);
+            self.stand(Slot { order, id, place }, *operation, as_of, false);
         }
     }
 
-    fn stand(&mut self, slot: Slot, operation: Operation, open: bool) {
-        let place = self.store(operation, open);
+    fn stand(&mut self, slot: Slot, operation: Operation, as_of: u64, open: bool) {
+        let place = self.store(operation, as_of, open);
         self.slots.replace(Slot { place, ..slot });
         self.move_some();
     }
@@ -279,10 +283,10 @@ impl Rows {
     pub(crate) fn encode(&self, id: TransferId, buffer: &mut Vec<u8>) {
         let Some(slot) = self.slot(id) else { return };
         match self.open.get(&slot.id) {
-            Some(open) => encode_packed(&pack(&open.operation), self.as_of_at(slot.order), buffer),
+            Some(open) => encode_packed(&pack(&open.operation), self.as_of_at(slot), buffer),
             None => {
                 if let Some(packed) = self.shelf.get(slot.place) {
-                    encode_packed(&packed, self.as_of_at(slot.order), buffer);
+                    encode_packed(&packed, self.as_of_at(slot), buffer);
                 }
             }
         }
@@ -346,37 +350,35 @@ impl Rows {
     }
 
     fn slot(&self, id: TransferId) -> Option<Slot> {
-        let alike = self.ids.positions(key(id));
-        let mut alike = alike.filter_map(|order| self.slots.get(order));
-        alike.find(|slot| slot.id == id)
+        let is_meant = |slot: &Slot| slot.id == id;
+        self.ids.find(key(id), |order| self.slots.get(order).filter(is_meant))
     }
 
-    fn as_of_at(&self, order: u64) -> u64 {
-        let change = self.changed.get(Change::of(order));
-        change.map_or(as_created(order), |change| change.as_of)
+    fn as_of_at(&self, slot: Slot) -> u64 {
+        let as_of = if slot.place == OPEN {
+            self.open.get(&slot.id).map(|open| open.as_of)
+        } else {
+            let change = self.changed.get(Change::of(slot.order));
+            change.map(|change| change.as_of)
+        };
+        as_of.unwrap_or(as_created(slot.order))
     }
 
-    /// Notes the first LSN that an operation does not contain.
+    /// Notes the first LSN that a packed operation does not contain; of one that is not packed, that of its creation.
     fn note(&mut self, order: u64, as_of: u64) {
         let change = Change { order, as_of };
-        let before = self.changed.get(change);
-        let is_as_created = as_of == as_created(order);
+        let before = self.changed.replace(change);
         if before.is_some_and(|before| before.as_of == as_of) {
             return;
         }
         // First in and then out, which leaves a list of one where it is.
-        if !is_as_created {
+        if as_of != as_created(order) {
             self.changes.insert((as_of, order));
-        }
-        match before {
-            Some(_) if is_as_created => {
-                self.changed.remove(change);
-            }
-            Some(_) => self.changed.replace(change),
-            None if is_as_created => {}
-            None => {
+            if before.is_none() {
                 self.changed.insert(change);
             }
+        } else if before.is_some() {
+            self.changed.remove(change);
         }
         if let Some(before) = before {
             self.changes.remove((before.as_of, order));
@@ -387,17 +389,25 @@ impl Rows {
     /// not contain, and its order, ascending. Without an order at the creation of one that has changed since: it comes later,
     /// and looking past it costs, too.
     fn since(&self, cursor: u64) -> impl Iterator<Item = (u64, Option<u64>)> {
-        let mut changes = self.changes.from((cursor.saturating_add(1), 0)).peekable();
-        let mut slots = self.slots.from(cursor).map(|slot| slot.order).peekable();
+        let first = (cursor.saturating_add(1), 0);
+        let open = self.open.values().map(|open| (open.as_of, open.operation.order));
+        let mut open: Vec<(u64, u64)> = open
+            .filter(|change| *change >= first && change.0 != as_created(change.1))
+            .collect();
+        open.sort_unstable();
+        let (mut packed, mut open) = (self.changes.from(first).peekable(), open.into_iter().peekable());
+        let mut slots = self.slots.from(cursor).peekable();
         std::iter::from_fn(move || {
-            let until = changes.peek().map_or(u64::MAX, |(as_of, _)| *as_of);
-            match slots.next_if(|order| as_created(*order) <= until) {
-                Some(order) => {
-                    let is_as_created = self.changed.get(Change::of(order)).is_none();
-                    Some((as_created(order), Some(order).filter(|_| is_as_created)))
-                }
-                None => changes.next().map(|(as_of, order)| (as_of, Some(order))),
+            let next = packed.peek().into_iter().chain(open.peek()).min();
+            let until = next.map_or(u64::MAX, |(as_of, _)| *as_of);
+            if let Some(slot) = slots.next_if(|slot| as_created(slot.order) <= until) {
+                let created = as_created(slot.order);
+                let is_as_created = self.as_of_at(slot) == created;
+                return Some((created, Some(slot.order).filter(|_| is_as_created)));
             }
+            let next = next.copied()?;
+            let (as_of, order) = packed.next_if_eq(&next).or_else(|| open.next())?;
+            Some((as_of, Some(order)))
         })
     }
 
@@ -408,12 +418,16 @@ impl Rows {
         unpack(&self.shelf.get(slot.place)?).map(Cow::Owned)
     }
 
-    fn store(&mut self, operation: Operation, open: bool) -> Place {
+    fn store(&mut self, operation: Operation, as_of: u64, open: bool) -> Place {
+        let order = operation.order;
+        self.note(order, if open { as_created(order) } else { as_of });
         if open {
-            self.open.insert(operation.id, Open::of(Box::new(operation)));
+            let open = Open::of(Box::new(operation), as_of);
+            self.open.insert(open.operation.id, open);
             OPEN
         } else {
-            self.shelf.put(pack(&operation))
+            pack_into(&operation, &mut self.packed);
+            self.shelf.put(&self.packed)
         }
     }
 
@@ -428,7 +442,7 @@ impl Rows {
             let is_stale = slot.place != OPEN && self.shelf.is_stale(slot.place);
             // One that cannot be read stays where it is, which is not looked at again.
             if is_stale && let Some(bytes) = self.shelf.get(slot.place).map(Cow::into_owned) {
-                let place = self.shelf.put(bytes);
+                let place = self.shelf.put(&bytes);
                 self.slots.replace(Slot { place, ..*slot });
             }
         }
@@ -488,6 +502,9 @@ mod tests {
                     slot.id
                 );
             }
+            let is_noted = |slot: &Slot| self.changed.get(Change::of(slot.order)).is_some();
+            assert!(!open.iter().any(is_noted), "an open one is noted as packed, too");
+            assert_eq!(self.changed.len(), self.changes.len());
             assert!(busy.iter().all(|id| !self.contains(*id) || self.open.contains_key(id)));
             assert!(self.lingering.len() <= LINGERING_MAX);
         }

@@ -6,7 +6,7 @@ use std::fmt;
 /// Keeps bytes by places that it gives out. What is put on it need not survive the process: the journal tells it again.
 pub(crate) trait Shelf: fmt::Debug + Send {
     /// Takes bytes in. It always can: what has no room elsewhere stays in memory.
-    fn put(&mut self, bytes: Vec<u8>) -> Place;
+    fn put(&mut self, bytes: &[u8]) -> Place;
 
     /// What was put at a place. `None` where it cannot be read any more: whoever made the shelf has been told, and lets
     /// nothing be recorded from then on.
@@ -50,12 +50,12 @@ pub(crate) struct Memory {
 const NUMBERS_MAX: usize = 1 << 30;
 
 impl Shelf for Memory {
-    fn put(&mut self, bytes: Vec<u8>) -> Place {
+    fn put(&mut self, bytes: &[u8]) -> Place {
         self.held += 1;
         if let Some(number) = self.free.pop()
             && let Some(room) = self.room(number)
         {
-            *room = bytes.into_boxed_slice();
+            *room = bytes.into();
             return Place(number);
         }
         if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
@@ -67,7 +67,7 @@ impl Shelf for Memory {
         let Some(last) = self.chunks.last_mut() else {
             unreachable!("one was put in above")
         };
-        last.push(bytes.into_boxed_slice());
+        last.push(bytes.into());
         match u32::try_from(full + last.len() - 1) {
             Ok(number) if full < NUMBERS_MAX => Place(number),
             _ => unreachable!("their bytes alone fill the memory of any machine"),
@@ -107,11 +107,11 @@ mod tests {
     fn what_is_put_in_memory_is_there_until_it_is_freed_and_its_room_is_used_again() {
         let mut shelf = Memory::default();
         let bytes = |number: usize| vec![u8::try_from(number % 251).unwrap_or_default(); number % 40];
-        let places: Vec<Place> = (0..3 * CHUNK).map(|number| shelf.put(bytes(number))).collect();
+        let places: Vec<Place> = (0..3 * CHUNK).map(|number| shelf.put(&bytes(number))).collect();
         for place in places.iter().skip(1).step_by(2) {
             shelf.free(*place);
         }
-        let again: Vec<Place> = (0..CHUNK).map(|number| shelf.put(bytes(number + 7))).collect();
+        let again: Vec<Place> = (0..CHUNK).map(|number| shelf.put(&bytes(number + 7))).collect();
         assert_eq!(shelf.chunks.len(), 3);
         for (number, place) in again.iter().enumerate() {
             assert_eq!(shelf.get(*place).as_deref(), Some(&*bytes(number + 7)));

@@ -85,6 +85,18 @@ impl Index {
         }
     }
 
+    /// What `look` makes of the first of the positions of this hash, and of those that look like it, of which it makes anything.
+    pub(crate) fn find<T>(&self, hash: u64, look: impl Fn(u64) -> Option<T>) -> Option<T> {
+        if !self.others.is_empty() {
+            return self.positions(hash).find_map(look);
+        }
+        // Hardly ever there are two.
+        let (short, base) = (Short::new(upper_half(hash), 0), u64::from(self.upper) << 32);
+        let bucket = self.buckets.get(bucket_of(upper_half(hash)))?;
+        let mut alike = bucket.from(short).take_while(|entry| entry.hash == short.hash);
+        alike.find_map(|entry| look(base | u64::from(u32::from_be_bytes(entry.position))))
+    }
+
     /// Positions in their order, of this hash and of those that look like it.
     pub(crate) fn positions(&self, hash: u64) -> impl Iterator<Item = u64> + use<'_> {
         let hash = upper_half(hash);
@@ -206,7 +218,8 @@ impl Positions {
     }
 
     pub(crate) fn first(&self) -> Option<u64> {
-        self.iter().next()
+        let first = self.groups.first()?;
+        Some(first.number * GROUP + u64::from(first.bits.trailing_zeros()))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -233,14 +246,25 @@ impl<T: Ord + Copy> SortedSet<T> {
 
     /// `false` where it was there.
     pub(crate) fn insert(&mut self, value: T) -> bool {
-        let number = self.run_of(value);
+        // Much comes in order.
+        let is_last = self.last().is_some_and(|last| last < value);
+        let number = if is_last {
+            self.runs.len() - 1
+        } else {
+            self.run_of(value)
+        };
         let Some(run) = self.runs.get_mut(number) else {
             let mut run = Vec::with_capacity(GROWTH_MIN);
             run.push(value);
             self.runs.push(run);
             return true;
         };
-        let Err(place) = run.binary_search(&value) else {
+        let place = if is_last {
+            Err(run.len())
+        } else {
+            run.binary_search(&value)
+        };
+        let Err(place) = place else {
             return false;
         };
         if run.len() == run.capacity() {
@@ -249,7 +273,6 @@ impl<T: Ord + Copy> SortedSet<T> {
         run.insert(place, value);
         if run.len() > RUN_MAX {
             // What comes in order leaves full runs behind.
-            let is_last = number + 1 == self.runs.len() && place + 1 == self.runs[number].len();
             self.split(number, if is_last { RUN_MAX } else { RUN_MAX / 2 });
         }
         true
@@ -281,13 +304,11 @@ impl<T: Ord + Copy> SortedSet<T> {
 
     /// Those that are not less than `first`, in order.
     pub(crate) fn from(&self, first: T) -> impl Iterator<Item = T> + use<'_, T> {
-        let number = self.run_of(first);
-        let place = self
-            .runs
-            .get(number)
-            .map_or(0, |run| run.partition_point(|value| *value < first));
-        let rest = self.runs.get(number..).unwrap_or_default();
-        rest.iter().flatten().skip(place).copied()
+        let (here, rest) = match self.runs.get(self.run_of(first)..) {
+            Some([run, rest @ ..]) => (&run[run.partition_point(|value| *value < first)..], rest),
+            _ => (&[][..], &[][..]),
+        };
+        here.iter().chain(rest.iter().flatten()).copied()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = T> + use<'_, T> {
@@ -296,6 +317,10 @@ impl<T: Ord + Copy> SortedSet<T> {
 
     pub(crate) fn first(&self) -> Option<T> {
         self.runs.first().and_then(|run| run.first()).copied()
+    }
+
+    fn last(&self) -> Option<T> {
+        self.runs.last().and_then(|run| run.last()).copied()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -307,13 +332,12 @@ impl<T: Ord + Copy> SortedSet<T> {
         self.runs.iter().map(Vec::len).sum()
     }
 
-    /// Puts a value in the place of the one that it equals, where there is one.
-    pub(crate) fn replace(&mut self, value: T) {
+    /// Puts a value in the place of the one that it equals, where there is one, and gives that.
+    pub(crate) fn replace(&mut self, value: T) -> Option<T> {
         let number = self.run_of(value);
-        let Some(run) = self.runs.get_mut(number) else { return };
-        if let Ok(place) = run.binary_search(&value) {
-            run[place] = value;
-        }
+        let run = self.runs.get_mut(number)?;
+        let place = run.binary_search(&value).ok()?;
+        Some(std::mem::replace(&mut run[place], value))
     }
 
     /// The last run that begins with no more than `value`, or the first one.
@@ -421,6 +445,12 @@ mod tests {
             }
             for hash in hashes {
                 assert!(index.positions(hash).eq(positions));
+                assert!(
+                    positions
+                        .iter()
+                        .all(|one| index.find(hash, |found| (found == *one).then_some(())).is_some())
+                );
+                assert_eq!(index.find(hash, Some), positions.first().copied());
             }
             index.put(7 << 58, 1 << 32, false);
             assert_eq!(index.positions(7 << 58).count(), 4);

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use self::step::{Step, StepKind};
 use crate::groups::Groups;
-use crate::hashed::{ById, Ids};
+use crate::hashed::{ByHash, ById, Ids};
 use crate::history::{History, Retention};
 use crate::listing::hash;
 use crate::operation::{
@@ -46,7 +46,7 @@ pub(crate) struct Table {
     /// Those that were moved to the front of their group, by their position in the queue.
     promoted: HashMap<i64, TransferId>,
     /// Orders of the operations of batches that are not committed yet.
-    uncommitted: HashMap<[u8; 16], Positions>,
+    uncommitted: ByHash<[u8; 16], Positions>,
     /// In the hands of a worker.
     busy: Ids,
     /// Whether records were lost, and whose operations the others speak of without their creation being known.
@@ -67,9 +67,14 @@ pub(crate) struct Table {
 
 /// Indexes in which a step leaves an operation where it is.
 #[derive(Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is another index")]
 struct Stays {
     in_groups: bool,
     among_live: bool,
+    among_unsettled: bool,
+    in_history: bool,
+    /// A worker holds it: it is not to be scheduled, and nothing of it is left to anybody.
+    in_hand: bool,
 }
 
 /// Operations remembered of those whose creation is not known. Beyond it what they left on the disk stays.
@@ -124,7 +129,7 @@ impl Table {
             let mended = again.and_then(|event| before.clone().mended(event, at_ms));
             mended.ok_or(rejected)
         })?;
-        let before = Some(before);
+        let (before, next) = (Some(Box::new(before)), Box::new(next));
         self.take_step(Step { before, next, kind }, lsn);
         Ok(())
     }
@@ -230,16 +235,12 @@ impl Table {
 
     /// An operation: borrowed where it stands open, and else unpacked for the caller.
     pub(crate) fn find(&self, id: TransferId) -> Option<Cow<'_, Operation>> {
-        let found = self.rows.find(id);
-        match self.batch_of(id) {
-            Some(batch) => found.map(|operation| {
-                Cow::Owned(Operation {
-                    batch: Some(batch),
-                    ..operation.into_owned()
-                })
-            }),
-            None => found,
-        }
+        let Some(batch) = self.batch_of(id) else {
+            return self.rows.find(id);
+        };
+        let mut operation = self.rows.find(id)?.into_owned();
+        operation.batch = Some(batch);
+        Some(Cow::Owned(operation))
     }
 
     /// All operations in the order of their creation, one unpacked after the other.
@@ -442,7 +443,7 @@ impl Table {
         if operation.doubt == Some(Doubt::Unseen) {
             put(&mut self.in_doubt, id, add);
         }
-        if operation.is_reopened_otherwise() {
+        if !stays.among_unsettled && operation.is_reopened_otherwise() {
             self.unsettled.put(operation.order, add);
         }
         let attempts = u64::from(operation.attempts);
@@ -467,11 +468,15 @@ impl Table {
             self.destinations.put(hash(spec.destination.as_os_str()), order, add);
             self.urls.put(hash(&(spec.app.as_str(), spec.url.as_str())), order, add);
         }
-        self.history.put(operation, self.groups.holds(operation), add);
-        if matches!(operation.phase, Phase::Ending(_)) {
-            self.leave(self.rest(operation), add);
+        if !stays.in_history {
+            self.history.put(operation, self.groups.holds(operation), add);
         }
-        self.schedule(operation, add);
+        if !stays.in_hand {
+            if matches!(operation.phase, Phase::Ending(_)) {
+                self.leave(self.rest(operation), add);
+            }
+            self.schedule(operation, add);
+        }
         if !add {
             self.postponed.remove(&operation.id);
         }

@@ -17,9 +17,9 @@ struct Strict {
 }
 
 impl Shelf for Strict {
-    fn put(&mut self, bytes: Vec<u8>) -> shelf::Place {
+    fn put(&mut self, bytes: &[u8]) -> shelf::Place {
         self.next += 1;
-        self.places.insert(self.next, bytes);
+        self.places.insert(self.next, bytes.to_vec());
         shelf::Place(self.next)
     }
 
@@ -309,10 +309,10 @@ impl World {
         }
         let (event, lsn) = (self.event(&operation), self.next());
         let (at_ms, lost) = (lsn * 10, operation.acknowledged_at_ms.is_none());
-        let step = self.table.step(id, &event, at_ms);
+        let step = self.table.step(id, event.clone(), at_ms);
         let next = operation.apply(event.clone(), at_ms);
         let (Ok(step), Ok(mut next)) = (step, next) else {
-            assert!(self.table.step(id, &event, at_ms).is_err());
+            assert!(self.table.step(id, event.clone(), at_ms).is_err());
             return;
         };
         self.table.take_step(step, lsn);

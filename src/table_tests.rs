@@ -720,7 +720,7 @@ fn created_at(order: u64) -> Operation {
 }
 
 /// Every third position is that of an operation, and something happened later to two of three of these; with the changes in
-/// their order.
+/// their order. Some were in hand meanwhile, and some of these still are.
 fn rows_that_have_changed() -> (Rows, Vec<(u64, u64)>) {
     const END: u64 = 900;
     let (mut rows, mut expected) = (Rows::default(), Vec::new());
@@ -731,8 +731,15 @@ fn rows_that_have_changed() -> (Rows, Vec<(u64, u64)>) {
             1 => order + 3,
             _ => END + order,
         };
+        let (id, hand) = (created_at(order).id, order / 9 % 3);
+        if hand > 0 {
+            rows.set_open(id, true);
+        }
         if as_of != order + 1 {
             rows.replace(created_at(order), as_of, false);
+        }
+        if hand > 1 {
+            rows.set_open(id, false);
         }
         expected.push((as_of, order));
     }
@@ -741,7 +748,7 @@ fn rows_that_have_changed() -> (Rows, Vec<(u64, u64)>) {
 }
 
 #[test]
-fn pages_of_what_has_changed_hold_each_once_in_the_order_of_changes_whether_it_is_as_created_or_not() {
+fn pages_of_what_has_changed_hold_each_once_in_the_order_of_changes_whether_it_is_as_created_in_hand_or_neither() {
     let (mut rows, expected) = rows_that_have_changed();
     for (max, looks_max) in [(1, 7), (7, 7), (1_000, 1), (1_000, 1_000)] {
         let (mut found, mut cursor) = (Vec::new(), 0);

@@ -410,7 +410,7 @@ impl Core {
         }
         let at_ms = self.now().wall_ms;
         let fact = CompletionFact { id, at_ms, event };
-        let lsn = self.append(&Entry::CompletionFact(fact.clone()), urgency)?;
+        let lsn = self.append_entry(&Entry::CompletionFact(fact.clone()), urgency)?;
         state.table.apply_completion(fact, lsn.0);
         state.observers.changed(Changed::CompletionGroup(id));
         Ok(self.fire(state)?.unwrap_or(lsn))
@@ -423,7 +423,7 @@ impl Core {
             let at_ms = self.now().wall_ms;
             let event = CompletionEvent::Fired;
             let fact = CompletionFact { id, at_ms, event };
-            let lsn = self.append(&Entry::CompletionFact(fact.clone()), Urgency::Critical)?;
+            let lsn = self.append_entry(&Entry::CompletionFact(fact.clone()), Urgency::Critical)?;
             state.table.apply_completion(fact, lsn.0);
             state.observers.changed(Changed::CompletionGroup(id));
             last = Some(lsn);

@@ -28,6 +28,7 @@ use crate::error::Error;
 use crate::hashed::ById;
 use crate::operation::{
     BatchId, Completion, Condition, Entry, Event, Fact, Now, Operation, Outcome, Phase, Rejected, TransferId, encode,
+    encode_fact,
 };
 use crate::scheduler::{self, Action, Plan, Slots};
 use crate::table::Table;
@@ -113,6 +114,8 @@ pub(crate) struct State {
     pub(crate) commands: Commands,
     /// Number of the record from which on the journal may be shortened again where there is no other work.
     pub(crate) shorten_from: u64,
+    /// Room for the bytes of a record: all are made under one lock.
+    record: Vec<u8>,
 }
 
 /// A piece of work for one thread.
@@ -171,6 +174,7 @@ impl Core {
             besides: BTreeSet::new(),
             commands: Commands::default(),
             shorten_from: 0,
+            record: Vec::new(),
         };
         Self {
             environment,
@@ -236,21 +240,23 @@ impl Core {
             problem: rejected.to_string(),
         };
         let at_ms = self.now().wall_ms;
-        let step = match event {
-            Event::Created { .. } => None,
-            _ => Some(state.table.step(id, &event, at_ms).map_err(rejected)?),
-        };
         let outcome = match &event {
             Event::Ended(outcome) => Some((*outcome == Outcome::Completed, matches!(outcome, Outcome::Failed(_)))),
             _ => None,
         };
-        let entry = Entry::Fact(Fact { id, at_ms, event });
-        let lsn = self.append(&entry, urgency)?;
-        match (step, entry) {
-            (Some(step), _) => state.table.take_step(step, lsn.0),
-            (None, Entry::Fact(fact)) => state.table.apply(fact, lsn.0).map_err(rejected)?,
-            (None, _) => unreachable!("it was made above"),
-        }
+        let fact = Fact { id, at_ms, event };
+        state.record.clear();
+        encode_fact(&fact, &mut state.record);
+        let lsn = if let Event::Created { .. } = fact.event {
+            let lsn = self.append(&state.record, urgency)?;
+            state.table.apply(fact, lsn.0).map_err(rejected)?;
+            lsn
+        } else {
+            let step = state.table.step(id, fact.event, at_ms).map_err(rejected)?;
+            let lsn = self.append(&state.record, urgency)?;
+            state.table.take_step(step, lsn.0);
+            lsn
+        };
         if let Some((is_completed, is_failure)) = outcome {
             state.ended += 1;
             state.failed += u64::from(is_failure);
@@ -265,16 +271,20 @@ impl Core {
 
     /// Records that a batch of creations counts.
     pub(crate) fn commit(&self, state: &mut State, batch: BatchId) -> Result<Lsn, Error> {
-        let lsn = self.append(&Entry::Committed { batch }, Urgency::Normal)?;
+        let lsn = self.append_entry(&Entry::Committed { batch }, Urgency::Normal)?;
         state.table.commit(batch);
         Ok(lsn)
     }
 
-    pub(super) fn append(&self, entry: &Entry, urgency: Urgency) -> Result<Lsn, Error> {
+    pub(super) fn append_entry(&self, entry: &Entry, urgency: Urgency) -> Result<Lsn, Error> {
+        let mut record = Vec::new();
+        encode(entry, &mut record);
+        self.append(&record, urgency)
+    }
+
+    fn append(&self, record: &[u8], urgency: Urgency) -> Result<Lsn, Error> {
         self.trouble.check()?;
-        let mut bytes = Vec::with_capacity(256);
-        encode(entry, &mut bytes);
-        let lsn = self.journal.append(&bytes, urgency)?;
+        let lsn = self.journal.append(record, urgency)?;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(lsn);
         Ok(lsn)
     }

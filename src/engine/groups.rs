@@ -164,7 +164,7 @@ impl Engine {
 impl Core {
     fn record_group(&self, state: &mut State, fact: GroupFact, urgency: Urgency) -> Result<Lsn, Error> {
         let entry = Entry::GroupFact(fact.clone());
-        let lsn = self.append(&entry, urgency)?;
+        let lsn = self.append_entry(&entry, urgency)?;
         state.table.apply_group(fact, lsn.0);
         Ok(lsn)
     }

@@ -145,10 +145,10 @@ impl fmt::Debug for Scratch {
 }
 
 impl Shelf for Scratch {
-    fn put(&mut self, bytes: Vec<u8>) -> Place {
+    fn put(&mut self, bytes: &[u8]) -> Place {
         let cost = bytes.len() + ALLOCATION_BYTES;
         if self.memory_bytes + cost > self.shelving.memory_bytes_max {
-            match self.write(&bytes) {
+            match self.write(bytes) {
                 Ok(Some(place)) => return place,
                 // A disk that is full, most of all. What it may cost then is memory.
                 Err(error) if !self.has_warned => {
@@ -333,19 +333,19 @@ mod tests {
         };
         let mut shelf = shelving.shelf();
         let bytes = |number: usize, round: usize| vec![u8::try_from((number + round) % 251).unwrap_or(0); BYTES];
-        let mut places: Vec<Place> = (0..COUNT).map(|number| shelf.put(bytes(number, 0))).collect();
+        let mut places: Vec<Place> = (0..COUNT).map(|number| shelf.put(&bytes(number, 0))).collect();
         let mut moves = 0;
         for round in 1..20 {
             for (number, place) in places.iter_mut().enumerate() {
                 shelf.free(*place);
-                *place = shelf.put(bytes(number, round));
+                *place = shelf.put(&bytes(number, round));
             }
             if shelf.begin_move() {
                 moves += 1;
                 for place in &mut places {
                     assert!(shelf.is_stale(*place));
                     let there = shelf.get(*place).map(Cow::into_owned).unwrap_or_default();
-                    *place = shelf.put(there);
+                    *place = shelf.put(&there);
                 }
                 shelf.end_move();
             }
@@ -362,7 +362,7 @@ mod tests {
             shelf.free(place);
         }
         // The file is empty again.
-        let place = shelf.put(bytes(0, 0));
+        let place = shelf.put(&bytes(0, 0));
         assert_eq!(parts(place).map(|(_, offset)| offset), Some(0));
     }
 }

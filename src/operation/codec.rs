@@ -3,13 +3,12 @@
 //! Evolution rule: a reader skips fields it does not know, and refuses entries, events and enum values it does not
 //! know. New optional fields therefore need no new format; a new event does not get lost on an old reader.
 
-use std::convert::Infallible;
 use std::fmt;
 
-use minicbor::encode::Write;
 use minicbor::{Decode, Encode};
 
 use super::event::{BatchId, Event};
+use super::form::{Form, Put, bytes_of};
 use super::group::{Completion, CompletionFact, Group, GroupFact};
 use super::id::TransferId;
 use super::state::Operation;
@@ -69,7 +68,7 @@ pub(crate) enum Entry {
 }
 
 /// Something that happened to an operation.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Decode)]
 #[cbor(map)]
 pub(crate) struct Fact {
     #[n(0)]
@@ -97,29 +96,19 @@ impl fmt::Display for Undecodable {
 
 impl std::error::Error for Undecodable {}
 
-/// Bytes at the end of a vector. Most writes are of one byte, for which the way that any slice takes costs most of the time
-/// of encoding (half of it, counted in instructions).
-struct Tail<'a>(&'a mut Vec<u8>);
-
-impl Write for Tail<'_> {
-    type Error = Infallible;
-
-    #[inline]
-    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
-        match bytes {
-            [byte] => self.0.push(*byte),
-            bytes => self.0.extend_from_slice(bytes),
-        }
-        Ok(())
+/// The bytes of an entry, appended to `buffer`.
+pub(crate) fn encode(entry: &Entry, buffer: &mut Vec<u8>) {
+    match entry {
+        Entry::Fact(fact) => encode_fact(fact, buffer),
+        other => Form::at_end_of(buffer).derived(other),
     }
 }
 
-/// The bytes of an entry, appended to `buffer`.
-pub(crate) fn encode(entry: &Entry, buffer: &mut Vec<u8>) {
-    match minicbor::encode(entry, Tail(buffer)) {
-        Ok(()) => {}
-        Err(error) => unreachable!("writing to memory cannot fail: {error}"),
-    }
+/// The bytes of [`Entry::Fact`], appended to `buffer`.
+pub(crate) fn encode_fact(fact: &Fact, buffer: &mut Vec<u8>) {
+    let mut form = Form::at_end_of(buffer);
+    form.variant(0, 1);
+    fact.put(&mut form);
 }
 
 /// Reads one entry; bytes after it are refused.
@@ -146,11 +135,13 @@ thread_local! {
 
 /// An operation as the bytes of its journal form: a fraction of the room that it takes open.
 pub(crate) fn pack(operation: &Operation) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(256);
-    match minicbor::encode(operation, Tail(&mut bytes)) {
-        Ok(()) => bytes,
-        Err(error) => unreachable!("writing to memory cannot fail: {error}"),
-    }
+    bytes_of(operation)
+}
+
+/// The same in the place of what `bytes` hold.
+pub(crate) fn pack_into(operation: &Operation, bytes: &mut Vec<u8>) {
+    bytes.clear();
+    operation.put(&mut Form::at_end_of(bytes));
 }
 
 /// The operation of [`pack`]; `None` where these are not its bytes.

@@ -175,7 +175,7 @@ impl OperationError {
 }
 
 /// What identifies one representation, as stored (see `backhaul_backends::Validators`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Decode)]
 #[cbor(map)]
 pub(crate) struct StoredValidators {
     #[n(0)]
@@ -189,7 +189,7 @@ pub(crate) struct StoredValidators {
 }
 
 /// What the server said of the representation that is being fetched.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Decode)]
 #[cbor(map)]
 pub(crate) struct Response {
     #[n(0)]
@@ -318,7 +318,7 @@ impl Claim {
 }
 
 /// What is about to be published, durable before the rename: enough to tell our file from another one afterwards.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Decode)]
 #[cbor(map)]
 pub(crate) struct Intent {
     #[n(0)]

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use backhaul_backends::HeaderFields;
 use minicbor::data::Type;
 use minicbor::decode::Error as DecodeError;
-use minicbor::encode::{Error as EncodeError, Write};
-use minicbor::{Decode, Decoder, Encode, Encoder};
+use minicbor::{Decode, Decoder};
 
 use super::event::StoredValidators;
+use super::form::{Form, Put, encode_as_put};
 
 /// Most bytes of names and values that are kept of one response (chosen without measurement; common servers send 200 to
 /// 600).
@@ -62,7 +62,7 @@ impl Beside<'_> {
 }
 
 /// Header fields in the order and the case that they were sent in.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Decode)]
 #[cbor(map)]
 pub(crate) struct StoredHeaders {
     #[n(0)]
@@ -106,10 +106,14 @@ impl Fields {
     }
 }
 
-impl<C> Encode<C> for Fields {
-    fn encode<W: Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
-        let written = encoder.array(self.count)?.writer_mut().write_all(&self.bytes);
-        written.map_err(EncodeError::write)
+encode_as_put!(StoredHeaders);
+
+impl Put for StoredHeaders {
+    fn put(&self, form: &mut Form<'_>) {
+        form.map(|map| {
+            map.key(0).array_of(self.fields.count, &self.fields.bytes);
+            map.key(1).flag(self.is_cut);
+        });
     }
 }
 
@@ -132,7 +136,8 @@ impl StoredHeaders {
     pub(crate) fn new(sent: &HeaderFields, beside: Beside<'_>) -> Self {
         let (mut count, mut is_cut) = (0, false);
         let mut left = HEADERS_BYTES_MAX;
-        let mut encoder = Encoder::new(Vec::with_capacity(if sent.is_empty() { 0 } else { ROOM_BYTES }));
+        let mut bytes = Vec::with_capacity(if sent.is_empty() { 0 } else { ROOM_BYTES });
+        let mut form = Form::at_end_of(&mut bytes);
         for (name, value) in sent.iter() {
             if OF_THE_CONNECTION.iter().any(|other| other.eq_ignore_ascii_case(name)) {
                 continue;
@@ -144,16 +149,13 @@ impl StoredHeaders {
             left = rest;
             count += 1;
             let is_beside = beside.value(name).as_deref() == Some(value);
-            let written = if is_beside {
-                encoder.array(1).and_then(|field| field.str(name))
-            } else {
-                encoder.array(2).and_then(|field| field.str(name)?.str(value))
-            };
-            if let Err(error) = written {
-                unreachable!("writing to memory cannot fail: {error}");
+            form.array(if is_beside { 1 } else { 2 });
+            form.text(name);
+            if !is_beside {
+                form.text(value);
             }
         }
-        let bytes = encoder.into_writer().into_boxed_slice();
+        let bytes = bytes.into_boxed_slice();
         let fields = Fields { count, bytes };
         Self { fields, is_cut }
     }
@@ -179,6 +181,7 @@ impl StoredHeaders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use minicbor::Encode;
 
     fn pair(name: &str, value: &str) -> (String, String) {
         (name.to_owned(), value.to_owned())
@@ -238,7 +241,8 @@ mod tests {
             content_type: None,
         };
         let stored = StoredHeaders::new(&fields(&[pair("Server", "nginx"), pair("ETag", "\"1\"")]), beside);
-        let bytes = minicbor::to_vec(&stored.fields).unwrap_or_default();
+        let mut bytes = Vec::new();
+        Form::at_end_of(&mut bytes).array_of(stored.fields.count, &stored.fields.bytes);
         let fields: Vec<Field> = minicbor::decode(&bytes).unwrap_or_default();
         let shown: Vec<_> = fields
             .iter()

@@ -5,10 +5,12 @@ mod codec;
 mod deadline;
 mod digest;
 mod event;
+mod form;
 mod group;
 mod headers;
 mod id;
 mod mend;
+mod put;
 mod shared;
 mod source;
 mod spec;
@@ -18,7 +20,7 @@ mod status;
 pub(crate) use body::{SpoolId, StoredBody};
 #[cfg(test)]
 pub(crate) use codec::OPENED;
-pub(crate) use codec::{Entry, Fact, decode, encode, encode_packed, pack, unpack};
+pub(crate) use codec::{Entry, Fact, decode, encode, encode_fact, encode_packed, pack, pack_into, unpack};
 pub(crate) use deadline::{Deadline, Now, millis};
 pub(crate) use digest::{digests, stored_digests};
 pub(crate) use event::{

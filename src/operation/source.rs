@@ -101,22 +101,24 @@ impl Operation {
     /// All sources, as they may be shown. Those that a server named count only under a strong digest: nothing else
     /// would tell if they lied.
     pub(crate) fn sources(&self) -> Vec<&str> {
-        let linked = self
-            .response
-            .as_ref()
-            .filter(|_| self.knows_strong_digest())
-            .map(|response| response.mirrors.as_slice())
-            .unwrap_or_default();
-        let mirrors = self.spec.mirrors.iter().chain(linked);
+        let mirrors = self.spec.mirrors.iter().chain(self.linked());
         std::iter::once(&self.spec.url)
             .chain(mirrors)
             .map(String::as_str)
             .collect()
     }
 
+    /// Those that a server named, as far as they count.
+    fn linked(&self) -> &[String] {
+        let linked = self.response.as_ref().map(|response| response.mirrors.as_slice());
+        // Hardly any server names one, and to look for digests takes longer.
+        let linked = linked.filter(|linked| !linked.is_empty() && self.knows_strong_digest());
+        linked.unwrap_or_default()
+    }
+
     /// How many sources there are; at least 1.
     pub(crate) fn source_count(&self) -> u32 {
-        u32::try_from(self.sources().len()).unwrap_or(1)
+        u32::try_from(1 + self.spec.mirrors.len() + self.linked().len()).unwrap_or(1)
     }
 
     /// Number of the source that is tried now or next. One that is gone meanwhile gives way to the URL itself.

@@ -1,6 +1,5 @@
 //! What was asked for: the part of an operation that its creator decides.
 
-use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::body::StoredBody;
 use super::digest::{StoredDigest, digests};
+use super::form::bytes_of;
 use super::id::CompletionGroupId;
 
 /// What an operation does.
@@ -129,7 +129,7 @@ impl RequestHeader {
 }
 
 /// What was asked for. Holds no secret: user info is gone from the URL and secret query values read `***`.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Decode)]
 #[cbor(map)]
 pub(crate) struct Spec {
     #[n(0)]
@@ -196,26 +196,10 @@ pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 /// Most bytes of a [`Spec`] in the journal: with everything that comes to be known of an operation it must fit one record.
 pub(crate) const SPEC_BYTES_MAX: usize = 17 * 1024;
 
-/// Counts what is written to it.
-struct Count(usize);
-
-impl minicbor::encode::Write for Count {
-    type Error = Infallible;
-
-    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
-        self.0 += bytes.len();
-        Ok(())
-    }
-}
-
 impl Spec {
     /// How many bytes it takes in the journal.
     pub(crate) fn encoded_bytes(&self) -> usize {
-        let mut count = Count(0);
-        match minicbor::encode(self, &mut count) {
-            Ok(()) => count.0,
-            Err(error) => unreachable!("counting cannot fail: {error}"),
-        }
+        bytes_of(self).len()
     }
 
     /// Directory of the destination; part file and final file both stand in it.
@@ -233,13 +217,23 @@ impl Spec {
 
     /// One of them proves the content whoever sent it.
     pub(crate) fn expects_strong_digest(&self) -> bool {
-        let mut expected = self.expected_digests().into_iter();
-        expected.any(|digest| digest.algorithm().is_strong())
+        let mut others = digests(&self.digests).into_iter();
+        self.sha256.is_some() || others.any(|digest| digest.algorithm().is_strong())
     }
 }
 
 /// The directory that holds a file; `.` for a bare name.
 pub(crate) fn directory_of(path: &Path) -> &Path {
+    // `parent` looks at every part of a path, and this is asked several times for each file. What it would make shorter still
+    // is left to it: what ends with a slash or a dot.
+    let bytes = path.as_os_str().as_bytes();
+    if let Some(slash) = bytes.iter().rposition(|byte| *byte == b'/')
+        && let (directory, [b'/', name @ ..]) = bytes.split_at(slash)
+        && !matches!(directory.last(), None | Some(b'/' | b'.'))
+        && !matches!(name, [] | b".")
+    {
+        return Path::new(OsStr::from_bytes(directory));
+    }
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -258,17 +252,8 @@ pub(crate) fn path_in(directory: &Path, name: &OsStr) -> PathBuf {
 /// A method as it is sent. One that this version refuses is of another version.
 mod method_text {
     use super::Method;
+    use minicbor::Decoder;
     use minicbor::decode::Error as DecodeError;
-    use minicbor::encode::{Error as EncodeError, Write};
-    use minicbor::{Decoder, Encoder};
-
-    pub(super) fn encode<C, W: Write>(
-        method: &Method,
-        encoder: &mut Encoder<W>,
-        _context: &mut C,
-    ) -> Result<(), EncodeError<W::Error>> {
-        encoder.str(method.as_str())?.ok()
-    }
 
     pub(super) fn decode<C>(decoder: &mut Decoder<'_>, _context: &mut C) -> Result<Method, DecodeError> {
         let position = decoder.position();
@@ -302,6 +287,42 @@ pub(super) mod path_bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_directory_of_a_path_is_what_its_components_say() {
+        let paths = [
+            "/data/file",
+            "/data/a b/file",
+            "data/file",
+            "/file",
+            "file",
+            "/",
+            "",
+            ".",
+            "..",
+            "/data/",
+            "/data//",
+            "/data/.",
+            "/data/..",
+            "//file",
+            "/data//file",
+            "/data/./file",
+            "/data/../file",
+            "./file",
+            "../file",
+            "a.b/c.d",
+            "/a./b",
+            "/.a/.b",
+            "/a/./.",
+            "/a/b/./",
+        ];
+        for path in paths.map(Path::new) {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            // Byte for byte: paths are compared part by part.
+            let expected = parent.map_or(".", |parent| parent.to_str().unwrap_or_default());
+            assert_eq!(directory_of(path).to_str(), Some(expected), "{path:?}");
+        }
+    }
 
     #[test]
     fn priorities_order_by_rank() {

@@ -4,6 +4,7 @@
 //! carry absolute values, so that applying one twice changes nothing that counts.
 
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 
 use minicbor::{Decode, Encode};
 
@@ -14,10 +15,10 @@ use super::event::{
 use super::id::TransferId;
 use super::shared::Shared;
 use super::source::{Round, site};
-use super::spec::{Spec, is_default};
+use super::spec::Spec;
 
 /// One stored transfer, as its events say.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Decode)]
 #[cbor(map)]
 pub(crate) struct Operation {
     #[n(0)]
@@ -208,53 +209,55 @@ impl Operation {
     /// The state after one more event, recorded at `at_ms` on the wall clock.
     ///
     /// # Errors
+    /// [`Rejected`] where the event does not fit.
+    pub(crate) fn apply(mut self, event: Event, at_ms: u64) -> Result<Self, Rejected> {
+        self.advance(event, at_ms)?;
+        Ok(self)
+    }
+
+    /// The same in its place.
+    ///
+    /// # Errors
     /// [`Rejected`] where the event does not fit; the state is as before.
-    pub(crate) fn apply(self, event: Event, at_ms: u64) -> Result<Self, Rejected> {
+    pub(crate) fn advance(&mut self, event: Event, at_ms: u64) -> Result<(), Rejected> {
         match event {
-            Event::Created { .. } => Err(self.rejects("created")),
-            Event::Started | Event::Paused | Event::Resumed => self.wish(&event),
-            Event::Claimed { attempts } => self.claimed(attempts),
-            Event::Responded(response) if self.is_running() => Ok(Self {
-                response: Some(response),
-                ..self
-            }),
-            Event::Responded(_) => Err(self.rejects("answered")),
-            Event::Progressed(claim) => self.progressed(claim),
+            Event::Created { .. } => return Err(self.rejects("created")),
+            Event::Started | Event::Paused | Event::Resumed => self.wish(&event)?,
+            Event::Claimed { attempts } => self.claimed(attempts)?,
+            Event::Responded(response) if self.is_running() => self.response = Some(response),
+            Event::Responded(_) => return Err(self.rejects("answered")),
+            Event::Progressed(claim) => self.progressed(claim)?,
             Event::Restarted {
                 generation,
                 restarts,
                 bytes_wasted,
                 cause: _,
-            } => self.restarted(generation, restarts, bytes_wasted),
-            Event::Released | Event::Waited { .. } | Event::Blocked { .. } => self.let_go(event),
-            Event::Publishing(intent) => self.publishing(intent),
+            } => self.restarted(generation, restarts, bytes_wasted)?,
+            Event::Released | Event::Waited { .. } | Event::Blocked { .. } => self.let_go(event)?,
+            Event::Publishing(intent) => self.publishing(intent)?,
             // The final name may be given already.
             Event::Ending(Outcome::Canceled) if matches!(self.phase, Phase::Publishing(_)) => {
-                Err(self.rejects("canceled"))
+                return Err(self.rejects("canceled"));
             }
-            Event::Ending(outcome) if self.is_live() => Ok(Self {
-                phase: Phase::Ending(outcome),
-                ..self
-            }),
-            Event::Ending(_) => Err(self.rejects("ended")),
-            Event::Ended(outcome) => self.ended(outcome, at_ms),
-            Event::Acknowledged if self.has_ended() => Ok(Self {
-                acknowledged_at_ms: self.acknowledged_at_ms.or(Some(at_ms)),
-                ..self
-            }),
-            Event::Acknowledged => Err(self.rejects("acknowledged")),
-            Event::Removed | Event::Forgotten if self.has_ended() => Ok(self),
-            Event::Removed | Event::Forgotten => Err(self.rejects("removed")),
-            Event::Examined { unplaced } if self.is_live() && self.doubt.is_some() => Ok(Self {
-                doubt: unplaced.then_some(Doubt::Unplaced),
-                ..self
-            }),
-            Event::Examined { .. } => Err(self.rejects("examined")),
-            Event::Amended(amendment) => self.amended(amendment),
+            Event::Ending(outcome) if self.is_live() => self.phase = Phase::Ending(outcome),
+            Event::Ending(_) => return Err(self.rejects("ended")),
+            Event::Ended(outcome) => self.ended(outcome, at_ms)?,
+            Event::Acknowledged if self.has_ended() => {
+                self.acknowledged_at_ms.get_or_insert(at_ms);
+            }
+            Event::Acknowledged => return Err(self.rejects("acknowledged")),
+            Event::Removed | Event::Forgotten if self.has_ended() => {}
+            Event::Removed | Event::Forgotten => return Err(self.rejects("removed")),
+            Event::Examined { unplaced } if self.is_live() && self.doubt.is_some() => {
+                self.doubt = unplaced.then_some(Doubt::Unplaced);
+            }
+            Event::Examined { .. } => return Err(self.rejects("examined")),
+            Event::Amended(amendment) => self.amended(amendment)?,
             // Where that is depends on when it was recorded, which the table knows.
-            Event::Promoted if self.is_live() => Ok(self),
-            Event::Promoted => Err(self.rejects("moved to the front")),
+            Event::Promoted if self.is_live() => {}
+            Event::Promoted => return Err(self.rejects("moved to the front")),
         }
+        Ok(())
     }
 
     /// The state at the start of an engine: no worker is on it any more, and its deadlines are on this boot's clock.
@@ -352,7 +355,7 @@ impl Operation {
         }
     }
 
-    fn wish(self, event: &Event) -> Result<Self, Rejected> {
+    fn wish(&mut self, event: &Event) -> Result<(), Rejected> {
         let (word, wish) = match (event, self.wish) {
             (Event::Started, Wish::Hold) => ("started", Some(Wish::Run)),
             (Event::Paused, Wish::Run) => ("paused", Some(Wish::Pause)),
@@ -361,52 +364,52 @@ impl Operation {
             (Event::Paused, _) => ("paused", None),
             (_, _) => ("resumed", None),
         };
-        match wish {
-            Some(wish) if self.is_live() => {
-                let ends_wait = matches!(event, Event::Resumed) && self.wish == Wish::Run;
-                let phase = match self.phase {
-                    Phase::Waiting { .. } | Phase::Blocked { .. } if ends_wait => Phase::Ready,
-                    // Whoever lets it go on has mended it, or wants to see, whether he had paused it besides or not.
-                    Phase::Recoverable if matches!(event, Event::Resumed) => Phase::Ready,
-                    phase => phase,
-                };
-                Ok(Self { wish, phase, ..self })
-            }
-            _ => Err(self.rejects(word)),
+        let Some(wish) = wish.filter(|_| self.is_live()) else {
+            return Err(self.rejects(word));
+        };
+        let is_resumed = matches!(event, Event::Resumed);
+        let is_over = match self.phase {
+            Phase::Waiting { .. } | Phase::Blocked { .. } => is_resumed && self.wish == Wish::Run,
+            // Whoever lets it go on has mended it, or wants to see, whether he had paused it besides or not.
+            Phase::Recoverable => is_resumed,
+            _ => false,
+        };
+        if is_over {
+            self.phase = Phase::Ready;
         }
+        self.wish = wish;
+        Ok(())
     }
 
-    fn claimed(self, attempts: u32) -> Result<Self, Rejected> {
+    fn claimed(&mut self, attempts: u32) -> Result<(), Rejected> {
         match (&self.phase, self.wish) {
             // A running one is claimed anew after a crash took its worker.
-            (Phase::Ready | Phase::Running | Phase::Waiting { .. } | Phase::Blocked { .. }, Wish::Run) => Ok(Self {
-                phase: Phase::Running,
-                attempts,
-                ..self
-            }),
+            (Phase::Ready | Phase::Running | Phase::Waiting { .. } | Phase::Blocked { .. }, Wish::Run) => {
+                self.phase = Phase::Running;
+                self.attempts = attempts;
+                Ok(())
+            }
             _ => Err(self.rejects("claimed")),
         }
     }
 
-    fn progressed(self, claim: Shared<Claim>) -> Result<Self, Rejected> {
+    fn progressed(&mut self, claim: Shared<Claim>) -> Result<(), Rejected> {
         let held = self.claim.as_ref().map_or(0, |claim| claim.held_bytes());
         let bytes = claim.held_bytes();
         if !self.is_running() || claim.generation != self.generation || bytes < held {
             return Err(self.rejects("continued"));
         }
-        let is_progress = bytes > self.best_bytes;
-        // The source that gave them is worth waiting for again.
-        let stays = if is_progress { 0 } else { self.round.stays };
-        Ok(Self {
-            round: Round { stays, ..self.round },
-            failures_in_row: if is_progress { 0 } else { self.failures_in_row },
-            best_bytes: self.best_bytes.max(bytes),
-            claim: Some(claim),
-            ..self
-        })
+        if bytes > self.best_bytes {
+            // The source that gave them is worth waiting for again.
+            self.round.stays = 0;
+            self.failures_in_row = 0;
+            self.best_bytes = bytes;
+        }
+        self.claim = Some(claim);
+        Ok(())
     }
 
-    fn restarted(self, generation: u32, restarts: u32, bytes_wasted: u64) -> Result<Self, Rejected> {
+    fn restarted(&mut self, generation: u32, restarts: u32, bytes_wasted: u64) -> Result<(), Rejected> {
         let may = matches!(
             self.phase,
             Phase::Running | Phase::Publishing(_) | Phase::Ready | Phase::Blocked { .. }
@@ -414,157 +417,124 @@ impl Operation {
         if !may || generation != self.generation.wrapping_add(1) {
             return Err(self.rejects("restarted"));
         }
-        let phase = match self.phase {
-            Phase::Publishing(_) => Phase::Ready,
-            phase => phase,
-        };
-        Ok(Self {
-            phase,
-            generation,
-            restarts,
-            bytes_wasted,
-            claim: None,
-            response: None,
-            ..self
-        })
+        if matches!(self.phase, Phase::Publishing(_)) {
+            self.phase = Phase::Ready;
+        }
+        self.generation = generation;
+        self.restarts = restarts;
+        self.bytes_wasted = bytes_wasted;
+        self.claim = None;
+        self.response = None;
+        Ok(())
     }
 
-    fn let_go(self, event: Event) -> Result<Self, Rejected> {
+    fn let_go(&mut self, event: Event) -> Result<(), Rejected> {
         if !matches!(self.phase, Phase::Running | Phase::Publishing(_)) {
             return Err(self.rejects("let go"));
         }
-        Ok(match event {
+        self.phase = match event {
             Event::Waited {
                 until,
                 reason,
                 failures_in_row,
                 error,
                 round,
-            } => Self {
-                phase: Phase::Waiting { until, reason },
-                round: round.unwrap_or(self.round),
-                failures_in_row,
-                error: Some(error),
-                ..self
-            },
+            } => {
+                self.round = round.unwrap_or(self.round);
+                self.failures_in_row = failures_in_row;
+                self.error = Some(error);
+                Phase::Waiting { until, reason }
+            }
             Event::Blocked {
                 condition,
                 probe_at,
                 error,
                 room_bytes,
                 try_at,
-            } => Self {
-                phase: Phase::Blocked {
+            } => {
+                self.error = Some(error);
+                Phase::Blocked {
                     condition,
                     probe_at,
                     room_bytes,
                     try_at,
-                },
-                error: Some(error),
-                ..self
-            },
-            _ => Self {
-                phase: Phase::Ready,
-                ..self
-            },
-        })
+                }
+            }
+            _ => Phase::Ready,
+        };
+        Ok(())
     }
 
-    fn amended(self, amendment: Amendment) -> Result<Self, Rejected> {
+    fn amended(&mut self, amendment: Amendment) -> Result<(), Rejected> {
         match amendment {
-            Amendment::Needed(error) if self.is_running() => Ok(Self {
-                phase: Phase::Recoverable,
+            Amendment::Needed(error) if self.is_running() => {
+                self.phase = Phase::Recoverable;
                 // What comes after it is a new beginning, with all its attempts and sources.
-                failures_in_row: 0,
-                round: Round::default(),
-                error: Some(error),
-                ..self
-            }),
+                self.failures_in_row = 0;
+                self.round = Round::default();
+                self.error = Some(error);
+                Ok(())
+            }
             Amendment::Needed(_) => Err(self.rejects("let go")),
             Amendment::Made { spec, sealed_revision } => self.changed(spec, sealed_revision),
         }
     }
 
-    fn changed(self, spec: Shared<Spec>, sealed_revision: u32) -> Result<Self, Rejected> {
+    fn changed(&mut self, spec: Shared<Spec>, sealed_revision: u32) -> Result<(), Rejected> {
         // Where the file goes and whose it is stays: others may have taken another place meanwhile.
-        let fixed = |spec: &Spec| {
-            (
-                spec.destination.clone(),
-                spec.app.clone(),
-                spec.group.clone(),
-                spec.completion_group,
-            )
-        };
-        let stays = fixed(&spec) == fixed(&self.spec);
+        let before = &*self.spec;
+        let stays = (&spec.destination, &spec.app) == (&before.destination, &before.app)
+            && (&spec.group, spec.completion_group) == (&before.group, before.completion_group);
         if !stays || !self.is_live() || matches!(self.phase, Phase::Publishing(_)) {
             return Err(self.rejects("changed"));
         }
-        let phase = match self.phase {
-            // A crash took its worker, and no record tells of that but this one: only what is at rest is changed.
-            Phase::Running => Phase::Ready,
-            phase => phase,
-        };
         // What failed under another URL or with other headers says nothing of the next attempt.
-        let before = (&self.spec.url, &self.spec.headers, self.sealed_revision);
-        let is_other_request = before != (&spec.url, &spec.headers, sealed_revision);
+        let request = (&before.url, &before.headers, self.sealed_revision);
+        if request != (&spec.url, &spec.headers, sealed_revision) {
+            self.failures_in_row = 0;
+            self.round = Round::default();
+        }
         // Servers make up entity tags and times on their own.
-        let claim = if site(&self.spec.url) == site(&spec.url) {
-            self.claim
-        } else {
-            self.claim.map(|claim| Shared::new(claim.after_url_changed()))
-        };
-        Ok(Self {
-            phase,
-            claim,
-            failures_in_row: if is_other_request { 0 } else { self.failures_in_row },
-            round: if is_other_request { Round::default() } else { self.round },
-            spec,
-            sealed_revision,
-            ..self
-        })
+        if site(&before.url) != site(&spec.url)
+            && let Some(claim) = &self.claim
+        {
+            self.claim = Some(Shared::new(claim.after_url_changed()));
+        }
+        // A crash took its worker, and no record tells of that but this one: only what is at rest is changed.
+        if self.is_running() {
+            self.phase = Phase::Ready;
+        }
+        self.spec = spec;
+        self.sealed_revision = sealed_revision;
+        Ok(())
     }
 
-    fn publishing(self, intent: Intent) -> Result<Self, Rejected> {
+    fn publishing(&mut self, intent: Intent) -> Result<(), Rejected> {
         if !matches!(self.phase, Phase::Running | Phase::Publishing(_)) || intent.generation != self.generation {
             return Err(self.rejects("published"));
         }
-        Ok(Self {
-            phase: Phase::Publishing(intent),
-            ..self
-        })
+        self.phase = Phase::Publishing(intent);
+        Ok(())
     }
 
-    fn ended(self, outcome: Outcome, at_ms: u64) -> Result<Self, Rejected> {
-        let mut next = match (&self.phase, &outcome) {
+    fn ended(&mut self, outcome: Outcome, at_ms: u64) -> Result<(), Rejected> {
+        match (&self.phase, &outcome) {
             (Phase::Publishing(intent), Outcome::Completed) => {
-                let published_bytes = Some(intent.len_bytes);
-                let published_inode = Some(intent.inode);
-                let asked = self
-                    .spec
-                    .destination
-                    .file_name()
-                    .map(std::os::unix::ffi::OsStrExt::as_bytes);
-                let published_name = (asked != Some(&intent.final_name[..])).then(|| intent.final_name.clone());
-                Self {
-                    published_bytes,
-                    published_inode,
-                    published_name,
-                    claim: None,
-                    error: None,
-                    ..self
-                }
+                let asked = self.spec.destination.file_name().map(OsStrExt::as_bytes);
+                self.published_bytes = Some(intent.len_bytes);
+                self.published_inode = Some(intent.inode);
+                self.published_name = (asked != Some(&intent.final_name[..])).then(|| intent.final_name.clone());
+                self.claim = None;
+                self.error = None;
             }
             (Phase::Ended(_), _) | (_, Outcome::Completed) => return Err(self.rejects("ended")),
-            (_, Outcome::Canceled) => self,
-            (_, Outcome::Failed(error)) => Self {
-                error: Some(Shared::new(error.clone())),
-                ..self
-            },
-        };
-        next.doubt = None;
-        next.phase = Phase::Ended(outcome);
-        next.ended_at_ms = Some(at_ms);
-        Ok(next)
+            (_, Outcome::Canceled) => {}
+            (_, Outcome::Failed(error)) => self.error = Some(Shared::new(error.clone())),
+        }
+        self.doubt = None;
+        self.phase = Phase::Ended(outcome);
+        self.ended_at_ms = Some(at_ms);
+        Ok(())
     }
 
     fn rejects(&self, event: &'static str) -> Rejected {

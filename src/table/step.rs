@@ -10,8 +10,8 @@ use crate::rows::Open;
 #[derive(Debug)]
 pub(crate) struct Step {
     /// What it was; nothing where that stands open in the rows.
-    pub(super) before: Option<Operation>,
-    pub(super) next: Operation,
+    pub(super) before: Option<Box<Operation>>,
+    pub(super) next: Box<Operation>,
     pub(super) kind: StepKind,
 }
 
@@ -43,7 +43,7 @@ impl Table {
     /// # Errors
     /// [`Rejected`] where the event does not fit, or where the operation counts only together with others that are still
     /// being recorded: to a replay any event of it would prove that they had been accepted.
-    pub(crate) fn step(&self, id: TransferId, event: &Event, at_ms: u64) -> Result<Step, Rejected> {
+    pub(crate) fn step(&self, id: TransferId, event: Event, at_ms: u64) -> Result<Step, Rejected> {
         let before = self.find(id).ok_or(Rejected {
             event: "found",
             state: "was removed",
@@ -54,12 +54,13 @@ impl Table {
                 state: "belongs to a list that is not accepted yet",
             });
         }
-        let next = Operation::clone(&before).apply(event.clone(), at_ms)?;
+        let kind = StepKind::of(&event);
+        let mut next = Box::new(Operation::clone(&before));
+        next.advance(event, at_ms)?;
         let before = match before {
             Cow::Borrowed(_) => None,
-            Cow::Owned(before) => Some(before),
+            Cow::Owned(before) => Some(Box::new(before)),
         };
-        let kind = StepKind::of(event);
         Ok(Step { before, next, kind })
     }
 
@@ -68,7 +69,7 @@ impl Table {
         let Step { before, mut next, kind } = step;
         debug_assert_eq!(next.batch, None, "{}: what does not count yet is not changed", next.id);
         let is_packed = before.is_some();
-        let before = before.map(|operation| Open::of(Box::new(operation)));
+        let before = before.map(|before| Open::of(before, lsn + 1));
         let Some(before) = before.or_else(|| self.rows.lift(next.id)) else {
             // It is there, or there was no step.
             return;
@@ -88,21 +89,27 @@ impl Table {
 
     /// Puts a later state of an operation in the place of one that stands here. What does not change stays untouched: most
     /// steps move an operation in few of the indexes. Its position, app and group never change.
-    fn replace(&mut self, mut stands: Open, is_packed: bool, next: Operation, as_of: u64) {
+    fn replace(&mut self, mut stands: Open, is_packed: bool, next: Box<Operation>, as_of: u64) {
         let before = &*stands.operation;
         let is_same = before.spec.is_same(&next.spec);
+        let in_groups = is_same && before.has_ended() == next.has_ended();
+        let ends = |operation: &Operation| (operation.ended_at_ms, operation.acknowledged_at_ms);
         let stays = Stays {
-            in_groups: is_same && before.has_ended() == next.has_ended(),
+            in_groups,
             among_live: is_same && before.is_live() == next.is_live() && before.promoted == next.promoted,
+            among_unsettled: before.is_reopened_otherwise() == next.is_reopened_otherwise(),
+            // What holds it there is its group.
+            in_history: in_groups && ends(before) == ends(&next),
+            in_hand: self.busy.contains(&next.id),
         };
         self.index_but(before, false, stays);
         self.index_but(&next, true, stays);
         if is_packed {
-            let open = self.busy.contains(&next.id);
-            self.rows.replace(next, as_of, open);
+            self.rows.replace(*next, as_of, stays.in_hand);
         } else {
-            *stands.operation = next;
-            self.rows.set_down(stands, as_of);
+            stands.operation = next;
+            stands.as_of = as_of;
+            self.rows.set_down(stands);
         }
     }
 }
