@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, RandomState};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use backhaul_backends::{Capabilities, Credential, Digest, Method, Registry, WebErrorStatus};
@@ -19,7 +21,9 @@ use super::groups::{check_name, checked_group};
 use super::places::check_mirrors;
 use super::proxied::Asked;
 use super::spool::SpooledBody;
-use crate::address::{Address, HEADERS_MAX, harmless, parse_destination, parse_header, parse_media_type};
+use crate::address::{
+    Address, HEADERS_MAX, NAME_BYTES_MAX, Neighbour, harmless, parse_destination, parse_header, parse_media_type,
+};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
@@ -175,6 +179,7 @@ impl<'a> Checks<'a> {
                 config,
                 environment,
                 served: backends.served(),
+                neighbour: Neighbour::default(),
                 directory: None,
                 current: None,
                 owner_uid: rustix::process::getuid().as_raw(),
@@ -289,8 +294,9 @@ struct Checker<'a> {
     environment: &'a Environment,
     /// The schemes there are, each with what its backend can do.
     served: Vec<(&'a str, Capabilities)>,
-    /// The last directory, as given and resolved, that can be written to.
-    directory: Option<(PathBuf, PathBuf)>,
+    neighbour: Neighbour,
+    /// The last directory that can be written to: what stood before the name of a file, and that resolved.
+    directory: Option<(Vec<u8>, PathBuf)>,
     /// The current directory, once it was asked for.
     current: Option<PathBuf>,
     owner_uid: u32,
@@ -307,7 +313,7 @@ impl Checker<'_> {
         if !download.app.is_empty() {
             check_name("app", &download.app)?;
         }
-        let address = Address::parse(&download.url, &self.served)?;
+        let address = self.neighbour.parse(&download.url, &self.served)?;
         let destination = self.destination(&download.destination, &address)?;
         let is_free = check_kind(self.environment, &destination)?;
         let (headers, secret_headers) = check_headers(&download.headers, &download.secret_headers)?;
@@ -375,40 +381,51 @@ impl Checker<'_> {
 
     /// The absolute destination, with the symlinks of its directory resolved: one file has one name here.
     fn destination(&mut self, asked: &Path, address: &Address) -> Result<PathBuf, Error> {
-        let is_directory = asked.as_os_str().as_encoded_bytes().ends_with(b"/");
-        let asked = if is_directory {
-            path_in(asked, address.file_name().as_ref()).into()
+        let bytes = asked.as_os_str().as_bytes();
+        let name_begin = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |last| last + 1);
+        let (directory, name) = bytes.split_at(name_begin);
+        let is_directory = name.is_empty() && !directory.is_empty();
+        let name = if is_directory {
+            Cow::Owned(address.file_name().into_bytes())
         } else {
-            Cow::Borrowed(asked)
+            Cow::Borrowed(name)
         };
+        let name = OsStr::from_bytes(&name);
+        let is_plain = is_plain_name(name);
+        if let Some((known, resolved)) = &self.directory
+            && is_plain
+            && known == directory
+        {
+            let resolved = path_in(resolved, name);
+            if self.is_allowed(&resolved) {
+                return Ok(resolved);
+            }
+        }
         let current = match self.current.take() {
             Some(current) => current,
             None => std::env::current_dir().map_err(|error| Error::io("find", "current directory", error))?,
         };
-        let path = parse_destination(&asked, &current);
+        let path = parse_destination(&path_in(Path::new(OsStr::from_bytes(directory)), name), &current);
         self.current = Some(current);
         let path = path?;
-        let resolved = path_in(self.directory(&path)?, path.file_name().unwrap_or_default());
-        let roots = &self.config.roots;
-        if !roots.is_empty() && !roots.iter().any(|root| resolved.starts_with(root)) {
-            let roots: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
-            return Err(refused(
-                &path,
-                format!("is outside of the allowed directories: {}", roots.join(", ")),
-            ));
+        let parent = self.resolved(&path, directory_of(&path))?;
+        let resolved = path_in(&parent, path.file_name().unwrap_or_default());
+        if is_plain {
+            self.directory = Some((directory.to_vec(), parent));
         }
-        Ok(resolved)
+        if self.is_allowed(&resolved) {
+            return Ok(resolved);
+        }
+        let roots: Vec<String> = self.config.roots.iter().map(|root| root.display().to_string()).collect();
+        Err(refused(
+            &path,
+            format!("is outside of the allowed directories: {}", roots.join(", ")),
+        ))
     }
 
-    /// The directory of a destination, resolved, and writable.
-    fn directory(&mut self, path: &Path) -> Result<&Path, Error> {
-        let directory = directory_of(path);
-        // By their bytes: paths are compared part by part.
-        let known = match self.directory.take() {
-            Some(known) if known.0.as_os_str() == directory.as_os_str() => known,
-            _ => (directory.to_path_buf(), self.resolved(path, directory)?),
-        };
-        Ok(&self.directory.insert(known).1)
+    fn is_allowed(&self, resolved: &Path) -> bool {
+        let roots = &self.config.roots;
+        roots.is_empty() || roots.iter().any(|root| resolved.starts_with(root))
     }
 
     fn resolved(&self, path: &Path, directory: &Path) -> Result<PathBuf, Error> {
@@ -432,6 +449,12 @@ fn conflict(field: &'static str, value: String, operation: &Operation) -> Error 
         id: operation.id,
         status: operation.status(),
     }
+}
+
+/// Whether that is the name of a file wherever it stands, and may be one.
+fn is_plain_name(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && name != b"." && name != b".." && !name.contains(&0)
 }
 
 fn refused(path: &Path, problem: impl Into<String>) -> Error {
