@@ -49,7 +49,10 @@ fn beginnings<'a>(text: &'a str, address: &'a Address) -> Option<(&'a str, &'a s
     let beginning = |url: &'a str| {
         let is_end = |byte: u8| matches!(byte, b'/' | b'?' | b'#');
         let host = url.split_once("://")?.1;
-        let end = host.bytes().position(is_end).filter(|end| host[*end..].starts_with('/'))?;
+        let end = host
+            .bytes()
+            .position(is_end)
+            .filter(|end| host[*end..].starts_with('/'))?;
         url.get(..=url.len() - host.len() + end)
     };
     let (written, read) = (beginning(text)?, beginning(&address.shown)?);

@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, RandomState};
 use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -195,13 +196,45 @@ impl<'a> Checks<'a> {
     /// # Errors
     /// As [`check_downloads`]; the position is that among these.
     pub(crate) fn check(&mut self, downloads: &[NewDownload]) -> Result<Vec<CheckedDownload>, (usize, Error)> {
-        let mut checked = Vec::with_capacity(downloads.len());
-        for (index, download) in downloads.iter().enumerate() {
-            let one = self.checker.check(download).map_err(|error| (index, error))?;
+        let checked = downloads.iter().enumerate();
+        let checked = checked.map(|(index, download)| self.checker.check(download).map_err(|error| (index, error)));
+        let checked = checked.collect::<Result<Vec<_>, _>>()?;
+        self.distinct.check(&checked)?;
+        Ok(checked)
+    }
+
+    /// The same for those at some positions of a series.
+    pub(crate) fn check_some(
+        &mut self,
+        series: &mut Series<'_>,
+        range: Range<usize>,
+    ) -> Result<Vec<CheckedDownload>, (usize, Error)> {
+        let mut checked = Vec::with_capacity(range.len());
+        for (place, index) in range.enumerate() {
+            let one = self.checker.check(series.at(index)).map_err(|error| (place, error))?;
             checked.push(one);
         }
         self.distinct.check(&checked)?;
         Ok(checked)
+    }
+}
+
+/// Downloads that have almost everything in common: one of them is there at a time.
+pub(crate) struct Series<'a> {
+    one: NewDownload,
+    set: &'a dyn Fn(usize, &mut NewDownload),
+}
+
+impl<'a> Series<'a> {
+    /// What `set` makes of `common`, which it is given as it has left it, is the download of that position.
+    pub(crate) fn new(common: NewDownload, set: &'a dyn Fn(usize, &mut NewDownload)) -> Self {
+        Self { one: common, set }
+    }
+
+    /// The download at a position.
+    pub(crate) fn at(&mut self, index: usize) -> &NewDownload {
+        (self.set)(index, &mut self.one);
+        &self.one
     }
 }
 
@@ -416,7 +449,12 @@ impl Checker<'_> {
         if self.is_allowed(&resolved) {
             return Ok(resolved);
         }
-        let roots: Vec<String> = self.config.roots.iter().map(|root| root.display().to_string()).collect();
+        let roots: Vec<String> = self
+            .config
+            .roots
+            .iter()
+            .map(|root| root.display().to_string())
+            .collect();
         Err(refused(
             &path,
             format!("is outside of the allowed directories: {}", roots.join(", ")),

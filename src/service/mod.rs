@@ -30,7 +30,9 @@ use self::methods::{
 };
 use self::monitor::{FROM_NOW, IDS_MAX, Monitoring, Selection, Waited, Waiting};
 use crate::config::Config;
-use crate::engine::{Body, Changes, Description, Engine, Filter, NewDownload, OperationView, SpooledBody};
+use crate::engine::{
+    Body, Changes, Checks, Description, Engine, Filter, NewDownload, OperationView, Series, SpooledBody,
+};
 use crate::error::Error;
 use crate::operation::TransferId;
 
@@ -210,27 +212,37 @@ impl Service {
         let here = current_directory()?;
         let all = downloads.iter().map(|download| self.absolute(download.clone(), &here));
         match &self.link {
-            Link::Embedded(embedded) => create_here(embedded, downloads.len(), std::iter::once(all.collect()), go_on),
+            Link::Embedded(embedded) => {
+                let all: Vec<NewDownload> = all.collect();
+                let parts = &mut std::iter::once(0..all.len());
+                let mut check = |checks: &mut Checks<'_>, _| checks.check(&all);
+                create_here(embedded, all.len(), parts, &mut check, go_on)
+            }
             Link::Remote(_) => self.create_in_parts(all, go_on),
         }
     }
 
-    /// The same for a list that is made part by part: `some` gives those of a range. Nobody else looks at the engine yet,
-    /// where that is in this process.
+    /// The same for a list of which one is there at a time: `set` makes of `common` that of a position. Nobody else looks at
+    /// the engine yet, where that is in this process.
     pub(crate) fn create_list(
         &self,
         count: usize,
-        some: &dyn Fn(Range<usize>) -> Vec<NewDownload>,
+        common: NewDownload,
+        set: &dyn Fn(usize, &mut NewDownload),
         go_on: bool,
     ) -> Result<Vec<Created>, (usize, Error)> {
         let here = current_directory()?;
-        let parts = parts_of(count).map(|range| {
-            let part = some(range).into_iter();
-            part.map(|download| self.absolute(download, &here)).collect::<Vec<_>>()
-        });
+        let set = |index, one: &mut NewDownload| {
+            set(index, one);
+            self.make_absolute(one, &here);
+        };
+        let mut series = Series::new(common, &set);
         match &self.link {
-            Link::Embedded(embedded) => create_here(embedded, count, parts, go_on),
-            Link::Remote(_) => self.create_in_parts(parts.flatten(), go_on),
+            Link::Embedded(embedded) => {
+                let mut check = |checks: &mut Checks<'_>, range| checks.check_some(&mut series, range);
+                create_here(embedded, count, &mut parts_of(count), &mut check, go_on)
+            }
+            Link::Remote(_) => self.create_in_parts((0..count).map(|index| series.at(index).clone()), go_on),
         }
     }
 
@@ -283,14 +295,18 @@ impl Service {
     }
 
     fn absolute(&self, mut download: NewDownload, here: &Path) -> NewDownload {
+        self.make_absolute(&mut download, here);
+        download
+    }
+
+    fn make_absolute(&self, download: &mut NewDownload, here: &Path) {
         if download.app.is_empty() {
             self.app.as_ref().clone_into(&mut download.app);
         }
-        download.destination = joined(here, &download.destination);
+        make_absolute(&mut download.destination, here);
         if let Some(Body::File(path)) = &mut download.body {
-            *path = joined(here, path);
+            make_absolute(path, here);
         }
-        download
     }
 
     /// Copies a request body, for [`crate::Body::Spooled`]; see [`Engine::spool`].
@@ -570,16 +586,19 @@ pub(crate) fn parts_of(count: usize) -> impl Iterator<Item = Range<usize>> {
 fn create_here(
     embedded: &Embedded,
     count: usize,
-    parts: impl Iterator<Item = Vec<NewDownload>>,
+    parts: &mut dyn Iterator<Item = Range<usize>>,
+    check: methods::Check<'_>,
     go_on: bool,
 ) -> Result<Vec<Created>, (usize, Error)> {
-    let created = methods::create(&embedded.engine, count, parts, go_on);
+    let created = methods::create(&embedded.engine, count, parts, check, go_on);
     created.map_err(|refused| (refused.index.unwrap_or(0), refused.error))
 }
 
 /// A path as it is meant here; a `/` at its end, which means a directory, stays.
-fn joined(here: &Path, path: &Path) -> PathBuf {
-    here.join(path)
+fn make_absolute(path: &mut PathBuf, here: &Path) {
+    if path.is_relative() {
+        *path = here.join(&*path);
+    }
 }
 
 /// The file name of the executable.
