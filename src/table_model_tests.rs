@@ -134,7 +134,7 @@ fn indexes(table: &Table) -> impl PartialEq + std::fmt::Debug + use<> {
     uncommitted.sort_unstable_by_key(|(batch, _)| **batch);
     let uncommitted: Vec<(_, Vec<u64>)> = uncommitted
         .iter()
-        .map(|(batch, all)| (**batch, all.iter().collect()))
+        .map(|(id, batch)| (**id, batch.orders.iter().collect()))
         .collect();
     let rest = (
         table.sweepable().collect::<Vec<_>>(),
