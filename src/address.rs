@@ -111,7 +111,7 @@ impl Address {
     }
 
     /// The file name that the URL suggests: its last path segment, never a path; `index.html` where it has none.
-    pub(crate) fn file_name(&self) -> String {
+    pub(crate) fn file_name(&self) -> Cow<'_, str> {
         let end = self.shown.bytes().position(|byte| matches!(byte, b'?' | b'#'));
         let path = end.and_then(|end| self.shown.get(..end)).unwrap_or(&self.shown);
         let authority = path.as_bytes().windows(3).position(|three| three == b"://");
@@ -129,7 +129,7 @@ impl Address {
         };
         match &*clean {
             "" | "." | ".." => "index.html".into(),
-            _ => clean.into_owned(),
+            _ => clean,
         }
     }
 }

@@ -335,7 +335,7 @@ pub fn url(text: &str) -> Result<Address, String> {
     let web = backhaul_backends::Capabilities::default();
     let address = address::Address::parse(text, &[("http", web), ("https", web)]).map_err(|error| error.to_string())?;
     Ok(Address {
-        file_name: address.file_name(),
+        file_name: address.file_name().into_owned(),
         shown: address.shown,
         secret_url: address.secret_url,
         credential: address

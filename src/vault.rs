@@ -144,7 +144,17 @@ impl Secrets {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        *self == Self::default()
+        let Self {
+            url,
+            user,
+            password,
+            headers,
+            mirrors,
+            proxy_user,
+            proxy_password,
+        } = self;
+        let texts = [url, user, password, proxy_user, proxy_password];
+        texts.iter().all(|text| text.is_none()) && headers.is_empty() && mirrors.is_empty()
     }
 
     pub(crate) fn credential(&self) -> Option<Credential> {

@@ -40,7 +40,12 @@ impl Neighbour {
     fn shown(&self, text: &str) -> Option<String> {
         let path = text.strip_prefix(&self.written)?;
         let is_known = !self.written.is_empty() && text.len() <= super::URL_BYTES_MAX;
-        (is_known && is_plain(path)).then(|| [&self.read, path].concat())
+        (is_known && is_plain(path)).then(|| {
+            let mut shown = String::with_capacity(self.read.len() + path.len());
+            shown.push_str(&self.read);
+            shown.push_str(path);
+            shown
+        })
     }
 }
 

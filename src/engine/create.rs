@@ -418,12 +418,8 @@ impl Checker<'_> {
         let name_begin = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |last| last + 1);
         let (directory, name) = bytes.split_at(name_begin);
         let is_directory = name.is_empty() && !directory.is_empty();
-        let name = if is_directory {
-            Cow::Owned(address.file_name().into_bytes())
-        } else {
-            Cow::Borrowed(name)
-        };
-        let name = OsStr::from_bytes(&name);
+        let suggested = is_directory.then(|| address.file_name());
+        let name = OsStr::from_bytes(suggested.as_ref().map_or(name, |name| name.as_bytes()));
         let is_plain = is_plain_name(name);
         if let Some((known, resolved)) = &self.directory
             && is_plain
