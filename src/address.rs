@@ -115,10 +115,12 @@ impl Address {
         let end = self.shown.bytes().position(|byte| matches!(byte, b'?' | b'#'));
         let path = end.and_then(|end| self.shown.get(..end)).unwrap_or(&self.shown);
         let authority = path.as_bytes().windows(3).position(|three| three == b"://");
-        let after_host = authority
-            .and_then(|begin| path.get(begin + 3..)?.split_once('/'))
-            .map_or("", |(_, path)| path);
-        let segment = after_host.rsplit('/').next().unwrap_or_default();
+        let after_scheme = authority.and_then(|begin| path.get(begin + 3..)).unwrap_or_default();
+        // Behind the last slash, or nothing where there is no more than a host.
+        let slash = after_scheme.bytes().rposition(|byte| byte == b'/');
+        let segment = slash
+            .and_then(|slash| after_scheme.get(slash + 1..))
+            .unwrap_or_default();
         let segment = ftp::without_type(scheme_of(path), segment);
         let is_plain = segment.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%');
         let clean: Cow<'_, str> = if is_plain {

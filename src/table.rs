@@ -7,6 +7,7 @@ mod step;
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
+use std::hash::BuildHasherDefault;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use self::batches::Batch;
 use self::step::{Step, StepKind};
 use crate::groups::Groups;
-use crate::hashed::{ById, Ids};
+use crate::hashed::{ById, Hashed, Ids};
 use crate::history::{History, Retention};
 use crate::listing::hash;
 use crate::operation::{
@@ -48,7 +49,7 @@ pub(crate) struct Table {
     /// Those that were moved to the front of their group, by their position in the queue.
     promoted: HashMap<i64, TransferId>,
     /// Batches that are not committed yet.
-    uncommitted: HashMap<[u8; 16], Batch>,
+    uncommitted: HashMap<[u8; 16], Batch, BuildHasherDefault<Hashed>>,
     /// In the hands of a worker.
     busy: Ids,
     /// Whether records were lost, and whose operations the others speak of without their creation being known.

@@ -557,7 +557,11 @@ impl Distinct {
 
 /// Refuses what would not fit a record of the journal, together with all that comes to be known of the operation.
 pub(super) fn check_spec_bytes(spec: &Spec) -> Result<(), Error> {
-    if spec.encoded_bytes() > SPEC_BYTES_MAX {
+    let texts_bytes = spec.url.len() + spec.destination.as_os_str().len() + spec.app.len();
+    let is_long = spec.body.is_some() || !spec.headers.is_empty() || !spec.mirrors.is_empty();
+    // Whatever else there is takes less than half of the room, all together.
+    let may_be_too_long = is_long || texts_bytes > SPEC_BYTES_MAX / 2;
+    if may_be_too_long && spec.encoded_bytes() > SPEC_BYTES_MAX {
         return Err(Error::limit(
             "bytes of the url, mirrors, headers and destination of one operation, all together",
             SPEC_BYTES_MAX as u64,

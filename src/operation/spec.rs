@@ -246,7 +246,7 @@ pub(crate) fn directory_of(path: &Path) -> &Path {
     }
 }
 
-/// The path of a name, which holds no `/`, in a directory.
+/// The path of a name, or of any path that is not absolute, in a directory.
 pub(crate) fn path_in(directory: &Path, name: &OsStr) -> PathBuf {
     // In one piece: `join` copies the directory first and then makes room.
     let mut path = OsString::with_capacity(directory.as_os_str().len() + 1 + name.len());

@@ -34,7 +34,7 @@ use crate::engine::{
     Body, Changes, Checks, Description, Engine, Filter, NewDownload, OperationView, Series, SpooledBody,
 };
 use crate::error::Error;
-use crate::operation::TransferId;
+use crate::operation::{TransferId, path_in};
 
 pub use self::builder::ServiceBuilder;
 pub(crate) use self::methods::reading::{READ_BYTES_MAX, Reading};
@@ -597,7 +597,7 @@ fn create_here(
 /// A path as it is meant here; a `/` at its end, which means a directory, stays.
 fn make_absolute(path: &mut PathBuf, here: &Path) {
     if path.is_relative() {
-        *path = here.join(&*path);
+        *path = path_in(here, path.as_os_str());
     }
 }
 
