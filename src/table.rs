@@ -297,14 +297,14 @@ impl Table {
 
     /// The live operation for a destination, if there is one.
     pub(crate) fn live_for_destination(&self, destination: &Path) -> Option<Cow<'_, Operation>> {
-        let key = hash(destination.as_os_str());
+        let key = self.has_live().then(|| hash(destination.as_os_str()));
         self.candidates(&self.destinations, key)
             .find(|operation| operation.spec.destination == destination)
     }
 
     /// The live operations of an app for a URL as it is shown.
     pub(crate) fn live_for_url(&self, app: &str, url: &str) -> impl Iterator<Item = Cow<'_, Operation>> {
-        let key = hash(&(app, url));
+        let key = self.has_live().then(|| hash(&(app, url)));
         self.candidates(&self.urls, key)
             .filter(move |operation| operation.spec.app == app && operation.spec.url == url)
     }
@@ -317,8 +317,9 @@ impl Table {
         })
     }
 
-    fn candidates<'a>(&'a self, index: &'a Index, key: u64) -> impl Iterator<Item = Cow<'a, Operation>> {
-        let orders = index.positions(key);
+    /// Operations that count under a key, and under those that look like it.
+    fn candidates<'a>(&'a self, index: &'a Index, key: Option<u64>) -> impl Iterator<Item = Cow<'a, Operation>> {
+        let orders = key.into_iter().flat_map(|key| index.positions(key));
         let found = orders.filter_map(|order| self.find(self.rows.at(order)?));
         found.filter(|operation| operation.batch.is_none())
     }
@@ -428,11 +429,9 @@ impl Table {
         self.rows.remove(operation);
         if let Some(batch) = operation.batch
             && let Some(batched) = self.uncommitted.get_mut(&batch.0)
+            && batched.remove(operation.order)
         {
-            batched.orders.put(operation.order, false);
-            if batched.orders.is_empty() {
-                self.uncommitted.remove(&batch.0);
-            }
+            self.uncommitted.remove(&batch.0);
         }
     }
 

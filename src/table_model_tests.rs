@@ -485,6 +485,9 @@ impl World {
             assert_eq!(self.table.rows.as_of(*id), Some(*as_of));
         }
         assert_eq!(self.table.len(), self.all.len());
+        let mut all = self.all.values();
+        let has_live = all.any(|(operation, _)| operation.is_live() && operation.batch.is_none());
+        assert_eq!(self.table.has_live(), has_live);
         self.table.rows.check(&self.table.busy);
         self.table.queue.check();
         let mut fresh = fresh(&self.table, self.all.values());

@@ -11,8 +11,9 @@ use crate::sorted::Positions;
 /// Operations that do not count yet.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// Their orders.
+    /// Their orders, and how many those are.
     pub(super) orders: Positions,
+    count: usize,
     /// How they will be queued, so that they need not be unpacked for that: those of a list mostly go to one host.
     runs: Vec<Run>,
     /// For one of them more is to be done, or they did not come in their order.
@@ -32,6 +33,7 @@ impl Batch {
     fn add(&mut self, operation: &Operation) {
         let (spec, order) = (&operation.spec, operation.order);
         self.orders.put(order, true);
+        self.count += 1;
         let is_new = operation.phase == Phase::Ready && operation.promoted.is_none();
         let is_grouped = spec.group.is_some() || spec.completion_group.is_some();
         let last = self.runs.last();
@@ -44,6 +46,13 @@ impl Batch {
         if last.is_none_or(|last| (last.place, last.turn) != (run.place, run.turn)) {
             self.runs.push(run);
         }
+    }
+
+    /// Takes out one that was added; tells whether it was the last one.
+    pub(super) fn remove(&mut self, order: u64) -> bool {
+        self.orders.put(order, false);
+        self.count = self.count.saturating_sub(1);
+        self.orders.is_empty()
     }
 
     /// Whoever waits for a turn, with its order.
@@ -92,6 +101,13 @@ impl Table {
                 self.queue.put(&entry, true);
             }
         }
+    }
+
+    /// Whether any operation is live that counts.
+    pub(super) fn has_live(&self) -> bool {
+        // What does not count yet is live, and nothing else is in that index.
+        let waiting: usize = self.uncommitted.values().map(|batch| batch.count).sum();
+        self.destinations.len() != waiting
     }
 
     /// The batch of an operation that does not count yet.
