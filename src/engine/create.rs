@@ -2,12 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, RandomState};
 use std::io;
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use backhaul_backends::{Capabilities, Credential, Digest, Method, Registry, WebErrorStatus};
@@ -17,21 +15,20 @@ use super::Engine;
 use super::access;
 use super::backends::check_abilities;
 use super::body::{Body, check_body};
+use super::destination::{Destinations, refused};
 use super::expected::{check_digests, check_recoverable};
 use super::groups::{check_name, checked_group};
 use super::places::check_mirrors;
 use super::proxied::Asked;
 use super::spool::SpooledBody;
-use crate::address::{
-    Address, HEADERS_MAX, NAME_BYTES_MAX, Neighbour, harmless, parse_destination, parse_header, parse_media_type,
-};
+use crate::address::{HEADERS_MAX, Neighbour, harmless, parse_header, parse_media_type};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::hashed::Hashed;
 use crate::operation::{
     Collision, CompletionGroupId, CostPolicy, Kind, Operation, Priority, RequestHeader, SPEC_BYTES_MAX, Shared, Spec,
-    TransferId, directory_of, path_in, stored_digests,
+    TransferId, stored_digests,
 };
 use crate::vault::Secrets;
 
@@ -177,12 +174,10 @@ impl<'a> Checks<'a> {
     pub(crate) fn new(config: &'a Config, environment: &'a Environment, backends: &'a Registry, count: usize) -> Self {
         Self {
             checker: Checker {
-                config,
                 environment,
                 served: backends.served(),
                 neighbour: Neighbour::default(),
-                directory: None,
-                current: None,
+                destinations: Destinations::new(config, environment),
                 owner_uid: rustix::process::getuid().as_raw(),
                 drawn: Vec::new(),
                 left: count,
@@ -196,11 +191,8 @@ impl<'a> Checks<'a> {
     /// # Errors
     /// As [`check_downloads`]; the position is that among these.
     pub(crate) fn check(&mut self, downloads: &[NewDownload]) -> Result<Vec<CheckedDownload>, (usize, Error)> {
-        let checked = downloads.iter().enumerate();
-        let checked = checked.map(|(index, download)| self.checker.check(download).map_err(|error| (index, error)));
-        let checked = checked.collect::<Result<Vec<_>, _>>()?;
-        self.distinct.check(&checked)?;
-        Ok(checked)
+        let Self { checker, distinct } = self;
+        distinct.check_all(downloads.iter().map(|download| checker.check(download)))
     }
 
     /// The same for those at some positions of a series.
@@ -209,13 +201,8 @@ impl<'a> Checks<'a> {
         series: &mut Series<'_>,
         range: Range<usize>,
     ) -> Result<Vec<CheckedDownload>, (usize, Error)> {
-        let mut checked = Vec::with_capacity(range.len());
-        for (place, index) in range.enumerate() {
-            let one = self.checker.check(series.at(index)).map_err(|error| (place, error))?;
-            checked.push(one);
-        }
-        self.distinct.check(&checked)?;
-        Ok(checked)
+        let Self { checker, distinct } = self;
+        distinct.check_all(range.map(|index| checker.check(series.at(index))))
     }
 }
 
@@ -321,17 +308,14 @@ impl Engine {
     }
 }
 
-/// Checks one download after another; lists mostly name one directory, which is then looked at once.
+/// Checks one download after another; most of a list has its host and its directory in common, which are looked at once.
 struct Checker<'a> {
-    config: &'a Config,
     environment: &'a Environment,
     /// The schemes there are, each with what its backend can do.
     served: Vec<(&'a str, Capabilities)>,
+    /// The last URL.
     neighbour: Neighbour,
-    /// The last directory that can be written to: what stood before the name of a file, and that resolved.
-    directory: Option<(Vec<u8>, PathBuf)>,
-    /// The current directory, once it was asked for.
-    current: Option<PathBuf>,
+    destinations: Destinations<'a>,
     owner_uid: u32,
     /// Ids drawn at once for all that are still to be checked, and how many those are.
     drawn: Vec<u8>,
@@ -347,7 +331,7 @@ impl Checker<'_> {
             check_name("app", &download.app)?;
         }
         let address = self.neighbour.parse(&download.url, &self.served)?;
-        let destination = self.destination(&download.destination, &address)?;
+        let destination = self.destinations.find(&download.destination, &address)?;
         let is_free = check_kind(self.environment, &destination)?;
         let (headers, secret_headers) = check_headers(&download.headers, &download.secret_headers)?;
         let expected_type = download.expected_type.as_deref().map(parse_media_type).transpose()?;
@@ -411,69 +395,6 @@ impl Checker<'_> {
         self.drawn.truncate(rest);
         TransferId(id)
     }
-
-    /// The absolute destination, with the symlinks of its directory resolved: one file has one name here.
-    fn destination(&mut self, asked: &Path, address: &Address) -> Result<PathBuf, Error> {
-        let bytes = asked.as_os_str().as_bytes();
-        let name_begin = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |last| last + 1);
-        let (directory, name) = bytes.split_at(name_begin);
-        let is_directory = name.is_empty() && !directory.is_empty();
-        let suggested = is_directory.then(|| address.file_name());
-        let name = OsStr::from_bytes(suggested.as_ref().map_or(name, |name| name.as_bytes()));
-        let is_plain = is_plain_name(name);
-        if let Some((known, resolved)) = &self.directory
-            && is_plain
-            && known == directory
-        {
-            let resolved = path_in(resolved, name);
-            if self.is_allowed(&resolved) {
-                return Ok(resolved);
-            }
-        }
-        let current = match self.current.take() {
-            Some(current) => current,
-            None => std::env::current_dir().map_err(|error| Error::io("find", "current directory", error))?,
-        };
-        let path = parse_destination(&path_in(Path::new(OsStr::from_bytes(directory)), name), &current);
-        self.current = Some(current);
-        let path = path?;
-        let parent = self.resolved(&path, directory_of(&path))?;
-        let resolved = path_in(&parent, path.file_name().unwrap_or_default());
-        if is_plain {
-            self.directory = Some((directory.to_vec(), parent));
-        }
-        if self.is_allowed(&resolved) {
-            return Ok(resolved);
-        }
-        let roots: Vec<String> = self
-            .config
-            .roots
-            .iter()
-            .map(|root| root.display().to_string())
-            .collect();
-        Err(refused(
-            &path,
-            format!("is outside of the allowed directories: {}", roots.join(", ")),
-        ))
-    }
-
-    fn is_allowed(&self, resolved: &Path) -> bool {
-        let roots = &self.config.roots;
-        roots.is_empty() || roots.iter().any(|root| resolved.starts_with(root))
-    }
-
-    fn resolved(&self, path: &Path, directory: &Path) -> Result<PathBuf, Error> {
-        let storage = &self.environment.storage;
-        let shown = directory.display();
-        let resolved = storage.resolve(directory).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => refused(path, format!("its directory '{shown}' does not exist; make it first")),
-            io::ErrorKind::NotADirectory => refused(path, format!("'{shown}' is no directory")),
-            _ => refused(path, format!("its directory cannot be looked at: {error}")),
-        })?;
-        let writable = storage.check_writable(&resolved);
-        writable.map_err(|error| refused(path, format!("its directory cannot be written to: {error}")))?;
-        Ok(resolved)
-    }
 }
 
 fn conflict(field: &'static str, value: String, operation: &Operation) -> Error {
@@ -483,16 +404,6 @@ fn conflict(field: &'static str, value: String, operation: &Operation) -> Error 
         id: operation.id,
         status: operation.status(),
     }
-}
-
-/// Whether that is the name of a file wherever it stands, and may be one.
-fn is_plain_name(name: &OsStr) -> bool {
-    let name = name.as_bytes();
-    (1..=NAME_BYTES_MAX).contains(&name.len()) && name != b"." && name != b".." && !name.contains(&0)
-}
-
-fn refused(path: &Path, problem: impl Into<String>) -> Error {
-    Error::invalid("destination", path.display().to_string(), problem)
 }
 
 /// What stands under the destination already is a regular file, or `true` where nothing does.
@@ -536,6 +447,18 @@ struct Distinct {
 }
 
 impl Distinct {
+    fn check_all(
+        &mut self,
+        each: impl ExactSizeIterator<Item = Result<CheckedDownload, Error>>,
+    ) -> Result<Vec<CheckedDownload>, (usize, Error)> {
+        let mut checked = Vec::with_capacity(each.len());
+        for (index, one) in each.enumerate() {
+            checked.push(one.map_err(|error| (index, error))?);
+        }
+        self.check(&checked)?;
+        Ok(checked)
+    }
+
     fn check(&mut self, checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
         for (index, one) in checked.iter().enumerate() {
             let spec = &one.spec;

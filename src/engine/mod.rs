@@ -12,6 +12,7 @@ mod completion;
 mod core;
 mod create;
 mod crew;
+mod destination;
 mod doubt;
 mod expected;
 mod fault;

@@ -153,7 +153,7 @@ impl Method for Create {
 
     fn perform(self, engine: &Engine) -> Result<AllCreated, Refused> {
         let downloads = self.downloads.into_iter().enumerate();
-        let downloads: Vec<NewDownload> = downloads
+        let mut downloads: Vec<NewDownload> = downloads
             .map(|(index, mut download)| {
                 let spooled = download.body_spooled.take().map(|id| engine.spooled(&id)).transpose();
                 let meant = spooled.and_then(|spooled| {
@@ -165,7 +165,7 @@ impl Method for Create {
             })
             .collect::<Result<_, _>>()?;
         let (count, parts) = (downloads.len(), &mut std::iter::once(0..downloads.len()));
-        let mut check = |checks: &mut Checks<'_>, _| checks.check(&downloads);
+        let mut check = |checks: &mut Checks<'_>, _| checks.check(&std::mem::take(&mut downloads));
         let operations = create(engine, count, parts, &mut check, self.go_on)?;
         Ok(AllCreated { operations })
     }

@@ -3,6 +3,7 @@
 
 mod builder;
 mod client;
+mod creating;
 mod download;
 mod embedded;
 mod fault;
@@ -15,39 +16,30 @@ pub(crate) mod server;
 mod serving;
 pub(crate) mod socket;
 
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::client::Client;
-use self::download::Download;
 use self::embedded::Embedded;
 use self::fault::Refused;
 use self::methods::{
-    Acknowledge, Attend, Cancel, Create, Created, Describe, ForgetApp, List, Method, Pause, Remove, Resume, Set, Show,
-    Start,
+    Acknowledge, Attend, Cancel, Describe, ForgetApp, List, Method, Pause, Remove, Resume, Set, Show, Start,
 };
 use self::monitor::{FROM_NOW, IDS_MAX, Monitoring, Selection, Waited, Waiting};
 use crate::config::Config;
-use crate::engine::{
-    Body, Changes, Checks, Description, Engine, Filter, NewDownload, OperationView, Series, SpooledBody,
-};
+use crate::engine::{Changes, Description, Engine, Filter, OperationView, SpooledBody};
 use crate::error::Error;
-use crate::operation::{TransferId, path_in};
+use crate::operation::TransferId;
 
 pub use self::builder::ServiceBuilder;
+pub(crate) use self::creating::parts_of;
 pub(crate) use self::methods::reading::{READ_BYTES_MAX, Reading};
 pub(crate) use self::monitor::Stand;
 pub use self::monitor::{Monitor, Update};
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::server::heard;
 pub use self::serving::Serving;
-
-/// Bytes of a list that are sent with one call: half of the longest message that a service takes by default.
-const PART_BYTES_MAX: usize = 512 << 10;
-/// How long the end of operations is waited for that are taken back.
-const TAKE_BACK_MAX: Duration = Duration::from_secs(30);
 
 /// Operations of one listing that come with one call.
 const PAGE: usize = 256;
@@ -190,122 +182,6 @@ impl Service {
         match &self.link {
             Link::Embedded(embedded) => method.perform(&embedded.engine),
             Link::Remote(client) => client.call(&method),
-        }
-    }
-
-    /// Creates downloads: all of them or none. They are durable on return. To another process a list of more than 512 KiB
-    /// goes in parts: a crash between them leaves those before it. An empty `app` stands for that of the service,
-    /// and a relative destination is taken from the current directory of this process.
-    ///
-    /// # Errors
-    /// The position of the first one that is refused, and why: as [`Engine::create`].
-    pub fn create(&self, downloads: &[NewDownload]) -> Result<Vec<TransferId>, (usize, Error)> {
-        let created = self.create_or_go_on(downloads, false)?;
-        Ok(created.into_iter().map(|created| created.id).collect())
-    }
-
-    pub(crate) fn create_or_go_on(
-        &self,
-        downloads: &[NewDownload],
-        go_on: bool,
-    ) -> Result<Vec<Created>, (usize, Error)> {
-        let here = current_directory()?;
-        let all = downloads.iter().map(|download| self.absolute(download.clone(), &here));
-        match &self.link {
-            Link::Embedded(embedded) => {
-                let all: Vec<NewDownload> = all.collect();
-                let parts = &mut std::iter::once(0..all.len());
-                let mut check = |checks: &mut Checks<'_>, _| checks.check(&all);
-                create_here(embedded, all.len(), parts, &mut check, go_on)
-            }
-            Link::Remote(_) => self.create_in_parts(all, go_on),
-        }
-    }
-
-    /// The same for a list of which one is there at a time: `set` makes of `common` that of a position. Nobody else looks at
-    /// the engine yet, where that is in this process.
-    pub(crate) fn create_list(
-        &self,
-        count: usize,
-        common: NewDownload,
-        set: &dyn Fn(usize, &mut NewDownload),
-        go_on: bool,
-    ) -> Result<Vec<Created>, (usize, Error)> {
-        let here = current_directory()?;
-        let set = |index, one: &mut NewDownload| {
-            set(index, one);
-            self.make_absolute(one, &here);
-        };
-        let mut series = Series::new(common, &set);
-        match &self.link {
-            Link::Embedded(embedded) => {
-                let mut check = |checks: &mut Checks<'_>, range| checks.check_some(&mut series, range);
-                create_here(embedded, count, &mut parts_of(count), &mut check, go_on)
-            }
-            Link::Remote(_) => self.create_in_parts((0..count).map(|index| series.at(index).clone()), go_on),
-        }
-    }
-
-    fn create_part(&self, downloads: Vec<Download>, go_on: bool) -> Result<Vec<Created>, (usize, Error)> {
-        let result = self.call(Create { downloads, go_on });
-        let result = result.map_err(|refused| (refused.index.unwrap_or(0), refused.error));
-        result.map(|all| all.operations)
-    }
-
-    /// A list may be longer than a message may be. Where a later part of it is refused, the parts before it are taken back.
-    fn create_in_parts(
-        &self,
-        downloads: impl Iterator<Item = NewDownload>,
-        go_on: bool,
-    ) -> Result<Vec<Created>, (usize, Error)> {
-        let mut created = Vec::new();
-        let (mut part, mut part_bytes) = (Vec::new(), 0);
-        let downloads = downloads.map(|download| Download::from(&download));
-        let sized = downloads.map(|download| (download.sent_bytes(), download));
-        let mut sized = sized.peekable();
-        while let Some((bytes, download)) = sized.next() {
-            part_bytes += bytes;
-            part.push(download);
-            let is_full = sized.peek().is_none_or(|(next, _)| part_bytes + next > PART_BYTES_MAX);
-            if is_full {
-                match self.create_part(std::mem::take(&mut part), go_on) {
-                    Ok(more) => created.extend(more),
-                    Err((index, error)) => {
-                        self.take_back(&created);
-                        return Err((created.len() + index, error));
-                    }
-                }
-                part_bytes = 0;
-            }
-        }
-        Ok(created)
-    }
-
-    fn take_back(&self, created: &[Created]) {
-        let fresh = created.iter().filter(|one| !one.existed);
-        let ids: Vec<TransferId> = fresh.map(|one| one.id).collect();
-        let taken_back = ids.chunks(PAGE).try_for_each(|ids| {
-            self.cancel(ids)?;
-            self.wait(ids, Some(TAKE_BACK_MAX))?;
-            self.remove(ids)
-        });
-        if let Err(error) = taken_back {
-            log::warn!("operations of a list that was refused are still there: {error}");
-        }
-    }
-
-    fn absolute(&self, mut download: NewDownload, here: &Path) -> NewDownload {
-        self.make_absolute(&mut download, here);
-        download
-    }
-
-    fn make_absolute(&self, download: &mut NewDownload, here: &Path) {
-        if download.app.is_empty() {
-            self.app.as_ref().clone_into(&mut download.app);
-        }
-        make_absolute(&mut download.destination, here);
-        if let Some(Body::File(path)) = &mut download.body {
-            make_absolute(path, here);
         }
     }
 
@@ -567,38 +443,6 @@ fn wait_there(client: &Client, ids: &[TransferId], until: Stand, time: Option<Du
         all.timed_out |= waited.timed_out;
     }
     Ok(all)
-}
-
-fn current_directory() -> Result<PathBuf, (usize, Error)> {
-    std::env::current_dir().map_err(|error| (0, Error::io("find", "current directory", error)))
-}
-
-/// Downloads of a list that are there at a time (chosen without measurement: a few hundred KiB).
-const LIST_PART: usize = 256;
-
-/// The ranges of a list of so many that are there at a time.
-pub(crate) fn parts_of(count: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..count)
-        .step_by(LIST_PART)
-        .map(move |first| first..count.min(first + LIST_PART))
-}
-
-fn create_here(
-    embedded: &Embedded,
-    count: usize,
-    parts: &mut dyn Iterator<Item = Range<usize>>,
-    check: methods::Check<'_>,
-    go_on: bool,
-) -> Result<Vec<Created>, (usize, Error)> {
-    let created = methods::create(&embedded.engine, count, parts, check, go_on);
-    created.map_err(|refused| (refused.index.unwrap_or(0), refused.error))
-}
-
-/// A path as it is meant here; a `/` at its end, which means a directory, stays.
-fn make_absolute(path: &mut PathBuf, here: &Path) {
-    if path.is_relative() {
-        *path = path_in(here, path.as_os_str());
-    }
 }
 
 /// The file name of the executable.
