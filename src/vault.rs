@@ -382,6 +382,37 @@ mod tests {
     use crate::environment::FixedEnvironment;
 
     #[test]
+    fn secrets_are_empty_only_where_there_is_none_of_any_kind() {
+        let texts = |number: usize| (0..5).map(move |index| (index == number).then(|| String::from("hush")));
+        let of = |number| {
+            let mut texts = texts(number);
+            let mut next = || texts.next().flatten();
+            Secrets {
+                url: next(),
+                user: next(),
+                password: next(),
+                proxy_user: next(),
+                proxy_password: next(),
+                headers: Vec::new(),
+                mirrors: Vec::new(),
+            }
+        };
+        assert!(of(5).is_empty());
+        assert!((0..5).all(|number| !of(number).is_empty()));
+        let header = RequestHeader {
+            name: "A".into(),
+            value: "hush".into(),
+        };
+        assert!(!Secrets::new(None, None, vec![header]).is_empty());
+        let mut with_mirror = of(5);
+        with_mirror.mirrors.push(SealedMirror {
+            index: 0,
+            url: "hush".into(),
+        });
+        assert!(!with_mirror.is_empty());
+    }
+
+    #[test]
     fn a_file_of_another_operation_or_revision_never_opens_and_what_nobody_needs_is_swept() {
         let home = tempfile::tempdir().unwrap();
         let disk = Arc::new(backhaul_journal::Disk);

@@ -521,3 +521,59 @@ pub(super) fn check_headers(
     }
     Ok((plain, secret))
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::sync::Arc;
+
+    use backhaul_backends::MemoryBackend;
+    use backhaul_journal::simulation::SimDisk;
+
+    use super::*;
+    use crate::environment::FixedEnvironment;
+
+    #[test]
+    fn what_no_record_would_hold_is_refused_whatever_makes_it_long() {
+        let disk = SimDisk::new();
+        disk.put_directory(Path::new("/data"));
+        let environment = FixedEnvironment::new(1).on(disk.storage());
+        let (config, backends) = (
+            Config::default(),
+            Registry::new(vec![Arc::new(MemoryBackend::new()) as _]),
+        );
+        let check = |download: NewDownload| {
+            let checked = check_downloads(&[download], &config, &environment, &backends);
+            checked.map(|checked| checked[0].spec.encoded_bytes())
+        };
+        let text = |len: usize| "a".repeat(len);
+        let of = |url: usize, app: usize, header: usize, mirror: usize| NewDownload {
+            url: format!("mem://host/{}", text(url)),
+            destination: "/data/a".into(),
+            app: text(app),
+            headers: (0..2).map(|number| format!("X-{number}: {}", text(header))).collect(),
+            mirrors: (0..2)
+                .map(|number| format!("mem://host/{number}{}", text(mirror)))
+                .collect(),
+            ..NewDownload::default()
+        };
+        for (url, app, header, mirror) in [
+            (16_300, 128, 700, 9),
+            (1, 1, 8_150, 900),
+            (1, 1, 1, 9_000),
+            (9_000, 1, 1, 4_500),
+            (16_300, 1, 1, 900),
+        ] {
+            let refused = check(of(url, app, header, mirror));
+            assert!(matches!(refused, Err((0, Error::LimitReached { .. }))), "{refused:?}");
+            let taken = check(of(url / 2, app, header / 2, mirror / 2)).unwrap();
+            assert!(taken <= SPEC_BYTES_MAX);
+        }
+        let longest = NewDownload {
+            headers: Vec::new(),
+            mirrors: Vec::new(),
+            ..of(16_300, 128, 0, 0)
+        };
+        assert!(check(longest).unwrap() <= SPEC_BYTES_MAX);
+    }
+}

@@ -154,3 +154,52 @@ fn ranges(count: usize, len_max: usize) -> impl Iterator<Item = Range<usize>> {
     let firsts = (0..count.max(1)).step_by(len_max);
     firsts.map(move |first| first..count.min(first.saturating_add(len_max)))
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::sync::Arc;
+
+    use backhaul_journal::simulation::SimDisk;
+
+    use super::*;
+    use crate::{Config, Engine, FixedEnvironment};
+
+    #[test]
+    fn a_path_is_meant_from_the_current_directory_and_an_app_is_that_of_the_service() {
+        let environment = FixedEnvironment::new(1).on(SimDisk::new().storage());
+        let engine = Engine::open(Path::new("/state"), Config::default(), environment, Vec::new()).unwrap();
+        let service = Service::on(&Arc::new(engine)).with_app("mine");
+        for (given, meant) in [
+            ("a", "/here/a"),
+            ("./", "/here/./"),
+            ("a/../b/", "/here/a/../b/"),
+            ("/a/", "/a/"),
+            ("", "/here/"),
+        ] {
+            let mut download = NewDownload {
+                destination: given.into(),
+                body: Some(Body::File(given.into())),
+                ..NewDownload::default()
+            };
+            service.make_absolute(&mut download, Path::new("/here"));
+            assert_eq!(download.destination.as_os_str(), meant, "{given:?}");
+            let is_meant = matches!(&download.body, Some(Body::File(path)) if path.as_os_str() == meant);
+            assert!(is_meant, "{:?}", download.body);
+            assert_eq!(download.app, "mine");
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_list_make_up_the_whole() {
+        for count in [0, 1, 255, 256, 257, 1_000] {
+            let parts: Vec<_> = parts_of(count).collect();
+            assert!(parts.iter().all(|part| part.len() <= LIST_PART));
+            assert_eq!(
+                parts.into_iter().flatten().collect::<Vec<_>>(),
+                (0..count).collect::<Vec<_>>()
+            );
+            assert_eq!(ranges(count, usize::MAX).collect::<Vec<_>>(), [0..count]);
+        }
+    }
+}

@@ -95,9 +95,8 @@ impl Table {
             return;
         }
         for (order, entry) in batch.entries() {
-            let is_chosen =
-                self.only.is_none() || (self.rows.at(order)).is_some_and(|id| chooses(self.only.as_ref(), id));
-            if is_chosen {
+            let only = self.only.as_ref();
+            if only.is_none() || self.rows.at(order).is_some_and(|id| chooses(only, id)) {
                 self.queue.put(&entry, true);
             }
         }
