@@ -1,6 +1,7 @@
 //! What comes from outside as text becomes a checked type here, once: URLs, headers, digests, destinations. Pure.
 
 mod ftp;
+mod neighbour;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,11 +16,16 @@ use crate::error::Error;
 use crate::hex;
 use crate::operation::RequestHeader;
 
+pub(crate) use self::neighbour::Neighbour;
+
 /// Longest URL, in bytes (chosen without measurement; servers commonly refuse more than 8 KiB).
 const URL_BYTES_MAX: usize = 16 * 1024;
 /// Longest header value and longest list of headers, in bytes and in entries.
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 pub(crate) const HEADERS_MAX: usize = 64;
+
+/// Longest name of a file, in bytes: what Linux takes.
+pub(crate) const NAME_BYTES_MAX: usize = 255;
 
 /// Longest name in a media type, in bytes (RFC 6838, section 4.2).
 const MEDIA_NAME_BYTES_MAX: usize = 127;
@@ -105,37 +111,35 @@ impl Address {
     }
 
     /// The file name that the URL suggests: its last path segment, never a path; `index.html` where it has none.
-    pub(crate) fn file_name(&self) -> String {
+    pub(crate) fn file_name(&self) -> Cow<'_, str> {
         let end = self.shown.bytes().position(|byte| matches!(byte, b'?' | b'#'));
         let path = end.and_then(|end| self.shown.get(..end)).unwrap_or(&self.shown);
-        let after_host = path
-            .split_once("://")
-            .map_or("", |(_, rest)| rest)
-            .split_once('/')
-            .map_or("", |(_, path)| path);
-        let segment = after_host.rsplit('/').next().unwrap_or_default();
+        let authority = path.as_bytes().windows(3).position(|three| three == b"://");
+        let after_scheme = authority.and_then(|begin| path.get(begin + 3..)).unwrap_or_default();
+        // Behind the last slash, or nothing where there is no more than a host.
+        let slash = after_scheme.bytes().rposition(|byte| byte == b'/');
+        let segment = slash
+            .and_then(|slash| after_scheme.get(slash + 1..))
+            .unwrap_or_default();
         let segment = ftp::without_type(scheme_of(path), segment);
-        let decoded = percent_decoded(segment);
-        let clean: String = decoded
-            .chars()
-            .map(|letter| {
-                if letter == '/' || letter.is_control() {
-                    '_'
-                } else {
-                    letter
-                }
-            })
-            .collect();
-        match clean.as_str() {
+        let is_plain = segment.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%');
+        let clean: Cow<'_, str> = if is_plain {
+            segment.into()
+        } else {
+            let is_refused = |letter: char| letter == '/' || letter.is_control();
+            percent_decoded(segment).replace(is_refused, "_").into()
+        };
+        match &*clean {
             "" | "." | ".." => "index.html".into(),
-            name => name.into(),
+            _ => clean,
         }
     }
 }
 
 /// The scheme of a URL, in the case in which it is written.
 pub(crate) fn scheme_of(url: &str) -> &str {
-    url.split(':').next().unwrap_or_default()
+    let end = url.bytes().position(|byte| byte == b':');
+    end.and_then(|end| url.get(..end)).unwrap_or(url)
 }
 
 /// Schemes of this product, and the feature that each is built in with.
@@ -557,8 +561,8 @@ pub(crate) fn parse_destination(path: &Path, current: &Path) -> Result<PathBuf, 
         }
     }
     match absolute.file_name() {
-        Some(name) if name.len() <= 255 => Ok(absolute),
-        Some(_) => refuse("has a file name of more than 255 bytes"),
+        Some(name) if name.len() <= NAME_BYTES_MAX => Ok(absolute),
+        Some(_) => refuse(&format!("has a file name of more than {NAME_BYTES_MAX} bytes")),
         None => refuse("has no file name"),
     }
 }

@@ -332,10 +332,22 @@ pub struct Address {
 /// # Errors
 /// What is wrong with it, as it is shown.
 pub fn url(text: &str) -> Result<Address, String> {
+    url_after(None, text)
+}
+
+/// The same in a list, right behind another URL.
+///
+/// # Errors
+/// As [`url`].
+pub fn url_after(before: Option<&str>, text: &str) -> Result<Address, String> {
     let web = backhaul_backends::Capabilities::default();
-    let address = address::Address::parse(text, &[("http", web), ("https", web)]).map_err(|error| error.to_string())?;
+    let served = [("http", web), ("https", web)];
+    let mut neighbour = address::Neighbour::default();
+    // What is refused is not known afterwards.
+    let _ = before.map(|before| neighbour.parse(before, &served));
+    let address = neighbour.parse(text, &served).map_err(|error| error.to_string())?;
     Ok(Address {
-        file_name: address.file_name(),
+        file_name: address.file_name().into_owned(),
         shown: address.shown,
         secret_url: address.secret_url,
         credential: address

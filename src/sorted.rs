@@ -97,6 +97,11 @@ impl Index {
         alike.find_map(|entry| look(base | u64::from(u32::from_be_bytes(entry.position))))
     }
 
+    /// How many positions there are.
+    pub(crate) fn len(&self) -> usize {
+        self.count + self.others.len()
+    }
+
     /// Positions in their order, of this hash and of those that look like it.
     pub(crate) fn positions(&self, hash: u64) -> impl Iterator<Item = u64> + use<'_> {
         let hash = upper_half(hash);

@@ -11,6 +11,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
+use self::batches::Batch;
 use self::step::{Step, StepKind};
 use crate::groups::Groups;
 use crate::hashed::{ByHash, ById, Ids};
@@ -38,15 +39,16 @@ pub(crate) struct Table {
     finishing: BTreeSet<(u64, TransferId)>,
     /// Of both, the ones that were left alone for a while: until which moment of the boot-time clock, and how often.
     postponed: ById<(u64, u32)>,
-    /// Orders of live operations by the hash of their destination, and by that of app and URL.
+    /// Orders of live operations, those that do not count yet among them, by the hash of their destination, and by that of
+    /// app and URL.
     destinations: Index,
     urls: Index,
     history: History,
     groups: Groups,
     /// Those that were moved to the front of their group, by their position in the queue.
     promoted: HashMap<i64, TransferId>,
-    /// Orders of the operations of batches that are not committed yet.
-    uncommitted: ByHash<[u8; 16], Positions>,
+    /// Batches that are not committed yet.
+    uncommitted: ByHash<[u8; 16], Batch>,
     /// In the hands of a worker.
     busy: Ids,
     /// Whether records were lost, and whose operations the others speak of without their creation being known.
@@ -295,14 +297,14 @@ impl Table {
 
     /// The live operation for a destination, if there is one.
     pub(crate) fn live_for_destination(&self, destination: &Path) -> Option<Cow<'_, Operation>> {
-        let key = hash(destination.as_os_str());
+        let key = self.has_live().then(|| hash(destination.as_os_str()));
         self.candidates(&self.destinations, key)
             .find(|operation| operation.spec.destination == destination)
     }
 
     /// The live operations of an app for a URL as it is shown.
     pub(crate) fn live_for_url(&self, app: &str, url: &str) -> impl Iterator<Item = Cow<'_, Operation>> {
-        let key = hash(&(app, url));
+        let key = self.has_live().then(|| hash(&(app, url)));
         self.candidates(&self.urls, key)
             .filter(move |operation| operation.spec.app == app && operation.spec.url == url)
     }
@@ -315,9 +317,11 @@ impl Table {
         })
     }
 
-    fn candidates<'a>(&'a self, index: &'a Index, key: u64) -> impl Iterator<Item = Cow<'a, Operation>> {
-        let orders = index.positions(key);
-        orders.filter_map(|order| self.find(self.rows.at(order)?))
+    /// Operations that count under a key, and under those that look like it.
+    fn candidates<'a>(&'a self, index: &'a Index, key: Option<u64>) -> impl Iterator<Item = Cow<'a, Operation>> {
+        let orders = key.into_iter().flat_map(|key| index.positions(key));
+        let found = orders.filter_map(|order| self.find(self.rows.at(order)?));
+        found.filter(|operation| operation.batch.is_none())
     }
 
     /// How many ended operations may stay unpacked until they are acknowledged; only while none does.
@@ -406,7 +410,7 @@ impl Table {
         self.rows.place(&mut operation);
         self.index(&operation, true);
         if let Some(batch) = operation.batch.take() {
-            self.uncommitted.entry(batch.0).or_default().put(operation.order, true);
+            self.wait_for(batch, &operation);
         }
         let open = self.busy.contains(&operation.id);
         self.rows.put(operation, as_of, open);
@@ -424,12 +428,10 @@ impl Table {
         self.index(operation, false);
         self.rows.remove(operation);
         if let Some(batch) = operation.batch
-            && let Some(orders) = self.uncommitted.get_mut(&batch.0)
+            && let Some(batched) = self.uncommitted.get_mut(&batch.0)
+            && batched.remove(operation.order)
         {
-            orders.put(operation.order, false);
-            if orders.is_empty() {
-                self.uncommitted.remove(&batch.0);
-            }
+            self.uncommitted.remove(&batch.0);
         }
     }
 
@@ -452,6 +454,11 @@ impl Table {
         } else {
             self.attempts -= attempts;
         }
+        if operation.is_live() && !stays.among_live {
+            let (spec, order) = (&operation.spec, operation.order);
+            self.destinations.put(hash(spec.destination.as_os_str()), order, add);
+            self.urls.put(hash(&(spec.app.as_str(), spec.url.as_str())), order, add);
+        }
         if operation.batch.is_none() {
             self.index_committed(operation, add, stays);
         }
@@ -464,9 +471,6 @@ impl Table {
         }
         if operation.is_live() && !stays.among_live {
             self.index_promoted(operation, add);
-            let (spec, order) = (&operation.spec, operation.order);
-            self.destinations.put(hash(spec.destination.as_os_str()), order, add);
-            self.urls.put(hash(&(spec.app.as_str(), spec.url.as_str())), order, add);
         }
         if !stays.in_history {
             self.history.put(operation, self.groups.holds(operation), add);

@@ -134,7 +134,7 @@ fn indexes(table: &Table) -> impl PartialEq + std::fmt::Debug + use<> {
     uncommitted.sort_unstable_by_key(|(batch, _)| **batch);
     let uncommitted: Vec<(_, Vec<u64>)> = uncommitted
         .iter()
-        .map(|(batch, all)| (**batch, all.iter().collect()))
+        .map(|(id, batch)| (**id, batch.orders.iter().collect()))
         .collect();
     let rest = (
         table.sweepable().collect::<Vec<_>>(),
@@ -485,6 +485,9 @@ impl World {
             assert_eq!(self.table.rows.as_of(*id), Some(*as_of));
         }
         assert_eq!(self.table.len(), self.all.len());
+        let mut all = self.all.values();
+        let has_live = all.any(|(operation, _)| operation.is_live() && operation.batch.is_none());
+        assert_eq!(self.table.has_live(), has_live);
         self.table.rows.check(&self.table.busy);
         self.table.queue.check();
         let mut fresh = fresh(&self.table, self.all.values());

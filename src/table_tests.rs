@@ -326,6 +326,86 @@ fn a_batch_counts_from_its_commit_on_and_never_without() {
     assert_eq!((table.len(), table.find(id(3)).is_some()), (2, false));
 }
 
+/// Of two hosts and apps, of all priorities, some on hold; those from `grouped` on in a group.
+fn list(batch: Option<BatchId>, grouped: u8) -> Table {
+    let mut table = Table::default();
+    for number in 0..40 {
+        let priorities = [Priority::Low, Priority::Default, Priority::High];
+        let spec = Spec {
+            url: format!("http://host{}/{number}", number / 4 % 2),
+            app: format!("app{}", number / 8 % 2),
+            group: (number >= grouped).then(|| "group".into()),
+            ..spec(number, priorities[usize::from(number / 10 % 3)])
+        };
+        let event = Event::Created {
+            spec: Shared::new(spec),
+            started: number % 5 != 2,
+            batch,
+        };
+        let fact = Fact {
+            id: id(number),
+            at_ms: 0,
+            event,
+        };
+        let applied = table.apply(fact, 1 + u64::from(number));
+        applied.unwrap_or_else(|rejected| panic!("{rejected}"));
+    }
+    table
+}
+
+#[test]
+fn a_batch_is_queued_as_if_each_of_it_had_been_created_alone() {
+    let batch = BatchId([1; 16]);
+    for grouped in [30, 40] {
+        let (mut alone, mut together) = (list(None, grouped), list(Some(batch), grouped));
+        assert!(together.ranked().is_empty());
+        together.commit(batch);
+        assert_eq!(together.ranked(), alone.ranked());
+        assert_eq!(starts(&mut together, 40, 0, NOW), starts(&mut alone, 40, 0, NOW));
+        let live = |table: &Table| table.groups.live("app1", "group");
+        assert_eq!(live(&together), live(&alone));
+    }
+}
+
+#[test]
+fn of_a_batch_that_counts_while_some_are_chosen_only_those_are_scheduled() {
+    let batch = BatchId([1; 16]);
+    let mut table = list(Some(batch), 40);
+    table.restrict_to(Some([id(3), id(4), id(7)].into_iter().collect()));
+    table.commit(batch);
+    assert_eq!(
+        table.ranked().len(),
+        2,
+        "one of them is on hold, and the others are not chosen"
+    );
+    table.restrict_to(None);
+    assert_eq!(table.ranked(), list(None, 40).ranked());
+}
+
+#[test]
+fn what_does_not_count_yet_stands_in_the_way_of_nothing() {
+    let batch = BatchId([1; 16]);
+    let mut table = list(Some(batch), 40);
+    let (destination, url) = (Path::new("/data/9"), "http://host0/9");
+    let found = |table: &Table| {
+        let by_url = table.live_for_url("app1", url).map(|found| found.id);
+        (
+            table.live_for_destination(destination).map(|found| found.id),
+            by_url.collect::<Vec<_>>(),
+        )
+    };
+    assert_eq!(found(&table), (None, vec![]));
+    let other = Fact {
+        id: id(99),
+        at_ms: 0,
+        event: created(spec(99, Priority::Default)),
+    };
+    assert_eq!(table.apply(other, 99), Ok(()));
+    assert_eq!(found(&table), (None, vec![]), "whatever else is live");
+    table.commit(batch);
+    assert_eq!(found(&table), (Some(id(9)), vec![id(9)]));
+}
+
 #[test]
 fn a_later_fact_proves_a_commit_whose_record_was_lost() {
     let mut table = Table::default();
@@ -405,15 +485,18 @@ fn a_list_whose_commit_may_be_lost_counts_but_for_destinations_that_another_has_
             batch,
         },
     };
-    let mut table = Table::default();
-    for (lsn, fact) in (1..).zip([created(1, 1, batch), created(2, 2, batch), created(3, 2, None)]) {
-        table.apply(fact, lsn).unwrap_or_else(|rejected| panic!("{rejected}"));
+    // The one that is taken is the last of the list, or the first.
+    for (taken, kept) in [(2, 1), (1, 2)] {
+        let mut table = Table::default();
+        for (lsn, fact) in (1..).zip([created(1, 1, batch), created(2, 2, batch), created(3, taken, None)]) {
+            table.apply(fact, lsn).unwrap_or_else(|rejected| panic!("{rejected}"));
+        }
+        table.gap(4, 5);
+        table.reopened(NOW);
+        let mut ids = table.ids();
+        ids.sort_unstable();
+        assert_eq!(ids, [id(kept), id(3)]);
     }
-    table.gap(4, 5);
-    table.reopened(NOW);
-    let mut ids = table.ids();
-    ids.sort_unstable();
-    assert_eq!(ids, [id(1), id(3)]);
 }
 
 #[test]

@@ -144,7 +144,17 @@ impl Secrets {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        *self == Self::default()
+        let Self {
+            url,
+            user,
+            password,
+            headers,
+            mirrors,
+            proxy_user,
+            proxy_password,
+        } = self;
+        let texts = [url, user, password, proxy_user, proxy_password];
+        texts.iter().all(|text| text.is_none()) && headers.is_empty() && mirrors.is_empty()
     }
 
     pub(crate) fn credential(&self) -> Option<Credential> {
@@ -370,6 +380,37 @@ fn aad(name: SealedName) -> Aad<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::environment::FixedEnvironment;
+
+    #[test]
+    fn secrets_are_empty_only_where_there_is_none_of_any_kind() {
+        let texts = |number: usize| (0..5).map(move |index| (index == number).then(|| String::from("hush")));
+        let of = |number| {
+            let mut texts = texts(number);
+            let mut next = || texts.next().flatten();
+            Secrets {
+                url: next(),
+                user: next(),
+                password: next(),
+                proxy_user: next(),
+                proxy_password: next(),
+                headers: Vec::new(),
+                mirrors: Vec::new(),
+            }
+        };
+        assert!(of(5).is_empty());
+        assert!((0..5).all(|number| !of(number).is_empty()));
+        let header = RequestHeader {
+            name: "A".into(),
+            value: "hush".into(),
+        };
+        assert!(!Secrets::new(None, None, vec![header]).is_empty());
+        let mut with_mirror = of(5);
+        with_mirror.mirrors.push(SealedMirror {
+            index: 0,
+            url: "hush".into(),
+        });
+        assert!(!with_mirror.is_empty());
+    }
 
     #[test]
     fn a_file_of_another_operation_or_revision_never_opens_and_what_nobody_needs_is_swept() {

@@ -19,7 +19,9 @@ use super::reach::{ENGINES_MAX, Reached};
 use super::signals::SignalWatch;
 use super::transfer::{Asked, at_line, lines};
 use super::{Failure, output};
-use crate::{Config, Engine, Error, Filter, GroupFilter, OperationView, Service, TransferId, TransferStatus, Until};
+use crate::{
+    Config, Engine, Error, Filter, GroupFilter, NewDownload, OperationView, Service, TransferId, TransferStatus, Until,
+};
 
 /// How often progress is looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -250,7 +252,8 @@ impl Place<'_> {
 /// # Errors
 /// What is refused, with its position, or what else went wrong.
 fn create(service: &Service, asked: &Asked<'_>, count: usize) -> Result<Handed, (Option<usize>, Error)> {
-    let created = service.create_list(count, &|range| asked.some(range), true);
+    let set = |index, one: &mut NewDownload| asked.set(index, one);
+    let created = service.create_list(count, asked.common(), &set, true);
     let created = created.map_err(|(index, error)| (Some(index), error))?;
     for one in created.iter().filter(|one| one.existed) {
         let id = one.id;
@@ -448,7 +451,7 @@ mod tests {
     use backhaul_journal::simulation::SimDisk;
 
     use super::*;
-    use crate::{FixedEnvironment, NewDownload};
+    use crate::FixedEnvironment;
 
     /// What a command knows at its end: how many have completed, the URLs of those that are open, and of those that are
     /// acknowledged.

@@ -9,6 +9,9 @@ use super::exit::Exit;
 /// Longest list, in bytes (chosen without measurement: a million lines of 60 bytes).
 const LIST_BYTES_MAX: u64 = 64 << 20;
 
+/// Lines that room is made for at once, so that most lists leave none of it empty.
+const EXPECTED_MAX: usize = 1 << 16;
+
 /// One line of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Line {
@@ -59,8 +62,10 @@ fn read_limited(source: impl std::io::Read) -> std::io::Result<Vec<u8>> {
 /// Empty lines and those that begin with `#` say nothing. A URL holds no blanks, so the first blank ends it; the rest is
 /// the destination, blanks within it included.
 pub(crate) fn parse(text: &str) -> List {
-    let mut seen = HashSet::new();
-    let (mut lines, mut repeated) = (Vec::new(), Vec::new());
+    let count = text.bytes().filter(|byte| *byte == b'\n').count() + 1;
+    let mut seen = HashSet::with_capacity(count.min(EXPECTED_MAX));
+    let mut lines = Vec::with_capacity(count.min(EXPECTED_MAX));
+    let mut repeated = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -70,10 +75,9 @@ pub(crate) fn parse(text: &str) -> List {
             repeated.push(index + 1);
             continue;
         }
-        let (url, destination) = match line.split_once([' ', '\t']) {
-            Some((url, destination)) => (url, Some(PathBuf::from(destination.trim_start()))),
-            None => (line, None),
-        };
+        let blank = line.bytes().position(|byte| byte == b' ' || byte == b'\t');
+        let (url, rest) = line.split_at(blank.unwrap_or(line.len()));
+        let destination = blank.map(|_| PathBuf::from(rest.trim_start()));
         lines.push(Line {
             number: index + 1,
             url: url.into(),

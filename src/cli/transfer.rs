@@ -1,6 +1,5 @@
 //! Commands that create and run operations: `add`, `run`, and what `get` shares with them.
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use super::input::{self, Line};
 use super::reach::close;
 use super::signals::SignalWatch;
 use super::{Failure, output};
-use crate::engine::Checks;
+use crate::engine::{Checks, Series};
 use crate::service::parts_of;
 use crate::{
     Body, Changes, Config, Error, NewDownload, Service, SpooledBody, TransferId, Until, check_changes, check_free,
@@ -29,7 +28,8 @@ pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<
     let created = context.with_engine(&config, &backends, |service, again| {
         asked.spool(service)?;
         // What the engine before has created counts.
-        let created = service.create_list(lines.len(), &|range| asked.some(range), again);
+        let set = |index, one: &mut NewDownload| asked.set(index, one);
+        let created = service.create_list(lines.len(), asked.common(), &set, again);
         created.map_err(|(index, error)| {
             refused = Some((index, error.clone()));
             error
@@ -204,9 +204,11 @@ impl<'a> Asked<'a> {
     pub(super) fn check(&self, config: &Config, backends: &[Arc<dyn Backend>], free: bool) -> Result<(), Failure> {
         let (registry, environment) = (Registry::new(backends.to_vec()), &self.context.environment);
         let mut checks = Checks::new(config, environment, &registry, self.lines.len());
+        let set = |index, one: &mut NewDownload| self.set(index, one);
+        let mut series = Series::new(self.common(), &set);
         for range in parts_of(self.lines.len()) {
             let lines = &self.lines[range.clone()];
-            let checked = checks.check(&self.some(range)).and_then(|checked| {
+            let checked = checks.check_some(&mut series, range).and_then(|checked| {
                 if free {
                     check_free(&checked, environment)
                 } else {
@@ -234,30 +236,18 @@ impl<'a> Asked<'a> {
         Ok(())
     }
 
-    /// Those of some lines.
-    pub(super) fn some(&self, range: Range<usize>) -> Vec<NewDownload> {
-        let lines = self.lines.get(range).unwrap_or_default();
-        lines.iter().map(|line| self.one(line)).collect()
-    }
-
     fn is_to_directory(&self) -> bool {
         self.output.as_os_str().as_encoded_bytes().ends_with(b"/")
     }
 
-    fn one(&self, line: &Line) -> NewDownload {
+    /// What is asked for with every line.
+    pub(super) fn common(&self) -> NewDownload {
         let download = self.download;
-        let destination = match &line.destination {
-            Some(path) if self.is_to_directory() => self.output.join(path),
-            Some(path) => path.clone(),
-            None => self.output.clone(),
-        };
         // What comes from standard input is read once everything else was checked.
         let file = download.body.clone().filter(|path| !is_standard(Some(path.as_path())));
         NewDownload {
-            url: line.url.clone(),
             method: download.method.clone(),
             body: self.spooled.clone().map(Body::Spooled).or(file.map(Body::File)),
-            destination,
             headers: download.header.clone(),
             secret_headers: download.secret_header.clone(),
             sha256: download.sha256,
@@ -274,6 +264,20 @@ impl<'a> Asked<'a> {
             app: self.context.app.clone(),
             hold: self.hold,
             ..NewDownload::default()
+        }
+    }
+
+    /// Makes of [`Asked::common`], or of what another line has made of that, what a line asks for.
+    pub(super) fn set(&self, index: usize, one: &mut NewDownload) {
+        let Some(line) = self.lines.get(index) else { return };
+        one.url.clone_from(&line.url);
+        match &line.destination {
+            Some(path) if self.is_to_directory() => {
+                one.destination.clone_from(&self.output);
+                one.destination.push(path);
+            }
+            Some(path) => one.destination.clone_from(path),
+            None => one.destination.clone_from(&self.output),
         }
     }
 }

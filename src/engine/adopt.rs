@@ -46,9 +46,10 @@ impl Engine {
         if let Some(live) = live {
             return self.is_same(&live, one).then_some(live.id);
         }
-        let done = unreported
-            .get(&hash(destination))
-            .filter(|_| one.spec.collision == Collision::Fail)?;
+        if unreported.is_empty() || one.spec.collision != Collision::Fail {
+            return None;
+        }
+        let done = unreported.get(&hash(destination))?;
         let done = self.find(*done).ok()?;
         let is_same = done.spec.destination == destination && self.is_same(&done, one);
         (is_same && self.has_what_is_asked(&done, one) && self.is_in_place(&done, one)).then_some(done.id)

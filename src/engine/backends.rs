@@ -96,9 +96,8 @@ fn bad_bundle(config: &Config, reason: String) -> Error {
 /// nothing, and no part where it has no parts.
 pub(super) fn check_abilities(spec: &Spec, secrets: &Secrets, served: &[(&str, Capabilities)]) -> Result<(), Error> {
     let can = capabilities_of(&spec.url, served);
-    let scheme = scheme_of(&spec.url);
     let refuse = |field, value: String, what: &str| {
-        let problem = format!("{what} mean nothing to '{scheme}'; leave it out");
+        let problem = format!("{what} mean nothing to '{}'; leave it out", scheme_of(&spec.url));
         Err(Error::invalid(field, value, problem))
     };
     if !can.methods && !spec.method.is_get() {
@@ -114,10 +113,12 @@ pub(super) fn check_abilities(spec: &Spec, secrets: &Secrets, served: &[(&str, C
     if spec.random_access && !can.ranges {
         return refuse("random_access", "true".into(), "parts of a resource");
     }
+    let Some(proxy) = proxied::asked(spec, secrets) else {
+        return Ok(());
+    };
     // A mirror that is asked directly would tell what the proxy is to hide.
     let mut urls = std::iter::once(&spec.url).chain(&spec.mirrors);
-    let direct = urls.find(|url| !capabilities_of(url, served).proxies);
-    if let (Some(proxy), Some(url)) = (proxied::asked(spec, secrets), direct) {
+    if let Some(url) = urls.find(|url| !capabilities_of(url, served).proxies) {
         let problem = format!("'{}' is never asked through a proxy; leave it out", scheme_of(url));
         return Err(Error::invalid("proxy", proxy.to_owned(), problem));
     }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, RandomState};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use backhaul_backends::{Capabilities, Credential, Digest, Method, Registry, WebErrorStatus};
@@ -14,19 +15,20 @@ use super::Engine;
 use super::access;
 use super::backends::check_abilities;
 use super::body::{Body, check_body};
+use super::destination::{Destinations, refused};
 use super::expected::{check_digests, check_recoverable};
 use super::groups::{check_name, checked_group};
 use super::places::check_mirrors;
 use super::proxied::Asked;
 use super::spool::SpooledBody;
-use crate::address::{Address, HEADERS_MAX, harmless, parse_destination, parse_header, parse_media_type};
+use crate::address::{HEADERS_MAX, Neighbour, harmless, parse_header, parse_media_type};
 use crate::config::Config;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::hashed::Hashed;
 use crate::operation::{
     Collision, CompletionGroupId, CostPolicy, Kind, Operation, Priority, RequestHeader, SPEC_BYTES_MAX, Shared, Spec,
-    TransferId, directory_of, path_in, stored_digests,
+    TransferId, stored_digests,
 };
 use crate::vault::Secrets;
 
@@ -172,11 +174,10 @@ impl<'a> Checks<'a> {
     pub(crate) fn new(config: &'a Config, environment: &'a Environment, backends: &'a Registry, count: usize) -> Self {
         Self {
             checker: Checker {
-                config,
                 environment,
                 served: backends.served(),
-                directory: None,
-                current: None,
+                neighbour: Neighbour::default(),
+                destinations: Destinations::new(config, environment),
                 owner_uid: rustix::process::getuid().as_raw(),
                 drawn: Vec::new(),
                 left: count,
@@ -190,13 +191,37 @@ impl<'a> Checks<'a> {
     /// # Errors
     /// As [`check_downloads`]; the position is that among these.
     pub(crate) fn check(&mut self, downloads: &[NewDownload]) -> Result<Vec<CheckedDownload>, (usize, Error)> {
-        let mut checked = Vec::with_capacity(downloads.len());
-        for (index, download) in downloads.iter().enumerate() {
-            let one = self.checker.check(download).map_err(|error| (index, error))?;
-            checked.push(one);
-        }
-        self.distinct.check(&checked)?;
-        Ok(checked)
+        let Self { checker, distinct } = self;
+        distinct.check_all(downloads.iter().map(|download| checker.check(download)))
+    }
+
+    /// The same for those at some positions of a series.
+    pub(crate) fn check_some(
+        &mut self,
+        series: &mut Series<'_>,
+        range: Range<usize>,
+    ) -> Result<Vec<CheckedDownload>, (usize, Error)> {
+        let Self { checker, distinct } = self;
+        distinct.check_all(range.map(|index| checker.check(series.at(index))))
+    }
+}
+
+/// Downloads that have almost everything in common: one of them is there at a time.
+pub(crate) struct Series<'a> {
+    one: NewDownload,
+    set: &'a dyn Fn(usize, &mut NewDownload),
+}
+
+impl<'a> Series<'a> {
+    /// What `set` makes of `common`, which it is given as it has left it, is the download of that position.
+    pub(crate) fn new(common: NewDownload, set: &'a dyn Fn(usize, &mut NewDownload)) -> Self {
+        Self { one: common, set }
+    }
+
+    /// The download at a position.
+    pub(crate) fn at(&mut self, index: usize) -> &NewDownload {
+        (self.set)(index, &mut self.one);
+        &self.one
     }
 }
 
@@ -283,16 +308,14 @@ impl Engine {
     }
 }
 
-/// Checks one download after another; lists mostly name one directory, which is then looked at once.
+/// Checks one download after another; most of a list has its host and its directory in common, which are looked at once.
 struct Checker<'a> {
-    config: &'a Config,
     environment: &'a Environment,
     /// The schemes there are, each with what its backend can do.
     served: Vec<(&'a str, Capabilities)>,
-    /// The last directory, as given and resolved, that can be written to.
-    directory: Option<(PathBuf, PathBuf)>,
-    /// The current directory, once it was asked for.
-    current: Option<PathBuf>,
+    /// The last URL.
+    neighbour: Neighbour,
+    destinations: Destinations<'a>,
     owner_uid: u32,
     /// Ids drawn at once for all that are still to be checked, and how many those are.
     drawn: Vec<u8>,
@@ -307,8 +330,8 @@ impl Checker<'_> {
         if !download.app.is_empty() {
             check_name("app", &download.app)?;
         }
-        let address = Address::parse(&download.url, &self.served)?;
-        let destination = self.destination(&download.destination, &address)?;
+        let address = self.neighbour.parse(&download.url, &self.served)?;
+        let destination = self.destinations.find(&download.destination, &address)?;
         let is_free = check_kind(self.environment, &destination)?;
         let (headers, secret_headers) = check_headers(&download.headers, &download.secret_headers)?;
         let expected_type = download.expected_type.as_deref().map(parse_media_type).transpose()?;
@@ -372,57 +395,6 @@ impl Checker<'_> {
         self.drawn.truncate(rest);
         TransferId(id)
     }
-
-    /// The absolute destination, with the symlinks of its directory resolved: one file has one name here.
-    fn destination(&mut self, asked: &Path, address: &Address) -> Result<PathBuf, Error> {
-        let is_directory = asked.as_os_str().as_encoded_bytes().ends_with(b"/");
-        let asked = if is_directory {
-            path_in(asked, address.file_name().as_ref()).into()
-        } else {
-            Cow::Borrowed(asked)
-        };
-        let current = match self.current.take() {
-            Some(current) => current,
-            None => std::env::current_dir().map_err(|error| Error::io("find", "current directory", error))?,
-        };
-        let path = parse_destination(&asked, &current);
-        self.current = Some(current);
-        let path = path?;
-        let resolved = path_in(self.directory(&path)?, path.file_name().unwrap_or_default());
-        let roots = &self.config.roots;
-        if !roots.is_empty() && !roots.iter().any(|root| resolved.starts_with(root)) {
-            let roots: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
-            return Err(refused(
-                &path,
-                format!("is outside of the allowed directories: {}", roots.join(", ")),
-            ));
-        }
-        Ok(resolved)
-    }
-
-    /// The directory of a destination, resolved, and writable.
-    fn directory(&mut self, path: &Path) -> Result<&Path, Error> {
-        let directory = directory_of(path);
-        // By their bytes: paths are compared part by part.
-        let known = match self.directory.take() {
-            Some(known) if known.0.as_os_str() == directory.as_os_str() => known,
-            _ => (directory.to_path_buf(), self.resolved(path, directory)?),
-        };
-        Ok(&self.directory.insert(known).1)
-    }
-
-    fn resolved(&self, path: &Path, directory: &Path) -> Result<PathBuf, Error> {
-        let storage = &self.environment.storage;
-        let shown = directory.display();
-        let resolved = storage.resolve(directory).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => refused(path, format!("its directory '{shown}' does not exist; make it first")),
-            io::ErrorKind::NotADirectory => refused(path, format!("'{shown}' is no directory")),
-            _ => refused(path, format!("its directory cannot be looked at: {error}")),
-        })?;
-        let writable = storage.check_writable(&resolved);
-        writable.map_err(|error| refused(path, format!("its directory cannot be written to: {error}")))?;
-        Ok(resolved)
-    }
 }
 
 fn conflict(field: &'static str, value: String, operation: &Operation) -> Error {
@@ -432,10 +404,6 @@ fn conflict(field: &'static str, value: String, operation: &Operation) -> Error 
         id: operation.id,
         status: operation.status(),
     }
-}
-
-fn refused(path: &Path, problem: impl Into<String>) -> Error {
-    Error::invalid("destination", path.display().to_string(), problem)
 }
 
 /// What stands under the destination already is a regular file, or `true` where nothing does.
@@ -479,6 +447,18 @@ struct Distinct {
 }
 
 impl Distinct {
+    fn check_all(
+        &mut self,
+        each: impl ExactSizeIterator<Item = Result<CheckedDownload, Error>>,
+    ) -> Result<Vec<CheckedDownload>, (usize, Error)> {
+        let mut checked = Vec::with_capacity(each.len());
+        for (index, one) in each.enumerate() {
+            checked.push(one.map_err(|error| (index, error))?);
+        }
+        self.check(&checked)?;
+        Ok(checked)
+    }
+
     fn check(&mut self, checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
         for (index, one) in checked.iter().enumerate() {
             let spec = &one.spec;
@@ -500,7 +480,11 @@ impl Distinct {
 
 /// Refuses what would not fit a record of the journal, together with all that comes to be known of the operation.
 pub(super) fn check_spec_bytes(spec: &Spec) -> Result<(), Error> {
-    if spec.encoded_bytes() > SPEC_BYTES_MAX {
+    let texts_bytes = spec.url.len() + spec.destination.as_os_str().len() + spec.app.len();
+    let is_long = spec.body.is_some() || !spec.headers.is_empty() || !spec.mirrors.is_empty();
+    // Whatever else there is takes less than half of the room, all together.
+    let may_be_too_long = is_long || texts_bytes > SPEC_BYTES_MAX / 2;
+    if may_be_too_long && spec.encoded_bytes() > SPEC_BYTES_MAX {
         return Err(Error::limit(
             "bytes of the url, mirrors, headers and destination of one operation, all together",
             SPEC_BYTES_MAX as u64,
@@ -536,4 +520,60 @@ pub(super) fn check_headers(
         secret.push(parse_header("secret-header", text)?.0);
     }
     Ok((plain, secret))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::sync::Arc;
+
+    use backhaul_backends::MemoryBackend;
+    use backhaul_journal::simulation::SimDisk;
+
+    use super::*;
+    use crate::environment::FixedEnvironment;
+
+    #[test]
+    fn what_no_record_would_hold_is_refused_whatever_makes_it_long() {
+        let disk = SimDisk::new();
+        disk.put_directory(Path::new("/data"));
+        let environment = FixedEnvironment::new(1).on(disk.storage());
+        let (config, backends) = (
+            Config::default(),
+            Registry::new(vec![Arc::new(MemoryBackend::new()) as _]),
+        );
+        let check = |download: NewDownload| {
+            let checked = check_downloads(&[download], &config, &environment, &backends);
+            checked.map(|checked| checked[0].spec.encoded_bytes())
+        };
+        let text = |len: usize| "a".repeat(len);
+        let of = |url: usize, app: usize, header: usize, mirror: usize| NewDownload {
+            url: format!("mem://host/{}", text(url)),
+            destination: "/data/a".into(),
+            app: text(app),
+            headers: (0..2).map(|number| format!("X-{number}: {}", text(header))).collect(),
+            mirrors: (0..2)
+                .map(|number| format!("mem://host/{number}{}", text(mirror)))
+                .collect(),
+            ..NewDownload::default()
+        };
+        for (url, app, header, mirror) in [
+            (16_300, 128, 700, 9),
+            (1, 1, 8_150, 900),
+            (1, 1, 1, 9_000),
+            (9_000, 1, 1, 4_500),
+            (16_300, 1, 1, 900),
+        ] {
+            let refused = check(of(url, app, header, mirror));
+            assert!(matches!(refused, Err((0, Error::LimitReached { .. }))), "{refused:?}");
+            let taken = check(of(url / 2, app, header / 2, mirror / 2)).unwrap();
+            assert!(taken <= SPEC_BYTES_MAX);
+        }
+        let longest = NewDownload {
+            headers: Vec::new(),
+            mirrors: Vec::new(),
+            ..of(16_300, 128, 0, 0)
+        };
+        assert!(check(longest).unwrap() <= SPEC_BYTES_MAX);
+    }
 }

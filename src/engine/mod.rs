@@ -12,6 +12,7 @@ mod completion;
 mod core;
 mod create;
 mod crew;
+mod destination;
 mod doubt;
 mod expected;
 mod fault;
@@ -71,8 +72,8 @@ pub use self::amend::{Changes, check_changes};
 pub use self::backends::{PACKAGED_HELPERS, backends};
 pub use self::body::Body;
 pub use self::completion::{CompletionGroupView, CompletionState, Report};
-pub(crate) use self::create::Checks;
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};
+pub(crate) use self::create::{Checks, Series};
 pub use self::proxied::with_environment_proxies;
 pub use self::salvage::damaged_journals;
 pub(crate) use self::salvage::journal_directory;
@@ -240,17 +241,21 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownId`]; [`Error::NotNow`] where one has not ended. Those before it are acknowledged.
     pub fn acknowledge(&self, ids: &[TransferId]) -> Result<(), Error> {
-        // The ones that are there come first, so that an unknown id costs no other its acknowledgement.
-        let (known, unknown): (Vec<TransferId>, Vec<TransferId>) = {
-            let state = self.core.state();
-            ids.iter().partition(|id| state.table.contains(**id))
-        };
-        let acknowledged = known.chunks(TOGETHER_MAX).try_for_each(|ids| {
+        let mut unknown = None;
+        let acknowledged = ids.chunks(TOGETHER_MAX).try_for_each(|ids| {
             let mut state = self.core.state();
-            ids.iter()
-                .try_for_each(|id| self.core.record(&mut state, *id, Event::Acknowledged).map(|_| ()))
+            ids.iter().try_for_each(|id| {
+                match self.core.record(&mut state, *id, Event::Acknowledged) {
+                    // An unknown id costs no other its acknowledgement.
+                    Err(Error::NotNow { .. }) if !state.table.contains(*id) => {
+                        unknown.get_or_insert(*id);
+                        Ok(())
+                    }
+                    result => result.map(|_| ()),
+                }
+            })
         });
-        let result = acknowledged.and_then(|()| unknown.first().map_or(Ok(()), |id| Err(Error::UnknownId(*id))));
+        let result = acknowledged.and_then(|()| unknown.map_or(Ok(()), |id| Err(Error::UnknownId(id))));
         self.core.sync_all()?;
         result?;
         self.core.sweep_history()?;

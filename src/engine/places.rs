@@ -21,6 +21,9 @@ pub(super) fn check_mirrors(
         let problem = "mirrors are for GET: the answer to another method is no copy of anything";
         return Err(Error::invalid("mirror", harmless(mirror), problem));
     }
+    if download.mirrors.is_empty() {
+        return Ok((Vec::new(), Vec::new()));
+    }
     let (mut shown, mut sealed) = (Vec::new(), Vec::new());
     // What is shown alike may differ in what is hidden.
     let mut places = vec![(address.shown.clone(), address.secret_url.clone())];

@@ -1,6 +1,6 @@
 //! What was asked for: the part of an operation that its creator decides.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -240,13 +240,16 @@ pub(crate) fn directory_of(path: &Path) -> &Path {
     }
 }
 
-/// The path of a name in a directory.
+/// The path of a name, or of any path that is not absolute, in a directory.
 pub(crate) fn path_in(directory: &Path, name: &OsStr) -> PathBuf {
     // In one piece: `join` copies the directory first and then makes room.
-    let mut path = PathBuf::with_capacity(directory.as_os_str().len() + 1 + name.len());
+    let mut path = OsString::with_capacity(directory.as_os_str().len() + 1 + name.len());
     path.push(directory);
+    if !matches!(path.as_bytes().last(), None | Some(b'/')) {
+        path.push("/");
+    }
     path.push(name);
-    path
+    PathBuf::from(path)
 }
 
 /// A method as it is sent. One that this version refuses is of another version.

@@ -6,6 +6,7 @@ pub(super) mod reading;
 pub(super) mod spooling;
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use super::download::{Change, Download};
 use super::fault::{Fault, Refused};
 use super::message::{parse_parameters, reply};
 use super::monitor::{Selection, UPDATE_MAX};
-use crate::engine::{Body, CheckedDownload, Description, Engine, NewDownload, OperationView};
+use crate::engine::{Body, CheckedDownload, Checks, Description, Engine, NewDownload, OperationView};
 use crate::error::Error;
 use crate::operation::{TransferId, TransferStatus};
 
@@ -152,7 +153,7 @@ impl Method for Create {
 
     fn perform(self, engine: &Engine) -> Result<AllCreated, Refused> {
         let downloads = self.downloads.into_iter().enumerate();
-        let downloads: Vec<NewDownload> = downloads
+        let mut downloads: Vec<NewDownload> = downloads
             .map(|(index, mut download)| {
                 let spooled = download.body_spooled.take().map(|id| engine.spooled(&id)).transpose();
                 let meant = spooled.and_then(|spooled| {
@@ -163,7 +164,9 @@ impl Method for Create {
                 meant.map_err(|error| (index, error))
             })
             .collect::<Result<_, _>>()?;
-        let operations = create(engine, downloads.len(), std::iter::once(downloads), self.go_on)?;
+        let (count, parts) = (downloads.len(), &mut std::iter::once(0..downloads.len()));
+        let mut check = |checks: &mut Checks<'_>, _| checks.check(&std::mem::take(&mut downloads));
+        let operations = create(engine, count, parts, &mut check, self.go_on)?;
         Ok(AllCreated { operations })
     }
 }
@@ -191,12 +194,17 @@ impl Created {
     }
 }
 
+/// Checks the downloads of a range; the position of what is refused is that within the range.
+pub(super) type Check<'a> =
+    &'a mut dyn FnMut(&mut Checks<'_>, Range<usize>) -> Result<Vec<CheckedDownload>, (usize, Error)>;
+
 /// Creates so many downloads, which come in parts, all of them or none; with `go_on` but for those that are there already,
 /// which go on. More than one part only where nobody else looks at the engine yet.
 pub(super) fn create(
     engine: &Engine,
     count: usize,
-    parts: impl Iterator<Item = Vec<NewDownload>>,
+    parts: &mut dyn Iterator<Item = Range<usize>>,
+    check: Check<'_>,
     goes_on: bool,
 ) -> Result<Vec<Created>, Refused> {
     let unreported = if goes_on { engine.unreported() } else { HashMap::new() };
@@ -206,8 +214,7 @@ pub(super) fn create(
     for part in parts {
         let first = created.len();
         let at = |(index, error): (usize, Error)| (first + index, error);
-        let checked = checks.check(&part).map_err(at)?;
-        drop(part);
+        let checked = check(&mut checks, part).map_err(at)?;
         let (mut fresh, mut places) = (Vec::with_capacity(checked.len()), Vec::new());
         for (index, download) in checked.into_iter().enumerate() {
             let same = if goes_on {

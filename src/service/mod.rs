@@ -3,6 +3,7 @@
 
 mod builder;
 mod client;
+mod creating;
 mod download;
 mod embedded;
 mod fault;
@@ -15,37 +16,30 @@ pub(crate) mod server;
 mod serving;
 pub(crate) mod socket;
 
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::client::Client;
-use self::download::Download;
 use self::embedded::Embedded;
 use self::fault::Refused;
 use self::methods::{
-    Acknowledge, Attend, Cancel, Create, Created, Describe, ForgetApp, List, Method, Pause, Remove, Resume, Set, Show,
-    Start,
+    Acknowledge, Attend, Cancel, Describe, ForgetApp, List, Method, Pause, Remove, Resume, Set, Show, Start,
 };
 use self::monitor::{FROM_NOW, IDS_MAX, Monitoring, Selection, Waited, Waiting};
 use crate::config::Config;
-use crate::engine::{Body, Changes, Description, Engine, Filter, NewDownload, OperationView, SpooledBody};
+use crate::engine::{Changes, Description, Engine, Filter, OperationView, SpooledBody};
 use crate::error::Error;
 use crate::operation::TransferId;
 
 pub use self::builder::ServiceBuilder;
+pub(crate) use self::creating::parts_of;
 pub(crate) use self::methods::reading::{READ_BYTES_MAX, Reading};
 pub(crate) use self::monitor::Stand;
 pub use self::monitor::{Monitor, Update};
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::server::heard;
 pub use self::serving::Serving;
-
-/// Bytes of a list that are sent with one call: half of the longest message that a service takes by default.
-const PART_BYTES_MAX: usize = 512 << 10;
-/// How long the end of operations is waited for that are taken back.
-const TAKE_BACK_MAX: Duration = Duration::from_secs(30);
 
 /// Operations of one listing that come with one call.
 const PAGE: usize = 256;
@@ -189,108 +183,6 @@ impl Service {
             Link::Embedded(embedded) => method.perform(&embedded.engine),
             Link::Remote(client) => client.call(&method),
         }
-    }
-
-    /// Creates downloads: all of them or none. They are durable on return. To another process a list of more than 512 KiB
-    /// goes in parts: a crash between them leaves those before it. An empty `app` stands for that of the service,
-    /// and a relative destination is taken from the current directory of this process.
-    ///
-    /// # Errors
-    /// The position of the first one that is refused, and why: as [`Engine::create`].
-    pub fn create(&self, downloads: &[NewDownload]) -> Result<Vec<TransferId>, (usize, Error)> {
-        let created = self.create_or_go_on(downloads, false)?;
-        Ok(created.into_iter().map(|created| created.id).collect())
-    }
-
-    pub(crate) fn create_or_go_on(
-        &self,
-        downloads: &[NewDownload],
-        go_on: bool,
-    ) -> Result<Vec<Created>, (usize, Error)> {
-        let here = current_directory()?;
-        let all = downloads.iter().map(|download| self.absolute(download.clone(), &here));
-        match &self.link {
-            Link::Embedded(embedded) => create_here(embedded, downloads.len(), std::iter::once(all.collect()), go_on),
-            Link::Remote(_) => self.create_in_parts(all, go_on),
-        }
-    }
-
-    /// The same for a list that is made part by part: `some` gives those of a range. Nobody else looks at the engine yet,
-    /// where that is in this process.
-    pub(crate) fn create_list(
-        &self,
-        count: usize,
-        some: &dyn Fn(Range<usize>) -> Vec<NewDownload>,
-        go_on: bool,
-    ) -> Result<Vec<Created>, (usize, Error)> {
-        let here = current_directory()?;
-        let parts = parts_of(count).map(|range| {
-            let part = some(range).into_iter();
-            part.map(|download| self.absolute(download, &here)).collect::<Vec<_>>()
-        });
-        match &self.link {
-            Link::Embedded(embedded) => create_here(embedded, count, parts, go_on),
-            Link::Remote(_) => self.create_in_parts(parts.flatten(), go_on),
-        }
-    }
-
-    fn create_part(&self, downloads: Vec<Download>, go_on: bool) -> Result<Vec<Created>, (usize, Error)> {
-        let result = self.call(Create { downloads, go_on });
-        let result = result.map_err(|refused| (refused.index.unwrap_or(0), refused.error));
-        result.map(|all| all.operations)
-    }
-
-    /// A list may be longer than a message may be. Where a later part of it is refused, the parts before it are taken back.
-    fn create_in_parts(
-        &self,
-        downloads: impl Iterator<Item = NewDownload>,
-        go_on: bool,
-    ) -> Result<Vec<Created>, (usize, Error)> {
-        let mut created = Vec::new();
-        let (mut part, mut part_bytes) = (Vec::new(), 0);
-        let downloads = downloads.map(|download| Download::from(&download));
-        let sized = downloads.map(|download| (download.sent_bytes(), download));
-        let mut sized = sized.peekable();
-        while let Some((bytes, download)) = sized.next() {
-            part_bytes += bytes;
-            part.push(download);
-            let is_full = sized.peek().is_none_or(|(next, _)| part_bytes + next > PART_BYTES_MAX);
-            if is_full {
-                match self.create_part(std::mem::take(&mut part), go_on) {
-                    Ok(more) => created.extend(more),
-                    Err((index, error)) => {
-                        self.take_back(&created);
-                        return Err((created.len() + index, error));
-                    }
-                }
-                part_bytes = 0;
-            }
-        }
-        Ok(created)
-    }
-
-    fn take_back(&self, created: &[Created]) {
-        let fresh = created.iter().filter(|one| !one.existed);
-        let ids: Vec<TransferId> = fresh.map(|one| one.id).collect();
-        let taken_back = ids.chunks(PAGE).try_for_each(|ids| {
-            self.cancel(ids)?;
-            self.wait(ids, Some(TAKE_BACK_MAX))?;
-            self.remove(ids)
-        });
-        if let Err(error) = taken_back {
-            log::warn!("operations of a list that was refused are still there: {error}");
-        }
-    }
-
-    fn absolute(&self, mut download: NewDownload, here: &Path) -> NewDownload {
-        if download.app.is_empty() {
-            self.app.as_ref().clone_into(&mut download.app);
-        }
-        download.destination = joined(here, &download.destination);
-        if let Some(Body::File(path)) = &mut download.body {
-            *path = joined(here, path);
-        }
-        download
     }
 
     /// Copies a request body, for [`crate::Body::Spooled`]; see [`Engine::spool`].
@@ -551,35 +443,6 @@ fn wait_there(client: &Client, ids: &[TransferId], until: Stand, time: Option<Du
         all.timed_out |= waited.timed_out;
     }
     Ok(all)
-}
-
-fn current_directory() -> Result<PathBuf, (usize, Error)> {
-    std::env::current_dir().map_err(|error| (0, Error::io("find", "current directory", error)))
-}
-
-/// Downloads of a list that are there at a time (chosen without measurement: a few hundred KiB).
-const LIST_PART: usize = 256;
-
-/// The ranges of a list of so many that are there at a time.
-pub(crate) fn parts_of(count: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..count)
-        .step_by(LIST_PART)
-        .map(move |first| first..count.min(first + LIST_PART))
-}
-
-fn create_here(
-    embedded: &Embedded,
-    count: usize,
-    parts: impl Iterator<Item = Vec<NewDownload>>,
-    go_on: bool,
-) -> Result<Vec<Created>, (usize, Error)> {
-    let created = methods::create(&embedded.engine, count, parts, go_on);
-    created.map_err(|refused| (refused.index.unwrap_or(0), refused.error))
-}
-
-/// A path as it is meant here; a `/` at its end, which means a directory, stays.
-fn joined(here: &Path, path: &Path) -> PathBuf {
-    here.join(path)
 }
 
 /// The file name of the executable.

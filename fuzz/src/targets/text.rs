@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-use backhaul::fuzzing::{destination, digest, header, list, media_type, sha256, shown_url, url};
+use backhaul::fuzzing::{destination, digest, header, list, media_type, sha256, shown_url, url, url_after};
 
 /// A secret that stands nowhere else.
 const SECRET: &str = "hush9";
@@ -88,7 +88,23 @@ fn check_media_type(text: &str) {
 }
 
 fn check_url(text: &str) {
-    let Ok(address) = url(text) else { return };
+    let read = url(text);
+    let third_slash = text.match_indices('/').nth(2).map_or(text.len(), |(at, _)| at);
+    for before in [text, &text[..third_slash], "http://h/a", "HTTP://H:80/?a"] {
+        assert_eq!(
+            url_after(Some(before), text),
+            read,
+            "{text:?} reads otherwise after {before:?}"
+        );
+    }
+    // The same behind a host that is known.
+    let path = format!("http://h/{text}");
+    assert_eq!(
+        url_after(Some("http://h/"), &path),
+        url(&path),
+        "{path:?} reads otherwise in a list"
+    );
+    let Ok(address) = read else { return };
     let shown = &address.shown;
     let (_, rest) = shown.split_once("://").expect("a checked URL has a scheme");
     let authority = rest.split(['/', '?']).next().unwrap_or_default();

@@ -1,0 +1,208 @@
+//! Creation of downloads through a service: what is relative is meant here, and a list goes to another process in parts.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::download::Download;
+use super::methods::{self, Create, Created};
+use super::{Link, PAGE, Service};
+use crate::engine::{Body, Checks, NewDownload, Series};
+use crate::error::Error;
+use crate::operation::{TransferId, path_in};
+
+/// Bytes of a list that are sent with one call: half of the longest message that a service takes by default.
+const PART_BYTES_MAX: usize = 512 << 10;
+/// How long the end of operations is waited for that are taken back.
+const TAKE_BACK_MAX: Duration = Duration::from_secs(30);
+
+/// Downloads of a list that are there at a time (chosen without measurement: a few hundred KiB).
+const LIST_PART: usize = 256;
+
+impl Service {
+    /// Creates downloads: all of them or none. They are durable on return. To another process a list of more than 512 KiB
+    /// goes in parts: a crash between them leaves those before it. An empty `app` stands for that of the service,
+    /// and a relative destination is taken from the current directory of this process.
+    ///
+    /// # Errors
+    /// The position of the first one that is refused, and why: as [`Engine::create`](crate::Engine::create).
+    pub fn create(&self, downloads: &[NewDownload]) -> Result<Vec<TransferId>, (usize, Error)> {
+        let created = self.create_or_go_on(downloads, false)?;
+        Ok(created.into_iter().map(|created| created.id).collect())
+    }
+
+    pub(crate) fn create_or_go_on(
+        &self,
+        downloads: &[NewDownload],
+        go_on: bool,
+    ) -> Result<Vec<Created>, (usize, Error)> {
+        let set = |index: usize, one: &mut NewDownload| one.clone_from(&downloads[index]);
+        self.create_series(downloads.len(), usize::MAX, NewDownload::default(), &set, go_on)
+    }
+
+    /// The same for a list of which one is there at a time: `set` makes of `common` that of a position. Nobody else looks at
+    /// the engine yet, where that is in this process.
+    pub(crate) fn create_list(
+        &self,
+        count: usize,
+        common: NewDownload,
+        set: &dyn Fn(usize, &mut NewDownload),
+        go_on: bool,
+    ) -> Result<Vec<Created>, (usize, Error)> {
+        self.create_series(count, LIST_PART, common, set, go_on)
+    }
+
+    fn create_series(
+        &self,
+        count: usize,
+        part_max: usize,
+        common: NewDownload,
+        set: &dyn Fn(usize, &mut NewDownload),
+        go_on: bool,
+    ) -> Result<Vec<Created>, (usize, Error)> {
+        let here = current_directory()?;
+        let set = |index, one: &mut NewDownload| {
+            set(index, one);
+            self.make_absolute(one, &here);
+        };
+        let mut series = Series::new(common, &set);
+        let Link::Embedded(embedded) = &self.link else {
+            return self.create_in_parts(count, series, go_on);
+        };
+        let (engine, mut parts) = (&embedded.engine, ranges(count, part_max));
+        let mut check = |checks: &mut Checks<'_>, part| checks.check_some(&mut series, part);
+        let created = methods::create(engine, count, &mut parts, &mut check, go_on);
+        created.map_err(|refused| (refused.index.unwrap_or(0), refused.error))
+    }
+
+    fn create_part(&self, downloads: Vec<Download>, go_on: bool) -> Result<Vec<Created>, (usize, Error)> {
+        let result = self.call(Create { downloads, go_on });
+        let result = result.map_err(|refused| (refused.index.unwrap_or(0), refused.error));
+        result.map(|all| all.operations)
+    }
+
+    /// A list may be longer than a message may be. Where a later part of it is refused, the parts before it are taken back.
+    fn create_in_parts(
+        &self,
+        count: usize,
+        mut series: Series<'_>,
+        go_on: bool,
+    ) -> Result<Vec<Created>, (usize, Error)> {
+        let mut created = Vec::new();
+        let (mut part, mut part_bytes) = (Vec::new(), 0);
+        let downloads = (0..count).map(|index| Download::from(series.at(index)));
+        let sized = downloads.map(|download| (download.sent_bytes(), download));
+        let mut sized = sized.peekable();
+        while let Some((bytes, download)) = sized.next() {
+            part_bytes += bytes;
+            part.push(download);
+            let is_full = sized.peek().is_none_or(|(next, _)| part_bytes + next > PART_BYTES_MAX);
+            if is_full {
+                match self.create_part(std::mem::take(&mut part), go_on) {
+                    Ok(more) => created.extend(more),
+                    Err((index, error)) => {
+                        self.take_back(&created);
+                        return Err((created.len() + index, error));
+                    }
+                }
+                part_bytes = 0;
+            }
+        }
+        Ok(created)
+    }
+
+    fn take_back(&self, created: &[Created]) {
+        let fresh = created.iter().filter(|one| !one.existed);
+        let ids: Vec<TransferId> = fresh.map(|one| one.id).collect();
+        let taken_back = ids.chunks(PAGE).try_for_each(|ids| {
+            self.cancel(ids)?;
+            self.wait(ids, Some(TAKE_BACK_MAX))?;
+            self.remove(ids)
+        });
+        if let Err(error) = taken_back {
+            log::warn!("operations of a list that was refused are still there: {error}");
+        }
+    }
+
+    /// A `/` at the end of a destination, which means a directory, stays.
+    fn make_absolute(&self, download: &mut NewDownload, here: &Path) {
+        if download.app.is_empty() {
+            self.app.as_ref().clone_into(&mut download.app);
+        }
+        let body = match &mut download.body {
+            Some(Body::File(path)) => Some(path),
+            _ => None,
+        };
+        let paths = std::iter::once(&mut download.destination).chain(body);
+        for path in paths.filter(|path| path.is_relative()) {
+            *path = path_in(here, path.as_os_str());
+        }
+    }
+}
+
+fn current_directory() -> Result<PathBuf, (usize, Error)> {
+    std::env::current_dir().map_err(|error| (0, Error::io("find", "current directory", error)))
+}
+
+/// The ranges of a list of so many that are there at a time.
+pub(crate) fn parts_of(count: usize) -> impl Iterator<Item = Range<usize>> {
+    ranges(count, LIST_PART)
+}
+
+/// Ranges of up to `len_max` that make up so many; of none an empty one.
+fn ranges(count: usize, len_max: usize) -> impl Iterator<Item = Range<usize>> {
+    let firsts = (0..count.max(1)).step_by(len_max);
+    firsts.map(move |first| first..count.min(first.saturating_add(len_max)))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::sync::Arc;
+
+    use backhaul_journal::simulation::SimDisk;
+
+    use super::*;
+    use crate::{Config, Engine, FixedEnvironment};
+
+    #[test]
+    fn a_path_is_meant_from_the_current_directory_and_an_app_is_that_of_the_service() {
+        let environment = FixedEnvironment::new(1).on(SimDisk::new().storage());
+        let engine = Engine::open(Path::new("/state"), Config::default(), environment, Vec::new()).unwrap();
+        let service = Service::on(&Arc::new(engine)).with_app("mine");
+        for (given, meant) in [
+            ("a", "/here/a"),
+            ("./", "/here/./"),
+            ("a/../b/", "/here/a/../b/"),
+            ("/a/", "/a/"),
+            ("", "/here/"),
+        ] {
+            let mut download = NewDownload {
+                destination: given.into(),
+                body: Some(Body::File(given.into())),
+                ..NewDownload::default()
+            };
+            service.make_absolute(&mut download, Path::new("/here"));
+            assert_eq!(download.destination.as_os_str(), meant, "{given:?}");
+            let is_meant = matches!(&download.body, Some(Body::File(path)) if path.as_os_str() == meant);
+            assert!(is_meant, "{:?}", download.body);
+            assert_eq!(download.app, "mine");
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_list_make_up_the_whole() {
+        for count in [0, 1, 255, 256, 257, 1_000] {
+            let parts: Vec<_> = parts_of(count).collect();
+            assert!(parts.iter().all(|part| part.len() <= LIST_PART));
+            assert_eq!(
+                parts.into_iter().flatten().collect::<Vec<_>>(),
+                (0..count).collect::<Vec<_>>()
+            );
+            assert_eq!(
+                ranges(count, usize::MAX).map(|part| part.len()).collect::<Vec<_>>(),
+                [count]
+            );
+        }
+    }
+}
