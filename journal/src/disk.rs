@@ -94,7 +94,11 @@ impl Storage for Disk {
         let open = opened.iter().filter_map(|file| file.as_ref().ok());
         let descriptors = files.iter().filter_map(|file| file.descriptor());
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.chain(open.map(AsFd::as_fd)).collect();
-        let whole = whole::sync(&descriptors).map(|results| results.into_iter().map(Some).collect());
+        let whole = whole::sync(&descriptors).map(|answer| {
+            let number = answer.err().map(|error| error.raw_os_error().unwrap_or(libc::EIO));
+            let copy = || number.map_or(Ok(()), |number| Err(io::Error::from_raw_os_error(number)));
+            descriptors.iter().map(|_| Some(copy())).collect()
+        });
         let results = whole.or_else(|| {
             let some = Some(&descriptors).filter(|all| all.len() > 1);
             some.and_then(|all| sys::sync_together(all))
@@ -163,7 +167,8 @@ impl Storage for Disk {
     }
 
     fn available_bytes(&self, path: &Path) -> io::Result<u64> {
-        retry(|| fs2::available_space(path))
+        let statvfs = retry(|| Ok(rustix::fs::statvfs(path)?))?;
+        Ok(statvfs.f_frsize.saturating_mul(statvfs.f_bavail))
     }
 }
 

@@ -13,6 +13,14 @@ pub(crate) fn start_writeback(file: &File, offset_bytes: u64, len_bytes: u64) {
     let _ = sync_file_range(file.as_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE);
 }
 
+/// Begins to write back all of `file`.
+///
+/// # Errors
+/// What stands against it, such as that there is no room; not what becomes of it, which [`written_back`] tells.
+pub(crate) fn write_back(file: BorrowedFd<'_>) -> io::Result<()> {
+    sync_file_range(file, 0, 0, libc::SYNC_FILE_RANGE_WRITE)
+}
+
 /// Whether all that was written back of `file` so far went well, as far as this descriptor was not told yet; waits for what is
 /// under way, and begins nothing.
 ///

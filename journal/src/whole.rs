@@ -3,8 +3,9 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{Mode, Stat};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use crate::disk::{file_system_of, lacks, retry};
@@ -19,39 +20,57 @@ const FILES_MIN: usize = 32;
 /// that in some seconds, and with 512 MiB of memory Linux begins to write no later by itself).
 const WAITING_BYTES_MAX: u64 = 64 << 20;
 
-/// Makes several files of one file system durable, as `fsync(2)` does each: one result for each. `None` where they have to be
-/// synced by themselves: where they are few, lie on several file systems or on one whose promise is not known, where much waits
-/// to be written, or where the first is of another user.
+/// It has failed once, and files are synced by themselves until this process ends: a failure may be that of somebody else's
+/// file, and would come again.
+static HAS_FAILED: AtomicBool = AtomicBool::new(false);
+
+/// Makes several files of one file system durable, as `fsync(2)` does each. `None` where they have to be synced by themselves:
+/// where they are few, lie on several file systems or on one whose promise is not known, where much waits to be written, where
+/// the kernel or who runs this refuses, or where it has failed before.
+///
+/// # Errors
+/// Of one of them or of their file system; no file is durable then, and none may be asked: an fsync finds nothing left to do for
+/// what a commit has failed for, or the write of a block that it shares with others.
 ///
 /// Source: `sync(2)`, NOTES: on Linux syncfs gives the same guarantees as an fsync of every file of the file system.
-pub(crate) fn sync(files: &[BorrowedFd<'_>]) -> Option<Vec<io::Result<()>>> {
-    sync_within(files, WAITING_BYTES_MAX)
+pub(crate) fn sync(files: &[BorrowedFd<'_>]) -> Option<io::Result<()>> {
+    if HAS_FAILED.load(Ordering::Relaxed) {
+        return None;
+    }
+    let answer = sync_within(files, WAITING_BYTES_MAX)?;
+    HAS_FAILED.fetch_or(answer.is_err(), Ordering::Relaxed);
+    Some(answer)
 }
 
-fn sync_within(files: &[BorrowedFd<'_>], waiting_bytes_max: u64) -> Option<Vec<io::Result<()>>> {
-    let first = *files.first()?;
-    if files.len() < FILES_MIN || !is_known(first) {
+fn sync_within(files: &[BorrowedFd<'_>], waiting_bytes_max: u64) -> Option<io::Result<()>> {
+    let kind = known(*files.first()?)?;
+    if files.len() < FILES_MIN || !are_of_one_file_system(files) || waiting_bytes()? > waiting_bytes_max {
         return None;
     }
-    let looked_at = are_of_one_file_system(files)?;
-    if waiting_bytes()? > waiting_bytes_max {
-        return None;
+    match sync_all(files, kind) {
+        Err(error) if lacks(&error, &[Errno::NOSYS, Errno::PERM, Errno::ACCESS]) => None,
+        answer => Some(answer),
     }
-    let answer = retry(|| Ok(rustix::fs::syncfs(first)?)).and_then(|()| still_changes(first, &looked_at));
-    if let Err(error) = answer {
-        // A kernel or a filter without the call; a file that another user owns.
-        if lacks(&error, &[Errno::NOSYS, Errno::PERM]) {
-            return None;
-        }
-        // Whose write has failed it does not tell, and to ask each of them is no way to know: an fsync finds nothing left to do
-        // for what a commit has failed for, or the write of a block that it shares with others.
-        let number = error.raw_os_error().unwrap_or(libc::EIO);
-        let copy = |_| Err(io::Error::from_raw_os_error(number));
-        return Some(files.iter().map(copy).collect());
+}
+
+/// The first of them must be a regular file, and so must the second.
+fn sync_all(files: &[BorrowedFd<'_>], kind: FileSystem) -> io::Result<()> {
+    for file in files {
+        // ext4 tells nobody else that it found no room for what was written, and goes on without it.
+        retry(|| sys::write_back(*file))?;
     }
-    // Before Linux 5.8 it does not speak of what could not be written, nor ever of what this descriptor came too late for.
-    let written = files.iter().map(|file| retry(|| sys::written_back(*file)));
-    Some(written.collect())
+    let (first, second) = (files[0], files[1]);
+    retry(|| Ok(rustix::fs::syncfs(first)?))?;
+    check_changes(first)?;
+    if kind == FileSystem::Xfs {
+        // Where files lie on a device of their own, it empties that one's cache for a sync of such a file alone.
+        retry(|| Ok(rustix::fs::fsync(second)?))?;
+    }
+    for file in files {
+        // Before Linux 5.8 syncfs does not speak of what could not be written, nor ever of what its descriptor came too late for.
+        retry(|| sys::written_back(*file))?;
+    }
+    Ok(())
 }
 
 /// Whether the file system takes a change, which it does not once its journal has failed: then all that was committed before
@@ -59,8 +78,8 @@ fn sync_within(files: &[BorrowedFd<'_>], waiting_bytes_max: u64) -> Option<Vec<i
 /// that, ext4 finds nothing left to wait for.
 ///
 /// ext4 keeps to itself that it could not begin the change, and refuses the next one.
-fn still_changes(file: BorrowedFd<'_>, looked_at: &Stat) -> io::Result<()> {
-    let mode = Mode::from_raw_mode(looked_at.st_mode);
+fn check_changes(file: BorrowedFd<'_>) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(retry(|| Ok(rustix::fs::fstat(file)?))?.st_mode);
     for _ in 0..2 {
         retry(|| Ok(rustix::fs::fchmod(file, mode)?))?;
     }
@@ -68,17 +87,17 @@ fn still_changes(file: BorrowedFd<'_>, looked_at: &Stat) -> io::Result<()> {
 }
 
 /// Those on which it was tested, also by cutting their power and by making their journals fail.
-fn is_known(file: BorrowedFd<'_>) -> bool {
-    let statfs = rustix::fs::fstatfs(file);
-    statfs.is_ok_and(|statfs| matches!(file_system_of(&statfs), FileSystem::Ext4 | FileSystem::Xfs))
+fn known(file: BorrowedFd<'_>) -> Option<FileSystem> {
+    let kind = file_system_of(&rustix::fs::fstatfs(file).ok()?);
+    matches!(kind, FileSystem::Ext4 | FileSystem::Xfs).then_some(kind)
 }
 
-/// What the first of them is; `None` where they lie on several file systems.
-fn are_of_one_file_system(files: &[BorrowedFd<'_>]) -> Option<Stat> {
-    let (first, others) = files.split_first()?;
-    let first = rustix::fs::fstat(first).ok()?;
-    let is_there = |file| rustix::fs::fstat(file).is_ok_and(|stat| stat.st_dev == first.st_dev);
-    others.iter().all(is_there).then_some(first)
+fn are_of_one_file_system(files: &[BorrowedFd<'_>]) -> bool {
+    let mut devices = files
+        .iter()
+        .map(|file| rustix::fs::fstat(file).ok().map(|stat| stat.st_dev));
+    let first = devices.next().flatten();
+    first.is_some() && devices.all(|device| device == first)
 }
 
 /// What waits to be written to any disk of this machine or is on its way there; `None` where the system does not say.
@@ -139,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn many_files_have_an_answer_each_where_the_file_system_is_a_known_one_and_few_have_none() {
+    fn many_files_have_an_answer_where_their_file_system_is_a_known_one_and_few_or_scattered_ones_have_none() {
         let files = Files::new("whole", FILES_MIN);
         let descriptors = files.descriptors();
         assert!(
@@ -147,10 +166,8 @@ mod tests {
             "they wait themselves, which is too much"
         );
         let synced = sync_within(&descriptors, u64::MAX);
-        assert_eq!(synced.is_some(), is_known(descriptors[0]));
-        for result in synced.into_iter().flatten() {
-            result.unwrap();
-        }
+        assert_eq!(synced.is_some(), known(descriptors[0]).is_some());
+        assert!(synced.is_none_or(|answer| answer.is_ok()));
         let mode = files.files[0].metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o640, "nothing of them has changed");
         assert!(sync_within(&descriptors[1..], u64::MAX).is_none(), "one is missing");
