@@ -43,8 +43,11 @@ pub(crate) fn sync(files: &[BorrowedFd<'_>]) -> Option<io::Result<()>> {
 }
 
 fn sync_within(files: &[BorrowedFd<'_>], waiting_bytes_max: u64) -> Option<io::Result<()>> {
+    if files.len() < FILES_MIN {
+        return None;
+    }
     let kind = known(*files.first()?)?;
-    if files.len() < FILES_MIN || !are_of_one_file_system(files) || waiting_bytes()? > waiting_bytes_max {
+    if !are_of_one_file_system(files) || waiting_bytes()? > waiting_bytes_max {
         return None;
     }
     match sync_all(files, kind) {
