@@ -6,7 +6,7 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -44,6 +44,9 @@ const ROOM_MIB: u64 = 64;
 /// What never ends because its disk is dead is ended after this time.
 const WORK_MAX: Duration = Duration::from_secs(5);
 
+/// Files after which somebody else syncs: few enough for several times, and so many that he does not use up the log.
+const NEIGHBOUR_STEP: usize = 16;
+
 /// A kind of file system, and how one is made.
 #[derive(Clone, Copy)]
 struct Kind {
@@ -57,7 +60,45 @@ struct Kind {
 struct DyingDisk {
     kind: Kind,
     folder: TempDir,
-    device: Option<String>,
+    device: Option<Device>,
+}
+
+/// A loop device, and how large a write it takes by itself, in KiB: that outlasts the file behind it.
+struct Device {
+    name: String,
+    write_kib_max: String,
+}
+
+impl Device {
+    /// A loop device takes a write that ends early for one that went well, and would lie about one that begins before a hole
+    /// and ends in it. So it gets no write that is larger than a block.
+    fn on(image: &Path) -> Result<Self, String> {
+        let mut set_up = Command::new("losetup");
+        let name = ask(set_up.args(["--find", "--show", "--sector-size", "4096"]).arg(image))?;
+        let mut device = Self {
+            name,
+            write_kib_max: String::new(),
+        };
+        let limit = device.limit();
+        let limited = fs::read_to_string(&limit).and_then(|before| {
+            device.write_kib_max = before;
+            fs::write(&limit, "4")
+        });
+        limited.map_err(|error| format!("{}: {error}", limit.display()))?;
+        Ok(device)
+    }
+
+    fn limit(&self) -> PathBuf {
+        let name = self.name.trim_start_matches("/dev/");
+        PathBuf::from(format!("/sys/block/{name}/queue/max_sectors_kb"))
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        let _ = fs::write(self.limit(), &self.write_kib_max);
+        let _ = run(Command::new("losetup").args(["-d", &self.name]));
+    }
 }
 
 impl DyingDisk {
@@ -115,16 +156,11 @@ impl DyingDisk {
         self.at("mounted/files")
     }
 
-    /// A loop device takes a write that ends early for one that went well, and would lie about one that begins before a hole
-    /// and ends in it. So it gets no write that is larger than a block.
     fn mount(&mut self) -> Result<(), String> {
-        let device = ask(Command::new("losetup")
-            .args(["--find", "--show", "--sector-size", "4096"])
-            .arg(self.image()))?;
-        self.device = Some(device.clone());
-        let limit = format!("/sys/block/{}/queue/max_sectors_kb", device.trim_start_matches("/dev/"));
-        fs::write(&limit, "4").map_err(|error| format!("{limit}: {error}"))?;
-        run(Command::new("mount").arg(device).arg(self.at("mounted")))
+        let device = self.device.insert(Device::on(&self.image())?);
+        run(Command::new("mount")
+            .arg(&device.name)
+            .arg(self.folder.path().join("mounted")))
     }
 
     /// First block of the log in the image, and how many there are.
@@ -153,9 +189,8 @@ impl DyingDisk {
 
     fn unmount(&mut self) -> Result<(), String> {
         run(Command::new("umount").arg(self.at("mounted")))?;
-        self.device
-            .take()
-            .map_or(Ok(()), |device| run(Command::new("losetup").args(["-d", &device])))
+        self.device = None;
+        Ok(())
     }
 }
 
@@ -163,9 +198,6 @@ impl Drop for DyingDisk {
     fn drop(&mut self) {
         for name in ["mounted", "memory"] {
             let _ = run(Command::new("umount").arg("-l").arg(self.at(name)));
-        }
-        if let Some(device) = &self.device {
-            let _ = run(Command::new("losetup").args(["-d", device]));
         }
     }
 }
@@ -216,16 +248,17 @@ fn what_is_acknowledged_on_a_disk_whose_log_fails_meanwhile_is_there_afterwards(
     });
 }
 
-/// Somebody else who syncs on the same disk whenever another file came, as long as that goes well: it may be told of a failure
-/// that the system then tells nobody else.
+/// Somebody else who syncs on the same disk whenever some more files have their names, as long as that goes well: it may be
+/// told of a failure that the system then tells nobody else.
 fn neighbour(folder: PathBuf) -> JoinHandle<()> {
+    let is_named = |entry: &fs::DirEntry| !entry.file_name().as_encoded_bytes().starts_with(b".");
     std::thread::spawn(move || {
-        let mut seen = fs::read_dir(&folder).unwrap().count();
+        let mut seen = 0;
         let begun = Instant::now();
         while begun.elapsed() < WORK_MAX {
             let Ok(there) = fs::read_dir(&folder) else { return };
-            let count = there.count();
-            if count == seen {
+            let count = there.flatten().filter(is_named).count();
+            if count < seen + NEIGHBOUR_STEP {
                 std::thread::yield_now();
                 continue;
             }

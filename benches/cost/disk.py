@@ -49,6 +49,12 @@ class LoopDisk:
         except OSError:
             self.device = command("losetup", "-f", "--show", self.image)
             self.is_direct = False
+        # A limit that somebody left on the device would be measured.
+        try:
+            with open(f"/sys/block/{os.path.basename(self.device)}/queue/max_sectors_kb", "w", encoding="ascii") as limit:
+                limit.write("0")
+        except OSError:
+            pass
         self.fresh()
 
     def fresh(self):
