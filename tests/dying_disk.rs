@@ -11,7 +11,7 @@ use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use support::loop_disk::{alone, run};
+use support::loop_disk::{alone, ask, run};
 use support::nginx::Nginx;
 use support::{Home, Running, assert_same, figure, left_out, until};
 use tempfile::TempDir;
@@ -199,18 +199,6 @@ impl Drop for DyingDisk {
         for name in ["mounted", "memory"] {
             let _ = run(Command::new("umount").arg("-l").arg(self.at(name)));
         }
-    }
-}
-
-/// What a program prints, without the end of its last line.
-fn ask(command: &mut Command) -> Result<String, String> {
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    let said = command.env("PATH", path).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap().trim().to_owned();
-    if said.status.success() {
-        Ok(text(said.stdout))
-    } else {
-        Err(text(said.stderr))
     }
 }
 

@@ -37,6 +37,8 @@ struct Met {
     /// Where the files go, as an option says it.
     output: String,
     ended: Ended,
+    /// The calls that were traced.
+    log: String,
 }
 
 impl Scene {
@@ -69,12 +71,14 @@ impl Scene {
             let starter = injecting(calls, what, &log);
             let ended = Running::spawn(&mut home.command_under(&starter, &arguments)).finish();
             let is_killed = ended.status.signal() == Some(9);
-            if is_killed || fs::read_to_string(&log).unwrap().contains("(INJECTED)") {
+            let log = fs::read_to_string(&log).unwrap();
+            if is_killed || log.contains("(INJECTED)") {
                 return Met {
                     home,
                     folder,
                     output,
                     ended,
+                    log,
                 };
             }
             ended.expect_code(0);
@@ -141,6 +145,21 @@ fn where_one_was_not_written_or_nothing_can_be_changed_any_more_all_that_were_sy
             assert_eq!(met.ended.code(), Some(0), "{calls}: {}", met.ended.stderr);
             met.all_are_there(&scene.contents);
         }
+    });
+}
+
+#[test]
+fn each_file_is_told_to_be_written_back_before_all_are_synced_for_ext4_tells_nobody_else_that_it_found_no_room() {
+    let name =
+        "each_file_is_told_to_be_written_back_before_all_are_synced_for_ext4_tells_nobody_else_that_it_found_no_room";
+    alone(name, || {
+        let Some(scene) = Scene::on("ext4") else { return };
+        let met = scene.fetch("?sync_file_range,?syncfs", "error=ENOSPC:when=1");
+        let first = met.log.lines().find(|line| line.contains("(INJECTED)")).unwrap();
+        assert!(first.contains("sync_file_range("), "{first}");
+        assert!(!met.log.contains("syncfs("), "it was synced all the same");
+        assert_eq!(met.ended.code(), Some(0), "{}", met.ended.stderr);
+        met.all_are_there(&scene.contents);
     });
 }
 

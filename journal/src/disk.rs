@@ -94,16 +94,12 @@ impl Storage for Disk {
         let open = opened.iter().filter_map(|file| file.as_ref().ok());
         let descriptors = files.iter().filter_map(|file| file.descriptor());
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.chain(open.map(AsFd::as_fd)).collect();
-        let whole = whole::sync(&descriptors).map(|answer| {
-            let number = answer.err().map(|error| error.raw_os_error().unwrap_or(libc::EIO));
-            let copy = || number.map_or(Ok(()), |number| Err(io::Error::from_raw_os_error(number)));
-            descriptors.iter().map(|_| Some(copy())).collect()
-        });
-        let results = whole.or_else(|| {
-            let some = Some(&descriptors).filter(|all| all.len() > 1);
-            some.and_then(|all| sys::sync_together(all))
-        });
-        let mut results = results.unwrap_or_default().into_iter();
+        let results = match whole::sync(&descriptors) {
+            Some(answer) => descriptors.iter().map(|_| Some(copy_of(&answer))).collect(),
+            None if descriptors.len() > 1 => sys::sync_together(&descriptors).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let mut results = results.into_iter();
         // What was not done together is done one after the other.
         let mut result_of = |has_descriptor: bool| if has_descriptor { results.next().flatten() } else { None };
         let of_files = files.iter().map(|file| {
@@ -258,6 +254,14 @@ fn open_directory(path: &Path) -> io::Result<File> {
 /// and says that this went well; looking at it does not.
 fn still_there(directory: &File) -> io::Result<()> {
     directory.metadata().map(|_| ())
+}
+
+fn copy_of(answer: &io::Result<()>) -> io::Result<()> {
+    let number = |error: &io::Error| error.raw_os_error().unwrap_or(libc::EIO);
+    let copy = answer
+        .as_ref()
+        .map_err(|error| io::Error::from_raw_os_error(number(error)));
+    copy.copied()
 }
 
 /// Repeats a call until a signal no longer interrupts it.

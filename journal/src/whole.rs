@@ -46,28 +46,29 @@ fn sync_within(files: &[BorrowedFd<'_>], waiting_bytes_max: u64) -> Option<io::R
     if files.len() < FILES_MIN {
         return None;
     }
-    let kind = known(*files.first()?)?;
+    let [first, second, ..] = *files else { return None };
+    let kind = known(first)?;
     if !are_of_one_file_system(files) || waiting_bytes()? > waiting_bytes_max {
         return None;
     }
-    match sync_all(files, kind) {
+    match sync_all(files, first, (kind == FileSystem::Xfs).then_some(second)) {
         Err(error) if lacks(&error, &[Errno::NOSYS, Errno::PERM, Errno::ACCESS]) => None,
         answer => Some(answer),
     }
 }
 
-/// The first of them must be a regular file, and so must the second.
-fn sync_all(files: &[BorrowedFd<'_>], kind: FileSystem) -> io::Result<()> {
+/// `changed` is the one of them that shows whether their file system takes a change, and must be a regular file; `flushed` is
+/// one more that is synced by itself.
+fn sync_all(files: &[BorrowedFd<'_>], changed: BorrowedFd<'_>, flushed: Option<BorrowedFd<'_>>) -> io::Result<()> {
     for file in files {
         // ext4 tells nobody else that it found no room for what was written, and goes on without it.
         retry(|| sys::write_back(*file))?;
     }
-    let (first, second) = (files[0], files[1]);
-    retry(|| Ok(rustix::fs::syncfs(first)?))?;
-    check_changes(first)?;
-    if kind == FileSystem::Xfs {
-        // Where files lie on a device of their own, it empties that one's cache for a sync of such a file alone.
-        retry(|| Ok(rustix::fs::fsync(second)?))?;
+    retry(|| Ok(rustix::fs::syncfs(changed)?))?;
+    check_changes(changed)?;
+    if let Some(file) = flushed {
+        // Where files lie on a device of their own, XFS empties that one's cache for a sync of such a file alone.
+        retry(|| Ok(rustix::fs::fsync(file)?))?;
     }
     for file in files {
         // Before Linux 5.8 syncfs does not speak of what could not be written, nor ever of what its descriptor came too late for.

@@ -117,14 +117,19 @@ pub(crate) fn alone(name: &str, work: impl FnOnce()) {
 
 /// Runs a program that prints nothing where all is well.
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
+    ask(command).map(|_| ())
+}
+
+/// What a program prints, without the end of its last line.
+pub(crate) fn ask(command: &mut Command) -> Result<String, String> {
     // These live in directories that are not on every user's PATH.
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let command = command.env("PATH", path).stdin(Stdio::null());
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|error| format!("{program}: {error}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if output.status.success() {
-        return Ok(());
+        return Ok(text(&output.stdout));
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-    Err(format!("{program}: {said}"))
+    Err(format!("{program}: {}", text(&output.stderr).replace('\n', "; ")))
 }
