@@ -67,7 +67,7 @@ pub(crate) struct Open {
 
 /// Ended operations that stay open when nobody works on them any more: an end is mostly acknowledged soon, which would
 /// unpack it and pack it once more. Each takes about a kilobyte (chosen: as many as are published together).
-const LINGERING_MAX: usize = 128;
+const LINGERING_MAX: usize = 256;
 
 /// What is open stands on no shelf.
 const OPEN: Place = Place(u32::MAX);
@@ -79,6 +79,11 @@ impl Open {
             as_of,
             lingers: false,
         }
+    }
+
+    /// Nothing more happens to it than that it is removed.
+    fn is_settled(&self) -> bool {
+        self.operation.acknowledged_at_ms.is_some()
     }
 }
 
@@ -141,6 +146,11 @@ impl Rows {
             Some(open) => Some(Cow::Borrowed(&*open.operation)),
             None => self.operation(self.slot(id)?),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn open_count(&self) -> usize {
+        self.open.len()
     }
 
     /// Lets no more than so many ended operations linger, where that is less than would.
@@ -212,9 +222,14 @@ impl Rows {
         self.open.remove(&id)
     }
 
-    /// Puts in another state of an operation that was lifted, whose position, app and group stay what they were.
+    /// Puts in another state of an operation that was lifted, whose position, app and group stay what they were. What only
+    /// lingered for its acknowledgement is packed with that.
     pub(crate) fn set_down(&mut self, open: Open) {
-        self.open.insert(open.operation.id, open);
+        let (id, is_settled) = (open.operation.id, open.lingers && open.is_settled());
+        self.open.insert(id, open);
+        if is_settled {
+            self.close(id);
+        }
     }
 
     /// Takes out the state that [`Rows::find`] gave.
@@ -240,7 +255,7 @@ impl Rows {
     pub(crate) fn set_open(&mut self, id: TransferId, open: bool) {
         match self.open.get_mut(&id) {
             Some(stands) if open => stands.lingers = false,
-            Some(stands) if stands.operation.has_ended() => {
+            Some(stands) if stands.operation.has_ended() && !stands.is_settled() => {
                 stands.lingers = true;
                 self.lingering.push_back(id);
                 if self.lingering.len() > self.lingering_max

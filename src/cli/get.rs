@@ -19,6 +19,7 @@ use super::reach::{ENGINES_MAX, Reached};
 use super::signals::SignalWatch;
 use super::transfer::{Asked, at_line, lines};
 use super::{Failure, output};
+use crate::engine::Series;
 use crate::{
     Config, Engine, Error, Filter, GroupFilter, NewDownload, OperationView, Service, TransferId, TransferStatus, Until,
 };
@@ -51,7 +52,8 @@ pub(super) fn run(
     config.is_short_lived = lines.len() <= BRIEF_LINES_MAX;
     let backends = backends(&config)?;
     let mut asked = Asked::new(context, download, &lines, false)?;
-    asked.check(&config, &backends, !context.state_directory.exists())?;
+    let is_new = !context.state_directory.exists();
+    asked.check(&config, &backends, is_new)?;
     let signals = SignalWatch::start()?;
     let place = Place {
         context,
@@ -59,7 +61,7 @@ pub(super) fn run(
         backends: &backends,
         signals: &signals,
     };
-    let (mut reached, created) = place.hand_over(&mut asked, &lines)?;
+    let (mut reached, created) = place.hand_over(&mut asked, &lines, is_new)?;
     signals.heed();
     let from_list = lines.len() > 1 || download.input.is_some();
     drop(lines);
@@ -109,14 +111,16 @@ enum Seen {
 
 impl Place<'_> {
     /// Creates them in the engine that is here; where that ends meanwhile, what it has created counts with the next.
-    fn hand_over(&self, asked: &mut Asked<'_>, lines: &[Line]) -> Result<(Reached, Handed), Failure> {
+    ///
+    /// `is_new`: before the checks of a moment ago there was no state directory, and nobody to wait for.
+    fn hand_over(&self, asked: &mut Asked<'_>, lines: &[Line], is_new: bool) -> Result<(Reached, Handed), Failure> {
         let mut engines = 0;
         loop {
             let reached = self.context.reach(self.config, self.backends)?;
             let created = asked
                 .spool(reached.service())
                 .map_err(|error| (None, error))
-                .and_then(|()| create(reached.service(), asked, lines.len()));
+                .and_then(|()| create(reached.service(), asked, lines.len(), is_new && engines == 0));
             match created {
                 Ok(handed) => return Ok((reached, handed)),
                 Err((_, Error::Disconnected(_))) if engines < ENGINES_MAX => engines += 1,
@@ -247,13 +251,20 @@ impl Place<'_> {
     }
 }
 
-/// Goes on with what is there already, and creates the rest, all of it or none.
+/// Goes on with what is there already, and creates the rest, all of it or none. `are_checked`: all of them passed [`Asked::check`]
+/// a moment ago, with destinations that must be free.
 ///
 /// # Errors
 /// What is refused, with its position, or what else went wrong.
-fn create(service: &Service, asked: &Asked<'_>, count: usize) -> Result<Handed, (Option<usize>, Error)> {
+fn create(
+    service: &Service,
+    asked: &Asked<'_>,
+    count: usize,
+    are_checked: bool,
+) -> Result<Handed, (Option<usize>, Error)> {
     let set = |index, one: &mut NewDownload| asked.set(index, one);
-    let created = service.create_list(count, asked.common(), &set, true);
+    let series = Series::new(asked.common(), &set).with_checked(are_checked);
+    let created = service.create_list(count, series, true);
     let created = created.map_err(|(index, error)| (Some(index), error))?;
     for one in created.iter().filter(|one| one.existed) {
         let id = one.id;

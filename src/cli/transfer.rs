@@ -29,7 +29,7 @@ pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<
         asked.spool(service)?;
         // What the engine before has created counts.
         let set = |index, one: &mut NewDownload| asked.set(index, one);
-        let created = service.create_list(lines.len(), asked.common(), &set, again);
+        let created = service.create_list(lines.len(), Series::new(asked.common(), &set), again);
         created.map_err(|(index, error)| {
             refused = Some((index, error.clone()));
             error

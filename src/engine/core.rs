@@ -573,10 +573,13 @@ impl Core {
         for id in ids {
             self.gates.hide(*id);
         }
-        let mut state = self.state();
-        for id in ids {
-            state.table.set_busy(*id, false);
+        for some in ids.chunks(TOGETHER_MAX) {
+            let mut state = self.state();
+            for id in some {
+                state.table.set_busy(*id, false);
+            }
         }
+        let mut state = self.state();
         state.publishing -= published;
         self.tell(&mut state);
         let is_asleep = state.asleep.workers > 0;

@@ -192,7 +192,7 @@ impl<'a> Checks<'a> {
     /// As [`check_downloads`]; the position is that among these.
     pub(crate) fn check(&mut self, downloads: &[NewDownload]) -> Result<Vec<CheckedDownload>, (usize, Error)> {
         let Self { checker, distinct } = self;
-        distinct.check_all(downloads.iter().map(|download| checker.check(download)))
+        distinct.check_all(downloads.iter().map(|download| checker.check(download, false)))
     }
 
     /// The same for those at some positions of a series.
@@ -202,7 +202,13 @@ impl<'a> Checks<'a> {
         range: Range<usize>,
     ) -> Result<Vec<CheckedDownload>, (usize, Error)> {
         let Self { checker, distinct } = self;
-        distinct.check_all(range.map(|index| checker.check(series.at(index))))
+        let are_checked = series.are_checked;
+        let checked = range.map(|index| checker.check(series.at(index), are_checked));
+        if are_checked {
+            each_in_order(checked)
+        } else {
+            distinct.check_all(checked)
+        }
     }
 }
 
@@ -210,17 +216,41 @@ impl<'a> Checks<'a> {
 pub(crate) struct Series<'a> {
     one: NewDownload,
     set: &'a dyn Fn(usize, &mut NewDownload),
+    /// What is done to each after that.
+    and_then: Option<&'a dyn Fn(&mut NewDownload)>,
+    /// A moment ago all of them passed the checks, and [`check_free`].
+    are_checked: bool,
 }
 
 impl<'a> Series<'a> {
     /// What `set` makes of `common`, which it is given as it has left it, is the download of that position.
     pub(crate) fn new(common: NewDownload, set: &'a dyn Fn(usize, &mut NewDownload)) -> Self {
-        Self { one: common, set }
+        Self {
+            one: common,
+            set,
+            and_then: None,
+            are_checked: false,
+        }
+    }
+
+    /// The same, with one more thing done to each.
+    pub(crate) fn and_then(self, and_then: &'a dyn Fn(&mut NewDownload)) -> Self {
+        let and_then = Some(and_then);
+        Self { and_then, ..self }
+    }
+
+    /// The same where all of them passed the checks a moment ago, and [`check_free`]: destinations that must be free are not
+    /// looked at once more, nor whether all are different.
+    pub(crate) fn with_checked(self, are_checked: bool) -> Self {
+        Self { are_checked, ..self }
     }
 
     /// The download at a position.
     pub(crate) fn at(&mut self, index: usize) -> &NewDownload {
         (self.set)(index, &mut self.one);
+        if let Some(and_then) = self.and_then {
+            and_then(&mut self.one);
+        }
         &self.one
     }
 }
@@ -326,13 +356,13 @@ struct Checker<'a> {
 const DRAWN_MAX: usize = 64;
 
 impl Checker<'_> {
-    fn check(&mut self, download: &NewDownload) -> Result<CheckedDownload, Error> {
+    fn check(&mut self, download: &NewDownload, is_free: bool) -> Result<CheckedDownload, Error> {
         if !download.app.is_empty() {
             check_name("app", &download.app)?;
         }
         let address = self.neighbour.parse(&download.url, &self.served)?;
         let destination = self.destinations.find(&download.destination, &address)?;
-        let is_free = check_kind(self.environment, &destination)?;
+        let is_free = is_free && download.collision == Collision::Fail || check_kind(self.environment, &destination)?;
         let (headers, secret_headers) = check_headers(&download.headers, &download.secret_headers)?;
         let expected_type = download.expected_type.as_deref().map(parse_media_type).transpose()?;
         let (sha256, digests) = check_digests(download)?;
@@ -436,6 +466,17 @@ pub fn check_free(checked: &[CheckedDownload], environment: &Environment) -> Res
     Ok(())
 }
 
+/// All of them, or the position of the first that is refused.
+fn each_in_order(
+    each: impl ExactSizeIterator<Item = Result<CheckedDownload, Error>>,
+) -> Result<Vec<CheckedDownload>, (usize, Error)> {
+    let mut checked = Vec::with_capacity(each.len());
+    for (index, one) in each.enumerate() {
+        checked.push(one.map_err(|error| (index, error))?);
+    }
+    Ok(checked)
+}
+
 /// Within one list, too, each destination and each URL of an app may appear only once. They are told apart by 64 bits of
 /// hashes whose keys are drawn anew each time, so that a list is not held for that: of a million lists with 100,000 lines,
 /// less than one in a thousand is refused for nothing, and not again.
@@ -451,10 +492,7 @@ impl Distinct {
         &mut self,
         each: impl ExactSizeIterator<Item = Result<CheckedDownload, Error>>,
     ) -> Result<Vec<CheckedDownload>, (usize, Error)> {
-        let mut checked = Vec::with_capacity(each.len());
-        for (index, one) in each.enumerate() {
-            checked.push(one.map_err(|error| (index, error))?);
-        }
+        let checked = each_in_order(each)?;
         self.check(&checked)?;
         Ok(checked)
     }

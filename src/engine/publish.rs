@@ -34,9 +34,9 @@ const SWEEP_FAILURES_MAX: u32 = 4;
 
 /// Publishes a batch, and those that wait by then. Each file meets its own fate; only a journal that refuses stops them all.
 pub(crate) fn publish(core: &Arc<Core>, batch: Vec<Ready>) {
-    let mut held: Vec<TransferId> = batch.iter().map(|ready| ready.id).collect();
     let mut next = Some(batch);
     let mut renamed = Vec::new();
+    let mut held: Vec<TransferId> = Vec::new();
     while next.is_some() || !renamed.is_empty() {
         let batch = next.take().unwrap_or_default();
         let ids: Vec<TransferId> = batch.iter().map(|ready| ready.id).collect();
@@ -45,16 +45,15 @@ pub(crate) fn publish(core: &Arc<Core>, batch: Vec<Ready>) {
             Ok(more) => renamed = more,
             Err(error) => {
                 core.fail(error);
+                held.extend(ids);
                 break;
             }
         }
         // Those before have ended.
-        let over: Vec<TransferId> = held.iter().copied().filter(|id| !ids.contains(id)).collect();
-        core.let_go(&over, over.len());
+        core.let_go(&held, held.len());
         held = ids;
         if !renamed.is_empty() {
             next = core.take_ready();
-            held.extend(next.iter().flatten().map(|ready| ready.id));
         }
     }
     core.let_go(&held, held.len());

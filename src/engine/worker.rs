@@ -44,6 +44,10 @@ use crate::vault::{SealedName, Secrets};
 /// sync every 8 MiB took 0.39 s with such steps and 0.53 to 1.1 s without).
 pub(super) const WRITEBACK_BYTES: u64 = 1 << 20;
 
+/// A file of up to so many bytes is written without a look at the room there is for it: the first write or the second finds
+/// out, and little was sent for nothing (chosen: what a socket takes in by itself).
+const UNSEEN_BYTES_MAX: u64 = 64 << 10;
+
 const TRANSIENT: FailureKind = FailureKind::Transient { retry_after: None };
 
 /// Makes one attempt of an operation that was just claimed by this thread. Gives the complete file, which is to be handed
@@ -404,7 +408,8 @@ impl<'a> Transfer<'a> {
     fn make_room(&mut self) -> Result<(), Fault> {
         let storage = &self.core.environment.storage;
         let directory = self.operation.spec.directory();
-        if let (None, Some(total)) = (&self.part, self.total_bytes) {
+        let looked_at = self.total_bytes.filter(|total| *total > UNSEEN_BYTES_MAX);
+        if let (None, Some(total)) = (&self.part, looked_at) {
             let available = storage
                 .available_bytes(directory)
                 .map_err(|error| Fault::io("look at", directory, &error))?;

@@ -37,35 +37,30 @@ impl Service {
         go_on: bool,
     ) -> Result<Vec<Created>, (usize, Error)> {
         let set = |index: usize, one: &mut NewDownload| one.clone_from(&downloads[index]);
-        self.create_series(downloads.len(), usize::MAX, NewDownload::default(), &set, go_on)
+        let series = Series::new(NewDownload::default(), &set);
+        self.create_series(downloads.len(), usize::MAX, series, go_on)
     }
 
-    /// The same for a list of which one is there at a time: `set` makes of `common` that of a position. Nobody else looks at
-    /// the engine yet, where that is in this process.
+    /// The same for a list of which one is there at a time. Nobody else looks at the engine yet, where that is in this process.
     pub(crate) fn create_list(
         &self,
         count: usize,
-        common: NewDownload,
-        set: &dyn Fn(usize, &mut NewDownload),
+        series: Series<'_>,
         go_on: bool,
     ) -> Result<Vec<Created>, (usize, Error)> {
-        self.create_series(count, LIST_PART, common, set, go_on)
+        self.create_series(count, LIST_PART, series, go_on)
     }
 
     fn create_series(
         &self,
         count: usize,
         part_max: usize,
-        common: NewDownload,
-        set: &dyn Fn(usize, &mut NewDownload),
+        series: Series<'_>,
         go_on: bool,
     ) -> Result<Vec<Created>, (usize, Error)> {
         let here = current_directory()?;
-        let set = |index, one: &mut NewDownload| {
-            set(index, one);
-            self.make_absolute(one, &here);
-        };
-        let mut series = Series::new(common, &set);
+        let make_absolute = |one: &mut NewDownload| self.make_absolute(one, &here);
+        let mut series = series.and_then(&make_absolute);
         let Link::Embedded(embedded) = &self.link else {
             return self.create_in_parts(count, series, go_on);
         };
