@@ -174,7 +174,8 @@ impl Place<'_> {
                 let only = account.only().and_then(|id| engine.view(id).ok());
                 account.show(&engine.running(), only.as_slice());
             }
-            account.acknowledge(service);
+            // They are durable with the next files, and at the end.
+            account.acknowledge(|ids| engine.acknowledge_soon(ids));
         };
         let result = engine.run(Until::Idle, Some(TICK), &mut take);
         take(engine);
@@ -239,7 +240,7 @@ impl Place<'_> {
                 .collect();
             account.note(ends);
             account.show(&running, &only);
-            account.acknowledge(service);
+            account.acknowledge(|ids| service.acknowledge(ids));
             if caught_up
                 && !views
                     .values()
@@ -337,7 +338,7 @@ impl Account {
         let ended = views.filter(|view| view.as_ref().map_or(true, OperationView::has_ended));
         let ended: Vec<OperationView> = ended.collect::<Result<_, _>>()?;
         self.note(ended);
-        self.acknowledge(service);
+        self.acknowledge(|ids| service.acknowledge(ids));
         Ok(())
     }
 
@@ -401,12 +402,12 @@ impl Account {
     }
 
     /// Acknowledges what was said.
-    fn acknowledge(&mut self, service: &Service) {
+    fn acknowledge(&mut self, acknowledge: impl FnOnce(&[TransferId]) -> Result<(), Error>) {
         let ids = std::mem::take(&mut self.told);
         if ids.is_empty() {
             return;
         }
-        match service.acknowledge(&ids) {
+        match acknowledge(&ids) {
             // An end that was told and stays unacknowledged is told again: at least once. One whose record is gone by now,
             // removed by somebody or out of the history, cannot be; the others are acknowledged all the same.
             Ok(()) | Err(Error::Disconnected(_) | Error::UnknownId(_)) => {}
@@ -424,7 +425,7 @@ impl Account {
             let kept: Vec<OperationView> = views.into_iter().filter(|view| service.view(view.id).is_ok()).collect();
             if was_told {
                 self.told.extend(kept.iter().map(|view| view.id));
-                self.acknowledge(service);
+                self.acknowledge(|ids| service.acknowledge(ids));
             }
         }
         self.fault.take().map_or(Ok(()), Err)
@@ -517,7 +518,7 @@ mod tests {
         engine.remove(ids[5]).unwrap();
         seen = account.take(&engine, seen);
         assert_eq!(account.take(&engine, seen), 5);
-        account.acknowledge(&service);
+        account.acknowledge(|ids| engine.acknowledge_soon(ids));
         account.close(&service).unwrap();
         let is_open = |view: &OperationView| account.open.contains(&view.id);
         let of = |is: &dyn Fn(&OperationView) -> bool| {
@@ -536,6 +537,40 @@ mod tests {
             assert_eq!(known(false, false, looks_between), expected, "shown");
             assert_eq!(known(true, false, looks_between), expected, "as JSON");
             assert_eq!(known(true, true, looks_between), expected, "as JSON, quiet");
+        }
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_durable_at_the_end_also_where_somebody_else_holds_the_engine() {
+        for is_held in [false, true] {
+            let disk = SimDisk::new();
+            disk.put_directory(Path::new("/data"));
+            let open = |disk: &SimDisk| {
+                let memory = MemoryBackend::new();
+                memory.put("mem://host/whole", Resource::new(vec![1; 9], "\"1\""));
+                let environment = FixedEnvironment::new(1).on(disk.storage());
+                Engine::open(
+                    Path::new("/state"),
+                    Config::default(),
+                    environment,
+                    vec![Arc::new(memory) as _],
+                )
+                .unwrap()
+            };
+            let engine = Arc::new(open(&disk));
+            let download = NewDownload {
+                url: "mem://host/whole".into(),
+                destination: "/data/whole".into(),
+                ..NewDownload::default()
+            };
+            let ids = engine.create(&[download]).unwrap();
+            while engine.step() {}
+            engine.acknowledge_soon(&ids).unwrap();
+            let held = is_held.then(|| Arc::clone(&engine));
+            assert!(super::super::reach::close(engine).is_ok());
+            let after = open(&disk.lose_unsynced());
+            assert!(after.view(ids[0]).unwrap().acknowledged, "held: {is_held}");
+            drop(held);
         }
     }
 }

@@ -46,11 +46,11 @@ impl Reached {
     }
 }
 
-/// Closes an engine that nobody else holds any more.
+/// Closes an engine, unless somebody else still holds it; what it recorded is durable then.
 pub(super) fn close(engine: Arc<Engine>) -> Result<(), Failure> {
-    match Arc::into_inner(engine) {
-        Some(engine) => Ok(engine.close()?),
-        None => Ok(()),
+    match Arc::try_unwrap(engine) {
+        Ok(engine) => Ok(engine.close()?),
+        Err(engine) => Ok(engine.sync()?),
     }
 }
 

@@ -136,6 +136,7 @@ mod tests {
 
     use super::super::{Changes, Engine, NewDownload, Until};
     use crate::config::{Config, Layout};
+    use crate::engine::room::BATCH_MAX;
     use crate::environment::Environment;
 
     fn has_snapshot(directory: &Path) -> bool {
@@ -147,7 +148,8 @@ mod tests {
 
     #[test]
     fn the_journal_is_shortened_and_the_history_swept_while_files_come_without_a_pause() {
-        const FILES: u64 = 600;
+        // Ends come in batches, and half of them in several.
+        const FILES: u64 = 10 * BATCH_MAX as u64;
         let home = tempfile::tempdir().unwrap();
         let state = home.path().join("state");
         let mut config = Config {

@@ -241,6 +241,16 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownId`]; [`Error::NotNow`] where one has not ended. Those before it are acknowledged.
     pub fn acknowledge(&self, ids: &[TransferId]) -> Result<(), Error> {
+        let result = self.acknowledge_soon(ids);
+        self.core.sync_all()?;
+        result
+    }
+
+    /// The same, durable with what is made durable next: a crash before that has the ends told once more.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn acknowledge_soon(&self, ids: &[TransferId]) -> Result<(), Error> {
         let mut unknown = None;
         let acknowledged = ids.chunks(TOGETHER_MAX).try_for_each(|ids| {
             let mut state = self.core.state();
@@ -255,11 +265,8 @@ impl Engine {
                 }
             })
         });
-        let result = acknowledged.and_then(|()| unknown.map_or(Ok(()), |id| Err(Error::UnknownId(id))));
-        self.core.sync_all()?;
-        result?;
-        self.core.sweep_history()?;
-        self.core.sync_all()
+        acknowledged.and_then(|()| unknown.map_or(Ok(()), |id| Err(Error::UnknownId(id))))?;
+        self.core.sweep_history()
     }
 
     /// Works until told otherwise, on threads of its own. `observe` is called on this thread about every `tick`.
@@ -375,9 +382,16 @@ impl Engine {
     pub fn close(self) -> Result<(), Error> {
         // Short-lived processes, too, must not let the journal grow for ever.
         self.core.checkpoint_if_due();
-        let core = Arc::into_inner(self.core);
-        // Somebody else still holds the engine: dropping it is a crash as far as the journal is concerned, and safe.
-        core.map_or(Ok(()), |core| core.journal.close().map_err(Error::from))
+        match Arc::try_unwrap(self.core) {
+            Ok(core) => core.journal.close().map_err(Error::from),
+            // Somebody else still holds the engine: dropping it is a crash as far as the journal is concerned, and safe.
+            Err(core) => core.sync_all(),
+        }
+    }
+
+    /// Makes durable what was recorded; for who cannot close it, as somebody else still holds it.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        self.core.sync_all()
     }
 
     fn command(&self, id: TransferId, event: Event) -> Result<(), Error> {
