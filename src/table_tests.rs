@@ -794,12 +794,13 @@ fn what_is_acknowledged_stays_open_only_while_somebody_works_on_it() {
             log.table.set_busy(id(number), false);
         }
         assert_eq!(log.table.rows.open_count(), 1);
-        let step = log.table.step(id(number), Event::Acknowledged, 1).unwrap();
-        log.table.take_step(step, 1_000);
+        let step = log.table.step(id(number), Event::Acknowledged, 1);
+        log.table.take_step(step.expect("it has ended"), 1_000);
         assert_eq!(log.table.rows.open_count(), usize::from(!is_first_let_go));
         log.table.set_busy(id(number), false);
         assert_eq!(log.table.rows.open_count(), 0);
-        assert!(log.table.find(id(number)).unwrap().acknowledged_at_ms.is_some());
+        let known = log.table.find(id(number));
+        assert!(known.is_some_and(|one| one.acknowledged_at_ms.is_some()));
     }
 }
 

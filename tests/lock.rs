@@ -8,7 +8,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::nginx::Nginx;
-use support::{Home, until};
+use support::{Home, assert_same, until};
 
 #[test]
 fn a_writing_command_beside_an_engine_without_a_socket_waits_ten_seconds_and_then_names_it() {
@@ -83,4 +83,23 @@ fn reading_commands_need_no_engine_and_leave_an_empty_directory_alone() {
     assert_eq!(ended.json(), serde_json::json!([]));
     home.run(&["explain"]).expect_code(0);
     assert!(!home.state().exists(), "a reading command has made the state directory");
+}
+
+#[test]
+fn two_that_start_together_where_no_state_is_yet_fetch_a_file_once() {
+    let nginx = Nginx::start();
+    for round in 0..6 {
+        let name = format!("{round}.bin");
+        let bytes = nginx.put_seeded(&name, 300_000);
+        let home = Home::new();
+        let (url, destination) = (nginx.url(&format!("/{name}")), home.download(&name));
+        let arguments = ["get", "-q", &url, "-o", destination.to_str().unwrap()];
+        let running = [home.spawn(&arguments), home.spawn(&arguments)];
+        let codes = running.map(|running| running.finish().code());
+        // Who comes while it is fetched sees it through, who comes after that may not replace it.
+        assert!(codes.contains(&Some(0)), "{codes:?}");
+        assert!(codes.iter().all(|code| [Some(0), Some(2)].contains(code)), "{codes:?}");
+        assert_same(&destination, &bytes);
+        assert_eq!(nginx.bytes_served(&name), bytes.len() as u64, "{codes:?}");
+    }
 }

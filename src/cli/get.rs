@@ -70,11 +70,15 @@ pub(super) fn run(
     let result = place.see_through(&mut reached, &mut account);
     let closed = account.close(reached.service());
     let signal = signals.end();
+    if result.is_ok() && closed.is_ok() {
+        keep(&reached, &account.open, from_list, signal.is_some());
+    }
+    let all_completed = account.completed == count;
+    // Also after an error: what was told is acknowledged.
+    let ended = reached.close();
     result?;
     closed?;
-    keep(&reached, &account.open, from_list, signal.is_some());
-    let all_completed = account.completed == count;
-    reached.close()?;
+    ended?;
     Ok(match signal {
         Some(SIGTERM) => Exit::Terminated,
         Some(_) => Exit::Interrupted,
@@ -112,15 +116,17 @@ enum Seen {
 impl Place<'_> {
     /// Creates them in the engine that is here; where that ends meanwhile, what it has created counts with the next.
     ///
-    /// `is_new`: before the checks of a moment ago there was no state directory, and nobody to wait for.
+    /// `is_new`: before the checks there was no state directory.
     fn hand_over(&self, asked: &mut Asked<'_>, lines: &[Line], is_new: bool) -> Result<(Reached, Handed), Failure> {
         let mut engines = 0;
         loop {
             let reached = self.context.reach(self.config, self.backends)?;
+            // Whoever made it meanwhile may have brought the same files, and is gone by now.
+            let are_free = is_new && matches!(&reached, Reached::Own(engine, _) if engine.is_blank());
             let created = asked
                 .spool(reached.service())
                 .map_err(|error| (None, error))
-                .and_then(|()| create(reached.service(), asked, lines.len(), is_new && engines == 0));
+                .and_then(|()| create(reached.service(), asked, lines.len(), are_free));
             match created {
                 Ok(handed) => return Ok((reached, handed)),
                 Err((_, Error::Disconnected(_))) if engines < ENGINES_MAX => engines += 1,
@@ -174,7 +180,7 @@ impl Place<'_> {
                 let only = account.only().and_then(|id| engine.view(id).ok());
                 account.show(&engine.running(), only.as_slice());
             }
-            // They are durable with the next files, and at the end.
+            // Durable with what is recorded next, or at the end; an end that was told may be told again.
             account.acknowledge(|ids| engine.acknowledge_soon(ids));
         };
         let result = engine.run(Until::Idle, Some(TICK), &mut take);
@@ -252,8 +258,8 @@ impl Place<'_> {
     }
 }
 
-/// Goes on with what is there already, and creates the rest, all of it or none. `are_checked`: all of them passed [`Asked::check`]
-/// a moment ago, with destinations that must be free.
+/// Goes on with what is there already, and creates the rest, all of it or none. `are_free`: a moment ago nothing stood under any
+/// destination that must be free.
 ///
 /// # Errors
 /// What is refused, with its position, or what else went wrong.
@@ -261,10 +267,10 @@ fn create(
     service: &Service,
     asked: &Asked<'_>,
     count: usize,
-    are_checked: bool,
+    are_free: bool,
 ) -> Result<Handed, (Option<usize>, Error)> {
     let set = |index, one: &mut NewDownload| asked.set(index, one);
-    let series = Series::new(asked.common(), &set).with_checked(are_checked);
+    let series = Series::new(asked.common(), &set).with_free(are_free);
     let created = service.create_list(count, series, true);
     let created = created.map_err(|(index, error)| (Some(index), error))?;
     for one in created.iter().filter(|one| one.existed) {

@@ -320,10 +320,9 @@ impl Core {
 
     /// Waits until everything recorded so far is durable.
     pub(crate) fn sync_all(&self) -> Result<(), Error> {
-        match *self.last.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(lsn) => self.sync(lsn),
-            None => Ok(()),
-        }
+        // The lock is not held meanwhile: whoever appends takes it, with that of the state in his hands.
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.map_or(Ok(()), |lsn| self.sync(lsn))
     }
 
     /// Stops the engine because it cannot go on. The first cause is kept.
@@ -574,10 +573,8 @@ impl Core {
             self.gates.hide(*id);
         }
         for some in ids.chunks(TOGETHER_MAX) {
-            let mut state = self.state();
-            for id in some {
-                state.table.set_busy(*id, false);
-            }
+            let table = &mut self.state().table;
+            some.iter().for_each(|id| table.set_busy(*id, false));
         }
         let mut state = self.state();
         state.publishing -= published;

@@ -202,13 +202,8 @@ impl<'a> Checks<'a> {
         range: Range<usize>,
     ) -> Result<Vec<CheckedDownload>, (usize, Error)> {
         let Self { checker, distinct } = self;
-        let are_checked = series.are_checked;
-        let checked = range.map(|index| checker.check(series.at(index), are_checked));
-        if are_checked {
-            each_in_order(checked)
-        } else {
-            distinct.check_all(checked)
-        }
+        let are_free = series.are_free;
+        distinct.check_all(range.map(|index| checker.check(series.at(index), are_free)))
     }
 }
 
@@ -218,8 +213,8 @@ pub(crate) struct Series<'a> {
     set: &'a dyn Fn(usize, &mut NewDownload),
     /// What is done to each after that.
     and_then: Option<&'a dyn Fn(&mut NewDownload)>,
-    /// A moment ago all of them passed the checks, and [`check_free`].
-    are_checked: bool,
+    /// A moment ago nothing stood under any destination that must be free.
+    are_free: bool,
 }
 
 impl<'a> Series<'a> {
@@ -229,7 +224,7 @@ impl<'a> Series<'a> {
             one: common,
             set,
             and_then: None,
-            are_checked: false,
+            are_free: false,
         }
     }
 
@@ -239,10 +234,9 @@ impl<'a> Series<'a> {
         Self { and_then, ..self }
     }
 
-    /// The same where all of them passed the checks a moment ago, and [`check_free`]: destinations that must be free are not
-    /// looked at once more, nor whether all are different.
-    pub(crate) fn with_checked(self, are_checked: bool) -> Self {
-        Self { are_checked, ..self }
+    /// The same where all of them passed [`check_free`] a moment ago: destinations that must be free are not looked at again.
+    pub(crate) fn with_free(self, are_free: bool) -> Self {
+        Self { are_free, ..self }
     }
 
     /// The download at a position.
@@ -466,17 +460,6 @@ pub fn check_free(checked: &[CheckedDownload], environment: &Environment) -> Res
     Ok(())
 }
 
-/// All of them, or the position of the first that is refused.
-fn each_in_order(
-    each: impl ExactSizeIterator<Item = Result<CheckedDownload, Error>>,
-) -> Result<Vec<CheckedDownload>, (usize, Error)> {
-    let mut checked = Vec::with_capacity(each.len());
-    for (index, one) in each.enumerate() {
-        checked.push(one.map_err(|error| (index, error))?);
-    }
-    Ok(checked)
-}
-
 /// Within one list, too, each destination and each URL of an app may appear only once. They are told apart by 64 bits of
 /// hashes whose keys are drawn anew each time, so that a list is not held for that: of a million lists with 100,000 lines,
 /// less than one in a thousand is refused for nothing, and not again.
@@ -492,7 +475,10 @@ impl Distinct {
         &mut self,
         each: impl ExactSizeIterator<Item = Result<CheckedDownload, Error>>,
     ) -> Result<Vec<CheckedDownload>, (usize, Error)> {
-        let checked = each_in_order(each)?;
+        let mut checked = Vec::with_capacity(each.len());
+        for (index, one) in each.enumerate() {
+            checked.push(one.map_err(|error| (index, error))?);
+        }
         self.check(&checked)?;
         Ok(checked)
     }

@@ -384,9 +384,14 @@ impl Engine {
         self.core.checkpoint_if_due();
         match Arc::try_unwrap(self.core) {
             Ok(core) => core.journal.close().map_err(Error::from),
-            // Somebody else still holds the engine: dropping it is a crash as far as the journal is concerned, and safe.
+            // Somebody else still holds the engine: what it has recorded is durable, without the mark of a clean end.
             Err(core) => core.sync_all(),
         }
+    }
+
+    /// Nothing was ever recorded here: the first record has the number 1.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.core.next_lsn() <= 1
     }
 
     /// Makes durable what was recorded; for who cannot close it, as somebody else still holds it.

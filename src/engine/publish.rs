@@ -50,7 +50,9 @@ pub(crate) fn publish(core: &Arc<Core>, batch: Vec<Ready>) {
             }
         }
         // Those before have ended.
-        core.let_go(&held, held.len());
+        if !held.is_empty() {
+            core.let_go(&held, held.len());
+        }
         held = ids;
         if !renamed.is_empty() {
             next = core.take_ready();
