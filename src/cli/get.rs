@@ -180,8 +180,7 @@ impl Place<'_> {
                 let only = account.only().and_then(|id| engine.view(id).ok());
                 account.show(&engine.running(), only.as_slice());
             }
-            // Durable with what is recorded next, or at the end; an end that was told may be told again.
-            account.acknowledge(|ids| engine.acknowledge_soon(ids));
+            account.acknowledge_in(engine);
         };
         let result = engine.run(Until::Idle, Some(TICK), &mut take);
         take(engine);
@@ -312,6 +311,8 @@ struct Account {
     views: Option<Vec<OperationView>>,
     /// Ends that were said and are to be acknowledged, all at once.
     told: Vec<TransferId>,
+    /// What was acknowledged last need not be durable yet.
+    is_unsynced: bool,
     fault: Option<Error>,
 }
 
@@ -326,6 +327,7 @@ impl Account {
             completed: 0,
             views: json.then(Vec::new),
             told: Vec::new(),
+            is_unsynced: false,
             fault: None,
         }
     }
@@ -404,6 +406,19 @@ impl Account {
         match &mut self.views {
             Some(views) => views.extend(ends),
             None => self.told.extend(ends.iter().map(|view| view.id)),
+        }
+    }
+
+    /// Acknowledges what was said to an engine of this process: durable with what it records next, or with the first look
+    /// that brings nothing new. A crash before that has an end told once more.
+    fn acknowledge_in(&mut self, engine: &Engine) {
+        if !self.told.is_empty() {
+            self.acknowledge(|ids| engine.acknowledge_soon(ids));
+            self.is_unsynced = true;
+        } else if std::mem::take(&mut self.is_unsynced)
+            && let Err(error) = engine.sync()
+        {
+            self.fault.get_or_insert(error);
         }
     }
 
@@ -546,37 +561,60 @@ mod tests {
         }
     }
 
+    /// A download of one file that has ended, on this disk.
+    fn ended(disk: &SimDisk) -> (Arc<Engine>, TransferId) {
+        disk.put_directory(Path::new("/data"));
+        let engine = open(disk);
+        let download = NewDownload {
+            url: "mem://host/whole".into(),
+            destination: "/data/whole".into(),
+            ..NewDownload::default()
+        };
+        let id = engine.create(&[download]).unwrap()[0];
+        engine.restrict_to(Some(BTreeSet::from([id])));
+        while engine.step() {}
+        (Arc::new(engine), id)
+    }
+
+    fn open(disk: &SimDisk) -> Engine {
+        let memory = MemoryBackend::new();
+        memory.put("mem://host/whole", Resource::new(vec![1; 9], "\"1\""));
+        let environment = FixedEnvironment::new(1).on(disk.storage());
+        let backends = vec![Arc::new(memory) as _];
+        Engine::open(Path::new("/state"), Config::default(), environment, backends).unwrap()
+    }
+
+    /// As a power cut would leave it.
+    fn is_acknowledged(disk: &SimDisk, id: TransferId) -> bool {
+        open(&disk.lose_unsynced()).view(id).unwrap().acknowledged
+    }
+
     #[test]
     fn what_was_acknowledged_is_durable_at_the_end_also_where_somebody_else_holds_the_engine() {
         for is_held in [false, true] {
             let disk = SimDisk::new();
-            disk.put_directory(Path::new("/data"));
-            let open = |disk: &SimDisk| {
-                let memory = MemoryBackend::new();
-                memory.put("mem://host/whole", Resource::new(vec![1; 9], "\"1\""));
-                let environment = FixedEnvironment::new(1).on(disk.storage());
-                Engine::open(
-                    Path::new("/state"),
-                    Config::default(),
-                    environment,
-                    vec![Arc::new(memory) as _],
-                )
-                .unwrap()
-            };
-            let engine = Arc::new(open(&disk));
-            let download = NewDownload {
-                url: "mem://host/whole".into(),
-                destination: "/data/whole".into(),
-                ..NewDownload::default()
-            };
-            let ids = engine.create(&[download]).unwrap();
-            while engine.step() {}
-            engine.acknowledge_soon(&ids).unwrap();
+            let (engine, id) = ended(&disk);
+            engine.acknowledge_soon(&[id]).unwrap();
             let held = is_held.then(|| Arc::clone(&engine));
             assert!(super::super::reach::close(engine).is_ok());
-            let after = open(&disk.lose_unsynced());
-            assert!(after.view(ids[0]).unwrap().acknowledged, "held: {is_held}");
+            assert!(is_acknowledged(&disk, id), "held: {is_held}");
             drop(held);
         }
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_durable_with_the_first_look_that_brings_nothing_new() {
+        let disk = SimDisk::new();
+        let (engine, id) = ended(&disk);
+        let handed = Handed {
+            ids: vec![id],
+            are_new: true,
+        };
+        let mut account = Account::new(false, true, handed);
+        assert_eq!(account.take(&engine, 0), 1);
+        account.acknowledge_in(&engine);
+        assert!(!is_acknowledged(&disk, id));
+        account.acknowledge_in(&engine);
+        assert!(is_acknowledged(&disk, id));
     }
 }

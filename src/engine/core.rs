@@ -574,14 +574,15 @@ impl Core {
         }
         for some in ids.chunks(TOGETHER_MAX) {
             let table = &mut self.state().table;
-            some.iter().for_each(|id| table.set_busy(*id, false));
+            for id in some {
+                table.set_busy(*id, false);
+            }
         }
         let mut state = self.state();
         state.publishing -= published;
         self.tell(&mut state);
-        let is_asleep = state.asleep.workers > 0;
-        drop(state);
-        if is_asleep {
+        if state.asleep.workers > 0 {
+            drop(state);
             self.work.notify_one();
         }
     }
