@@ -67,7 +67,7 @@ pub(crate) struct Open {
 
 /// Ended operations that stay open when nobody works on them any more: an end is mostly acknowledged soon, which would
 /// unpack it and pack it once more. Each takes about a kilobyte (chosen: as many as are published together).
-const LINGERING_MAX: usize = 256;
+const LINGERING_MAX: usize = 128;
 
 /// What is open stands on no shelf.
 const OPEN: Place = Place(u32::MAX);

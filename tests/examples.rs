@@ -37,7 +37,7 @@ use std::time::{Duration, SystemTime};
 
 use backhaul::{BackgroundDownloader, Config, Service, TransferStatus};
 use sample::{LENGTH, Place, Sample};
-use support::names_in;
+use support::{names_in, until};
 
 /// What an example runs on.
 struct Stage {
@@ -207,6 +207,11 @@ fn a_serialized_group_fetches_one_at_a_time_and_the_current_one_next() {
             told: Box::new(|text| {
                 if text.contains(" is next") {
                     stage.server.release();
+                } else if text.contains(" in the group") {
+                    // Before another one is moved to the front.
+                    until("the first one to be asked for", || {
+                        (!stage.server.paths().is_empty()).then_some(())
+                    });
                 }
             }),
         };

@@ -12,7 +12,7 @@ use crate::disk::{file_system_of, lacks, retry};
 use crate::storage::FileSystem;
 use crate::sys;
 
-/// Files from which on it pays (chosen: an eighth of a full batch).
+/// Files from which on it pays (chosen: a quarter of a full batch).
 const FILES_MIN: usize = 32;
 
 /// How much may have to be written to all disks of this machine when it is done, by whomever: a writer that never rests must

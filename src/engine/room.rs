@@ -1,7 +1,7 @@
 //! How much may be in flight at once, so that the limit of open files holds. Pure.
 
 /// Files of one batch of publications, at most.
-pub(super) const BATCH_MAX: usize = 256;
+pub(super) const BATCH_MAX: usize = 128;
 
 /// How much may be in flight at once, so that the limit of open files holds.
 #[expect(clippy::struct_field_names, reason = "each is the most of something")]
@@ -16,8 +16,8 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Files that wait for their names, at most: two batches in the hands of the publisher, and half of one that comes.
-    const READY_MAX: usize = 5 * BATCH_MAX / 2;
+    /// Files that wait for their names, at most: two batches in the hands of the publisher, and two that come.
+    const READY_MAX: usize = 4 * BATCH_MAX;
     /// Files that are open besides: standard streams, lock, journal, directories, signals, look-ups.
     const FILES_BESIDES: usize = 24;
     /// A part file, and at times two more.
@@ -76,7 +76,7 @@ mod tests {
             Some(Room {
                 jobs_max: 16,
                 connections_max: 4,
-                ready_max: 640
+                ready_max: 512
             })
         );
         assert_eq!(
