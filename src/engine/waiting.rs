@@ -10,9 +10,9 @@ use crate::operation::millis;
 /// How long nothing happens before memory that was needed for work is given back.
 const QUIET: Duration = Duration::from_secs(1);
 /// While so many attempts run, the publisher waits a moment for more files to come, so that they share its syncs (chosen:
-/// fewer would bring too few in that time).
+/// fewer would not fill a batch in that time).
 const MANY_ATTEMPTS: usize = 8;
-/// How long it waits at most (measured with 10,000 files of 1 KiB: about what it takes to publish 128 of them).
+/// How long it waits at most (measured with 10,000 files of 1 KiB: about what the syncs of a batch take).
 const GATHER: Duration = Duration::from_millis(20);
 /// Ends that those who watch are woken for: whoever acknowledges them finds most of them unpacked then.
 const ENDS_TOLD_MIN: usize = 64;
