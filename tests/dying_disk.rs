@@ -11,6 +11,7 @@ use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use backhaul_journal::{Disk, Storage};
 use support::loop_disk::{alone, ask, run};
 use support::nginx::Nginx;
 use support::{Home, Running, assert_same, figure, left_out, until};
@@ -232,6 +233,44 @@ fn what_is_acknowledged_on_a_disk_whose_log_fails_meanwhile_is_there_afterwards(
                 "{kind} whose log fails: {completed} files acknowledged and there, {others} not acknowledged"
             ));
             assert!(completed > 0 && others > 0, "the log failed too early or too late");
+        }
+    });
+}
+
+#[test]
+fn a_name_that_was_lost_with_the_failed_sync_of_somebody_else_is_not_said_to_be_durable() {
+    let name = "a_name_that_was_lost_with_the_failed_sync_of_somebody_else_is_not_said_to_be_durable";
+    alone(name, || {
+        for kind in KINDS {
+            for together in [false, true] {
+                let disk = match DyingDisk::make(kind, kind.sound_blocks[0]) {
+                    Ok(disk) => disk,
+                    Err(why) => return left_out(&format!("no {} can be mounted from memory here: {why}", kind.name)),
+                };
+                let directory = disk.files();
+                let draft = directory.join("draft");
+                let renamed = (0..FILES).find(|number| {
+                    fs::write(&draft, "whole").unwrap();
+                    fs::File::open(&draft).unwrap().sync_all().unwrap();
+                    fs::rename(&draft, directory.join(number.to_string())).unwrap();
+                    let other = fs::File::create(directory.join("neighbour"));
+                    other.and_then(|file| file.sync_all()).is_err()
+                });
+                assert!(renamed.is_some(), "the log holds too much");
+                let synced = if together {
+                    Disk.sync_many(&[], &[&directory]).directories.remove(0)
+                } else {
+                    Disk.sync_directory(&directory)
+                };
+                assert!(synced.is_err(), "{}: together {together}", kind.name);
+                // Whoever goes on is told by what comes next, if not before.
+                let next = Disk.sync_directory_to_go_on(&directory).and_then(|()| {
+                    let file = Disk.create(&directory.join("next"), 0o600)?;
+                    file.write_at(b"whole", 0)?;
+                    file.sync_all()
+                });
+                assert!(next.is_err(), "{}: together {together}", kind.name);
+            }
         }
     });
 }

@@ -83,6 +83,13 @@ impl Directory {
             .map_err(Error::io("sync the directory", &self.path))
     }
 
+    /// Where a rename in it comes next (see [`Storage::sync_directory_to_go_on`]).
+    pub(crate) fn sync_to_go_on(&self) -> Result<(), Error> {
+        self.storage
+            .sync_directory_to_go_on(&self.path)
+            .map_err(Error::io("sync the directory", &self.path))
+    }
+
     /// Removes a file that may be gone already.
     pub(crate) fn remove(&self, name: &str) -> Result<(), Error> {
         let path = self.join(name);

@@ -84,6 +84,13 @@ impl Storage for Disk {
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         let directory = open_directory(path)?;
         directory.sync_all()?;
+        check_works(&directory)
+    }
+
+    /// On ext4 three flushes fewer for each: what the check begins is committed with the next sync.
+    fn sync_directory_to_go_on(&self, path: &Path) -> io::Result<()> {
+        let directory = open_directory(path)?;
+        directory.sync_all()?;
         still_there(&directory)
     }
 
@@ -94,7 +101,9 @@ impl Storage for Disk {
         let open = opened.iter().filter_map(|file| file.as_ref().ok());
         let descriptors = files.iter().filter_map(|file| file.descriptor());
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.chain(open.map(AsFd::as_fd)).collect();
-        let results = match whole::sync(&descriptors) {
+        let whole = whole::sync(&descriptors);
+        let is_checked = whole.is_some();
+        let results = match whole {
             Some(answer) => descriptors.iter().map(|_| Some(copy_of(&answer))).collect(),
             None if descriptors.len() > 1 => sys::sync_together(&descriptors).unwrap_or_default(),
             None => Vec::new(),
@@ -110,7 +119,7 @@ impl Storage for Disk {
         let of_directories = opened.into_iter().map(|directory| {
             let directory = directory?;
             result_of(true).unwrap_or_else(|| directory.sync_all())?;
-            still_there(&directory)
+            if is_checked { Ok(()) } else { check_works(&directory) }
         });
         let others = others.iter().map(|path| self.sync_directory(path));
         Synced {
@@ -250,8 +259,20 @@ fn open_directory(path: &Path) -> io::Result<File> {
     options.read(true).custom_flags(libc::O_DIRECTORY).open(path)
 }
 
-/// Whether the file system of a directory still works: XFS whose log has failed has nothing to write for a directory any more,
-/// and says that this went well; looking at it does not.
+/// Whether the file system of a directory still works after its sync, which need not say so: where its log has failed meanwhile, by
+/// the sync of somebody else, there is nothing left to write. XFS then refuses a look, and ext4 a change.
+fn check_works(directory: &File) -> io::Result<()> {
+    if file_system_of(&retry(|| Ok(rustix::fs::fstatfs(directory)?))?) != FileSystem::Ext4 {
+        return still_there(directory);
+    }
+    match whole::check_changes(directory.as_fd()) {
+        // It may be read and not changed, or was mounted without attributes.
+        Err(error) if lacks(&error, &[Errno::PERM, Errno::ACCESS, Errno::OPNOTSUPP]) => Ok(()),
+        answer => answer,
+    }
+}
+
+/// XFS whose log has failed refuses even this.
 fn still_there(directory: &File) -> io::Result<()> {
     directory.metadata().map(|_| ())
 }

@@ -158,7 +158,7 @@ pub(crate) fn make_directory(directory: &Directory) -> Result<(), Error> {
 pub(crate) fn sync_above(storage: &dyn Storage, path: &Path) -> Result<(), Error> {
     let above = above(path);
     storage
-        .sync_directory(above)
+        .sync_directory_to_go_on(above)
         .map_err(Error::io("sync the directory", above))
 }
 

@@ -186,7 +186,7 @@ impl Log {
         // A process that was killed may have named the segment before this one and not synced the name; if it were lost
         // in a power cut that this one's name survives, the log would have a hole.
         if self.segments_made == 0 && steps::is_taken("directory sync before a process names its first segment") {
-            self.directory.sync()?;
+            self.directory.sync_to_go_on()?;
         }
         if self.is_new {
             self.sync_names_above()?;

@@ -64,6 +64,15 @@ pub trait Storage: Send + Sync {
     /// The operating system's answer; after an error nothing may be assumed durable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
 
+    /// As [`Storage::sync_directory`], for a caller who goes on at once with new files on the same file system: where it has died
+    /// meanwhile, by the sync of somebody else, those are refused, and the last certainty need not be paid for here.
+    ///
+    /// # Errors
+    /// As [`Storage::sync_directory`].
+    fn sync_directory_to_go_on(&self, path: &Path) -> io::Result<()> {
+        self.sync_directory(path)
+    }
+
     /// Makes each of these files durable, as [`StorageFile::sync_all`] does, and the names in each of these directories, as
     /// [`Storage::sync_directory`] does. Gives one result for each, in their order. A disk that can lets them share its work.
     fn sync_many(&self, files: &[&dyn StorageFile], directories: &[&Path]) -> Synced {

@@ -55,7 +55,7 @@ impl<'a> Names<'a> {
         let directory = self.directory;
         sync_above(storage, directory)?;
         if steps::is_taken("sync of the state directory at the start") {
-            let synced = storage.sync_directory(directory);
+            let synced = storage.sync_directory_to_go_on(directory);
             synced.map_err(|error| Error::io("sync", directory, error))?;
         }
         Ok(())
@@ -101,7 +101,7 @@ fn sync_above(storage: &Arc<dyn Storage>, directory: &Path) -> Result<(), Error>
     if directory.parent().is_none() || !steps::is_taken("directory sync above a directory that is there") {
         return Ok(());
     }
-    match storage.sync_directory(directory_of(directory)) {
+    match storage.sync_directory_to_go_on(directory_of(directory)) {
         // Who may not read the parent has made no directory in it.
         Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
             Err(Error::io("sync the parent of", directory, error))
