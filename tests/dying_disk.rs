@@ -6,6 +6,8 @@
 mod support;
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::JoinHandle;
@@ -242,12 +244,14 @@ fn a_name_that_was_lost_with_the_failed_sync_of_somebody_else_is_not_said_to_be_
     let name = "a_name_that_was_lost_with_the_failed_sync_of_somebody_else_is_not_said_to_be_durable";
     alone(name, || {
         for kind in KINDS {
-            for together in [false, true] {
+            for (together, owned) in [(false, true), (true, true), (false, false)] {
                 let disk = match DyingDisk::make(kind, kind.sound_blocks[0]) {
                     Ok(disk) => disk,
                     Err(why) => return left_out(&format!("no {} can be mounted from memory here: {why}", kind.name)),
                 };
                 let directory = disk.files();
+                // As /tmp is, where everybody may make files and only the owner may change the directory itself.
+                fs::set_permissions(&directory, fs::Permissions::from_mode(0o1777)).unwrap();
                 let draft = directory.join("draft");
                 let renamed = (0..FILES).find(|number| {
                     fs::write(&draft, "whole").unwrap();
@@ -257,12 +261,12 @@ fn a_name_that_was_lost_with_the_failed_sync_of_somebody_else_is_not_said_to_be_
                     other.and_then(|file| file.sync_all()).is_err()
                 });
                 assert!(renamed.is_some(), "the log holds too much");
-                let synced = if together {
-                    Disk.sync_many(&[], &[&directory]).directories.remove(0)
-                } else {
-                    Disk.sync_directory(&directory)
+                let synced = match (together, owned) {
+                    (true, _) => Disk.sync_many(&[], &[&directory]).directories.remove(0),
+                    (false, true) => Disk.sync_directory(&directory),
+                    (false, false) => sync_as_nobody(&directory),
                 };
-                assert!(synced.is_err(), "{}: together {together}", kind.name);
+                assert!(synced.is_err(), "{}: together {together}, owned {owned}", kind.name);
                 // Whoever goes on is told by what comes next, if not before.
                 let next = Disk.sync_directory_to_go_on(&directory).and_then(|()| {
                     let file = Disk.create(&directory.join("next"), 0o600)?;
@@ -273,6 +277,20 @@ fn a_name_that_was_lost_with_the_failed_sync_of_somebody_else_is_not_said_to_be_
             }
         }
     });
+}
+
+/// By somebody who owns no part of it.
+fn sync_as_nobody(directory: &Path) -> io::Result<()> {
+    // By a path that asks for nothing of the directories above.
+    std::env::set_current_dir(directory).unwrap();
+    let synced = std::thread::spawn(|| {
+        let nobody = rustix::thread::Uid::from_raw(65_534);
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        Disk.sync_directory(Path::new("."))
+    });
+    let synced = synced.join().unwrap();
+    std::env::set_current_dir("/").unwrap();
+    synced
 }
 
 /// Somebody else who syncs on the same disk whenever some more files have their names, as long as that goes well: it may be

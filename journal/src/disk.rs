@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, Per
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{Access as Permission, Advice, CWD, FallocateFlags, RenameFlags};
+use rustix::fs::{Access as Permission, Advice, CWD, FallocateFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::storage::{Access, FileKind, FileSystem, Stat, Storage, StorageFile, StorageLock, Synced};
@@ -20,6 +20,9 @@ const DIRECTORIES_TOGETHER_MAX: usize = 4;
 
 /// How often the lock file may be replaced between opening and locking it before that counts as contention.
 const LOCK_ATTEMPTS_MAX: u32 = 8;
+
+/// An attribute that no file has.
+const ABSENT: &str = "user.backhaul.absent";
 
 /// The file systems of this machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -265,10 +268,28 @@ fn check_works(directory: &File) -> io::Result<()> {
     if file_system_of(&retry(|| Ok(rustix::fs::fstatfs(directory)?))?) != FileSystem::Ext4 {
         return still_there(directory);
     }
-    match whole::check_changes(directory.as_fd()) {
-        // It may be read and not changed, or was mounted without attributes.
-        Err(error) if lacks(&error, &[Errno::PERM, Errno::ACCESS, Errno::OPNOTSUPP]) => Ok(()),
+    match begin_change(directory) {
+        // Either its log has failed, which a sync says once a change was refused, or it is only read, which is no fault.
+        Err(error) if lacks(&error, &[Errno::ROFS]) => directory.sync_all(),
         answer => answer,
+    }
+}
+
+/// Makes the file system begin a change, and leaves everything as it is.
+fn begin_change(directory: &File) -> io::Result<()> {
+    let unchangeable = [Errno::PERM, Errno::ACCESS, Errno::OPNOTSUPP];
+    // Of these the kernel does not know whether anything is there to be taken away before it has begun.
+    match retry(|| Ok(rustix::fs::fremovexattr(directory, ABSENT)?)) {
+        Err(error) if lacks(&error, &[Errno::NODATA]) => return Ok(()),
+        Err(error) if lacks(&error, &unchangeable) => {}
+        answer => return answer,
+    }
+    // In a sticky directory only its owner may do that, and everybody make a file, here one without a name.
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    match retry(|| Ok(rustix::fs::openat(directory, ".", flags, Mode::RUSR)?)) {
+        // Whoever may make no file in it has given no name there.
+        Err(error) if lacks(&error, &unchangeable) => Ok(()),
+        answer => answer.map(|_| ()),
     }
 }
 

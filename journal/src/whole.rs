@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use crate::disk::{file_system_of, lacks, retry};
@@ -18,9 +19,6 @@ const FILES_MIN: usize = 32;
 /// hold nobody up for long, and what others will delete again soon should not wear out the flash (chosen: a slow card takes
 /// that in some seconds, and with 512 MiB of memory Linux begins to write no later by itself).
 const WAITING_BYTES_MAX: u64 = 64 << 20;
-
-/// An attribute that no file has.
-const ABSENT: &str = "user.backhaul.absent";
 
 /// It has failed once, and files are synced by themselves until this process ends: a failure may be that of somebody else's
 /// file, and would come again.
@@ -54,7 +52,7 @@ fn sync_within(files: &[BorrowedFd<'_>], waiting_bytes_max: u64) -> Option<io::R
         return None;
     }
     match sync_all(files, first, (kind == FileSystem::Xfs).then_some(second)) {
-        Err(error) if lacks(&error, &[Errno::NOSYS, Errno::PERM, Errno::ACCESS, Errno::OPNOTSUPP]) => None,
+        Err(error) if lacks(&error, &[Errno::NOSYS, Errno::PERM, Errno::ACCESS]) => None,
         answer => Some(answer),
     }
 }
@@ -79,19 +77,17 @@ fn sync_all(files: &[BorrowedFd<'_>], changed: BorrowedFd<'_>, flushed: Option<B
     Ok(())
 }
 
-/// Whether the file system of a file takes a change, which it does not once its journal has failed: then all that was committed
-/// before was written. The sync itself need not say so: where the commit of somebody else has failed by the time it comes to
-/// wait for that, ext4 finds nothing left to wait for.
+/// Whether the file system takes a change, which it does not once its journal has failed: then all that was committed before
+/// was written. The sync itself need not say so: where the commit of somebody else has failed by the time it comes to wait for
+/// that, ext4 finds nothing left to wait for.
 ///
-/// An attribute that is not there is taken away: the file system begins a change for that, and finds nothing to write.
-///
-/// # Errors
-/// Of a file system that takes no change, and of one where nobody can tell: EPERM, EACCES, EOPNOTSUPP.
-pub(crate) fn check_changes(file: BorrowedFd<'_>) -> io::Result<()> {
-    match retry(|| Ok(rustix::fs::fremovexattr(file, ABSENT)?)) {
-        Err(error) if lacks(&error, &[Errno::NODATA]) => Ok(()),
-        answer => answer,
+/// ext4 keeps to itself that it could not begin the change, and refuses the next one.
+fn check_changes(file: BorrowedFd<'_>) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(retry(|| Ok(rustix::fs::fstat(file)?))?.st_mode);
+    for _ in 0..2 {
+        retry(|| Ok(rustix::fs::fchmod(file, mode)?))?;
     }
+    Ok(())
 }
 
 /// Those on which it was tested, also by cutting their power and by making their journals fail.
