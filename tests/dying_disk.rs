@@ -244,7 +244,7 @@ fn a_name_that_was_lost_with_the_failed_sync_of_somebody_else_is_not_said_to_be_
     let name = "a_name_that_was_lost_with_the_failed_sync_of_somebody_else_is_not_said_to_be_durable";
     alone(name, || {
         for kind in KINDS {
-            for (together, owned) in [(false, true), (true, true), (false, false)] {
+            for (how, sync) in SYNCS {
                 let disk = match DyingDisk::make(kind, kind.sound_blocks[0]) {
                     Ok(disk) => disk,
                     Err(why) => return left_out(&format!("no {} can be mounted from memory here: {why}", kind.name)),
@@ -261,22 +261,30 @@ fn a_name_that_was_lost_with_the_failed_sync_of_somebody_else_is_not_said_to_be_
                     other.and_then(|file| file.sync_all()).is_err()
                 });
                 assert!(renamed.is_some(), "the log holds too much");
-                let synced = match (together, owned) {
-                    (true, _) => Disk.sync_many(&[], &[&directory]).directories.remove(0),
-                    (false, true) => Disk.sync_directory(&directory),
-                    (false, false) => sync_as_nobody(&directory),
-                };
-                assert!(synced.is_err(), "{}: together {together}, owned {owned}", kind.name);
-                // Whoever goes on is told by what comes next, if not before.
-                let next = Disk.sync_directory_to_go_on(&directory).and_then(|()| {
-                    let file = Disk.create(&directory.join("next"), 0o600)?;
-                    file.write_at(b"whole", 0)?;
-                    file.sync_all()
-                });
-                assert!(next.is_err(), "{}: together {together}", kind.name);
+                assert!(sync(&directory).is_err(), "{}: {how}", kind.name);
             }
         }
     });
+}
+
+type SyncDirectory = fn(&Path) -> io::Result<()>;
+
+/// Each way in which the names in a directory are made durable.
+const SYNCS: [(&str, SyncDirectory); 4] = [
+    ("alone", |directory| Disk.sync_directory(directory)),
+    ("together", |directory| {
+        Disk.sync_many(&[], &[directory]).directories.remove(0)
+    }),
+    ("as somebody else", sync_as_nobody),
+    ("to go on", sync_and_go_on),
+];
+
+/// Whoever goes on is told by what comes next, if not before.
+fn sync_and_go_on(directory: &Path) -> io::Result<()> {
+    Disk.sync_directory_to_go_on(directory)?;
+    let file = Disk.create(&directory.join("next"), 0o600)?;
+    file.write_at(b"whole", 0)?;
+    file.sync_all()
 }
 
 /// By somebody who owns no part of it.
