@@ -1,7 +1,7 @@
 //! What the libraries below the static program can do in theory and never do in it. Their own functions of these names bring
-//! 460 KB with them: scanf for every kind of number, message catalogues, the loader, wide characters, the unwinder and all
-//! that reads debugging information, and each comparison of strings in six variants for as many processors. What is here
-//! answers as they would.
+//! 610 KB with them: scanf for every kind of number and printf for floating-point ones, message catalogues, time zones,
+//! the loader, wide characters and what converts them, the unwinder and all that reads debugging information, and each
+//! comparison of strings in six variants for as many processors. What is here answers as they would.
 //!
 //! To be read again with another glibc than 2.36: `ld.lld --why-extract` tells who asks for what.
 
@@ -11,12 +11,14 @@
     expect(
         dead_code,
         non_snake_case,
+        non_upper_case_globals,
         reason = "they have their names in the static program only"
     )
 )]
 
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicI32, AtomicUsize};
 
 // SAFETY, of all whose comments say nothing else: each has the parameters and the result of the function whose name it has,
 // touches no memory, and gives an answer that each caller has to expect. No other function of that name is linked.
@@ -132,6 +134,148 @@ extern "C" fn __idna_to_dns_encoding(_name: *const c_char, _result: *mut *mut c_
 extern "C" fn __idna_from_dns_encoding(_name: *const c_char, _result: *mut *mut c_char) -> c_int {
     libc::EAI_NONAME
 }
+
+// ---- printing ----
+
+/// Prints no floating-point number: no C library here has one to print. libcurl's own printf would ask that of glibc for them.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn __printf_fp(_stream: *mut c_void, _form: *const c_void, _arguments: *const *const c_void) -> c_int {
+    -1
+}
+
+/// The same, in hexadecimal form.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn __printf_fphex(_stream: *mut c_void, _form: *const c_void, _arguments: *const *const c_void) -> c_int {
+    -1
+}
+
+/// Nor a wide character: it becomes no bytes.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn __wcrtomb(_to: *mut c_char, _character: u32, _state: *mut c_void) -> usize {
+    usize::MAX
+}
+
+/// Nor a string of them.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn __wcsrtombs(_to: *mut c_char, _from: *mut *const u32, _room_bytes: usize, _state: *mut c_void) -> usize {
+    usize::MAX
+}
+
+// ---- wide streams, and the conversions that they take ----
+//
+// A stream becomes wide by a call of fwide(3), by one that reads or writes wide characters, or by being opened with `,ccs=`.
+// Nothing here does either. glibc asks each stream whether it is wide before it comes to one of these.
+
+/// Gives back no buffer.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn _IO_free_wbackup_area(_stream: *mut c_void) {}
+
+/// Takes no buffer.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn _IO_wsetb(_stream: *mut c_void, _begin: *mut u32, _end: *mut u32, _is_user: c_int) {}
+
+/// Writes nothing.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn _IO_wdo_write(_stream: *mut c_void, _from: *const u32, _count: usize) -> c_int {
+    libc::EOF
+}
+
+/// Knows no conversion by its name.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn __wcsmbs_named_conv(_copy: *mut c_void, _name: *const c_char) -> c_int {
+    1
+}
+
+/// Has none to copy.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn __wcsmbs_clone_conv(_copy: *mut c_void) {}
+
+/// Has none to give back.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn __gconv_release_step(_step: *mut c_void) {}
+
+/// Data that are pointed to, and read for a wide stream only: a lock, the conversions of the locale C, and what a wide stream
+/// does.
+macro_rules! unread {
+    ($($name:ident)*) => {$(
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        static $name: AtomicUsize = AtomicUsize::new(0);
+    )*};
+}
+
+unread! {
+    __gconv_lock __wcsmbs_gconv_fcts_c _IO_wfile_jumps _IO_wfile_jumps_mmap _IO_wfile_jumps_maybe_mmap
+}
+
+// ---- the loader ----
+
+/// Has no paths of libraries, for there are none.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn _dl_init_paths(
+    _path: *const c_char,
+    _source: *const c_char,
+    _prepended: *const c_char,
+    _mask: *const c_char,
+) {
+}
+
+/// No library counts its calls.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn _dl_mcount(_from: usize, _to: usize) {}
+
+/// No stack is executable, so that none has to become it for a library.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn __nptl_change_stack_perm(_thread: *mut c_void) -> c_int {
+    libc::EINVAL
+}
+
+/// Where calls of functions would go that are looked up when they are called first: in libraries only.
+macro_rules! unreached {
+    ($($name:ident)*) => {$(
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        extern "C" fn $name() -> ! {
+            std::process::abort()
+        }
+    )*};
+}
+
+unreached! {
+    _dl_runtime_resolve_fxsave _dl_runtime_resolve_xsave _dl_runtime_resolve_xsavec
+    _dl_runtime_profile_sse _dl_runtime_profile_avx _dl_runtime_profile_avx512
+}
+
+// ---- time zones ----
+//
+// libcurl asks for times in UTC only, and glibc would look for the zone of the device first.
+
+/// Reads no file of a zone.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn __tzfile_read(_name: *const c_char, _extra_bytes: usize, _extra: *mut *mut c_char) {}
+
+/// The same, for a zone that has no name of its own.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn __tzfile_default(
+    _standard: *const c_char,
+    _summer: *const c_char,
+    _standard_offset: c_int,
+    _summer_offset: c_int,
+) {
+}
+
+/// Works nothing out: it is asked where a file was read.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn __tzfile_compute(
+    _time: i64,
+    _is_local: c_int,
+    _leap_correction: *mut i64,
+    _leap_hit: *mut c_int,
+    _result: *mut c_void,
+) {
+}
+
+/// No file was read.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+static __use_tzfile: AtomicI32 = AtomicI32::new(0);
 
 // ---- unwinding ----
 //
