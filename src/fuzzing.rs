@@ -126,7 +126,7 @@ impl Replayed {
             timers: table.timers().collect(),
             sweepable: table.sweepable().collect(),
             finishable: table.finishable().collect(),
-            expired: table.expired(u64::MAX, &keep_nothing),
+            expired: table.expired(u64::MAX, &keep_nothing, usize::MAX),
         }
     }
 

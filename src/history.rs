@@ -55,8 +55,8 @@ impl History {
         self.unacknowledged.iter().chain(self.held.iter()).map(|(_, id)| id)
     }
 
-    /// Those that there is no room or time for, oldest first.
-    pub(crate) fn expired(&self, wall_ms: u64, retention: &Retention) -> Vec<TransferId> {
+    /// Up to `max` of those that there is no room or time for, oldest first.
+    pub(crate) fn expired(&self, wall_ms: u64, retention: &Retention, max: usize) -> Vec<TransferId> {
         let keep_ms = millis(retention.acknowledged_for);
         let surplus = self.acknowledged.len().saturating_sub(retention.acknowledged_max);
         let is_old = |ended_at_ms: u64| wall_ms.saturating_sub(ended_at_ms) > keep_ms;
@@ -68,6 +68,7 @@ impl History {
         acknowledged
             .map(|(_, (_, id))| id)
             .chain(unacknowledged.map(|(_, id)| id))
+            .take(max)
             .collect()
     }
 }

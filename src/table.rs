@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use self::batches::Batch;
-use self::step::{Step, StepKind};
+use self::step::{Step, leaves};
 use crate::groups::Groups;
 use crate::hashed::{ByHash, ById, Ids};
 use crate::history::{History, Retention};
@@ -125,14 +125,26 @@ impl Table {
         if let Some(batch) = before.batch.take() {
             self.commit(batch);
         }
-        let kind = StepKind::of(&event);
+        let (leaves, is_promoted) = (leaves(&event), event == Event::Promoted);
         let again = before.doubt.is_some().then(|| event.clone());
         let next = before.clone().apply(event, at_ms).or_else(|rejected| {
             let mended = again.and_then(|event| before.clone().mended(event, at_ms));
             mended.ok_or(rejected)
         })?;
-        let (before, next) = (Some(Box::new(before)), Box::new(next));
-        self.take_step(Step { before, next, kind }, lsn);
+        let before = Some(Box::new(before));
+        let step = match leaves {
+            Some(is_forgotten) => Step::Leaves {
+                id,
+                before,
+                is_forgotten,
+            },
+            None => Step::Changes {
+                before,
+                next: Box::new(next),
+                is_promoted,
+            },
+        };
+        self.take_step(step, lsn);
         Ok(())
     }
 
@@ -401,9 +413,9 @@ impl Table {
         self.busy.contains(&id)
     }
 
-    /// Ended operations that the history has no room or time for, oldest first.
-    pub(crate) fn expired(&self, wall_ms: u64, retention: &Retention) -> Vec<TransferId> {
-        self.history.expired(wall_ms, retention)
+    /// Up to `max` of the ended operations that the history has no room or time for, oldest first.
+    pub(crate) fn expired(&self, wall_ms: u64, retention: &Retention, max: usize) -> Vec<TransferId> {
+        self.history.expired(wall_ms, retention, max)
     }
 
     fn insert(&mut self, mut operation: Operation, as_of: u64) {

@@ -120,7 +120,7 @@ fn indexes(table: &Table) -> impl PartialEq + std::fmt::Debug + use<> {
         unacknowledged_max: 0,
     };
     let history = (
-        table.expired(0, &none),
+        table.expired(0, &none, usize::MAX),
         table.history.unacknowledged().collect::<Vec<_>>(),
     );
     let pairs = APPS

@@ -176,10 +176,15 @@ fn the_history_drops_the_oldest_acknowledged_ends_and_counts_the_others_that_go(
         unacknowledged_max,
     };
     let day = Duration::from_secs(86_400);
-    assert!(log.table.expired(1_000, &retention(3, 3, day)).is_empty());
-    assert_eq!(log.table.expired(1_000, &retention(1, 2, day)), [id(0), id(1), id(3)]);
+    assert!(log.table.expired(1_000, &retention(3, 3, day), 9).is_empty());
     assert_eq!(
-        log.table.expired(1_000, &retention(3, 3, Duration::from_millis(850))),
+        log.table.expired(1_000, &retention(1, 2, day), 9),
+        [id(0), id(1), id(3)]
+    );
+    assert_eq!(log.table.expired(1_000, &retention(1, 2, day), 2), [id(0), id(1)]);
+    assert_eq!(
+        log.table
+            .expired(1_000, &retention(3, 3, Duration::from_millis(850)), 9),
         [id(0), id(1)]
     );
     log.add(3, 1_001, Event::Forgotten);

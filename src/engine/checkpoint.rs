@@ -5,31 +5,35 @@ use std::sync::PoisonError;
 
 use backhaul_journal::Urgency;
 
-use super::core::Core;
+use super::core::{Core, TOGETHER_MAX};
 use crate::error::Error;
-use crate::operation::{CompletionEvent, Entry, Event, TransferId, encode};
+use crate::operation::{CompletionEvent, Entry, TransferId, encode};
 use crate::vault::SealedName;
 
 /// Operations of a snapshot that are encoded under one hold of the lock.
 const SNAPSHOT_STEP: usize = 256;
 
 impl Core {
-    /// Removes from the history what it has no room or time for.
+    /// Removes from the history what it has no room or time for: a few at a time, between which others have the lock.
     pub(crate) fn sweep_history(&self) -> Result<(), Error> {
-        let mut state = self.state();
-        let expired = state.table.expired(self.now().wall_ms, &self.config.retention);
-        for id in state.table.groups().expired() {
-            self.record_completion(&mut state, id, CompletionEvent::Removed, Urgency::Critical)?;
-        }
-        for id in expired {
-            let operation = state.table.find(id).filter(|operation| operation.spec.has_secrets);
-            let sealed = operation.map(|operation| SealedName::of(&operation));
-            self.record(&mut state, id, Event::Forgotten)?;
-            if let Some(sealed) = sealed {
-                self.vault.remove(sealed)?;
+        // Ends: each turn but the last removes as many operations as it asks for.
+        loop {
+            let mut state = self.state();
+            for id in state.table.groups().expired() {
+                self.record_completion(&mut state, id, CompletionEvent::Removed, Urgency::Critical)?;
+            }
+            let now_ms = self.now().wall_ms;
+            let expired = state.table.expired(now_ms, &self.config.retention, TOGETHER_MAX);
+            for id in &expired {
+                let forgotten = self.forget(&mut state, *id)?;
+                if let Some(operation) = forgotten.filter(|operation| operation.spec.has_secrets) {
+                    self.vault.remove(SealedName::of(&operation))?;
+                }
+            }
+            if expired.len() < TOGETHER_MAX {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Writes a snapshot where the journal has grown enough. Transfers go on meanwhile.

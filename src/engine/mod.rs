@@ -30,6 +30,7 @@ mod proxied;
 mod publish;
 mod ready;
 mod rebuilding;
+mod record;
 mod room;
 mod salvage;
 mod scratch;

@@ -246,8 +246,7 @@ impl Operation {
                 self.acknowledged_at_ms.get_or_insert(at_ms);
             }
             Event::Acknowledged => return Err(self.rejects("acknowledged")),
-            Event::Removed | Event::Forgotten if self.has_ended() => {}
-            Event::Removed | Event::Forgotten => return Err(self.rejects("removed")),
+            Event::Removed | Event::Forgotten => self.may_leave()?,
             Event::Examined { unplaced } if self.is_live() && self.doubt.is_some() => {
                 self.doubt = unplaced.then_some(Doubt::Unplaced);
             }
@@ -258,6 +257,18 @@ impl Operation {
             Event::Promoted => return Err(self.rejects("moved to the front")),
         }
         Ok(())
+    }
+
+    /// Whether it may be removed or forgotten.
+    ///
+    /// # Errors
+    /// [`Rejected`] where it has not ended.
+    pub(crate) fn may_leave(&self) -> Result<(), Rejected> {
+        if self.has_ended() {
+            Ok(())
+        } else {
+            Err(self.rejects("removed"))
+        }
     }
 
     /// The state at the start of an engine: no worker is on it any more, and its deadlines are on this boot's clock.

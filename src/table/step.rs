@@ -6,34 +6,29 @@ use super::{Stays, Table};
 use crate::operation::{Event, Operation, Rejected, TransferId};
 use crate::rows::Open;
 
-/// What one event makes of an operation.
+/// What one event makes of an operation. Of one that stands open in the rows, `before` is not given: it is taken from there.
 #[derive(Debug)]
-pub(crate) struct Step {
-    /// What it was; nothing where that stands open in the rows.
-    pub(super) before: Option<Box<Operation>>,
-    pub(super) next: Box<Operation>,
-    pub(super) kind: StepKind,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum StepKind {
+pub(crate) enum Step {
+    Changes {
+        before: Option<Box<Operation>>,
+        next: Box<Operation>,
+        /// It goes to the front of its group, which depends on when that was recorded.
+        is_promoted: bool,
+    },
     /// It is no operation any more.
     Leaves {
+        id: TransferId,
+        before: Option<Box<Operation>>,
         is_forgotten: bool,
     },
-    /// It goes to the front of its group, which depends on when that was recorded.
-    Promoted,
-    Other,
 }
 
-impl StepKind {
-    pub(super) fn of(event: &Event) -> Self {
-        match event {
-            Event::Removed => Self::Leaves { is_forgotten: false },
-            Event::Forgotten => Self::Leaves { is_forgotten: true },
-            Event::Promoted => Self::Promoted,
-            _ => Self::Other,
-        }
+/// Whether an operation leaves with an event, and whether it is forgotten then.
+pub(super) fn leaves(event: &Event) -> Option<bool> {
+    match event {
+        Event::Removed => Some(false),
+        Event::Forgotten => Some(true),
+        _ => None,
     }
 }
 
@@ -54,37 +49,61 @@ impl Table {
                 state: "belongs to a list that is not accepted yet",
             });
         }
-        let kind = StepKind::of(&event);
-        let mut next = Box::new(Operation::clone(&before));
-        next.advance(event, at_ms)?;
-        let before = match before {
+        let open_as_none = |before: Cow<'_, Operation>| match before {
             Cow::Borrowed(_) => None,
             Cow::Owned(before) => Some(Box::new(before)),
         };
-        Ok(Step { before, next, kind })
+        if let Some(is_forgotten) = leaves(&event) {
+            before.may_leave()?;
+            let before = open_as_none(before);
+            return Ok(Step::Leaves {
+                id,
+                before,
+                is_forgotten,
+            });
+        }
+        let is_promoted = event == Event::Promoted;
+        let mut next = Box::new(Operation::clone(&before));
+        next.advance(event, at_ms)?;
+        let before = open_as_none(before);
+        Ok(Step::Changes {
+            before,
+            next,
+            is_promoted,
+        })
     }
 
-    /// Takes a step that the journal holds at `lsn`. Nothing has changed since [`Table::step`] gave it.
-    pub(crate) fn take_step(&mut self, step: Step, lsn: u64) {
-        let Step { before, mut next, kind } = step;
-        debug_assert_eq!(next.batch, None, "{}: what does not count yet is not changed", next.id);
-        let is_packed = before.is_some();
-        let before = before.map(|before| Open::of(before, lsn + 1));
-        let Some(before) = before.or_else(|| self.rows.lift(next.id)) else {
-            // It is there, or there was no step.
-            return;
-        };
-        match kind {
-            StepKind::Leaves { is_forgotten } => {
-                let lost = is_forgotten && before.operation.acknowledged_at_ms.is_none();
+    /// Takes a step that the journal holds at `lsn`; gives the operation that left with it. Nothing has changed since
+    /// [`Table::step`] gave it.
+    pub(crate) fn take_step(&mut self, step: Step, lsn: u64) -> Option<Box<Operation>> {
+        match step {
+            Step::Leaves {
+                id,
+                before,
+                is_forgotten,
+            } => {
+                let before = before.or_else(|| self.rows.lift(id).map(|open| open.operation))?;
+                let lost = is_forgotten && before.acknowledged_at_ms.is_none();
                 self.unacknowledged_lost += u64::from(lost && lsn >= self.totals_as_of);
-                self.remove(&before.operation);
-                return;
+                self.remove(&before);
+                Some(before)
             }
-            StepKind::Promoted => next.promoted = Some(lsn),
-            StepKind::Other => {}
+            Step::Changes {
+                before,
+                mut next,
+                is_promoted,
+            } => {
+                debug_assert_eq!(next.batch, None, "{}: what does not count yet is not changed", next.id);
+                let is_packed = before.is_some();
+                let before = before.map(|before| Open::of(before, lsn + 1));
+                let before = before.or_else(|| self.rows.lift(next.id))?;
+                if is_promoted {
+                    next.promoted = Some(lsn);
+                }
+                self.replace(before, is_packed, next, lsn + 1);
+                None
+            }
         }
-        self.replace(before, is_packed, next, lsn + 1);
     }
 
     /// Puts a later state of an operation in the place of one that stands here. What does not change stays untouched: most
