@@ -368,7 +368,7 @@ fn get_killed_at_any_write_sync_rename_or_removal_is_recovered_from() {
 
 #[test]
 fn add_killed_at_any_write_sync_rename_or_removal_accepts_the_whole_list_or_nothing() {
-    let kills = killed_at_every_call(Work::Add, &["?io_submit", "?unlink,?unlinkat"]);
+    let kills = killed_at_every_call(Work::Add, &["?io_submit,?syncfs", "?unlink,?unlinkat"]);
     assert!(
         kills >= 10,
         "only {kills} kills: the calls that matter have other names now"

@@ -5,19 +5,18 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::Mode;
+use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
 
 use crate::disk::{file_system_of, lacks, retry};
 use crate::storage::FileSystem;
 use crate::sys;
 
-/// Files from which on it pays (chosen: a quarter of a full batch).
-const FILES_MIN: usize = 32;
-
-/// How much may have to be written to all disks of this machine when it is done, by whomever: a writer that never rests must
-/// hold nobody up for long, and what others will delete again soon should not wear out the flash (chosen: a slow card takes
-/// that in some seconds, and with 512 MiB of memory Linux begins to write no later by itself).
+/// How much may have to be written to all disks of this machine when it is done, by whomever, for each file that is synced
+/// with it, and for all: a writer that never rests must hold nobody up for long, and what others will delete again soon should
+/// not wear out the flash (chosen: a slow card takes the latter in some seconds, and with 512 MiB of memory Linux begins to
+/// write no later by itself).
+const WAITING_BYTES_EACH: u64 = 2 << 20;
 const WAITING_BYTES_MAX: u64 = 64 << 20;
 
 /// It has failed once, and files are synced by themselves until this process ends: a failure may be that of somebody else's
@@ -25,8 +24,8 @@ const WAITING_BYTES_MAX: u64 = 64 << 20;
 static HAS_FAILED: AtomicBool = AtomicBool::new(false);
 
 /// Makes several files of one file system durable, as `fsync(2)` does each. `None` where they have to be synced by themselves:
-/// where they are few, lie on several file systems or on one whose promise is not known, where much waits to be written, where
-/// the kernel or who runs this refuses, or where it has failed before.
+/// where there is only one or the first is a directory, where they lie on several file systems or on one whose promise is not
+/// known, where much waits to be written, where the kernel or who runs this refuses, or where it has failed before.
 ///
 /// # Errors
 /// Of one of them or of their file system; no file is durable then, and none may be asked: an fsync finds nothing left to do for
@@ -37,28 +36,35 @@ pub(crate) fn sync(files: &[BorrowedFd<'_>]) -> Option<io::Result<()>> {
     if HAS_FAILED.load(Ordering::Relaxed) {
         return None;
     }
-    let answer = sync_within(files, WAITING_BYTES_MAX)?;
+    let waiting_bytes_max = WAITING_BYTES_EACH
+        .saturating_mul(files.len() as u64)
+        .min(WAITING_BYTES_MAX);
+    let answer = sync_within(files, waiting_bytes_max)?;
     HAS_FAILED.fetch_or(answer.is_err(), Ordering::Relaxed);
     Some(answer)
 }
 
 fn sync_within(files: &[BorrowedFd<'_>], waiting_bytes_max: u64) -> Option<io::Result<()>> {
-    if files.len() < FILES_MIN {
+    let [first, second, ..] = *files else { return None };
+    if !is_regular(first) {
         return None;
     }
-    let [first, second, ..] = *files else { return None };
-    let kind = known(first)?;
+    let flushed = match known(first)? {
+        FileSystem::Xfs if is_regular(second) => Some(second),
+        FileSystem::Xfs => return None,
+        _ => None,
+    };
     if !are_of_one_file_system(files) || waiting_bytes()? > waiting_bytes_max {
         return None;
     }
-    match sync_all(files, first, (kind == FileSystem::Xfs).then_some(second)) {
+    match sync_all(files, first, flushed) {
         Err(error) if lacks(&error, &[Errno::NOSYS, Errno::PERM, Errno::ACCESS]) => None,
         answer => Some(answer),
     }
 }
 
-/// `changed` is the one of them that shows whether their file system takes a change, and must be a regular file; `flushed` is
-/// one more that is synced by itself.
+/// `changed` is the one of them that shows whether their file system takes a change; `flushed` is one more that is synced by
+/// itself. Both must be regular files.
 fn sync_all(files: &[BorrowedFd<'_>], changed: BorrowedFd<'_>, flushed: Option<BorrowedFd<'_>>) -> io::Result<()> {
     for file in files {
         // ext4 tells nobody else that it found no room for what was written, and goes on without it.
@@ -94,6 +100,10 @@ fn check_changes(file: BorrowedFd<'_>) -> io::Result<()> {
 fn known(file: BorrowedFd<'_>) -> Option<FileSystem> {
     let kind = file_system_of(&rustix::fs::fstatfs(file).ok()?);
     matches!(kind, FileSystem::Ext4 | FileSystem::Xfs).then_some(kind)
+}
+
+fn is_regular(file: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }
 
 fn are_of_one_file_system(files: &[BorrowedFd<'_>]) -> bool {
@@ -162,8 +172,8 @@ mod tests {
     }
 
     #[test]
-    fn many_files_have_an_answer_where_their_file_system_is_a_known_one_and_few_or_scattered_ones_have_none() {
-        let files = Files::new("whole", FILES_MIN);
+    fn files_have_an_answer_where_their_file_system_is_a_known_one_and_one_alone_or_scattered_ones_have_none() {
+        let files = Files::new("whole", 2);
         let descriptors = files.descriptors();
         assert!(
             sync_within(&descriptors, 0).is_none(),
@@ -174,7 +184,13 @@ mod tests {
         assert!(synced.is_none_or(|answer| answer.is_ok()));
         let mode = files.files[0].metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o640, "nothing of them has changed");
-        assert!(sync_within(&descriptors[1..], u64::MAX).is_none(), "one is missing");
+        assert!(sync_within(&descriptors[1..], u64::MAX).is_none(), "it is alone");
+        let directory = File::open(&files.directory).unwrap();
+        let other: Vec<_> = [directory.as_fd()]
+            .into_iter()
+            .chain(descriptors.iter().copied())
+            .collect();
+        assert!(sync_within(&other, u64::MAX).is_none(), "a directory comes first");
         let elsewhere = File::open("/proc/self/status").unwrap();
         let mixed: Vec<_> = descriptors.iter().copied().chain([elsewhere.as_fd()]).collect();
         assert!(sync_within(&mixed, u64::MAX).is_none(), "one lies elsewhere");

@@ -11,7 +11,7 @@ use super::{Ended, Home, Running, assert_same, names_in, number_from, until};
 /// System calls that make something durable, visible or gone, or take room for it. Those of one line do the same.
 const DECIDING_CALLS: [&str; 8] = [
     "?fsync",
-    "?io_submit",
+    "?io_submit,?syncfs",
     "?fdatasync",
     "?pwrite64",
     "?rename,?renameat,?renameat2,?link,?linkat",
