@@ -89,7 +89,8 @@ fn take_over(layout: &Layout, scan: Scan, log: &mut Log, options: Options) -> Re
     log.is_new = report.created;
     if (report.created && !options.brief) || unvouched {
         report.relogged = unproven.records();
-        segments.push(log.rotate(&mut unproven)?);
+        let made = log.rotate(&mut unproven, segments.len())?;
+        segments.push(made);
         segments_since_snapshot += 1;
     }
     let used = report.snapshot.map(|snapshot| snapshot.lsn.0);

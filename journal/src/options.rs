@@ -10,6 +10,10 @@ use crate::storage::FileSystem;
 pub struct Options {
     /// Bytes of a segment: 4 KiB to 64 MiB, 256 KiB by default. A group that is larger gets a larger segment.
     pub segment_bytes: u32,
+    /// Most bytes of a segment where there are several: each has then `segment_bytes` for each that there is, up to this, so that
+    /// a long log takes fewer of them, each of which costs two syncs. At least `segment_bytes`, to which the default, 0, comes,
+    /// and at most 64 MiB.
+    pub segment_bytes_max: u32,
     /// Bytes of the first segment that this process makes, 64 KiB by default. A short-lived process does well with 4 to
     /// 8 KiB.
     pub first_segment_bytes: u32,
@@ -61,6 +65,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             segment_bytes: 256 * 1024,
+            segment_bytes_max: 0,
             first_segment_bytes: 64 * 1024,
             preallocate: Preallocate::Auto,
             group_bytes_max: 256 * 1024,
@@ -80,6 +85,7 @@ impl Options {
         let file_max = u32::try_from(FILE_BYTES_MAX).expect("64 MiB is below 4 GiB");
         let group = |bytes| u32::try_from(bytes).expect("a group is below 4 GiB");
         self.segment_bytes = self.segment_bytes.clamp(4096, file_max) & !4095;
+        self.segment_bytes_max = self.segment_bytes_max.clamp(self.segment_bytes, file_max) & !4095;
         self.first_segment_bytes = self.first_segment_bytes.clamp(4096, file_max) & !4095;
         self.group_bytes_max = self
             .group_bytes_max

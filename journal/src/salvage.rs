@@ -292,7 +292,7 @@ impl Copy {
     }
 
     fn commit(&mut self) -> Result<(), Error> {
-        self.log.commit(&mut self.group)?;
+        self.log.commit(&mut self.group, 1)?;
         self.begun = true;
         self.group.clear(self.salvaged.next.0);
         Ok(())

@@ -86,7 +86,8 @@ impl Log {
 
     /// Makes a group durable: one write and one sync, or a new segment with the group in it. Everything below the
     /// group must be durable already. After an error nothing more may be written.
-    pub(crate) fn commit(&mut self, group: &mut Group) -> Result<Option<SegmentEntry>, Error> {
+    /// There are `segments` so far.
+    pub(crate) fn commit(&mut self, group: &mut Group, segments: usize) -> Result<Option<SegmentEntry>, Error> {
         let must_rotate = self.must_rotate(group);
         if let Some(active) = self.active.as_mut().filter(|_| !must_rotate) {
             group.seal(active.seed, group.first());
@@ -102,7 +103,7 @@ impl Log {
                 Err(error) => return Err(self.active_error("write", error)),
             }
         }
-        self.rotate(group).map(Some)
+        self.rotate(group, segments).map(Some)
     }
 
     /// Whether the active segment has no room for a group.
@@ -135,25 +136,27 @@ impl Log {
     /// The file is filled and synced under a temporary name by the thread that commits, when the segment before it is
     /// full. Making it earlier, or in a thread of its own, would save this one caller some milliseconds in some thousand
     /// records, for one more sync or one more thread; the group rides in the same sync as the new file.
-    pub(crate) fn rotate(&mut self, group: &mut Group) -> Result<SegmentEntry, Error> {
+    pub(crate) fn rotate(&mut self, group: &mut Group, segments: usize) -> Result<SegmentEntry, Error> {
         let least = (FILE_HEADER_BYTES + group.len_bytes() + CLOSE_BYTES).next_multiple_of(BLOCK_BYTES);
-        let wanted = match self.segments_made {
-            0 => self.options.first_segment_bytes,
-            _ => self.options.segment_bytes,
-        };
         // With the reserve spent, room is for records, not for zeros.
-        let wanted = if self.reserve.is_spent() {
-            least
-        } else {
-            least.max(wanted as usize)
-        };
-        match self.make_segment(group, wanted) {
-            Err(error) if is_full_error(&error) => {
-                self.reserve.spend(&self.directory)?;
-                self.make_segment(group, least).map_err(|error| self.full(error))
+        if !self.reserve.is_spent() {
+            let segment_bytes = self.options.segment_bytes as usize;
+            let grown_bytes = segment_bytes.saturating_mul(segments.max(1));
+            let grown_bytes = grown_bytes.min(self.options.segment_bytes_max as usize);
+            let wanted: &[usize] = match self.segments_made {
+                0 => &[self.options.first_segment_bytes as usize],
+                // A disk that has no room for the former may have some for the latter.
+                _ => &[grown_bytes, segment_bytes],
+            };
+            for wanted in wanted {
+                match self.make_segment(group, least.max(*wanted)) {
+                    Err(error) if is_full_error(&error) => {}
+                    answer => return answer,
+                }
             }
-            answer => answer,
+            self.reserve.spend(&self.directory)?;
         }
+        self.make_segment(group, least).map_err(|error| self.full(error))
     }
 
     /// Sets the reserve aside where it is missing and there is room: for a segment, or a group that is larger, and a

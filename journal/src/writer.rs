@@ -434,7 +434,7 @@ impl<'j> Turn<'j> {
                 SEGMENTS_MAX as u64,
             ))
         } else {
-            log.commit(&mut self.group)
+            log.commit(&mut self.group, segments)
         };
         self.outcome = match outcome {
             Ok(made) => {

@@ -56,6 +56,37 @@ fn records_go_on_from_segment_to_segment() {
 }
 
 #[test]
+fn segments_grow_with_their_number_up_to_the_most_that_one_may_have_and_are_small_again_after_a_checkpoint() {
+    let disk = new_disk();
+    let options = Options {
+        segment_bytes_max: 12_288,
+        ..small()
+    };
+    let (journal, _, _) = open(&disk, options);
+    let sizes = || -> Vec<usize> {
+        let names = segments(&disk).into_iter();
+        names.map(|name| disk.content(&path(&name)).len()).collect()
+    };
+    let append = |count: u64| {
+        for _ in 0..count {
+            let lsn = journal.append(&[1; 400], Urgency::Normal).unwrap();
+            journal.sync(lsn).unwrap();
+        }
+    };
+    append(100);
+    let grown = sizes();
+    assert_eq!(grown[..5], [4096, 4096, 8192, 12_288, 12_288]);
+    for text in ["one", "other"] {
+        checkpoint(&journal, &[text]);
+        append(30);
+    }
+    let kept = sizes();
+    assert!(kept.len() < grown.len() && kept.last() < Some(&12_288), "{kept:?}");
+    let (_, _, collected) = open(&disk.lose_unsynced(), options);
+    assert_eq!(collected.records.len(), 30);
+}
+
+#[test]
 fn a_snapshot_takes_the_place_of_the_records_below_it() {
     let disk = new_disk();
     let (journal, _, _) = open(&disk, small());

@@ -61,6 +61,36 @@ fn a_full_disk_refuses_normal_records_and_takes_critical_ones() {
 }
 
 #[test]
+fn where_a_grown_segment_has_no_room_a_small_one_comes_before_the_reserve_is_given_up() {
+    let disk = new_disk();
+    let options = Options {
+        segment_bytes_max: 1 << 20,
+        ..with_reserve()
+    };
+    let (journal, _, _) = open(&disk, options);
+    let append = || {
+        journal
+            .append(&[1; 1000], Urgency::Normal)
+            .and_then(|lsn| journal.sync(lsn))
+    };
+    while journal.stats().rotations < 4 {
+        append().unwrap();
+    }
+    let (rotations, removals) = (journal.stats().rotations, disk.calls(Call::Remove));
+    // Less than four small ones take, and more than one.
+    disk.set_capacity(disk.used() + 8192);
+    while journal.stats().rotations == rotations {
+        append().unwrap();
+    }
+    // What was begun of the grown one is gone, and nothing else.
+    assert_eq!(disk.calls(Call::Remove), removals + 1);
+    assert!(disk.names(&directory()).contains(&"reserve".to_owned()));
+    journal.close().unwrap();
+    let (_, report, _) = open(&disk.lose_unsynced(), options);
+    assert!(report.clean);
+}
+
+#[test]
 fn a_brief_journal_has_its_reserve_with_its_first_records_so_that_a_disk_that_fills_up_then_stops_nothing_critical() {
     let disk = new_disk();
     let options = Options {

@@ -18,6 +18,8 @@ use crate::config::{Config, Layout};
 use crate::environment::Environment;
 use crate::error::Error;
 
+/// Segments grow to this where the journal is long (chosen: making one of them holds nobody up for long on a slow card).
+const SEGMENT_BYTES_MAX: u32 = 1 << 20;
 /// First segment of an engine that is there for one command only: some ten small files fit.
 const SHORT_LIVED_SEGMENT_BYTES: u32 = 8 * 1024;
 
@@ -26,6 +28,7 @@ pub(super) fn journal_options(config: &Config, environment: &Environment, is_new
     let mut id = [0; 16];
     environment.random.fill(&mut id);
     let options = Options {
+        segment_bytes_max: SEGMENT_BYTES_MAX,
         checkpoint_bytes: config.checkpoint_bytes,
         journal_id: Some(id),
         new_above: is_new,

@@ -96,6 +96,7 @@ impl Life {
             model: Model::default(),
             options: Options {
                 segment_bytes: 4096,
+                segment_bytes_max: 8192,
                 first_segment_bytes: 4096,
                 preallocate,
                 reserve,
