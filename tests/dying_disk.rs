@@ -7,7 +7,7 @@ mod support;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::JoinHandle;
@@ -46,6 +46,9 @@ const KINDS: [Kind; 2] = [
 const ROOM_MIB: u64 = 64;
 /// What never ends because its disk is dead is ended after this time.
 const WORK_MAX: Duration = Duration::from_secs(5);
+
+/// Bytes of the file of somebody else.
+const NEIGHBOUR_BYTES: usize = 32 << 10;
 
 /// Files after which somebody else syncs: few enough for several times, and so many that he does not use up the log.
 const NEIGHBOUR_STEP: usize = 16;
@@ -104,9 +107,16 @@ impl Drop for Device {
     }
 }
 
+/// Where nothing can be written.
+enum Broken {
+    /// In its log, but for so many blocks.
+    LogAfter(u64),
+    /// In the blocks of a file of somebody else.
+    Neighbour,
+}
+
 impl DyingDisk {
-    /// Only so many blocks of its log can be written.
-    fn make(kind: Kind, sound_blocks: u64) -> Result<Self, String> {
+    fn make(kind: Kind, broken: &Broken) -> Result<Self, String> {
         let mut disk = Self {
             kind,
             folder: TempDir::with_prefix("backhaul-dying-").unwrap(),
@@ -127,12 +137,20 @@ impl DyingDisk {
         fs::remove_file(&draft).unwrap();
         disk.mount()?;
         fs::create_dir(disk.files()).unwrap();
+        if matches!(broken, Broken::Neighbour) {
+            fs::write(disk.neighbour(), vec![1; NEIGHBOUR_BYTES]).unwrap();
+        }
         run(Command::new("sync").arg("-f").arg(disk.files()))?;
-        let (first, count) = disk.log();
-        let offset = format!("{}", (first + sound_blocks) * BLOCK_BYTES);
-        let length = format!("{}", (count - sound_blocks) * BLOCK_BYTES);
+        let (first, count) = match broken {
+            Broken::LogAfter(sound_blocks) => {
+                let (first, count) = disk.log();
+                (first + sound_blocks, count - sound_blocks)
+            }
+            Broken::Neighbour => disk.blocks_of_neighbour(),
+        };
+        let (offset, length) = (first * BLOCK_BYTES, count * BLOCK_BYTES);
         run(Command::new("fallocate")
-            .args(["-p", "-o", &offset, "-l", &length])
+            .args(["-p", "-o", &offset.to_string(), "-l", &length.to_string()])
             .arg(disk.image()))?;
         // Ends where there is no room any more.
         let zeros = Command::new("dd")
@@ -157,6 +175,21 @@ impl DyingDisk {
 
     fn files(&self) -> PathBuf {
         self.at("mounted/files")
+    }
+
+    fn neighbour(&self) -> PathBuf {
+        self.at("mounted/neighbour")
+    }
+
+    /// The first of them in the image, and how many lie there together.
+    fn blocks_of_neighbour(&self) -> (u64, u64) {
+        let text = ask(Command::new("filefrag").args(["-v", "-b4096"]).arg(self.neighbour())).unwrap();
+        // Of each run: its number, where it begins and ends in the file, and on the disk.
+        let run = text.lines().find(|line| line.trim_start().starts_with("0:")).unwrap();
+        let is_number = |word: &&str| !word.is_empty();
+        let words = run.split(|letter: char| !letter.is_ascii_digit()).filter(is_number);
+        let numbers: Vec<u64> = words.map(|word| word.parse().unwrap()).collect();
+        (numbers[3], numbers[4] + 1 - numbers[3])
     }
 
     fn mount(&mut self) -> Result<(), String> {
@@ -215,7 +248,7 @@ fn what_is_acknowledged_on_a_disk_whose_log_fails_meanwhile_is_there_afterwards(
         for kind in KINDS {
             let (mut completed, mut others) = (0, 0);
             for sound_blocks in kind.sound_blocks {
-                let mut disk = match DyingDisk::make(kind, sound_blocks) {
+                let mut disk = match DyingDisk::make(kind, &Broken::LogAfter(sound_blocks)) {
                     Ok(disk) => disk,
                     Err(why) => return left_out(&format!("no {} can be mounted from memory here: {why}", kind.name)),
                 };
@@ -245,7 +278,7 @@ fn a_name_that_was_lost_with_the_failed_sync_of_somebody_else_is_not_said_to_be_
     alone(name, || {
         for kind in KINDS {
             for (how, sync) in SYNCS {
-                let disk = match DyingDisk::make(kind, kind.sound_blocks[0]) {
+                let disk = match DyingDisk::make(kind, &Broken::LogAfter(kind.sound_blocks[0])) {
                     Ok(disk) => disk,
                     Err(why) => return left_out(&format!("no {} can be mounted from memory here: {why}", kind.name)),
                 };
@@ -265,6 +298,43 @@ fn a_name_that_was_lost_with_the_failed_sync_of_somebody_else_is_not_said_to_be_
             }
         }
     });
+}
+
+#[test]
+fn what_cannot_be_written_of_somebody_elses_file_on_xfs_fails_no_sync_of_ours() {
+    let name = "what_cannot_be_written_of_somebody_elses_file_on_xfs_fails_no_sync_of_ours";
+    alone(name, || sync_beside_a_failure(KINDS[0]));
+}
+
+#[test]
+fn what_cannot_be_written_of_somebody_elses_file_on_ext4_fails_no_sync_of_ours() {
+    let name = "what_cannot_be_written_of_somebody_elses_file_on_ext4_fails_no_sync_of_ours";
+    alone(name, || sync_beside_a_failure(KINDS[1]));
+}
+
+/// Once in a process: it syncs no whole file system again once that has failed.
+fn sync_beside_a_failure(kind: Kind) {
+    let disk = match DyingDisk::make(kind, &Broken::Neighbour) {
+        Ok(disk) => disk,
+        Err(why) => return left_out(&format!("no {} can be mounted from memory here: {why}", kind.name)),
+    };
+    let directory = disk.files();
+    let files: Vec<_> = (0..3)
+        .map(|number| {
+            let file = Disk.create(&directory.join(number.to_string()), 0o600).unwrap();
+            file.write_at(b"whole", 0).unwrap();
+            file
+        })
+        .collect();
+    // Where much waits to be written, each file is synced by itself. Other tests have file systems of their own.
+    run(Command::new("sync").arg("-f").arg(disk.folder.path())).unwrap();
+    let neighbour = fs::File::options().write(true).open(disk.neighbour()).unwrap();
+    neighbour.write_all_at(&vec![2; NEIGHBOUR_BYTES], 0).unwrap();
+    assert!(neighbour.sync_all().is_err(), "{}: all could be written", kind.name);
+    let files: Vec<_> = files.iter().map(AsRef::as_ref).collect();
+    let synced = Disk.sync_many(&files, &[&directory]);
+    assert!(synced.files.iter().all(Result::is_ok), "{:?}", synced.files);
+    assert!(synced.directories.iter().all(Result::is_ok), "{:?}", synced.directories);
 }
 
 type SyncDirectory = fn(&Path) -> io::Result<()>;

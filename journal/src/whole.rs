@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FileType, Mode};
@@ -19,17 +20,18 @@ use crate::sys;
 const WAITING_BYTES_EACH: u64 = 2 << 20;
 const WAITING_BYTES_MAX: u64 = 64 << 20;
 
-/// It has failed once, and files are synced by themselves until this process ends: a failure may be that of somebody else's
-/// file, and would come again.
+/// It has failed once, or was refused, and files are synced by themselves until this process ends: a failure may be that of
+/// somebody else's file, and would come again.
 static HAS_FAILED: AtomicBool = AtomicBool::new(false);
 
 /// Makes several files of one file system durable, as `fsync(2)` does each. `None` where they have to be synced by themselves:
 /// where there is only one or the first is a directory, where they lie on several file systems or on one whose promise is not
-/// known, where much waits to be written, where the kernel or who runs this refuses, or where it has failed before.
+/// known, where much waits to be written, where the kernel or who runs this refuses, where something failed that need not be
+/// theirs, or where any of that was so before.
 ///
 /// # Errors
 /// Of one of them or of their file system; no file is durable then, and none may be asked: an fsync finds nothing left to do for
-/// what a commit has failed for, or the write of a block that it shares with others.
+/// what a commit has failed for.
 ///
 /// Source: `sync(2)`, NOTES: on Linux syncfs gives the same guarantees as an fsync of every file of the file system.
 pub(crate) fn sync(files: &[BorrowedFd<'_>]) -> Option<io::Result<()>> {
@@ -39,9 +41,7 @@ pub(crate) fn sync(files: &[BorrowedFd<'_>]) -> Option<io::Result<()>> {
     let waiting_bytes_max = WAITING_BYTES_EACH
         .saturating_mul(files.len() as u64)
         .min(WAITING_BYTES_MAX);
-    let answer = sync_within(files, waiting_bytes_max)?;
-    HAS_FAILED.fetch_or(answer.is_err(), Ordering::Relaxed);
-    Some(answer)
+    sync_within(files, waiting_bytes_max)
 }
 
 fn sync_within(files: &[BorrowedFd<'_>], waiting_bytes_max: u64) -> Option<io::Result<()>> {
@@ -57,21 +57,30 @@ fn sync_within(files: &[BorrowedFd<'_>], waiting_bytes_max: u64) -> Option<io::R
     if !are_of_one_file_system(files) || waiting_bytes()? > waiting_bytes_max {
         return None;
     }
-    match sync_all(files, first, flushed) {
+    let answer = sync_all(files, first, flushed);
+    HAS_FAILED.fetch_or(!matches!(answer, Ok(true)), Ordering::Relaxed);
+    match answer {
+        Ok(is_done) => is_done.then_some(Ok(())),
         Err(error) if lacks(&error, &[Errno::NOSYS, Errno::PERM, Errno::ACCESS]) => None,
-        answer => Some(answer),
+        Err(error) => Some(Err(error)),
     }
 }
 
 /// `changed` is the one of them that shows whether their file system takes a change; `flushed` is one more that is synced by
-/// itself. Both must be regular files.
-fn sync_all(files: &[BorrowedFd<'_>], changed: BorrowedFd<'_>, flushed: Option<BorrowedFd<'_>>) -> io::Result<()> {
+/// itself. Both must be regular files. `false`: each can be synced by itself, and has to be.
+fn sync_all(files: &[BorrowedFd<'_>], changed: BorrowedFd<'_>, flushed: Option<BorrowedFd<'_>>) -> io::Result<bool> {
     for file in files {
         // ext4 tells nobody else that it found no room for what was written, and goes on without it.
         retry(|| sys::write_back(*file))?;
     }
-    retry(|| Ok(rustix::fs::syncfs(changed)?))?;
-    check_changes(changed)?;
+    let synced = retry(|| Ok(rustix::fs::syncfs(changed)?));
+    match (synced, check_changes(changed)) {
+        (Ok(()), Ok(())) => {}
+        // It speaks of what could not be written of any file, by whomever, also of what nobody has been told of that was before
+        // these were there. No commit has failed: what became of each file, its own sync says.
+        (Err(_), Ok(())) => return Ok(false),
+        (Err(error), Err(_)) | (Ok(()), Err(error)) => return Err(error),
+    }
     if let Some(file) = flushed {
         // Where files lie on a device of their own, XFS empties that one's cache for a sync of such a file alone.
         retry(|| Ok(rustix::fs::fsync(file)?))?;
@@ -80,7 +89,7 @@ fn sync_all(files: &[BorrowedFd<'_>], changed: BorrowedFd<'_>, flushed: Option<B
         // Before Linux 5.8 syncfs does not speak of what could not be written, nor ever of what its descriptor came too late for.
         retry(|| sys::written_back(*file))?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Whether the file system takes a change, which it does not once its journal has failed: then all that was committed before
@@ -96,10 +105,39 @@ fn check_changes(file: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Those on which it was tested, also by cutting their power and by making their journals fail.
+/// Those on which it was tested, also by cutting their power and by making their journals fail: ext4 with a journal, and XFS
+/// on one device. Without a journal ext4 empties the cache of the device before it writes the last of what it has.
 fn known(file: BorrowedFd<'_>) -> Option<FileSystem> {
     let kind = file_system_of(&rustix::fs::fstatfs(file).ok()?);
-    matches!(kind, FileSystem::Ext4 | FileSystem::Xfs).then_some(kind)
+    let device = rustix::fs::fstat(file).ok()?.st_dev;
+    let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    let is_known = match kind {
+        FileSystem::Ext4 => has_journal(&device)?,
+        FileSystem::Xfs => !has_realtime(&std::fs::read_to_string("/proc/self/mountinfo").ok()?, &device),
+        _ => false,
+    };
+    is_known.then_some(kind)
+}
+
+/// `None` where the system does not say.
+///
+/// Source: Linux, Documentation/ABI/testing/sysfs-fs-ext4, `journal_task`: its number, or none.
+fn has_journal(device: &str) -> Option<bool> {
+    let device = std::fs::read_link(Path::new("/sys/dev/block").join(device)).ok()?;
+    let known = Path::new("/sys/fs/ext4").join(device.file_name()?);
+    let task = std::fs::read_to_string(known.join("journal_task")).ok()?;
+    Some(task.trim().parse::<u32>().is_ok())
+}
+
+/// Whether an XFS has a device for files of their own kind.
+///
+/// Source: `proc_pid_mountinfo(5)`, fields 3 and 11; `xfs(5)`, `rtdev`.
+fn has_realtime(mounts: &str, device: &str) -> bool {
+    let mut options = mounts.lines().filter_map(|line| {
+        let is_meant = line.split(' ').nth(2) == Some(device);
+        line.rsplit(' ').next().filter(|_| is_meant)
+    });
+    options.any(|options| options.split(',').any(|option| option.starts_with("rtdev=")))
 }
 
 fn is_regular(file: BorrowedFd<'_>) -> bool {
@@ -194,6 +232,13 @@ mod tests {
         let elsewhere = File::open("/proc/self/status").unwrap();
         let mixed: Vec<_> = descriptors.iter().copied().chain([elsewhere.as_fd()]).collect();
         assert!(sync_within(&mixed, u64::MAX).is_none(), "one lies elsewhere");
+    }
+
+    #[test]
+    fn a_device_for_files_of_their_own_kind_is_seen_where_the_file_system_has_one() {
+        let mounts = "30 1 8:1 / / rw - ext4 /dev/sda1 rw,rtdev=no\n31 30 8:2 / /m rw shared:1 - xfs /dev/sda2 rw,noquota\n\
+                      32 30 8:3 / /n rw - xfs /dev/sda3 rw,rtdev=/dev/sdb,noquota\n";
+        assert!(!has_realtime(mounts, "8:2") && has_realtime(mounts, "8:3") && !has_realtime(mounts, "8:4"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::vault::SealedName;
 const SNAPSHOT_STEP: usize = 256;
 
 impl Core {
-    /// Removes from the history what it has no room or time for: a few at a time, between which others have the lock.
+    /// Removes from the history what it has no room or time for: a few at a time, so that others may have the lock in between.
     pub(crate) fn sweep_history(&self) -> Result<(), Error> {
         // Ends: each turn but the last removes as many operations as it asks for.
         loop {
