@@ -110,6 +110,8 @@ fn a_file_system_that_cannot_be_synced_as_a_whole_has_its_files_synced_one_by_on
             let Some(scene) = Scene::on(kind) else { return };
             for (calls, error) in [
                 ("?syncfs", "ENOSYS"),
+                // Of some file, by whomever: the file system itself takes changes.
+                ("?syncfs", "EIO"),
                 ("?fchmod", "EPERM"),
                 ("?syncfs", "EINTR:when=1..3"),
             ] {
@@ -131,7 +133,6 @@ fn where_one_was_not_written_or_nothing_can_be_changed_any_more_all_that_were_sy
         // fchmod(2) is the change that the sync of a whole file system ends with. After the first failure each file is synced by
         // itself, so that it does not matter if the others fail, too.
         for (calls, what) in [
-            ("?syncfs", "error=EIO"),
             ("?sync_file_range", "error=EIO:when=5"),
             ("?sync_file_range", "error=ENOSPC:when=300"),
             ("?fchmod", "error=EIO:when=1"),
