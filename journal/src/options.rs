@@ -10,9 +10,9 @@ use crate::storage::FileSystem;
 pub struct Options {
     /// Bytes of a segment: 4 KiB to 64 MiB, 256 KiB by default. A group that is larger gets a larger segment.
     pub segment_bytes: u32,
-    /// Most bytes of a segment where there are several: each has then `segment_bytes` for each that there is, up to this, so that
-    /// a long log takes fewer of them, each of which costs two syncs. At least `segment_bytes`, to which the default, 0, comes,
-    /// and at most 64 MiB.
+    /// Most bytes of a segment where there are four or more: each has then `segment_bytes` for every two that there are, up to
+    /// this, so that a long log takes fewer of them, each of which costs two syncs. At least `segment_bytes`, to which the
+    /// default, 0, comes, and at most 64 MiB.
     pub segment_bytes_max: u32,
     /// Bytes of the first segment that this process makes, 64 KiB by default. A short-lived process does well with 4 to
     /// 8 KiB.

@@ -141,7 +141,7 @@ impl Log {
         // With the reserve spent, room is for records, not for zeros.
         if !self.reserve.is_spent() {
             let segment_bytes = self.options.segment_bytes as usize;
-            let grown_bytes = segment_bytes.saturating_mul(segments.max(1));
+            let grown_bytes = segment_bytes.saturating_mul((segments / 2).max(1));
             let grown_bytes = grown_bytes.min(self.options.segment_bytes_max as usize);
             let wanted: &[usize] = match self.segments_made {
                 0 => &[self.options.first_segment_bytes as usize],

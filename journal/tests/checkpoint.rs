@@ -75,7 +75,7 @@ fn segments_grow_with_their_number_up_to_the_most_that_one_may_have_and_are_smal
     };
     append(100);
     let grown = sizes();
-    assert_eq!(grown[..5], [4096, 4096, 8192, 12_288, 12_288]);
+    assert_eq!(grown[..7], [4096, 4096, 4096, 4096, 8192, 8192, 12_288]);
     for text in ["one", "other"] {
         checkpoint(&journal, &[text]);
         append(30);

@@ -77,8 +77,8 @@ fn where_a_grown_segment_has_no_room_a_small_one_comes_before_the_reserve_is_giv
         append().unwrap();
     }
     let (rotations, removals) = (journal.stats().rotations, disk.calls(Call::Remove));
-    // Less than four small ones take, and more than one.
-    disk.set_capacity(disk.used() + 8192);
+    // Less than two small ones take, and more than one.
+    disk.set_capacity(disk.used() + 6000);
     while journal.stats().rotations == rotations {
         append().unwrap();
     }
