@@ -93,7 +93,7 @@ static CONTEXT: Mutex<Context> = Mutex::new(Context::Unasked);
 
 /// Makes several files durable, as fsync(2) does each: at once, so that they share what one commit of the file system and
 /// one flush of the device do for all. `None` where it was not done, as the kernel cannot, or another thread is at it. The end
-/// of a process that has called it takes some 40 ms more (measured: the kernel waits until no processor looks at the context).
+/// of a process that has called it takes some 40 ms more (measured), in which the kernel takes the context away.
 /// Source: `io_submit(2)`.
 pub(crate) fn sync_together(files: &[BorrowedFd<'_>]) -> Option<Vec<Option<io::Result<()>>>> {
     let mut context = match CONTEXT.try_lock() {

@@ -26,8 +26,8 @@ static HAS_FAILED: AtomicBool = AtomicBool::new(false);
 
 /// Makes several files of one file system durable, as `fsync(2)` does each. `None` where they have to be synced by themselves:
 /// where there is only one or the first is a directory, where they lie on several file systems or on one whose promise is not
-/// known, where much waits to be written, where the kernel or who runs this refuses, where something failed that need not be
-/// theirs, or where any of that was so before.
+/// known, where much waits to be written, where the kernel or who runs this refuses or something failed that need not be
+/// theirs, and from then on.
 ///
 /// # Errors
 /// Of one of them or of their file system; no file is durable then, and none may be asked: an fsync finds nothing left to do for
