@@ -4,9 +4,10 @@
  *   limit many HOST PORT LIST FOLDER THREADS  files whose paths LIST has one a line, over one kept connection each thread
  *
  * One file: one connection, one buffer, space reserved, a write for each read; a second thread begins to write out and
- * syncs every 8 MiB; then the last sync, the name and its folder. Many: each thread fetches BATCH files, has them written
- * out together, syncs the last (the journal of ext4 commits what belongs to the others with it), gives all their names and
- * syncs the folder. No URL, redirect, resume, checksum, retry, time limit or journal: no tool could live with it. */
+ * syncs every 8 MiB; then the last sync, the name and its folder. Many: each thread fetches over its own connection, and whoever
+ * brings the last of BATCH files makes all of them in a row, which takes less than each at its time; one more thread syncs
+ * their file system, gives all their names and syncs the folder. No URL, redirect, resume, checksum, retry, time limit or
+ * journal: no tool could live with it. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -24,7 +25,7 @@
 #include <openssl/ssl.h>
 #endif
 
-enum { BUFFER_BYTES = 256 * 1024, WINDOW_BYTES = 8 * 1024 * 1024, BATCH = 128, THREADS_MAX = 64 };
+enum { BUFFER_BYTES = 256 * 1024, WINDOW_BYTES = 8 * 1024 * 1024, BATCH = 128, MADE_MAX = 3, THREADS_MAX = 64 };
 
 static void fail(const char *what)
 {
@@ -232,34 +233,117 @@ static const char *the_host, *the_port, *the_folder;
 static char **paths;
 static size_t paths_count, next_path;
 
-static void publish(const int *files, char (*names)[512], int count)
+/* Files that have come whole, and, once `made`, are on the disk under their first names. */
+struct batch {
+    int count;
+    struct {
+        int file;
+        size_t length;
+        char *content;
+        char name[512];
+    } files[BATCH];
+};
+
+static pthread_mutex_t desk = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t has_come = PTHREAD_COND_INITIALIZER, has_room = PTHREAD_COND_INITIALIZER;
+/* Those who were let in before there were MADE_MAX may each bring one more. */
+static struct batch *filled, *made[MADE_MAX + THREADS_MAX];
+static int made_count, is_last;
+
+static struct batch *empty(void)
 {
-    const unsigned all = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
-    for (int at = 0; at < count; at++)
-        if (sync_file_range(files[at], 0, 0, SYNC_FILE_RANGE_WRITE) < 0)
-            fail("sync_file_range");
-    for (int at = 0; at < count; at++)
-        if (sync_file_range(files[at], 0, 0, all) < 0)
-            fail("sync_file_range");
-    if (fdatasync(files[count - 1]) < 0)
-        fail("fdatasync");
-    for (int at = 0; at < count; at++) {
+    struct batch *batch = calloc(1, sizeof *batch);
+    if (!batch)
+        fail("memory");
+    return batch;
+}
+
+static void part_of(char *part, size_t room, const char *name)
+{
+    if ((size_t)snprintf(part, room, "%s.part", name) >= room)
+        fail("the path is too long");
+}
+
+static void make(struct batch *batch)
+{
+    for (int at = 0; at < batch->count; at++) {
         char part[520];
-        snprintf(part, sizeof part, "%s.part", names[at]);
-        close(files[at]);
-        if (rename(part, names[at]) < 0)
-            fail(names[at]);
+        part_of(part, sizeof part, batch->files[at].name);
+        batch->files[at].file = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+        if (batch->files[at].file < 0)
+            fail(part);
+        put(batch->files[at].file, batch->files[at].content, batch->files[at].length);
+        free(batch->files[at].content);
     }
-    sync_folder_of(names[0]);
+    pthread_mutex_lock(&desk);
+    made[made_count++] = batch;
+    pthread_cond_signal(&has_come);
+    pthread_mutex_unlock(&desk);
+}
+
+static void publish(struct batch *batch)
+{
+    if (syncfs(batch->files[0].file) < 0)
+        fail("syncfs");
+    for (int at = 0; at < batch->count; at++) {
+        char part[520];
+        part_of(part, sizeof part, batch->files[at].name);
+        close(batch->files[at].file);
+        if (rename(part, batch->files[at].name) < 0)
+            fail(batch->files[at].name);
+    }
+    sync_folder_of(batch->files[0].name);
+}
+
+static void *publishing(void *argument)
+{
+    (void)argument;
+    for (;;) {
+        struct batch *batch = NULL;
+        pthread_mutex_lock(&desk);
+        while (made_count == 0 && !is_last)
+            pthread_cond_wait(&has_come, &desk);
+        if (made_count)
+            batch = made[--made_count];
+        pthread_cond_broadcast(&has_room);
+        pthread_mutex_unlock(&desk);
+        if (!batch)
+            return NULL;
+        publish(batch);
+        free(batch);
+    }
+}
+
+static void hand_over(const char *name, const char *content, size_t length)
+{
+    char *copy = malloc(length + 1);
+    if (!copy)
+        fail("memory");
+    memcpy(copy, content, length);
+    struct batch *full = NULL;
+    pthread_mutex_lock(&desk);
+    while (made_count >= MADE_MAX)
+        pthread_cond_wait(&has_room, &desk);
+    if (!filled)
+        filled = empty();
+    int at = filled->count++;
+    filled->files[at].content = copy;
+    filled->files[at].length = length;
+    snprintf(filled->files[at].name, sizeof filled->files[at].name, "%s", name);
+    if (filled->count == BATCH) {
+        full = filled;
+        filled = NULL;
+    }
+    pthread_mutex_unlock(&desk);
+    if (full)
+        make(full);
 }
 
 static void *fetching(void *argument)
 {
     (void)argument;
     char *buffer = malloc(BUFFER_BYTES);
-    char(*names)[512] = malloc(sizeof *names * BATCH);
-    int files[BATCH], count = 0;
-    if (!buffer || !names)
+    if (!buffer)
         fail("memory");
     struct link link = opened(the_host, the_port, NULL);
     for (;;) {
@@ -269,27 +353,15 @@ static void *fetching(void *argument)
         ask(&link, the_host, paths[number]);
         size_t content, have;
         size_t skip = head(&link, buffer, BUFFER_BYTES, &content, &have);
-        char part[520];
-        snprintf(names[count], sizeof names[count], "%s/%s", the_folder, strrchr(paths[number], '/') + 1);
-        snprintf(part, sizeof part, "%s.part", names[count]);
-        files[count] = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-        if (files[count] < 0)
-            fail(part);
-        put(files[count], buffer + skip, have - skip);
-        for (size_t at = have - skip; at < content;) {
-            size_t got = taken(&link, buffer, BUFFER_BYTES);
-            put(files[count], buffer, got);
-            at += got;
-        }
-        if (++count == BATCH) {
-            publish(files, names, count);
-            count = 0;
-        }
+        if (content >= BUFFER_BYTES - skip)
+            fail("the file is not small");
+        while (have < skip + content)
+            have += taken(&link, buffer + have, BUFFER_BYTES - have);
+        char name[512];
+        snprintf(name, sizeof name, "%s/%s", the_folder, strrchr(paths[number], '/') + 1);
+        hand_over(name, buffer + skip, content);
     }
-    if (count)
-        publish(files, names, count);
     close(link.socket);
-    free(names);
     free(buffer);
     return NULL;
 }
@@ -310,12 +382,21 @@ static void many(const char *list, int threads)
             fail(list);
     }
     fclose(file);
-    pthread_t all[THREADS_MAX];
+    pthread_t all[THREADS_MAX], publisher;
+    if (pthread_create(&publisher, NULL, publishing, NULL))
+        fail("thread");
     for (int at = 0; at < threads; at++)
         if (pthread_create(&all[at], NULL, fetching, NULL))
             fail("thread");
     for (int at = 0; at < threads; at++)
         pthread_join(all[at], NULL);
+    if (filled)
+        make(filled);
+    pthread_mutex_lock(&desk);
+    is_last = 1;
+    pthread_cond_signal(&has_come);
+    pthread_mutex_unlock(&desk);
+    pthread_join(publisher, NULL);
 }
 
 int main(int count, char **words)

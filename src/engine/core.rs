@@ -36,6 +36,8 @@ const SHORTEN_EVERY: u64 = 1_024;
 /// Operations that are recorded under one hold of the lock, at most: taking it for each costs as much as the record, and
 /// others wait meanwhile.
 pub(super) const TOGETHER_MAX: usize = 16;
+/// Drafts that are made files in a row (measured with 10,000 files of 1 KiB: 32 to 128 take the same).
+pub(super) const WRITTEN_TOGETHER: usize = 64;
 
 pub(crate) struct Core {
     pub(crate) environment: Environment,
@@ -84,9 +86,12 @@ pub(crate) struct Stored {
 pub(crate) struct State {
     pub(crate) table: Table,
     pub(crate) attempts: ById<Arc<Attempt>>,
+    /// Complete files that wait for the publisher.
     pub(crate) ready: VecDeque<Ready>,
+    /// Those of them that are still in memory.
+    pub(crate) drafts: Vec<Ready>,
     pub(super) asleep: Asleep,
-    /// Files in the hands of the publisher.
+    /// Complete files in the hands of the publisher, or of a worker that writes them out.
     pub(crate) publishing: usize,
     /// Directories in which what earlier processes removed stays removed, whatever happens.
     pub(crate) settled: BTreeSet<PathBuf>,
@@ -118,6 +123,7 @@ pub(crate) struct State {
 /// A piece of work for one thread.
 pub(crate) enum Work {
     Attempt(Box<Operation>, Arc<Attempt>),
+    WriteOut(Vec<Ready>),
     Publish(Vec<Ready>),
     Finish(Box<Operation>),
     Sweep(Box<Operation>),
@@ -155,6 +161,7 @@ impl Core {
             table,
             attempts: ById::default(),
             ready: VecDeque::new(),
+            drafts: Vec::new(),
             asleep: Asleep::default(),
             publishing: 0,
             settled: BTreeSet::new(),
@@ -316,9 +323,13 @@ impl Core {
         if state.stopping {
             return Err(None);
         }
+        if state.drafts.len() >= WRITTEN_TOGETHER {
+            state.publishing += state.drafts.len();
+            return Ok(Work::WriteOut(std::mem::take(&mut state.drafts)));
+        }
         let now = self.now();
         loop {
-            let has_room = state.ready.len() + state.publishing < self.room.ready_max;
+            let has_room = state.complete() + state.publishing < self.room.ready_max;
             let jobs_max = if has_room { self.room.jobs_max } else { 0 };
             let slots = |state: &State| Slots {
                 jobs_max,
@@ -374,11 +385,12 @@ impl Core {
     }
 
     fn pick_batch(state: &mut State) -> Option<Vec<Ready>> {
-        if state.ready.is_empty() {
+        let files = state.ready.len().min(BATCH_MAX);
+        let drafts = state.drafts.len().min(BATCH_MAX - files);
+        let batch: Vec<Ready> = state.ready.drain(..files).chain(state.drafts.drain(..drafts)).collect();
+        if batch.is_empty() {
             return None;
         }
-        let count = state.ready.len().min(BATCH_MAX);
-        let batch: Vec<Ready> = state.ready.drain(..count).collect();
         state.publishing += batch.len();
         Some(batch)
     }
@@ -452,11 +464,24 @@ impl Core {
         state.table.set_running(id, false);
         state.observers.attempts_changed();
         match ready {
+            Some(ready) if ready.part.is_draft() => state.drafts.push(ready),
             Some(ready) => state.ready.push_back(ready),
             None => state.table.set_busy(id, false),
         }
         self.tell(state);
         // It also waits for the last attempt.
+        self.wake_publisher(state);
+    }
+
+    /// Drafts have become files, which the publisher goes on with.
+    pub(crate) fn hand_on(&self, written: Vec<Ready>) {
+        let mut state = self.state();
+        state.publishing -= written.len();
+        state.ready.extend(written);
+        self.wake_publisher(&state);
+    }
+
+    fn wake_publisher(&self, state: &State) {
         if state.asleep.publisher && (state.may_publish() || state.asleep.gathering_since_ms.is_none()) {
             self.publisher.notify_one();
         }
@@ -486,7 +511,7 @@ impl Core {
     pub(crate) fn is_idle(state: &State) -> bool {
         let is_idle = state.table.is_idle()
             && state.attempts.is_empty()
-            && state.ready.is_empty()
+            && state.complete() == 0
             && state.publishing == 0
             && state.commands.running.is_empty();
         // What it works on for others besides does not keep it.

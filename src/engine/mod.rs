@@ -14,6 +14,7 @@ mod create;
 mod crew;
 mod destination;
 mod doubt;
+mod draft;
 mod expected;
 mod fault;
 mod filter;
@@ -462,6 +463,11 @@ fn perform(core: &Arc<Core>, work: Work) -> Option<Ready> {
                 // Nothing has ended yet, and the publisher looks at the history.
                 return ready;
             }
+        }
+        Work::WriteOut(drafts) => {
+            publish::write_out(core, drafts);
+            // Nothing has ended, as above.
+            return None;
         }
         Work::Publish(batch) => publish::publish(core, batch),
         Work::Command(completion, stop) => completion::run(core, completion, stop),

@@ -33,7 +33,7 @@ impl Core {
 
     /// Whether a thread may leave an engine that stops. The publisher waits for the last attempt, unless one may never end.
     pub(super) fn may_leave(&self, state: &State, role: Role) -> bool {
-        role == Role::Worker || state.attempts.is_empty() || self.trouble.is_there()
+        role == Role::Worker || (state.attempts.is_empty() && state.publishing == 0) || self.trouble.is_there()
     }
 
     fn note_panic(&self) {

@@ -10,6 +10,8 @@ use backhaul_backends::{Digest, DigestAlgorithm, Interrupt, TAIL_BYTES_MAX, sort
 use backhaul_journal::{Access, FileKind, LINEAGE_BYTES, Storage, StorageFile, steps};
 use ring::digest;
 
+use super::draft::Draft;
+use super::fault::Fault;
 use crate::hex;
 use crate::operation::{Claim, Spec, TransferId, path_in};
 
@@ -18,11 +20,13 @@ pub(crate) const NAME_BYTES_MAX: usize = 255;
 /// Reads of the proof, in bytes.
 const READ_BYTES: usize = 128 * 1024;
 
-/// An open part file.
+/// An open part file, or one that is to be made of a draft.
 #[derive(Clone)]
 pub(crate) struct Part {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn StorageFile>,
+    /// The same, where it began as a draft.
+    pub(super) draft: Option<Arc<Draft>>,
 }
 
 /// Running checks over the bytes of one generation, from its first byte on.
@@ -144,20 +148,43 @@ pub(crate) fn cut(name: &[u8], max: usize) -> &[u8] {
 }
 
 impl Part {
-    /// A fresh, empty part file. What stands under its name already was left by a crash before anything of it was
-    /// claimed, and goes.
-    pub(crate) fn create(storage: &Arc<dyn Storage>, path: PathBuf) -> io::Result<Self> {
-        let file = match storage.create(&path, 0o666) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                storage.remove(&path)?;
-                storage.create(&path, 0o666)?
-            }
-            result => result?,
-        };
-        Ok(Self {
+    /// The one that a file is under this path.
+    pub(super) fn of(path: PathBuf, file: Box<dyn StorageFile>) -> Self {
+        Self {
             path,
             file: Arc::from(file),
-        })
+            draft: None,
+        }
+    }
+
+    /// A fresh, empty part file.
+    pub(crate) fn create(storage: &Arc<dyn Storage>, path: PathBuf) -> io::Result<Self> {
+        let file = create(storage.as_ref(), &path)?;
+        Ok(Self::of(path, file))
+    }
+
+    /// A fresh part file that is in memory until [`Part::write_out`].
+    pub(super) fn draft(path: PathBuf) -> Self {
+        let draft = Arc::<Draft>::default();
+        Self {
+            path,
+            file: Arc::clone(&draft) as _,
+            draft: Some(draft),
+        }
+    }
+
+    pub(super) fn is_draft(&self) -> bool {
+        self.draft.as_ref().is_some_and(|draft| draft.is_in_memory())
+    }
+
+    /// Brings it to the disk, where it is a draft.
+    pub(super) fn write_out(&self, storage: &dyn Storage) -> Result<(), Fault> {
+        let failed = |tried| move |error: io::Error| Fault::io(tried, &self.path, &error);
+        let Some(draft) = self.draft.as_ref().filter(|draft| draft.is_in_memory()) else {
+            return Ok(());
+        };
+        let file = create(storage, &self.path).map_err(failed("create"))?;
+        draft.become_file(file).map_err(failed("write"))
     }
 
     /// Opens the part file that a claim speaks of, proves the claimed bytes, and cuts what is beyond them. `None` where
@@ -170,8 +197,8 @@ impl Part {
         mut sums: Sums,
         interrupt: &Interrupt,
     ) -> io::Result<Option<(Self, Sums)>> {
-        let file: Arc<dyn StorageFile> = match storage.open(&path, Access::ReadWrite) {
-            Ok(file) => Arc::from(file),
+        let file = match storage.open(&path, Access::ReadWrite) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
@@ -207,7 +234,18 @@ impl Part {
         if stat.len_bytes > end_bytes {
             file.set_len(end_bytes)?;
         }
-        Ok(Some((Self { path, file }, sums)))
+        Ok(Some((Self::of(path, file), sums)))
+    }
+}
+
+/// What stands under the name already was left by a crash before anything of it was claimed, and goes.
+fn create(storage: &dyn Storage, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+    match storage.create(path, 0o666) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            storage.remove(path)?;
+            storage.create(path, 0o666)
+        }
+        result => result,
     }
 }
 

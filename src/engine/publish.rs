@@ -61,6 +61,24 @@ pub(crate) fn publish(core: &Arc<Core>, batch: Vec<Ready>) {
     core.let_go(&held, held.len());
 }
 
+/// Makes the files of complete drafts, one after the other, and hands them to the publisher.
+pub(crate) fn write_out(core: &Arc<Core>, drafts: Vec<Ready>) {
+    let ids: Vec<TransferId> = drafts.iter().map(|ready| ready.id).collect();
+    let written = match keep(core, drafts, |ready| ready.write_out(core)) {
+        Ok(written) => written,
+        Err(error) => {
+            core.fail(error);
+            Vec::new()
+        }
+    };
+    let kept: BTreeSet<TransferId> = written.iter().map(|ready| ready.id).collect();
+    core.hand_on(written);
+    let failed: Vec<TransferId> = ids.into_iter().filter(|id| !kept.contains(id)).collect();
+    if !failed.is_empty() {
+        core.let_go(&failed, failed.len());
+    }
+}
+
 /// Publishes one batch to its end.
 fn publish_all(core: &Arc<Core>, batch: Vec<Ready>) -> Result<(), Error> {
     let renamed = publish_some(core, &[], batch)?;
@@ -105,6 +123,7 @@ fn publish_some(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -> Resul
 /// Makes durable the data of a batch and the new names of the files before it, which have ended then; gives what is left of
 /// the batch. Where the names cannot be synced the renames may or may not last: the intents stand, and [`finish`] finds out.
 fn sync_data_and_names(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -> Result<Vec<Ready>, Error> {
+    let batch = keep(core, batch, |ready| ready.write_out(core))?;
     let batch = keep(core, batch, look_at)?;
     let files: Vec<_> = batch.iter().map(|ready| ready.part.file.as_ref()).collect();
     let files = &files[..if steps::is_taken("sync of a complete file before its intent") {
@@ -446,10 +465,7 @@ fn publish_again(core: &Arc<Core>, operation: &Operation, intent: &Intent, path:
     let file = storage
         .open(&path, backhaul_journal::Access::ReadWrite)
         .map_err(|error| Fault::io("open", &path, &error))?;
-    let part = Part {
-        path,
-        file: Arc::from(file),
-    };
+    let part = Part::of(path, file);
     let mut ready = Ready::new(operation, intent.generation, part, intent.len_bytes, intent.crc32);
     ready.declared = Some(intent.clone());
     publish_all(core, vec![ready])?;

@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use super::core::Core;
+use super::fault::Fault;
 use super::part::{NAME_BYTES_MAX, Part, cut};
 use crate::operation::{Intent, Operation, Shared, Spec, TransferId, path_in};
 
@@ -39,6 +41,10 @@ impl Ready {
             declared: None,
             name_index: 0,
         }
+    }
+
+    pub(super) fn write_out(&self, core: &Core) -> Result<(), Fault> {
+        self.part.write_out(core.environment.storage.as_ref())
     }
 
     /// The device that its file lies on; 0 before the publisher has looked at it.

@@ -29,16 +29,21 @@ pub(crate) struct Asleep {
 }
 
 impl State {
+    /// Complete files that are in nobody's hands.
+    pub(super) fn complete(&self) -> usize {
+        self.ready.len() + self.drafts.len()
+    }
+
     /// A batch is full, or more files would take their time to come.
     pub(super) fn may_publish(&self) -> bool {
-        self.ready.len() >= BATCH_MAX || self.attempts.len() < MANY_ATTEMPTS || self.stopping
+        self.complete() >= BATCH_MAX || self.attempts.len() < MANY_ATTEMPTS || self.stopping
     }
 }
 
 impl Core {
     /// Until when the publisher waits for more files than there are, if it is worth it.
     pub(super) fn gathers(&self, state: &mut State) -> Option<u64> {
-        if state.ready.is_empty() || state.may_publish() {
+        if state.complete() == 0 || state.may_publish() {
             state.asleep.gathering_since_ms = None;
             return None;
         }

@@ -48,6 +48,10 @@ pub(super) const WRITEBACK_BYTES: u64 = 1 << 20;
 /// out, and little was sent for nothing (chosen: what a socket takes in by itself).
 const UNSEEN_BYTES_MAX: u64 = 64 << 10;
 
+/// A file of up to so many bytes is in memory until all of it has come: with those that wait to be written out, and one of each
+/// job, not a megabyte (chosen).
+const DRAFT_BYTES_MAX: u64 = 8 << 10;
+
 const TRANSIENT: FailureKind = FailureKind::Transient { retry_after: None };
 
 /// Makes one attempt of an operation that was just claimed by this thread. Gives the complete file, which is to be handed
@@ -399,6 +403,14 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
+    /// Whether the whole file may be in memory until it has come. Where memory is limited nothing is set aside for that.
+    fn fits_a_draft(&self) -> bool {
+        let config = &self.core.config;
+        let bytes_max = DRAFT_BYTES_MAX.min(config.window.short_path_bytes_max);
+        let is_small = self.total_bytes.is_some_and(|total| total <= bytes_max);
+        is_small && config.memory_limit.is_none() && !self.operation.spec.random_access
+    }
+
     /// First byte after all that is held, gaps included.
     fn held_until(&self) -> u64 {
         self.beyond.last().map_or(self.received_bytes, |stretch| stretch.end)
@@ -423,8 +435,12 @@ impl<'a> Transfer<'a> {
         }
         if self.part.is_none() {
             let path = self.part_path();
-            let created = Part::create(storage, path.clone());
-            self.part = Some(created.map_err(|error| Fault::io("create", &path, &error))?);
+            self.part = Some(if self.fits_a_draft() {
+                Part::draft(path)
+            } else {
+                let created = Part::create(storage, path.clone());
+                created.map_err(|error| Fault::io("create", &path, &error))?
+            });
         }
         match (&self.part, self.total_bytes) {
             (Some(part), Some(total)) if total > self.core.config.window.short_path_bytes_max => part
@@ -440,6 +456,7 @@ impl<'a> Transfer<'a> {
         let (Some(part), Some(response)) = (self.part.clone(), self.response.clone()) else {
             return Err(Fault::Local("bytes came before a response".into()));
         };
+        part.write_out(self.core.environment.storage.as_ref())?;
         let basis = Basis {
             id: self.operation.id,
             generation: self.generation,
