@@ -264,11 +264,11 @@ impl Table {
 
     /// Appends the entry of a snapshot for one operation, if it is there.
     pub(crate) fn encode(&self, id: TransferId, buffer: &mut Vec<u8>) {
-        let as_of = self.batch_of(id).and_then(|_| self.rows.as_of(id));
-        match as_of.zip(self.find(id)) {
-            // What stands in the rows says nothing of its batch.
-            Some((as_of, operation)) => encode_packed(&pack(&operation), as_of, buffer),
-            None => self.rows.encode(id, buffer),
+        if self.batch_of(id).is_none() {
+            // What stands in the rows says nothing of a batch, and goes as it is.
+            self.rows.encode(id, buffer);
+        } else if let Some((as_of, operation)) = self.rows.as_of(id).zip(self.find(id)) {
+            encode_packed(&pack(&operation), as_of, buffer);
         }
     }
 

@@ -750,6 +750,18 @@ fn two_operations_that_a_snapshot_gives_one_position_get_two() {
 }
 
 #[test]
+fn a_snapshot_takes_what_is_packed_as_it_is() {
+    let log = Log::queued(&[(1, Priority::Default), (2, Priority::High)]);
+    let (before, mut bytes) = (OPENED.get(), Vec::new());
+    log.table.encode(id(2), &mut bytes);
+    assert_eq!(OPENED.get(), before, "nothing was unpacked");
+    let Ok(crate::operation::Entry::Operation { operation, .. }) = decode(&bytes) else {
+        panic!("it is an operation");
+    };
+    assert_eq!(log.table.find(id(2)).as_deref(), Some(&*operation));
+}
+
+#[test]
 fn an_operation_is_open_only_while_a_worker_holds_it() {
     let mut log = Log::queued(&[(1, Priority::Default)]);
     let opens = |log: &Log| {
