@@ -325,6 +325,10 @@ impl Core {
         }
         if state.drafts.len() >= WRITTEN_TOGETHER {
             state.publishing += state.drafts.len();
+            // The slot that has become free is somebody else's.
+            if state.asleep.workers > 0 {
+                self.work.notify_one();
+            }
             return Ok(Work::WriteOut(std::mem::take(&mut state.drafts)));
         }
         let now = self.now();

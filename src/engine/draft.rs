@@ -15,6 +15,15 @@ pub(super) struct Draft {
 }
 
 impl Draft {
+    /// For so many bytes, where that is known.
+    pub(super) fn with_room(len_bytes: Option<u64>) -> Self {
+        let room = len_bytes.and_then(|len_bytes| usize::try_from(len_bytes).ok());
+        Self {
+            bytes: Mutex::new(Vec::with_capacity(room.unwrap_or(0))),
+            file: OnceLock::new(),
+        }
+    }
+
     pub(super) fn is_in_memory(&self) -> bool {
         self.file.get().is_none()
     }
@@ -129,6 +138,7 @@ mod tests {
     use crate::TransferStatus;
     use crate::config::Config;
     use crate::engine::core::{Role, WRITTEN_TOGETHER, Work};
+    use crate::engine::ready::Ready;
     use crate::engine::{Engine, NewDownload, perform};
     use crate::environment::FixedEnvironment;
     use crate::operation::TransferId;
@@ -185,6 +195,18 @@ mod tests {
 
         fn file(number: usize) -> PathBuf {
             Path::new(DATA).join(number.to_string())
+        }
+
+        /// Fetches until a worker is to make files.
+        fn drafts(&self) -> Vec<Ready> {
+            let core = &self.engine.core;
+            let mut ready = None;
+            loop {
+                match core.next(Role::Worker, ready.take()).expect("it goes on") {
+                    Work::WriteOut(drafts) => return drafts,
+                    work => ready = perform(core, work),
+                }
+            }
         }
 
         /// Steps while a quarter of an hour passes.
@@ -258,13 +280,7 @@ mod tests {
     fn drafts_become_files_together_and_those_that_find_no_room_wait_for_it_alone() {
         let lab = Lab::new(WRITTEN_TOGETHER + 6);
         let core = &lab.engine.core;
-        let mut ready = None;
-        let drafts = loop {
-            match core.next(Role::Worker, ready.take()).expect("it goes on") {
-                Work::WriteOut(drafts) => break drafts,
-                work => ready = perform(core, work),
-            }
-        };
+        let drafts = lab.drafts();
         assert_eq!(drafts.len(), WRITTEN_TOGETHER);
         assert_eq!(lab.disk.names(Path::new(DATA)), Vec::<String>::new());
         let unlucky = drafts[5].id;
@@ -287,5 +303,24 @@ mod tests {
             WRITTEN_TOGETHER + 7,
             "one was fetched again"
         );
+    }
+
+    #[test]
+    fn drafts_that_all_find_no_room_share_the_sync_of_that_so_that_a_stop_is_not_held_up_by_them() {
+        let lab = Lab::new(WRITTEN_TOGETHER);
+        let drafts = lab.drafts();
+        let no_room =
+            |call, _: &Path| (call == Call::Create).then(|| Fault::from(io::Error::from(io::ErrorKind::StorageFull)));
+        lab.disk.fail_with(no_room);
+        let before = lab.disk.calls(Call::Sync);
+        perform(&lab.engine.core, Work::WriteOut(drafts));
+        assert_eq!(lab.disk.calls(Call::Sync) - before, 1);
+        for id in &lab.ids {
+            let view = lab.engine.view(*id).expect("it is kept");
+            assert_eq!(view.status, TransferStatus::PausedDiskFull);
+        }
+        lab.disk.fail_no_more();
+        lab.finish();
+        lab.all_are_there();
     }
 }

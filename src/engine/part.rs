@@ -164,8 +164,8 @@ impl Part {
     }
 
     /// A fresh part file that is in memory until [`Part::write_out`].
-    pub(super) fn draft(path: PathBuf) -> Self {
-        let draft = Arc::<Draft>::default();
+    pub(super) fn draft(path: PathBuf, len_bytes: Option<u64>) -> Self {
+        let draft = Arc::new(Draft::with_room(len_bytes));
         Self {
             path,
             file: Arc::clone(&draft) as _,

@@ -98,7 +98,7 @@ fn publish_some(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -> Resul
             core.sync_all()?;
             ends_stand = true;
         }
-        let mut taken = Vec::new();
+        let (mut taken, mut failed) = (Vec::new(), None);
         for mut ready in left {
             match rename(core, &ready) {
                 Ok(true) => next.push(ready),
@@ -106,9 +106,10 @@ fn publish_some(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -> Resul
                     ready.name_index += 1;
                     taken.push(ready);
                 }
-                Err(fault) => settle::fault(core, ready.id, fault)?,
+                Err(fault) => failed = settle::fault_soon(core, ready.id, fault)?.or(failed),
             }
         }
+        settle::sync(core, failed)?;
         left = taken;
     }
     if !ends_stand {
@@ -183,19 +184,21 @@ fn sync_ends(core: &Core) -> Result<(), Error> {
     }
 }
 
-/// Runs one step for each file; a file whose step fails leaves the batch.
+/// Runs one step for each file; a file whose step fails leaves the batch. What is recorded of those shares its sync.
 fn keep(
     core: &Arc<Core>,
     batch: Vec<Ready>,
     mut step: impl FnMut(&mut Ready) -> Result<(), Fault>,
 ) -> Result<Vec<Ready>, Error> {
     let mut kept = Vec::with_capacity(batch.len());
+    let mut failed = None;
     for mut ready in batch {
         match step(&mut ready) {
             Ok(()) => kept.push(ready),
-            Err(fault) => settle::fault(core, ready.id, fault)?,
+            Err(fault) => failed = settle::fault_soon(core, ready.id, fault)?.or(failed),
         }
     }
+    settle::sync(core, failed)?;
     Ok(kept)
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backhaul_backends::{Failure, FailureKind, WebErrorStatus};
-use backhaul_journal::steps;
+use backhaul_journal::{Lsn, steps};
 
 use super::core::Core;
 use super::fault::Fault;
@@ -34,21 +34,36 @@ impl From<Fault> for End {
     }
 }
 
-/// Records what follows from an attempt that did not bring the whole resource.
+/// Records what follows from an attempt that did not bring the whole resource, durably.
 pub(crate) fn attempt(core: &Arc<Core>, id: TransferId, end: End) -> Result<(), Error> {
-    match end {
+    let recorded = match end {
         // Pause, stop and cancel end an attempt without a failure.
         End::Failure(Failure {
             kind: FailureKind::Interrupted,
             ..
         }) => record_if_held(core, id, Event::Released),
         End::Failure(failure) => failed(core, id, failure),
-        End::Fault(fault) => self::fault(core, id, fault),
+        End::Fault(fault) => fault_soon(core, id, fault),
+    };
+    sync(core, recorded?)
+}
+
+/// Records what follows from a fault of this side, durably.
+pub(crate) fn fault(core: &Arc<Core>, id: TransferId, fault: Fault) -> Result<(), Error> {
+    let recorded = fault_soon(core, id, fault)?;
+    sync(core, recorded)
+}
+
+/// Makes durable what was recorded of failures, where anything was.
+pub(super) fn sync(core: &Core, recorded: Option<Lsn>) -> Result<(), Error> {
+    match recorded {
+        Some(lsn) if steps::is_taken("sync of a wish or of a failure") => core.sync(lsn),
+        _ => Ok(()),
     }
 }
 
-/// Records what follows from a fault of this side.
-pub(crate) fn fault(core: &Arc<Core>, id: TransferId, fault: Fault) -> Result<(), Error> {
+/// The same as [`fault`]; durable only after [`sync`] of what it returns, which several faults may share.
+pub(super) fn fault_soon(core: &Arc<Core>, id: TransferId, fault: Fault) -> Result<Option<Lsn>, Error> {
     match fault {
         Fault::Engine(error) => Err(error),
         Fault::Superseded => record_if_held(core, id, Event::Released),
@@ -79,7 +94,7 @@ pub(crate) fn fault(core: &Arc<Core>, id: TransferId, fault: Fault) -> Result<()
 }
 
 /// A source failed: another one may do better.
-fn failed(core: &Arc<Core>, id: TransferId, mut failure: Failure) -> Result<(), Error> {
+fn failed(core: &Arc<Core>, id: TransferId, mut failure: Failure) -> Result<Option<Lsn>, Error> {
     let offline = failure.kind == FailureKind::Unreachable && !core.environment.network.is_online();
     let operation = core.find(id);
     let operation = operation.filter(|operation| operation.source_count() > 1 && !offline);
@@ -146,11 +161,11 @@ fn stored(failure: Failure) -> OperationError {
 }
 
 /// No other source would change anything.
-fn failed_here(core: &Arc<Core>, id: TransferId, failure: Failure) -> Result<(), Error> {
+fn failed_here(core: &Arc<Core>, id: TransferId, failure: Failure) -> Result<Option<Lsn>, Error> {
     give_time(core, id, failure, None)
 }
 
-fn give_time(core: &Arc<Core>, id: TransferId, failure: Failure, round: Option<Round>) -> Result<(), Error> {
+fn give_time(core: &Arc<Core>, id: TransferId, failure: Failure, round: Option<Round>) -> Result<Option<Lsn>, Error> {
     let (failures_in_row, is_repeated) = core.state().table.find(id).map_or((1, false), |operation| {
         let last = operation.error.as_ref().filter(|_| operation.failures_in_row > 0);
         let is_repeated = last.is_some_and(|last| last.status == failure.status.0);
@@ -194,9 +209,9 @@ fn waited(
 }
 
 /// Waits for room. Bytes that cannot be continued would only take the room that is waited for, so they go.
-fn await_room(core: &Arc<Core>, id: TransferId, message: String) -> Result<(), Error> {
+fn await_room(core: &Arc<Core>, id: TransferId, message: String) -> Result<Option<Lsn>, Error> {
     let Some(operation) = core.find(id) else {
-        return Ok(());
+        return Ok(None);
     };
     if let Phase::Publishing(_) = operation.phase {
         // The complete file has its intent, and needs room for no more than a name: it stays, and is finished later.
@@ -205,14 +220,16 @@ fn await_room(core: &Arc<Core>, id: TransferId, message: String) -> Result<(), E
         let delay = core.config.retry.probe_every * 2_u32.pow(doublings);
         state.table.postpone_finish(id, core.now(), delay);
         log::warn!("{id}: {message}");
-        return Ok(());
+        return Ok(None);
     }
     let can_continue =
         operation.claim.is_some() && operation.response.as_ref().is_some_and(|response| response.resumable);
     if !can_continue {
         if let Some(claim) = &operation.claim {
             let cause = "there was no room, and the server cannot continue";
-            record_if_held(core, id, restarted(&operation, claim.held_bytes(), cause))?;
+            let recorded = record_if_held(core, id, restarted(&operation, claim.held_bytes(), cause))?;
+            // Before its part goes.
+            sync(core, recorded)?;
         }
         let path = part_path(&operation.spec, core.journal.id(), id, operation.generation);
         if let Err(fault) = remove_given_up(core, &path) {
@@ -243,17 +260,17 @@ pub(crate) fn restarted(operation: &Operation, wasted_bytes: u64, cause: &str) -
     }
 }
 
-/// Records durably, unless somebody ended the operation meanwhile.
-fn record_if_held(core: &Arc<Core>, id: TransferId, event: Event) -> Result<(), Error> {
-    match core.record_durably(id, event) {
-        Err(Error::NotNow { .. }) => Ok(()),
-        result => result,
+/// Records, unless somebody ended the operation meanwhile.
+fn record_if_held(core: &Arc<Core>, id: TransferId, event: Event) -> Result<Option<Lsn>, Error> {
+    match core.record(&mut core.state(), id, event) {
+        Err(Error::NotNow { .. }) => Ok(None),
+        result => result.map(Some),
     }
 }
 
 /// Begins the end of an operation; the scheduler sees to the rest. Where its owner can mend the error, it stops instead,
 /// with all its bytes.
-fn end_failed(core: &Arc<Core>, id: TransferId, error: OperationError) -> Result<(), Error> {
+fn end_failed(core: &Arc<Core>, id: TransferId, error: OperationError) -> Result<Option<Lsn>, Error> {
     let is_recoverable = {
         let state = core.state();
         let operation = state.table.find(id);

@@ -48,8 +48,8 @@ pub(super) const WRITEBACK_BYTES: u64 = 1 << 20;
 /// out, and little was sent for nothing (chosen: what a socket takes in by itself).
 const UNSEEN_BYTES_MAX: u64 = 64 << 10;
 
-/// A file of up to so many bytes is in memory until all of it has come: with those that wait to be written out, and one of each
-/// job, not a megabyte (chosen).
+/// A file of up to so many bytes is in memory until all of it has come (chosen: 64 that wait to be written out are half a
+/// megabyte; 4 MiB where the disk takes none of all that may wait for their names).
 const DRAFT_BYTES_MAX: u64 = 8 << 10;
 
 const TRANSIENT: FailureKind = FailureKind::Transient { retry_after: None };
@@ -436,7 +436,7 @@ impl<'a> Transfer<'a> {
         if self.part.is_none() {
             let path = self.part_path();
             self.part = Some(if self.fits_a_draft() {
-                Part::draft(path)
+                Part::draft(path, self.total_bytes)
             } else {
                 let created = Part::create(storage, path.clone());
                 created.map_err(|error| Fault::io("create", &path, &error))?
