@@ -43,7 +43,11 @@ struct Met {
 
 impl Scene {
     fn on(kind: &str) -> Option<Self> {
-        let disk = match LoopDisk::make(kind) {
+        Self::made_with(kind, &[])
+    }
+
+    fn made_with(kind: &str, options: &[&str]) -> Option<Self> {
+        let disk = match LoopDisk::make_with(kind, options) {
             Ok(disk) => disk,
             Err(why) => {
                 left_out(&format!("no {kind} can be mounted from a file here: {why}"));
@@ -121,6 +125,21 @@ fn a_file_system_that_cannot_be_synced_as_a_whole_has_its_files_synced_one_by_on
                 met.all_are_there(&scene.contents);
             }
         }
+    });
+}
+
+#[test]
+fn ext4_without_a_journal_is_not_synced_as_a_whole_for_that_empties_the_cache_of_its_device_too_early() {
+    let name = "ext4_without_a_journal_is_not_synced_as_a_whole_for_that_empties_the_cache_of_its_device_too_early";
+    alone(name, || {
+        let Some(scene) = Scene::made_with("ext4", &["-O", "^has_journal"]) else {
+            return;
+        };
+        // An interruption changes nothing.
+        let met = scene.fetch("?fdatasync,?syncfs", "error=EINTR:when=1");
+        assert_eq!(met.ended.code(), Some(0), "{}", met.ended.stderr);
+        assert!(!met.log.contains("syncfs("), "it was synced as a whole");
+        met.all_are_there(&scene.contents);
     });
 }
 

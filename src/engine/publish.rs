@@ -124,8 +124,7 @@ fn publish_some(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -> Resul
 /// Makes durable the data of a batch and the new names of the files before it, which have ended then; gives what is left of
 /// the batch. Where the names cannot be synced the renames may or may not last: the intents stand, and [`finish`] finds out.
 fn sync_data_and_names(core: &Arc<Core>, renamed: &[Ready], batch: Vec<Ready>) -> Result<Vec<Ready>, Error> {
-    let batch = keep(core, batch, |ready| ready.write_out(core))?;
-    let batch = keep(core, batch, look_at)?;
+    let batch = keep(core, batch, |ready| ready.write_out(core).and_then(|()| look_at(ready)))?;
     let files: Vec<_> = batch.iter().map(|ready| ready.part.file.as_ref()).collect();
     let files = &files[..if steps::is_taken("sync of a complete file before its intent") {
         files.len()

@@ -22,6 +22,11 @@ impl LoopDisk {
     /// # Panics
     /// If it cannot be made: `tests/run --prepare` installs what that takes.
     pub(crate) fn make(kind: &str) -> Result<Self, String> {
+        Self::make_with(kind, &[])
+    }
+
+    /// The same, with options for the program that makes it.
+    pub(crate) fn make_with(kind: &str, options: &[&str]) -> Result<Self, String> {
         let disk = Self {
             folder: TempDir::with_prefix("backhaul-loop-").unwrap(),
         };
@@ -30,6 +35,7 @@ impl LoopDisk {
         let force = if kind == "xfs" { "-f" } else { "-F" };
         run(Command::new(format!("mkfs.{kind}"))
             .args(["-q", force])
+            .args(options)
             .arg(disk.image()))
         .unwrap();
         disk.mount()?;
