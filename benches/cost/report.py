@@ -37,7 +37,9 @@ LEGEND = (
     "the others. *Written at exit* reached the device before the tool ended, *in all* after a sync, in the first round: what a tool has not "
     "written at exit, a power cut takes. Flushes are those at exit. backhaul and the limit are durable at exit; aria2c "
     "syncs its files and no name of one, the others sync nothing. The limit does only the necessary system calls and "
-    "cryptography (`benches/limit/limit.c`, the latter by OpenSSL): nothing is checked, retried or remembered."
+    "cryptography (`benches/limit/limit.c`, the latter by OpenSSL): nothing is checked, retried or remembered. "
+    "Where a virtual machine's host takes back memory that is free, whichever run is the first to touch it again takes up "
+    "to a second longer for each GiB: the brackets are wide then."
 )
 
 
