@@ -86,9 +86,9 @@ pub(crate) struct Stored {
 pub(crate) struct State {
     pub(crate) table: Table,
     pub(crate) attempts: ById<Arc<Attempt>>,
-    /// Complete files that wait for the publisher.
+    /// Complete files on the disk that wait for the publisher.
     pub(crate) ready: VecDeque<Ready>,
-    /// Those of them that are still in memory.
+    /// Complete files that are still in memory.
     pub(crate) drafts: Vec<Ready>,
     pub(super) asleep: Asleep,
     /// Complete files in the hands of the publisher, or of a worker that writes them out.
