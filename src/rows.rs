@@ -12,7 +12,7 @@ use std::hash::BuildHasherDefault;
 use self::slots::{Slot, Slots};
 use crate::hashed::ById;
 use crate::listing::{Filter, Places};
-use crate::operation::{Operation, TransferId, encode_packed, pack, pack_into, unpack};
+use crate::operation::{Extent, Operation, TransferId, encode_packed, pack, pack_into, unpack};
 use crate::shelf::{Memory, Place, Shelf};
 use crate::sorted::{Index, SortedSet};
 
@@ -142,9 +142,14 @@ impl Rows {
     /// An operation; one that is packed is unpacked for the caller. `None`, too, where the shelf cannot give it any more
     /// (see [`Shelf::get`]).
     pub(crate) fn find(&self, id: TransferId) -> Option<Cow<'_, Operation>> {
+        self.find_within(id, Extent::Whole)
+    }
+
+    /// The same of which no more than that is needed.
+    pub(crate) fn find_within(&self, id: TransferId, extent: Extent) -> Option<Cow<'_, Operation>> {
         match self.open.get(&id) {
             Some(open) => Some(Cow::Borrowed(&*open.operation)),
-            None => self.operation(self.slot(id)?),
+            None => self.operation_within(self.slot(id)?, extent),
         }
     }
 
@@ -427,10 +432,14 @@ impl Rows {
     }
 
     fn operation(&self, slot: Slot) -> Option<Cow<'_, Operation>> {
+        self.operation_within(slot, Extent::Whole)
+    }
+
+    fn operation_within(&self, slot: Slot, extent: Extent) -> Option<Cow<'_, Operation>> {
         if slot.place == OPEN {
             return self.open.get(&slot.id).map(|open| Cow::Borrowed(&*open.operation));
         }
-        unpack(&self.shelf.get(slot.place)?).map(Cow::Owned)
+        unpack(&self.shelf.get(slot.place)?, extent).map(Cow::Owned)
     }
 
     fn store(&mut self, operation: Operation, as_of: u64, open: bool) -> Place {

@@ -82,6 +82,7 @@ mod net;
 mod outgoing;
 #[cfg(any(feature = "http", feature = "ftp"))]
 mod parsed;
+mod plain_path;
 #[cfg(any(feature = "http", feature = "ftp", feature = "helper"))]
 mod problem;
 mod proof;
@@ -117,6 +118,7 @@ pub use media::is_page;
 #[cfg(feature = "memory")]
 pub use memory::{Act, Attempted, MemoryBackend, Resource};
 pub use method::{METHOD_BYTES_MAX, Method};
+pub use plain_path::is_plain_path;
 pub use proof::{Sameness, compare_held, http_date, is_provable};
 pub use proxy::{PROXY_BYTES_MAX, Proxies, Proxy, ProxyProtocol};
 pub use registry::{Registry, is_scheme};

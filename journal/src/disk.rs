@@ -65,6 +65,10 @@ impl Storage for Disk {
             .collect()
     }
 
+    fn is_empty(&self, directory: &Path) -> io::Result<bool> {
+        Ok(std::fs::read_dir(directory)?.next().transpose()?.is_none())
+    }
+
     fn create_directory(&self, path: &Path, mode: u32) -> io::Result<()> {
         DirBuilder::new().mode(mode).create(path)
     }

@@ -33,6 +33,14 @@ pub trait Storage: Send + Sync {
     /// `NotFound` where the directory does not exist.
     fn list(&self, directory: &Path) -> io::Result<Vec<OsString>>;
 
+    /// Whether nothing stands in a directory, however much that is.
+    ///
+    /// # Errors
+    /// As the operating system gives them.
+    fn is_empty(&self, directory: &Path) -> io::Result<bool> {
+        self.list(directory).map(|names| names.is_empty())
+    }
+
     /// Creates one directory; its parent must exist.
     ///
     /// # Errors

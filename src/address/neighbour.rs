@@ -1,6 +1,6 @@
 //! URLs that come one after the other mostly name one host. Pure.
 
-use backhaul_backends::Capabilities;
+use backhaul_backends::{Capabilities, is_plain_path};
 
 use super::Address;
 use crate::error::Error;
@@ -40,7 +40,7 @@ impl Neighbour {
     fn shown(&self, text: &str) -> Option<String> {
         let path = text.strip_prefix(&self.written)?;
         let is_known = !self.written.is_empty() && text.len() <= super::URL_BYTES_MAX;
-        (is_known && is_plain(path)).then(|| {
+        (is_known && is_plain_path(path)).then(|| {
             let mut shown = String::with_capacity(self.read.len() + path.len());
             shown.push_str(&self.read);
             shown.push_str(path);
@@ -63,20 +63,6 @@ fn beginnings<'a>(text: &'a str, address: &'a Address) -> Option<(&'a str, &'a s
     let (written, read) = (beginning(text)?, beginning(&address.shown)?);
     let is_web = read.starts_with("http://") || read.starts_with("https://");
     (is_web && !written.contains('@')).then_some((written, read))
-}
-
-/// Whether a path holds only letters that no parser of URLs changes, and no segment that it could take for `.` or `..`.
-fn is_plain(path: &str) -> bool {
-    let mut before = b'/';
-    path.bytes().all(|byte| {
-        let begins_segment = before == b'/';
-        before = byte;
-        match byte {
-            b'.' => !begins_segment,
-            b'-' | b'_' | b'~' | b'/' => true,
-            _ => byte.is_ascii_alphanumeric(),
-        }
-    })
 }
 
 #[cfg(test)]

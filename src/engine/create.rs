@@ -356,7 +356,9 @@ impl Checker<'_> {
         }
         let address = self.neighbour.parse(&download.url, &self.served)?;
         let destination = self.destinations.find(&download.destination, &address)?;
-        let is_free = is_free && download.collision == Collision::Fail || check_kind(self.environment, &destination)?;
+        let is_known_free = destination.is_free || is_free && download.collision == Collision::Fail;
+        let destination = destination.path;
+        let is_free = is_known_free || check_kind(self.environment, &destination)?;
         let (headers, secret_headers) = check_headers(&download.headers, &download.secret_headers)?;
         let expected_type = download.expected_type.as_deref().map(parse_media_type).transpose()?;
         let (sha256, digests) = check_digests(download)?;

@@ -15,10 +15,27 @@ use crate::operation::{directory_of, path_in};
 pub(super) struct Destinations<'a> {
     config: &'a Config,
     environment: &'a Environment,
-    /// The last directory that can be written to: what stood before the name of a file, and that resolved.
-    directory: Option<(Vec<u8>, PathBuf)>,
+    /// The last directory that can be written to.
+    directory: Option<Directory>,
     /// The current directory, once it was asked for.
     current: Option<PathBuf>,
+}
+
+/// A directory that files go to.
+struct Directory {
+    /// What stood before the name of a file.
+    written: Vec<u8>,
+    resolved: PathBuf,
+    /// Whether nothing stood in it when a second file came to it.
+    is_empty: Option<bool>,
+}
+
+/// Where a file goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Destination {
+    pub(super) path: PathBuf,
+    /// Nothing stands there: its directory was empty a moment ago. Else it is not known.
+    pub(super) is_free: bool,
 }
 
 impl<'a> Destinations<'a> {
@@ -36,7 +53,7 @@ impl<'a> Destinations<'a> {
     ///
     /// # Errors
     /// [`Error::Invalid`] naming the field `destination`.
-    pub(super) fn find(&mut self, asked: &Path, address: &Address) -> Result<PathBuf, Error> {
+    pub(super) fn find(&mut self, asked: &Path, address: &Address) -> Result<Destination, Error> {
         let bytes = asked.as_os_str().as_bytes();
         let end = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |last| last + 1);
         let (directory, name) = bytes.split_at(end);
@@ -44,13 +61,16 @@ impl<'a> Destinations<'a> {
         let suggested = is_directory.then(|| address.file_name());
         let name = OsStr::from_bytes(suggested.as_ref().map_or(name, |name| name.as_bytes()));
         let is_plain = is_plain_name(name);
-        if let Some((known, resolved)) = &self.directory
+        if let Some(known) = &mut self.directory
             && is_plain
-            && known == directory
+            && known.written == directory
         {
-            let resolved = path_in(resolved, name);
-            if self.is_allowed(&resolved) {
-                return Ok(resolved);
+            let path = path_in(&known.resolved, name);
+            if is_allowed(self.config, &path) {
+                // Of one file it costs more to ask than to look at its name.
+                let look = || self.environment.storage.is_empty(&known.resolved).unwrap_or(false);
+                let is_free = *known.is_empty.get_or_insert_with(look);
+                return Ok(Destination { path, is_free });
             }
         }
         let current = match self.current.take() {
@@ -63,10 +83,17 @@ impl<'a> Destinations<'a> {
         let parent = self.resolved(&path, directory_of(&path))?;
         let resolved = path_in(&parent, path.file_name().unwrap_or_default());
         if is_plain {
-            self.directory = Some((directory.to_vec(), parent));
+            self.directory = Some(Directory {
+                written: directory.to_vec(),
+                resolved: parent,
+                is_empty: None,
+            });
         }
-        if self.is_allowed(&resolved) {
-            return Ok(resolved);
+        if is_allowed(self.config, &resolved) {
+            return Ok(Destination {
+                path: resolved,
+                is_free: false,
+            });
         }
         let roots = self.config.roots.iter();
         let roots: Vec<String> = roots.map(|root| root.display().to_string()).collect();
@@ -74,11 +101,6 @@ impl<'a> Destinations<'a> {
             &path,
             format!("is outside of the allowed directories: {}", roots.join(", ")),
         ))
-    }
-
-    fn is_allowed(&self, resolved: &Path) -> bool {
-        let roots = &self.config.roots;
-        roots.is_empty() || roots.iter().any(|root| resolved.starts_with(root))
     }
 
     fn resolved(&self, path: &Path, directory: &Path) -> Result<PathBuf, Error> {
@@ -93,6 +115,11 @@ impl<'a> Destinations<'a> {
         writable.map_err(|error| refused(path, format!("its directory cannot be written to: {error}")))?;
         Ok(resolved)
     }
+}
+
+fn is_allowed(config: &Config, resolved: &Path) -> bool {
+    let roots = &config.roots;
+    roots.is_empty() || roots.iter().any(|root| resolved.starts_with(root))
 }
 
 /// Whether that is the name of a file wherever it stands, and may be one.
@@ -138,6 +165,22 @@ mod tests {
     ];
 
     #[test]
+    fn only_in_a_directory_that_is_empty_every_name_is_free_without_a_look_at_it() {
+        let home = tempfile::tempdir().unwrap();
+        let (empty, full) = (home.path().join("empty"), home.path().join("full"));
+        std::fs::create_dir_all(&empty).unwrap();
+        std::fs::create_dir_all(full.join("b")).unwrap();
+        let (config, environment) = (Config::default(), Environment::system());
+        let address = Address::parse("http://h/", &[("http", backhaul_backends::Capabilities::default())]).unwrap();
+        for (directory, is_empty) in [(empty, true), (full, false)] {
+            let mut destinations = Destinations::new(&config, &environment);
+            let mut is_free = |name: &str| destinations.find(&directory.join(name), &address).unwrap().is_free;
+            assert!(!is_free("a"), "of one file its name is looked at");
+            assert_eq!((is_free("b"), is_free("c")), (is_empty, is_empty));
+        }
+    }
+
+    #[test]
     fn a_destination_is_the_same_whatever_was_checked_before_it() {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join("sub")).unwrap();
@@ -158,7 +201,7 @@ mod tests {
             };
             let found = |destinations: &mut Destinations<'_>, asked: &Path, address: &Address| {
                 let found = destinations.find(asked, address);
-                found.map_err(|error| error.to_string())
+                found.map(|found| found.path).map_err(|error| error.to_string())
             };
             let alone =
                 |asked: &Path, address: &Address| found(&mut Destinations::new(&config, &environment), asked, address);

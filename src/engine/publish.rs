@@ -241,7 +241,8 @@ pub(super) fn exists(storage: &Arc<dyn Storage>, path: &Path) -> Result<Option<S
 
 /// Records what is about to be renamed, so that a crash right after finds its way.
 fn declare(core: &Arc<Core>, batch: Vec<Ready>) -> Result<Vec<Ready>, Error> {
-    let intents: Vec<_> = batch.iter().map(|ready| (ready.id, intent(core, ready))).collect();
+    let boot_id = core.now().boot_id;
+    let intents: Vec<_> = batch.iter().map(|ready| (ready.id, intent(ready, boot_id))).collect();
     let mut intents = intents.into_iter().peekable();
     let mut results = Vec::with_capacity(batch.len());
     while intents.peek().is_some() {
@@ -276,7 +277,7 @@ fn look_at(ready: &mut Ready) -> Result<(), Fault> {
 
 /// What is to be recorded of a complete file; nothing where that was done before, and the rename was not for want of room:
 /// saying it again would take more of that.
-fn intent(core: &Core, ready: &Ready) -> Option<Intent> {
+fn intent(ready: &Ready, boot_id: [u8; 16]) -> Option<Intent> {
     let (device, inode) = ready.place;
     let intent = Intent {
         generation: ready.generation,
@@ -285,7 +286,7 @@ fn intent(core: &Core, ready: &Ready) -> Option<Intent> {
         inode,
         len_bytes: ready.len_bytes,
         crc32: ready.crc32,
-        boot_id: core.now().boot_id,
+        boot_id,
     };
     Some(intent).filter(|intent| ready.declared.as_ref() != Some(intent))
 }

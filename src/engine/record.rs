@@ -25,7 +25,8 @@ impl Core {
         self.record_step(state, id, event, urgency).map(|(lsn, _)| lsn)
     }
 
-    /// Records that the history has no room or time for an operation any more; gives it as it was.
+    /// Records that the history has no room or time for an operation any more; gives it without its
+    /// response.
     pub(super) fn forget(&self, state: &mut State, id: TransferId) -> Result<Option<Box<Operation>>, Error> {
         let forgotten = self.record_step(state, id, Event::Forgotten, Urgency::Critical)?;
         Ok(forgotten.1)
@@ -43,7 +44,7 @@ impl Core {
             id,
             problem: rejected.to_string(),
         };
-        let at_ms = self.now().wall_ms;
+        let at_ms = self.environment.clock.wall_ms();
         let outcome = match &event {
             Event::Ended(outcome) => Some((*outcome == Outcome::Completed, matches!(outcome, Outcome::Failed(_)))),
             _ => None,

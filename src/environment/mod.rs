@@ -18,6 +18,11 @@ use crate::operation::Now;
 pub(crate) trait Clock: Send + Sync {
     /// The present moment on the boot-time clock and on the wall clock.
     fn now(&self) -> Now;
+
+    /// The wall clock alone, in milliseconds since 1970.
+    fn wall_ms(&self) -> u64 {
+        self.now().wall_ms
+    }
 }
 
 /// Source of chance: ids, nonces, jitter.

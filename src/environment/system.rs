@@ -52,12 +52,15 @@ impl Clock for SystemClock {
         let boot = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(boot.tv_sec).unwrap_or(0);
         let nanos = u64::try_from(boot.tv_nsec).unwrap_or(0);
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now {
             boot_ms: seconds * 1_000 + nanos / 1_000_000,
-            wall_ms: millis(wall),
+            wall_ms: self.wall_ms(),
             boot_id: self.boot_id,
         }
+    }
+
+    fn wall_ms(&self) -> u64 {
+        millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 }
 

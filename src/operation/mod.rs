@@ -35,6 +35,6 @@ pub(crate) use shared::Shared;
 pub(crate) use source::{Origin, Round};
 pub use spec::{Collision, CostPolicy, Kind, Priority};
 pub(crate) use spec::{RequestHeader, SPEC_BYTES_MAX, Spec, directory_of, path_in};
-pub(crate) use state::{Doubt, Operation, Phase, Rejected, Wish};
+pub(crate) use state::{Doubt, Extent, Operation, Phase, Rejected, Wish};
 pub(crate) use status::Lack;
 pub use status::{Reason, TransferStatus};

@@ -223,7 +223,7 @@ mod tests {
 
     use crate::operation::state::tests::{CLAIMED, NOW, intent, spec, states};
     use crate::operation::{
-        BatchId, Beside, Claim, Collision, CompletionGroupId, CostPolicy, Deadline, Doubt, Entry, Event, Fact,
+        BatchId, Beside, Claim, Collision, CompletionGroupId, CostPolicy, Deadline, Doubt, Entry, Event, Extent, Fact,
         Operation, OperationError, Origin, Outcome, Phase, Priority, RequestHeader, Response, Round, Shared, Spec,
         SpoolId, StoredBody, StoredHeaders, StoredValidators, Stretch, TransferId, Wish, encode, pack, stored_digests,
         unpack,
@@ -379,6 +379,12 @@ mod tests {
         let rows = rows.map(|(bytes, expected): (Vec<u8>, _)| ((bytes.len(), crc32fast::hash(&bytes)), expected));
         let (written, expected): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
         assert_eq!(written, expected);
-        assert_eq!(unpack(&pack(&full_operation())), Some(full_operation()));
+        assert_eq!(unpack(&pack(&full_operation()), Extent::Whole), Some(full_operation()));
+        let without = Operation {
+            response: None,
+            ..full_operation()
+        };
+        assert!(full_operation().response.is_some());
+        assert_eq!(unpack(&pack(&full_operation()), Extent::WithoutResponse), Some(without));
     }
 }

@@ -6,7 +6,8 @@
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
-use minicbor::{Decode, Encode};
+use minicbor::decode::Error as DecodeError;
+use minicbor::{Decode, Decoder, Encode};
 
 use super::deadline::{Deadline, Now};
 use super::event::{
@@ -19,7 +20,7 @@ use super::spec::Spec;
 
 /// One stored transfer, as its events say.
 #[derive(Clone, Debug, PartialEq, Eq, Decode)]
-#[cbor(map)]
+#[cbor(map, context_bound = "AsRef<Extent>")]
 pub(crate) struct Operation {
     #[n(0)]
     pub(crate) id: TransferId,
@@ -38,7 +39,7 @@ pub(crate) struct Operation {
     /// What is durable of the current generation.
     #[n(6)]
     pub(crate) claim: Option<Shared<Claim>>,
-    #[n(7)]
+    #[cbor(n(7), default, decode_with = "response_within")]
     pub(crate) response: Option<Shared<Response>>,
     #[cbor(n(8), default, skip_if = "is_default")]
     pub(crate) attempts: u32,
@@ -87,6 +88,37 @@ pub(crate) struct Operation {
     /// The LSN at which it went to the front of its transfer group; the last one to do so stands first.
     #[n(22)]
     pub(crate) promoted: Option<u64>,
+}
+
+/// How much of a stored operation is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    Whole,
+    /// All but what the server said, which is more than half of it.
+    WithoutResponse,
+}
+
+impl AsRef<Extent> for Extent {
+    fn as_ref(&self) -> &Extent {
+        self
+    }
+}
+
+/// What is written is written whole.
+impl AsRef<Extent> for () {
+    fn as_ref(&self) -> &Extent {
+        &Extent::Whole
+    }
+}
+
+fn response_within<C: AsRef<Extent>>(
+    decoder: &mut Decoder<'_>,
+    extent: &mut C,
+) -> Result<Option<Shared<Response>>, DecodeError> {
+    match extent.as_ref() {
+        Extent::Whole => decoder.decode_with(extent),
+        Extent::WithoutResponse => decoder.skip().map(|()| None),
+    }
 }
 
 /// What is not known of an operation after a salvage of the journal.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{Stays, Table};
-use crate::operation::{Event, Operation, Rejected, TransferId};
+use crate::operation::{Event, Extent, Operation, Rejected, TransferId};
 use crate::rows::Open;
 
 /// What one event makes of an operation. Of one that stands open in the rows, `before` is not given: it is taken from there.
@@ -39,21 +39,24 @@ impl Table {
     /// [`Rejected`] where the event does not fit, or where the operation counts only together with others that are still
     /// being recorded: to a replay any event of it would prove that they had been accepted.
     pub(crate) fn step(&self, id: TransferId, event: Event, at_ms: u64) -> Result<Step, Rejected> {
-        let before = self.find(id).ok_or(Rejected {
-            event: "found",
-            state: "was removed",
-        })?;
-        if before.batch.is_some() {
+        if self.batch_of(id).is_some() {
             return Err(Rejected {
                 event: "changed",
                 state: "belongs to a list that is not accepted yet",
             });
         }
+        let leaves = leaves(&event);
+        // No index asks for the response of what has ended, and nobody else is told of what leaves.
+        let extent = leaves.map_or(Extent::Whole, |_| Extent::WithoutResponse);
+        let before = self.rows.find_within(id, extent).ok_or(Rejected {
+            event: "found",
+            state: "was removed",
+        })?;
         let open_as_none = |before: Cow<'_, Operation>| match before {
             Cow::Borrowed(_) => None,
             Cow::Owned(before) => Some(Box::new(before)),
         };
-        if let Some(is_forgotten) = leaves(&event) {
+        if let Some(is_forgotten) = leaves {
             before.may_leave()?;
             let before = open_as_none(before);
             return Ok(Step::Leaves {

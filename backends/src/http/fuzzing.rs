@@ -182,9 +182,11 @@ impl From<Decision> for Made {
 
 thread_local! {
     static SERVER: RefCell<Script> = RefCell::default();
-    static BACKEND: HttpBackend = HttpBackend {
-        agent: ureq::Agent::with_parts(settings("fuzzing".to_owned()), Scripted, NoResolver::new()),
-    };
+    static BACKEND: HttpBackend = HttpBackend::on(ureq::Agent::with_parts(
+        settings("fuzzing".to_owned()),
+        Scripted,
+        NoResolver::new(),
+    ));
 }
 
 /// What servers say, one answer for each connection, and what they were sent.

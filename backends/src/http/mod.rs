@@ -27,7 +27,7 @@ mod tls;
 mod wire;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use ureq::Agent;
@@ -45,7 +45,7 @@ use self::target::Target;
 use self::tls::TlsSetup;
 use crate::problem::Problem;
 use crate::{
-    Backend, Capabilities, ConfigError, Failure, Head, Interrupt, Method, Request, Restart, Sink, UrlForm,
+    Backend, Capabilities, ConfigError, Credential, Failure, Head, Interrupt, Method, Request, Restart, Sink, UrlForm,
     WebErrorStatus, proof,
 };
 
@@ -93,6 +93,8 @@ impl Default for HttpConfig {
 #[derive(Debug)]
 pub struct HttpBackend {
     agent: Agent,
+    /// The root of the server whose URL was parsed last: those that come one after the other mostly are of one server.
+    root: Mutex<Option<Target>>,
 }
 
 impl HttpBackend {
@@ -110,13 +112,28 @@ impl HttpBackend {
                 reason,
             });
         }
-        Ok(Self {
-            agent: Agent::with_parts(
-                settings(config.user_agent),
-                WireConnector::new(tls, config.idle_max),
-                NoResolver::new(),
-            ),
-        })
+        Ok(Self::on(Agent::with_parts(
+            settings(config.user_agent),
+            WireConnector::new(tls, config.idle_max),
+            NoResolver::new(),
+        )))
+    }
+
+    fn on(agent: Agent) -> Self {
+        Self {
+            agent,
+            root: Mutex::new(None),
+        }
+    }
+
+    fn target(&self, url: &str) -> Result<(Target, Option<Credential>), Problem> {
+        let root = || self.root.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(target) = root().as_ref().and_then(|root| root.below(url)) {
+            return Ok((target, None));
+        }
+        let (target, credential) = Target::parse(url)?;
+        *root() = Some(target.root());
+        Ok((target, credential))
     }
 }
 
@@ -155,7 +172,7 @@ impl Backend for HttpBackend {
 
     fn download(&self, request: &Request, sink: &mut dyn Sink, interrupt: &Interrupt) -> Result<(), Failure> {
         let attempt = Attempt::enter(interrupt, request.limits);
-        let (target, credential) = Target::parse(&request.url).map_err(|problem| problem.at(""))?;
+        let (target, credential) = self.target(&request.url).map_err(|problem| problem.at(""))?;
         let fields = Fields::check(&request.headers, request.credential.as_ref().or(credential.as_ref()))
             .map_err(|problem| problem.at(&target.place()))?;
         let mut download = Download {

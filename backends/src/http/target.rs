@@ -5,7 +5,7 @@ use url::{Position, Url};
 use super::tls::SCHEMES;
 use crate::parsed::{bad_url, credential};
 use crate::problem::Problem;
-use crate::{Credential, WebErrorStatus};
+use crate::{Credential, WebErrorStatus, is_plain_path};
 
 /// Longest URL that is sent; servers commonly refuse more than 8 KiB, and it must fit the output buffer.
 const URL_BYTES_MAX: usize = 32 * 1024;
@@ -22,6 +22,25 @@ impl Target {
         let url = Url::parse(text).map_err(bad_url)?;
         let credential = credential(&url)?;
         Ok((Self::check(url)?, credential))
+    }
+
+    /// The root of its server.
+    pub(super) fn root(&self) -> Self {
+        let mut url = self.url.clone();
+        url.set_query(None);
+        url.set_path("/");
+        Self { url }
+    }
+
+    /// What [`Target::parse`] makes of a URL below this root, at a fraction of the cost; `None` where it is not below it, or
+    /// not as plain as that takes.
+    pub(super) fn below(&self, text: &str) -> Option<Self> {
+        let path = text.strip_prefix(self.front())?;
+        (path.starts_with('/') && is_plain_path(path) && text.len() <= URL_BYTES_MAX).then(|| {
+            let mut url = self.url.clone();
+            url.set_path(path);
+            Self { url }
+        })
     }
 
     /// Follows a Location. User info in it is dropped: the server has no say in who we are.
@@ -149,6 +168,42 @@ mod tests {
         }
         let long = format!("http://example.com/{}", "x".repeat(URL_BYTES_MAX));
         assert!(Target::parse(&long).unwrap_err().text.contains("longer than"));
+    }
+
+    #[test]
+    fn a_url_below_a_known_root_reads_as_it_does_alone() {
+        let fronts = [
+            "http://h",
+            "HTTP://H:80",
+            "http://h:81",
+            "http://127.0.0.1:8088",
+            "http://[::1]:8088",
+            "http://ann:hush@h",
+            "http://h.other",
+            "http://",
+        ];
+        let rests = [
+            "", "/", "//a", "/a/b.c", "/a..b/c.", "/.", "/..", "/a/../b", "/a/./b", "/a/.b", "/%41", "/a?b", "/a#b",
+            "/a;b", "/a\\b", "/a b", "/\u{e4}", "@h/a", ":82/a", ".other/a", "x/a", "?b", "#b", "/a@h",
+        ];
+        let texts = || {
+            fronts
+                .iter()
+                .flat_map(|front| rests.iter().map(move |rest| [*front, *rest].concat()))
+        };
+        let mut are_known = 0;
+        for root in texts().filter_map(|text| Some(Target::parse(&text).ok()?.0.root())) {
+            assert_eq!(root.url.path(), "/");
+            for text in texts() {
+                let Some(below) = root.below(&text) else { continue };
+                are_known += 1;
+                assert_eq!(Target::parse(&text).unwrap(), (below, None), "{text:?} below {root:?}");
+            }
+        }
+        assert!(are_known > 100, "{are_known}");
+        let root = target("http://h:81/a?sig=hush").root();
+        assert_eq!(root.below("http://h:81/b/c.d"), Some(target("http://h:81/b/c.d")));
+        assert_eq!(root.below(&format!("http://h:81/{}", "x".repeat(URL_BYTES_MAX))), None);
     }
 
     #[test]

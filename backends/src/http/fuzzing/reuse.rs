@@ -62,9 +62,11 @@ impl Servers {
         let idle = Arc::new(Idle::new(idle_max));
         let connector = Pairing(Arc::clone(&idle));
         Self {
-            backend: HttpBackend {
-                agent: ureq::Agent::with_parts(settings("fuzzing".to_owned()), connector, NoResolver::new()),
-            },
+            backend: HttpBackend::on(ureq::Agent::with_parts(
+                settings("fuzzing".to_owned()),
+                connector,
+                NoResolver::new(),
+            )),
             idle,
         }
     }
