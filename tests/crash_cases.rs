@@ -147,6 +147,31 @@ fn a_kill_after_a_rename_without_room_completes_nothing_without_its_file() {
 }
 
 #[test]
+fn what_was_complete_on_a_volume_that_is_not_mounted_now_is_published_once_it_is() {
+    let mut device = Device::new(SHORT, true);
+    let (engine, _) = device.start();
+    let id = add(&engine, Collision::Fail);
+    device.step_and_kill(&engine, |call, path| match call {
+        Call::Rename if is_data(path) => Kill::Here,
+        _ => Kill::GoOn,
+    });
+    let (engine, outside) = device.start();
+    device
+        .disk
+        .fail_with(|_, path| is_data(path).then(|| io::Error::from(io::ErrorKind::NotFound)));
+    while engine.step() {}
+    outside.advance(Duration::from_secs(30));
+    while engine.step() {}
+    let status = engine.view(id).unwrap().status;
+    assert!(!status.is_ended(), "{status} without its file");
+    device.disk.fail_no_more();
+    finish(&engine, &outside);
+    assert_eq!(engine.view(id).unwrap().status, TransferStatus::Completed);
+    assert_eq!(device.names(), ["file"]);
+    assert_eq!(device.server.attempts().len(), 1);
+}
+
+#[test]
 fn a_rename_that_finds_no_room_is_waited_for_and_costs_no_further_attempt() {
     let mut device = Device::new(5000, false);
     let (engine, outside) = device.start();

@@ -423,7 +423,10 @@ fn recover_one(core: &Arc<Core>, operation: &Operation, intent: &Intent) -> Resu
         // Later records may be missing, which gave this publication up: only the content will tell.
         (None, _) if operation.doubt.is_some() => start_over(core, operation, intent, &part),
         // A consumer took it away after the rename, which must have happened in this boot.
-        (None, None) if same_boot => complete(core, operation),
+        (None, None) if same_boot => {
+            check_place(storage, operation.spec.directory(), intent)?;
+            complete(core, operation)
+        }
         // The name of the part was lost with the power before the rename; the file there is the one to be replaced, or
         // somebody else's, beside which there are other names.
         (None, Some(_)) if operation.spec.collision != Collision::Fail && !same_boot => {
@@ -437,6 +440,17 @@ fn recover_one(core: &Arc<Core>, operation: &Operation, intent: &Intent) -> Resu
             Err(Fault::unacceptable(WebErrorStatus::DESTINATION_EXISTS, message))
         }
         _ => start_over(core, operation, intent, &part),
+    }
+}
+
+/// Where a volume is not mounted any more, neither name is there, whichever it was that the file had.
+fn check_place(storage: &Arc<dyn Storage>, directory: &Path, intent: &Intent) -> Result<(), Fault> {
+    match exists(storage, directory)? {
+        Some(stat) if stat.device == intent.device => Ok(()),
+        _ => Err(Fault::Local(format!(
+            "'{}' is not the directory that the complete file stood in; mount or make it again",
+            directory.display()
+        ))),
     }
 }
 
