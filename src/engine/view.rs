@@ -170,10 +170,9 @@ impl OperationView {
         } else {
             operation
         };
-        let next_attempt_at_ms = operation
-            .next_looks()
-            .map(Deadline::wall_ms)
-            .find(|at_ms| *at_ms > now.wall_ms);
+        let reason = operation.reason(lack);
+        let next_looks = operation.next_looks().filter(|_| reason != Some(Reason::NoEngine));
+        let next_attempt_at_ms = next_looks.map(Deadline::wall_ms).find(|at_ms| *at_ms > now.wall_ms);
         let claim = attempt.map_or_else(|| operation.claim.clone(), Attempt::durable);
         let live = attempt.map(live);
         let response = operation.response.as_deref();
@@ -195,7 +194,7 @@ impl OperationView {
             priority: spec.priority,
             cost_policy: spec.cost_policy,
             status: operation.status(),
-            reason: operation.reason(lack),
+            reason,
             next_attempt_at_ms,
             bytes_done: live.map_or_else(|| operation.durable_bytes(), |(received, _)| received),
             ranges: claim.map_or_else(Vec::new, |claim| claim.ranges()),

@@ -161,7 +161,7 @@ impl fmt::Display for TransferStatus {
 pub enum Reason {
     /// Created and not started: `start` ends it.
     NotStarted,
-    /// No engine is running: `run` or `get` ends it.
+    /// No engine works on it: `run` ends it, or a `get` for it where another `get` runs.
     NoEngine,
     /// Every slot is taken: the next free one ends it.
     WaitingForSlot,
@@ -197,7 +197,10 @@ impl Reason {
     pub fn all() -> &'static [(Self, &'static str)] {
         &[
             (Self::NotStarted, "created and not started; 'start' ends it"),
-            (Self::NoEngine, "no engine is running; 'run' ends it"),
+            (
+                Self::NoEngine,
+                "no engine works on it; 'run' ends it, or a 'get' for it where another 'get' runs",
+            ),
             (Self::WaitingForSlot, "every slot is taken; the next free one ends it"),
             (
                 Self::WaitingForHostSlot,
@@ -255,11 +258,13 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What an operation lacks that is ready to be tried.
+/// What an operation lacks that would go on by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lack {
     /// An engine that works on its state directory.
     Engine,
+    /// To be among those that the engine works on which is there.
+    Choice,
     /// A slot.
     Slot,
     /// A slot of its host.
@@ -297,22 +302,26 @@ impl Operation {
     }
 
     /// The one reason why it does not move; `None` for one that runs or has ended. `lack` is what it lacks if it
-    /// is ready.
+    /// is ready, or an engine.
     pub(crate) fn reason(&self, lack: Lack) -> Option<Reason> {
         match (&self.phase, self.wish) {
             (Phase::Ended(_) | Phase::Running, _) => None,
+            // Whatever was begun is brought to its end by any engine.
+            (Phase::Ending(_) | Phase::Publishing(_), _) if lack == Lack::Engine => Some(Reason::NoEngine),
             (Phase::Ending(_), _) => Some(Reason::Sweeping),
             (Phase::Publishing(_), _) => Some(Reason::Verifying),
             (_, Wish::Hold) => Some(Reason::NotStarted),
             (_, Wish::Pause) => Some(Reason::PausedByApplication),
             (Phase::Recoverable, Wish::Run) => Some(self.what_is_missing()),
             (Phase::Ready, Wish::Run) => Some(match lack {
-                Lack::Engine => Reason::NoEngine,
+                Lack::Engine | Lack::Choice => Reason::NoEngine,
                 Lack::Slot => Reason::WaitingForSlot,
                 Lack::HostSlot => Reason::WaitingForHostSlot,
                 Lack::GroupTurn => Reason::SerializedGroup,
             }),
             (Phase::Waiting { reason, .. }, Wish::Run) => Some(reason.shown()),
+            // Nobody looks whether that is over.
+            (Phase::Blocked { .. }, Wish::Run) if matches!(lack, Lack::Engine | Lack::Choice) => Some(Reason::NoEngine),
             (Phase::Blocked { condition, .. }, Wish::Run) => Some(condition.shown()),
         }
     }
@@ -356,5 +365,34 @@ impl Condition {
             Self::NoNetwork => Reason::NoNetwork,
             Self::DiskFull => Reason::DiskFull,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::state::tests::states;
+
+    #[test]
+    fn without_an_engine_nothing_is_said_to_be_done_or_looked_at() {
+        let mut changed = 0;
+        for (name, operation) in states() {
+            let reason = operation.reason(Lack::Engine);
+            let of_an_engine = [
+                Reason::Verifying,
+                Reason::Sweeping,
+                Reason::NoNetwork,
+                Reason::DiskFull,
+                Reason::WaitingForSlot,
+            ];
+            assert!(
+                !reason.is_some_and(|reason| of_an_engine.contains(&reason)),
+                "{name}: {reason:?}"
+            );
+            let beside = operation.reason(Lack::Slot);
+            assert_eq!(reason.is_some(), beside.is_some(), "{name}");
+            changed += usize::from(reason != beside);
+        }
+        assert!(changed > 3, "{changed}");
     }
 }

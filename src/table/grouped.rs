@@ -155,8 +155,7 @@ impl Table {
     pub(crate) fn lack(&self, operation: &Operation) -> Lack {
         let group = self.groups.serialized(operation);
         if self.only.as_ref().is_some_and(|only| !only.contains(&operation.id)) {
-            // The engine that is there works for others only.
-            Lack::Engine
+            Lack::Choice
         } else if group.is_some_and(|group| self.queue.is_behind(group, operation.id, spot(operation))) {
             Lack::GroupTurn
         } else if self.queue.is_full(place(operation).host) {
