@@ -49,6 +49,7 @@ use std::collections::BTreeSet;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use backhaul_backends::{Backend, RateLimit, Registry, Throttle};
@@ -302,19 +303,13 @@ impl Engine {
         core.set_threaded(true);
         core.state().has_stopped = false;
         let mut threads = Vec::new();
-        for (role, thread) in self.roles() {
-            let core = Arc::clone(core);
-            match threads::for_a(thread).spawn(move || work(&core, role)) {
-                Ok(thread) => threads.push(thread),
-                // Those that run already are ended like those of any engine that cannot go on.
-                Err(error) => self.core.fail(Error::io("start a thread for", "engine", error)),
-            }
-        }
+        self.start_missing(&mut threads);
         let mut tick = observe(self);
         let mut state = core.state();
         while !state.stopping && !is_over(&state, until) {
             state = core.watch(state, tick);
             drop(state);
+            self.start_missing(&mut threads);
             tick = observe(self);
             state = core.state();
         }
@@ -430,16 +425,25 @@ impl Engine {
         result
     }
 
-    /// As many workers as there are slots and, where only some operations count, as those can use.
-    fn roles(&self) -> impl Iterator<Item = (Role, threads::Role)> + use<> {
-        let state = self.core.state();
-        let workers = match state.table.restricted_to() {
-            Some(count) => self.core.room.jobs_max.min(count).max(1),
-            None => self.core.room.jobs_max,
-        };
-        let publisher = (Role::Publisher, threads::Role::Publisher);
-        let worker = (Role::Worker, threads::Role::Worker);
-        std::iter::once(publisher).chain(std::iter::repeat_n(worker, workers))
+    /// Starts the threads that there should be besides these: the publisher, and as many workers as there are slots or, where
+    /// only some operations count, as those can use, which may become more.
+    fn start_missing(&self, threads: &mut Vec<JoinHandle<()>>) {
+        let jobs_max = self.core.room.jobs_max;
+        let chosen = self.core.state().table.restricted_to();
+        let workers = chosen.map_or(jobs_max, |count| jobs_max.min(count).max(1));
+        while threads.len() <= workers {
+            let (role, thread) = if threads.is_empty() {
+                (Role::Publisher, threads::Role::Publisher)
+            } else {
+                (Role::Worker, threads::Role::Worker)
+            };
+            let core = Arc::clone(&self.core);
+            match threads::for_a(thread).spawn(move || work(&core, role)) {
+                Ok(thread) => threads.push(thread),
+                // Those that run already are ended like those of any engine that cannot go on.
+                Err(error) => return self.core.fail(Error::io("start a thread for", "engine", error)),
+            }
+        }
     }
 }
 
