@@ -55,6 +55,11 @@ impl History {
         self.unacknowledged.iter().chain(self.held.iter()).map(|(_, id)| id)
     }
 
+    /// Those whose end somebody has acknowledged, oldest first.
+    pub(crate) fn acknowledged(&self) -> impl Iterator<Item = TransferId> {
+        self.acknowledged.iter().map(|(_, id)| id)
+    }
+
     /// Up to `max` of those that there is no room or time for, oldest first.
     pub(crate) fn expired(&self, wall_ms: u64, retention: &Retention, max: usize) -> Vec<TransferId> {
         let keep_ms = millis(retention.acknowledged_for);

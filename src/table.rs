@@ -323,10 +323,18 @@ impl Table {
 
     /// Completed operations whose end nobody has acknowledged.
     pub(crate) fn unacknowledged_completed(&self) -> impl Iterator<Item = Cow<'_, Operation>> {
-        let ended = self.history.unacknowledged().filter_map(|id| self.find(id));
-        ended.filter(|operation| {
-            operation.phase == Phase::Ended(Outcome::Completed) && operation.acknowledged_at_ms.is_none()
-        })
+        let completed = self.completed(self.history.unacknowledged());
+        completed.filter(|operation| operation.acknowledged_at_ms.is_none())
+    }
+
+    /// Completed operations whose end somebody has acknowledged, as far as they are kept.
+    pub(crate) fn acknowledged_completed(&self) -> impl Iterator<Item = Cow<'_, Operation>> {
+        self.completed(self.history.acknowledged())
+    }
+
+    fn completed(&self, ended: impl Iterator<Item = TransferId>) -> impl Iterator<Item = Cow<'_, Operation>> {
+        let ended = ended.filter_map(|id| self.find(id));
+        ended.filter(|operation| operation.phase == Phase::Ended(Outcome::Completed))
     }
 
     /// Operations that count under a key, and under those that look like it.

@@ -465,6 +465,64 @@ fn ctrl_c_checkpoints_says_how_to_go_on_and_get_goes_on() {
 }
 
 #[test]
+fn a_list_that_was_interrupted_and_is_given_again_goes_on_with_what_it_has_not_completed() {
+    let nginx = Nginx::start();
+    let bytes = nginx.put_seeded("slow.bin", 2 << 20);
+    nginx.put("a.txt", b"first");
+    nginx.put("b.txt", b"second");
+    let home = Home::new();
+    let list = home.path().join("list");
+    let lines = ["/a.txt", "/b.txt", "/rate/400k/slow.bin"].map(|path| nginx.url(path));
+    fs::write(&list, lines.join("\n")).unwrap();
+    let command = ["get", "-i", list.to_str().unwrap(), "-o", "downloads/", "--jobs", "1"];
+    for signal in [Signal::KILL, Signal::INT] {
+        let before = bytes_in(&home);
+        let running = home.spawn(&command);
+        until("what is short, and some of the rest", || {
+            (home.download("b.txt").exists() && bytes_in(&home) > before + 100_000).then_some(())
+        });
+        running.signal(signal);
+        running.finish();
+    }
+    // An engine that runs already is asked in the same way.
+    let engine = home.spawn(&["run"]);
+    until("the engine", || {
+        let runs = |one: &serde_json::Value| one["status"] == "Running";
+        home.listing().iter().any(runs).then_some(())
+    });
+    home.run(&command).expect_code(0);
+    engine.signal(Signal::TERM);
+    engine.finish().expect_code(0);
+    home.run(&command).expect_code(0);
+    assert_same(&home.download("slow.bin"), &bytes);
+    assert_eq!(nginx.bytes_served("a.txt"), 5, "it was there already");
+    assert_eq!(nginx.bytes_served("b.txt"), 6, "it was there already");
+    assert_eq!(names_in(&home.downloads()).len(), 3);
+    // Another file under the name is not what came.
+    fs::copy(home.download("a.txt"), home.download("copy")).unwrap();
+    fs::rename(home.download("copy"), home.download("a.txt")).unwrap();
+    let refused = home.run(&command).expect_code(2);
+    assert!(refused.stderr.contains("exists"), "{}", refused.stderr);
+    fs::remove_file(home.download("a.txt")).unwrap();
+    home.run(&command).expect_code(0);
+    assert_eq!(nginx.bytes_served("a.txt"), 10, "it was gone");
+}
+
+#[test]
+fn a_get_does_not_wait_for_another_one_that_has_slots_left() {
+    let nginx = Nginx::start();
+    nginx.put_seeded("slow.bin", 20 << 20);
+    nginx.put("a.txt", b"short");
+    let home = Home::new();
+    let first = home.spawn(&["get", &nginx.url("/rate/200k/slow.bin"), "-o", "downloads/"]);
+    until("some bytes of the first", || (bytes_in(&home) > 0).then_some(()));
+    get(&home, &nginx.url("/a.txt"), "downloads/", &[]).expect_code(0);
+    assert_same(&home.download("a.txt"), b"short");
+    first.signal(Signal::INT);
+    first.finish().expect_code(130);
+}
+
+#[test]
 fn run_stops_on_sigterm_with_success_and_leaves_the_operation_queued() {
     let nginx = Nginx::start();
     nginx.put_seeded("a.bin", 4 << 20);

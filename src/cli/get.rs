@@ -14,6 +14,7 @@ use super::args::{Download, Running};
 use super::context::{Context, backends};
 use super::exit::Exit;
 use super::input::Line;
+use super::output::Again;
 use super::progress::Progress;
 use super::reach::{ENGINES_MAX, Reached};
 use super::signals::SignalWatch;
@@ -71,7 +72,12 @@ pub(super) fn run(
     let closed = account.close(reached.service());
     let signal = signals.end();
     if result.is_ok() && closed.is_ok() {
-        keep(&reached, &account.open, from_list, signal.is_some());
+        let again = match from_list {
+            false => Again::ForItself,
+            true if account.completed <= config.retention.acknowledged_max => Again::WithList,
+            true => Again::WithoutList,
+        };
+        keep(&reached, &account.open, again, signal.is_some());
     }
     let all_completed = account.completed == count;
     // Also after an error: what was told is acknowledged.
@@ -454,10 +460,11 @@ impl Account {
 }
 
 /// Says what is kept of those that have not ended, and how to go on.
-fn keep(reached: &Reached, ids: &BTreeSet<TransferId>, from_list: bool, interrupted: bool) {
+fn keep(reached: &Reached, ids: &BTreeSet<TransferId>, again: Again, interrupted: bool) {
     if let (Reached::Running(_), true) = (reached, interrupted) {
         output::note(&format!(
-            "{} downloads go on in the engine that runs; 'wait', 'watch' and 'list' look on, 'cancel' ends them",
+            "{} downloads go on in the engine that runs, for as long as it does, and with 'run' after that; 'wait', 'watch' and \
+             'list' look on, 'cancel' ends them",
             ids.len()
         ));
         return;
@@ -467,7 +474,7 @@ fn keep(reached: &Reached, ids: &BTreeSet<TransferId>, from_list: bool, interrup
     for view in views.filter(|view| !view.has_ended()) {
         open += 1;
         if open <= KEPT_SHOWN_MAX {
-            output::kept(&view, from_list);
+            output::kept(&view, again);
         }
     }
     if open > KEPT_SHOWN_MAX {

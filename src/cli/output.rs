@@ -458,8 +458,19 @@ pub(super) fn end(view: &OperationView) {
     say(&end_line(view));
 }
 
+/// How to go on with what a command was to bring.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// It was for this one alone.
+    ForItself,
+    /// With the list, which is given once more.
+    WithList,
+    /// The history does not have all that the list has brought, whose names would be refused.
+    WithoutList,
+}
+
 /// What is kept of a download that was interrupted, and how to go on.
-pub(super) fn kept(view: &OperationView, from_list: bool) {
+pub(super) fn kept(view: &OperationView, again: Again) {
     let hint = match (view.status, &view.error) {
         (TransferStatus::PausedRecoverableWebErrorStatus, Some(error)) => {
             let id = view.id;
@@ -468,8 +479,8 @@ pub(super) fn kept(view: &OperationView, from_list: bool) {
                 "{problem}; mend it with: backhaul set {id} --url URL (or --secret-header), then backhaul resume {id}"
             )
         }
-        _ if !view.method.is_get() => "go on with: 'backhaul run'".into(),
-        _ if from_list => "go on with: the same command, or 'backhaul run'".into(),
+        _ if !view.method.is_get() || again == Again::WithoutList => "go on with: 'backhaul run'".into(),
+        _ if again == Again::WithList => "go on with: the same command, or 'backhaul run'".into(),
         _ => format!(
             "go on with: backhaul get '{}' -o '{}', or 'backhaul run'",
             view.url,

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use backhaul_backends::{Digest, DigestAlgorithm};
-use backhaul_journal::FileKind;
+use backhaul_journal::{FileKind, Stat};
 
 use super::Engine;
 use super::create::CheckedDownload;
@@ -22,22 +22,24 @@ impl Engine {
     /// transfer and the report of it leaves.
     #[must_use]
     pub fn find_same(&self, checked: &[CheckedDownload]) -> Vec<Option<TransferId>> {
-        let unreported = self.unreported();
-        checked.iter().map(|one| self.same(&unreported, one)).collect()
+        let done = self.done(false);
+        checked.iter().map(|one| self.same(&done, one)).collect()
     }
 
     /// Those that completed without anybody having been told, by the hash of their destination; of several that have one,
-    /// the last to end.
-    pub(crate) fn unreported(&self) -> HashMap<u64, TransferId> {
+    /// the last to end. `of_list`: those that somebody was told of, too, as far as the history has them: of a list each is told
+    /// as it ends, and whoever gives the list again means all of it.
+    pub(crate) fn done(&self, of_list: bool) -> HashMap<u64, TransferId> {
         let state = self.core.state();
-        let completed = state.table.unacknowledged_completed();
+        let told = of_list.then(|| state.table.acknowledged_completed());
+        let completed = told.into_iter().flatten().chain(state.table.unacknowledged_completed());
         completed
             .map(|operation| (hash(operation.spec.destination.as_path()), operation.id))
             .collect()
     }
 
-    /// What [`Engine::find_same`] says of one.
-    pub(crate) fn same(&self, unreported: &HashMap<u64, TransferId>, one: &CheckedDownload) -> Option<TransferId> {
+    /// What [`Engine::find_same`] says of one, where these are `done`.
+    pub(crate) fn same(&self, done: &HashMap<u64, TransferId>, one: &CheckedDownload) -> Option<TransferId> {
         let destination = one.spec.destination.as_path();
         let live = {
             let state = self.core.state();
@@ -46,10 +48,10 @@ impl Engine {
         if let Some(live) = live {
             return self.is_same(&live, one).then_some(live.id);
         }
-        if unreported.is_empty() || one.spec.collision != Collision::Fail {
+        if done.is_empty() || one.spec.collision != Collision::Fail {
             return None;
         }
-        let done = unreported.get(&hash(destination))?;
+        let done = done.get(&hash(destination))?;
         let done = self.find(*done).ok()?;
         let is_same = done.spec.destination == destination && self.is_same(&done, one);
         (is_same && self.has_what_is_asked(&done, one) && self.is_in_place(&done, one)).then_some(done.id)
@@ -181,8 +183,12 @@ impl Engine {
             || operation.spec.destination.clone(),
             |name| operation.spec.directory().join(OsStr::from_bytes(name)),
         );
-        let stat = storage.stat(&path).ok().filter(|stat| stat.kind == FileKind::File);
-        let Some(stat) = stat.filter(|stat| Some(stat.len_bytes) == operation.published_bytes) else {
+        let is_it = |stat: &Stat| {
+            // Whoever was told may have put another one there since.
+            let is_same_file = operation.acknowledged_at_ms.is_none() || operation.published_inode == Some(stat.inode);
+            stat.kind == FileKind::File && Some(stat.len_bytes) == operation.published_bytes && is_same_file
+        };
+        let Some(stat) = storage.stat(&path).ok().filter(is_it) else {
             return false;
         };
         let expected = checked.spec.expected_digests();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::download::Download;
-use super::methods::{self, Create, Created};
+use super::methods::{self, Asked, Create, Created};
 use super::{Link, PAGE, Service};
 use crate::engine::{Body, Checks, NewDownload, Series};
 use crate::error::Error;
@@ -61,17 +61,26 @@ impl Service {
         let here = current_directory()?;
         let make_absolute = |one: &mut NewDownload| self.make_absolute(one, &here);
         let mut series = series.and_then(&make_absolute);
+        let asked = Asked {
+            go_on,
+            of_list: count > 1,
+        };
         let Link::Embedded(embedded) = &self.link else {
-            return self.create_in_parts(count, series, go_on);
+            return self.create_in_parts(count, series, asked);
         };
         let (engine, mut parts) = (&embedded.engine, ranges(count, part_max));
         let mut check = |checks: &mut Checks<'_>, part| checks.check_some(&mut series, part);
-        let created = methods::create(engine, count, &mut parts, &mut check, go_on);
+        let created = methods::create(engine, count, &mut parts, &mut check, asked);
         created.map_err(|refused| (refused.index.unwrap_or(0), refused.error))
     }
 
-    fn create_part(&self, downloads: Vec<Download>, go_on: bool) -> Result<Vec<Created>, (usize, Error)> {
-        let result = self.call(Create { downloads, go_on });
+    fn create_part(&self, downloads: Vec<Download>, asked: Asked) -> Result<Vec<Created>, (usize, Error)> {
+        let Asked { go_on, of_list } = asked;
+        let result = self.call(Create {
+            downloads,
+            go_on,
+            of_list,
+        });
         let result = result.map_err(|refused| (refused.index.unwrap_or(0), refused.error));
         result.map(|all| all.operations)
     }
@@ -81,7 +90,7 @@ impl Service {
         &self,
         count: usize,
         mut series: Series<'_>,
-        go_on: bool,
+        asked: Asked,
     ) -> Result<Vec<Created>, (usize, Error)> {
         let mut created = Vec::new();
         let (mut part, mut part_bytes) = (Vec::new(), 0);
@@ -93,7 +102,7 @@ impl Service {
             part.push(download);
             let is_full = sized.peek().is_none_or(|(next, _)| part_bytes + next > PART_BYTES_MAX);
             if is_full {
-                match self.create_part(std::mem::take(&mut part), go_on) {
+                match self.create_part(std::mem::take(&mut part), asked) {
                     Ok(more) => created.extend(more),
                     Err((index, error)) => {
                         self.take_back(&created);

@@ -127,6 +127,10 @@ pub(crate) struct Create {
     /// Go on with what is stored already for the same URL and destination.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) go_on: bool,
+    /// They belong to one list, of which each end is told by itself: with `go_on` also what completed and was told of is there
+    /// already, while its file still stands where it was put.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) of_list: bool,
 }
 
 /// One of the operations that a creation means, in the order asked for.
@@ -166,7 +170,11 @@ impl Method for Create {
             .collect::<Result<_, _>>()?;
         let (count, parts) = (downloads.len(), &mut std::iter::once(0..downloads.len()));
         let mut check = |checks: &mut Checks<'_>, _| checks.check(&std::mem::take(&mut downloads));
-        let operations = create(engine, count, parts, &mut check, self.go_on)?;
+        let asked = Asked {
+            go_on: self.go_on,
+            of_list: self.of_list,
+        };
+        let operations = create(engine, count, parts, &mut check, asked)?;
         Ok(AllCreated { operations })
     }
 }
@@ -198,6 +206,13 @@ impl Created {
 pub(super) type Check<'a> =
     &'a mut dyn FnMut(&mut Checks<'_>, Range<usize>) -> Result<Vec<CheckedDownload>, (usize, Error)>;
 
+/// What a creation makes of operations that are there already, as [`Create`] has it.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) go_on: bool,
+    pub(super) of_list: bool,
+}
+
 /// Creates so many downloads, which come in parts, all of them or none; with `go_on` but for those that are there already,
 /// which go on. More than one part only where nobody else looks at the engine yet.
 pub(super) fn create(
@@ -205,9 +220,14 @@ pub(super) fn create(
     count: usize,
     parts: &mut dyn Iterator<Item = Range<usize>>,
     check: Check<'_>,
-    goes_on: bool,
+    asked: Asked,
 ) -> Result<Vec<Created>, Refused> {
-    let unreported = if goes_on { engine.unreported() } else { HashMap::new() };
+    let goes_on = asked.go_on;
+    let done = if goes_on {
+        engine.done(asked.of_list)
+    } else {
+        HashMap::new()
+    };
     let mut created = Vec::with_capacity(count);
     let mut checks = engine.checks(count);
     let mut creation = None;
@@ -217,11 +237,7 @@ pub(super) fn create(
         let checked = check(&mut checks, part).map_err(at)?;
         let (mut fresh, mut places) = (Vec::with_capacity(checked.len()), Vec::new());
         for (index, download) in checked.into_iter().enumerate() {
-            let same = if goes_on {
-                engine.same(&unreported, &download)
-            } else {
-                None
-            };
+            let same = if goes_on { engine.same(&done, &download) } else { None };
             if let Some(id) = same {
                 created.push(Created::found(engine, id, &download)?);
             } else {
