@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::nginx::Nginx;
-use support::{Ended, Home, Running, assert_same, names_in, until};
+use support::{Home, Running, assert_same, bytes_in, get, names_in, until};
 
 /// SHA-256 of `hello`, in both spellings.
 const HELLO_HEX: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
@@ -40,20 +40,6 @@ const FIELDS: [&str; 19] = [
     "created_at",
     "ended_at",
 ];
-
-fn get(home: &Home, url: &str, destination: &str, more: &[&str]) -> Ended {
-    let mut arguments = vec!["get", url, "-o", destination];
-    arguments.extend_from_slice(more);
-    home.run(&arguments)
-}
-
-/// Bytes in the download folder, partial data included.
-fn bytes_in(home: &Home) -> u64 {
-    let sizes = names_in(&home.downloads())
-        .into_iter()
-        .map(|name| fs::metadata(home.download(&name)).map(|m| m.len()));
-    sizes.map(|size| size.unwrap_or(0)).sum()
-}
 
 // ---- get ----
 
@@ -430,122 +416,7 @@ fn a_list_of_many_files_arrives_whole() {
     assert_same(&home.download("by spaces"), b"named");
 }
 
-// ---- interruption ----
-
-#[test]
-fn ctrl_c_checkpoints_says_how_to_go_on_and_get_goes_on() {
-    let nginx = Nginx::start();
-    let bytes = nginx.put_seeded("a.bin", 6 << 20);
-    let home = Home::new();
-    let url = nginx.url("/rate/2000k/a.bin");
-    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-        let running = home.spawn(&["get", &url, "-o", "downloads/a.bin"]);
-        let before = bytes_in(&home);
-        until("some bytes of this attempt", || {
-            (bytes_in(&home) > before + 500_000).then_some(())
-        });
-        let asked = Instant::now();
-        running.signal(signal);
-        let ended = running.finish().expect_code(code);
-        assert!(asked.elapsed() < Duration::from_secs(5), "took {:?}", asked.elapsed());
-        assert!(
-            ended.stderr.contains("get") || ended.stderr.contains("run"),
-            "does not say how to go on: {}",
-            ended.stderr
-        );
-        assert_eq!(home.operation()["status"], "Queued");
-        assert!(!home.download("a.bin").exists());
-    }
-    get(&home, &url, "downloads/a.bin", &[]).expect_code(0);
-    assert_same(&home.download("a.bin"), &bytes);
-    assert_eq!(home.listing().len(), 1, "get has made a second operation");
-    let refetched = nginx.bytes_served("a.bin") - bytes.len() as u64;
-    // An orderly stop records what it has; only what was in the sockets may come again.
-    assert!(refetched <= 2 << 20, "{refetched} bytes again after two orderly stops");
-}
-
-#[test]
-fn a_list_that_was_interrupted_and_is_given_again_goes_on_with_what_it_has_not_completed() {
-    let nginx = Nginx::start();
-    let bytes = nginx.put_seeded("slow.bin", 2 << 20);
-    nginx.put("a.txt", b"first");
-    nginx.put("b.txt", b"second");
-    let home = Home::new();
-    let list = home.path().join("list");
-    let lines = ["/a.txt", "/b.txt", "/rate/400k/slow.bin"].map(|path| nginx.url(path));
-    fs::write(&list, lines.join("\n")).unwrap();
-    let command = ["get", "-i", list.to_str().unwrap(), "-o", "downloads/", "--jobs", "1"];
-    for signal in [Signal::KILL, Signal::INT] {
-        let before = bytes_in(&home);
-        let running = home.spawn(&command);
-        until("what is short, and some of the rest", || {
-            (home.download("b.txt").exists() && bytes_in(&home) > before + 100_000).then_some(())
-        });
-        running.signal(signal);
-        running.finish();
-    }
-    // An engine that runs already is asked in the same way.
-    let engine = home.spawn(&["run"]);
-    until("the engine", || {
-        let runs = |one: &serde_json::Value| one["status"] == "Running";
-        home.listing().iter().any(runs).then_some(())
-    });
-    home.run(&command).expect_code(0);
-    engine.signal(Signal::TERM);
-    engine.finish().expect_code(0);
-    home.run(&command).expect_code(0);
-    assert_same(&home.download("slow.bin"), &bytes);
-    assert_eq!(nginx.bytes_served("a.txt"), 5, "it was there already");
-    assert_eq!(nginx.bytes_served("b.txt"), 6, "it was there already");
-    assert_eq!(names_in(&home.downloads()).len(), 3);
-    // Another file under the name is not what came.
-    fs::copy(home.download("a.txt"), home.download("copy")).unwrap();
-    fs::rename(home.download("copy"), home.download("a.txt")).unwrap();
-    let refused = home.run(&command).expect_code(2);
-    assert!(refused.stderr.contains("exists"), "{}", refused.stderr);
-    fs::remove_file(home.download("a.txt")).unwrap();
-    home.run(&command).expect_code(0);
-    assert_eq!(nginx.bytes_served("a.txt"), 10, "it was gone");
-}
-
-#[test]
-fn a_get_does_not_wait_for_another_one_that_has_slots_left() {
-    let nginx = Nginx::start();
-    nginx.put_seeded("slow.bin", 20 << 20);
-    nginx.put("a.txt", b"short");
-    let home = Home::new();
-    let first = home.spawn(&["get", &nginx.url("/rate/200k/slow.bin"), "-o", "downloads/"]);
-    until("some bytes of the first", || (bytes_in(&home) > 0).then_some(()));
-    get(&home, &nginx.url("/a.txt"), "downloads/", &[]).expect_code(0);
-    assert_same(&home.download("a.txt"), b"short");
-    first.signal(Signal::INT);
-    first.finish().expect_code(130);
-}
-
-#[test]
-fn run_stops_on_sigterm_with_success_and_leaves_the_operation_queued() {
-    let nginx = Nginx::start();
-    nginx.put_seeded("a.bin", 4 << 20);
-    let home = Home::new();
-    home.add(&nginx.url("/rate/200k/a.bin"), &home.download("a.bin"), &[]);
-    let running = home.spawn(&["run"]);
-    until("the attempt to run", || {
-        (home.operation()["status"] == "Running").then_some(())
-    });
-    let asked = Instant::now();
-    running.signal(Signal::TERM);
-    running.finish().expect_code(0);
-    assert!(
-        asked.elapsed() < Duration::from_secs(2),
-        "took {:?} to stop",
-        asked.elapsed()
-    );
-    let shown = home.operation();
-    assert_eq!(
-        (&shown["status"], &shown["reason"]),
-        (&"Queued".into(), &"no-engine".into())
-    );
-}
+// ---- faults of servers ----
 
 #[test]
 fn a_server_that_goes_away_in_the_middle_is_waited_for() {

@@ -423,6 +423,40 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// The options that were given.
+    pub(super) fn given(&self) -> Vec<&'static str> {
+        let Self {
+            jobs,
+            jobs_per_host,
+            limit_rate,
+            memory_limit,
+            flash_friendly,
+            connections,
+            retries,
+            connect_timeout,
+            response_timeout,
+            stall_timeout,
+            ftp_active,
+        } = self;
+        let all = [
+            ("--jobs", jobs.is_some()),
+            ("--jobs-per-host", jobs_per_host.is_some()),
+            ("--limit-rate", limit_rate.is_some()),
+            ("--memory-limit", memory_limit.is_some()),
+            ("--flash-friendly", *flash_friendly),
+            ("--connections", connections.is_some()),
+            ("--retries", retries.is_some()),
+            ("--connect-timeout", connect_timeout.is_some()),
+            ("--response-timeout", response_timeout.is_some()),
+            ("--stall-timeout", stall_timeout.is_some()),
+            ("--ftp-active", *ftp_active),
+        ];
+        all.into_iter()
+            .filter(|(_, is_given)| *is_given)
+            .map(|(name, _)| name)
+            .collect()
+    }
+
     /// Puts what was given in the place of what a configuration file says.
     pub(super) fn set(&self, settings: &mut Settings) {
         fn put<T>(value: &mut T, given: Option<T>) {

@@ -63,6 +63,13 @@ pub(super) fn run(
         signals: &signals,
     };
     let (mut reached, created) = place.hand_over(&mut asked, &lines, is_new)?;
+    let given = running.given();
+    if let (Reached::Running(_), false) = (&reached, given.is_empty()) {
+        output::note(&format!(
+            "not counted: {}; the engine that runs here already has settings of its own",
+            given.join(", ")
+        ));
+    }
     signals.heed();
     let from_list = lines.len() > 1 || download.input.is_some();
     drop(lines);

@@ -357,6 +357,21 @@ pub(crate) fn names_in(folder: &Path) -> Vec<String> {
     names
 }
 
+/// Gets one URL.
+pub(crate) fn get(home: &Home, url: &str, destination: &str, more: &[&str]) -> Ended {
+    let mut arguments = vec!["get", url, "-o", destination];
+    arguments.extend_from_slice(more);
+    home.run(&arguments)
+}
+
+/// Bytes in the download folder, partial data included.
+pub(crate) fn bytes_in(home: &Home) -> u64 {
+    let sizes = names_in(&home.downloads())
+        .into_iter()
+        .map(|name| fs::metadata(home.download(&name)).map(|m| m.len()));
+    sizes.map(|size| size.unwrap_or(0)).sum()
+}
+
 /// Asserts that a file holds exactly these bytes, and says where it first differs.
 pub(crate) fn assert_same(path: &Path, expected: &[u8]) {
     let found = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
