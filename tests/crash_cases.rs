@@ -353,6 +353,30 @@ fn an_end_that_waits_for_its_part_file_keeps_nobody_else_from_coming_to_an_end()
 }
 
 #[test]
+fn a_part_file_in_a_directory_that_cannot_be_written_to_for_a_moment_is_removed_after_it() {
+    for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem] {
+        let mut device = Device::new(20_000, true);
+        let (engine, outside) = device.start();
+        let wrong = NewDownload {
+            url: URL.into(),
+            destination: FILE.into(),
+            sha256: Some([0; 32]),
+            ..NewDownload::default()
+        };
+        let id = engine.create(&[wrong]).unwrap()[0];
+        device
+            .disk
+            .fail_with(move |call, path| (call == Call::Remove && is_data(path)).then(|| io::Error::from(kind)));
+        while engine.step() {}
+        assert_eq!(device.names().len(), 1, "its part stays for the moment");
+        device.disk.fail_no_more();
+        finish(&engine, &outside);
+        assert!(engine.view(id).unwrap().has_ended());
+        assert!(device.names().is_empty(), "{kind}: {:?}", device.names());
+    }
+}
+
+#[test]
 fn a_destination_that_cannot_be_looked_at_is_not_taken_for_free() {
     let mut device = Device::new(SHORT, true);
     device.disk.put(Path::new(FILE), b"somebody else's");

@@ -333,10 +333,9 @@ pub(crate) fn sweep(core: &Arc<Core>, operation: &Operation) -> Result<(), Error
         let (id, retry) = (operation.id, &core.config.retry);
         let failures = core.state().table.postpone_finish(id, core.now(), retry.probe_every);
         log::warn!("{id}: its part file cannot be removed: {fault:?}");
-        // A part file that stays must not keep its operation from ending: not at all on a disk that is read-only now, and
-        // elsewhere not for ever.
-        let may_pass = !matches!(fault, Fault::Unacceptable(_));
-        if may_pass && failures < SWEEP_FAILURES_MAX {
+        // Who may not write there now may be allowed to soon; but a part file that stays must not keep its operation from
+        // ending for ever.
+        if failures < SWEEP_FAILURES_MAX {
             return Ok(());
         }
     }
