@@ -796,6 +796,38 @@ fn a_publication_whose_directory_stays_away_fails_as_nobody_knows_of_its_file_an
 }
 
 #[test]
+fn a_directory_that_leads_out_of_the_roots_by_the_time_of_writing_gets_nothing() {
+    for (len, steps_before) in [(1_000, 0), (1_000, 1), (20_000, 0), (20_000, 1)] {
+        let mut lab = Lab::small();
+        let (inside, sub, outside) = (lab.data.join("in"), lab.data.join("in/sub"), lab.data.join("out"));
+        std::fs::create_dir_all(&sub).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        lab.config.roots = vec![inside.canonicalize().unwrap()];
+        lab.server.put(URL, Resource::new(content(len, 0), "a"));
+        let engine = lab.open();
+        let download = NewDownload {
+            destination: sub.join("file"),
+            ..lab.download()
+        };
+        let id = engine.create(&[download]).unwrap()[0];
+        for _ in 0..steps_before {
+            assert!(engine.step());
+        }
+        std::fs::rename(&sub, inside.join("before")).unwrap();
+        std::os::unix::fs::symlink(&outside, &sub).unwrap();
+        lab.finish(&engine);
+        let view = engine.view(id).unwrap();
+        let problem = view.error.unwrap().message;
+        assert!(
+            problem.contains("outside of the allowed"),
+            "{len}, {steps_before}: {problem}"
+        );
+        assert_eq!(view.status, TransferStatus::Error);
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "{len}, {steps_before}");
+    }
+}
+
+#[test]
 fn a_part_whose_name_went_with_the_power_starts_over_beside_the_file_it_is_to_replace() {
     let lab = Lab::small();
     let bytes = content(10_000, 0);

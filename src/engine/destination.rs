@@ -5,6 +5,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use backhaul_backends::WebErrorStatus;
+
+use super::core::Core;
+use super::fault::Fault;
 use crate::address::{Address, NAME_BYTES_MAX, parse_destination};
 use crate::config::Config;
 use crate::environment::Environment;
@@ -120,6 +124,25 @@ impl<'a> Destinations<'a> {
 fn is_allowed(config: &Config, resolved: &Path) -> bool {
     let roots = &config.roots;
     roots.is_empty() || roots.iter().any(|root| resolved.starts_with(root))
+}
+
+/// Where destinations must be in certain directories, the one that a file goes to must still lead into one of them: what was
+/// true when it was created need not be when it is written.
+pub(super) fn check_roots(core: &Core, directory: &Path) -> Result<(), Fault> {
+    if core.config.roots.is_empty() {
+        return Ok(());
+    }
+    let resolved = core.environment.storage.resolve(directory);
+    let resolved = resolved.map_err(|error| Fault::io("look at", directory, &error))?;
+    if is_allowed(&core.config, &resolved) {
+        return Ok(());
+    }
+    let message = format!(
+        "'{}' leads to '{}' now, which is outside of the allowed directories",
+        directory.display(),
+        resolved.display()
+    );
+    Err(Fault::unacceptable(WebErrorStatus::FILE_ACCESS, message))
 }
 
 /// Whether that is the name of a file wherever it stands, and may be one.

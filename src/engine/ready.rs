@@ -5,6 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use super::core::Core;
+use super::destination::check_roots;
 use super::fault::Fault;
 use super::part::{NAME_BYTES_MAX, Part, cut};
 use crate::operation::{Intent, Operation, Shared, Spec, TransferId, path_in};
@@ -44,6 +45,7 @@ impl Ready {
     }
 
     pub(super) fn write_out(&self, core: &Core) -> Result<(), Fault> {
+        check_roots(core, self.spec.directory())?;
         self.part.write_out(core.environment.storage.as_ref())
     }
 

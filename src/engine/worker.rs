@@ -420,6 +420,7 @@ impl<'a> Transfer<'a> {
     fn make_room(&mut self) -> Result<(), Fault> {
         let storage = &self.core.environment.storage;
         let directory = self.operation.spec.directory();
+        super::destination::check_roots(self.core, directory)?;
         let looked_at = self.total_bytes.filter(|total| *total > UNSEEN_BYTES_MAX);
         if let (None, Some(total)) = (&self.part, looked_at) {
             let available = storage
@@ -438,8 +439,7 @@ impl<'a> Transfer<'a> {
             self.part = Some(if self.fits_a_draft() {
                 Part::draft(path, self.total_bytes)
             } else {
-                let created = Part::create(storage, path.clone());
-                created.map_err(|error| Fault::io("create", &path, &error))?
+                Part::create(storage, path.clone()).map_err(|error| Fault::io("create", &path, &error))?
             });
         }
         match (&self.part, self.total_bytes) {
