@@ -82,7 +82,8 @@ fn a_list_that_was_interrupted_and_is_given_again_goes_on_with_what_it_has_not_c
     fs::copy(home.download("a.txt"), home.download("copy")).unwrap();
     fs::rename(home.download("copy"), home.download("a.txt")).unwrap();
     let refused = home.run(&command).expect_code(2);
-    assert!(refused.stderr.contains("exists"), "{}", refused.stderr);
+    let says = |words| refused.stderr.contains(words);
+    assert!(says("exists") && says("'backhaul run' goes on"), "{}", refused.stderr);
     fs::remove_file(home.download("a.txt")).unwrap();
     home.run(&command).expect_code(0);
     assert_eq!(nginx.bytes_served("a.txt"), 10, "it was gone");

@@ -283,7 +283,12 @@ impl<'a> Asked<'a> {
 }
 
 pub(super) fn at_line(lines: &[Line], index: usize, error: Error) -> Failure {
+    let was_here = matches!(error, Error::DestinationExists(_)) && lines.len() > 1;
     let mut failure = Failure::from(error);
+    if was_here {
+        // The history may have lost what this list has brought before.
+        failure.message += "; where this list was begun before, 'backhaul run' goes on with what is open";
+    }
     if let Some(number) = lines.get(index).map(|line| line.number).filter(|number| *number > 0) {
         failure.message = format!("input line {number}: {}", failure.message);
     }
