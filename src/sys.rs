@@ -79,16 +79,32 @@ pub(crate) fn keep_memory_together() {
         (libc::M_TRIM_THRESHOLD, FREE_BYTES_MAX),
         (libc::M_MXFAST, FAST_BYTES_MAX),
     ] {
-        #[expect(unsafe_code, reason = "std knows nothing of the allocator below it")]
-        // SAFETY: mallopt(3) takes no pointer; there are no other threads yet.
-        unsafe {
-            libc::mallopt(parameter, value);
-        }
+        tune(parameter, value);
+    }
+}
+
+/// Takes some of that back for many small files, of each of which several threads allocate and free a hundred pieces: with
+/// four arenas 10,000 files took 4 % less CPU and half a megabyte more. To be called before there are threads.
+pub(crate) fn let_threads_allocate() {
+    #[cfg(target_env = "gnu")]
+    if IS_OURS.load(Ordering::Relaxed) {
+        tune(libc::M_ARENA_MAX, ARENAS_OF_MANY_FILES);
+    }
+}
+
+#[cfg(target_env = "gnu")]
+fn tune(parameter: libc::c_int, value: libc::c_int) {
+    #[expect(unsafe_code, reason = "std knows nothing of the allocator below it")]
+    // SAFETY: mallopt(3) takes no pointer; there are no other threads yet.
+    unsafe {
+        libc::mallopt(parameter, value);
     }
 }
 
 #[cfg(target_env = "gnu")]
 const ARENAS_MAX: libc::c_int = 1;
+#[cfg(target_env = "gnu")]
+const ARENAS_OF_MANY_FILES: libc::c_int = 4;
 #[cfg(target_env = "gnu")]
 const MAPPED_BYTES: libc::c_int = 256 << 10;
 #[cfg(target_env = "gnu")]

@@ -36,7 +36,7 @@ const BRIEF_LINES_MAX: usize = 8;
 /// Ends that are looked at together, at most: what is shown of one takes some 800 bytes.
 const ENDS_MAX: usize = 64;
 /// A longer list leaves so much free memory behind once it is created that giving it back pays (chosen: what it leaves then
-/// takes more than the milliseconds that it costs).
+/// takes more than the milliseconds that it costs), and keeps all threads busy with small pieces of memory.
 const LIST_MIN: usize = 1_000;
 /// Operations that an interrupted `get` names one by one.
 const KEPT_SHOWN_MAX: usize = 8;
@@ -51,6 +51,9 @@ pub(super) fn run(
     let lines = lines(download)?;
     let mut config = context.config_for(running)?;
     config.is_short_lived = lines.len() <= BRIEF_LINES_MAX;
+    if lines.len() > LIST_MIN && config.memory_limit.is_none() {
+        crate::sys::let_threads_allocate();
+    }
     let backends = backends(&config)?;
     let mut asked = Asked::new(context, download, &lines, false)?;
     let is_new = !context.state_directory.exists();
