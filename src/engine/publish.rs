@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backhaul_backends::WebErrorStatus;
-use backhaul_journal::{Stat, Storage, steps};
+use backhaul_journal::{FileSystem, Stat, Storage, steps};
 
 use super::believed::believe_none_beside_a_failure;
 use super::core::{Core, State, TOGETHER_MAX};
@@ -444,8 +444,10 @@ fn recover_one(core: &Arc<Core>, operation: &Operation, intent: &Intent) -> Resu
 
 /// Where a volume is not mounted any more, neither name is there, whichever it was that the file had.
 fn check_place(storage: &Arc<dyn Storage>, directory: &Path, intent: &Intent) -> Result<(), Fault> {
+    // There a file may be on another device than its directory.
+    let is_overlay = || matches!(storage.file_system(directory), Ok(FileSystem::Overlay));
     match exists(storage, directory)? {
-        Some(stat) if stat.device == intent.device => Ok(()),
+        Some(stat) if stat.device == intent.device || is_overlay() => Ok(()),
         _ => Err(Fault::Local(format!(
             "'{}' is not the directory that the complete file stood in; mount or make it again",
             directory.display()
