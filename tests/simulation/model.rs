@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use backhaul::{
-    Catalog, Collision, NewDownload, OperationView, Priority, Reason, TransferId, TransferStatus, WebErrorStatus,
-};
+use backhaul::{Catalog, Collision, NewDownload, OperationView, Priority, TransferId, TransferStatus, WebErrorStatus};
 use backhaul_backends::{MemoryBackend, Resource, Validators};
 use backhaul_journal::simulation::SimDisk;
 
@@ -262,7 +260,7 @@ impl Model {
             return;
         }
         // Where its file is on its way to its name, that name is not shown yet.
-        let is_publishing = view.reason == Some(Reason::Verifying);
+        let is_publishing = is_publishing(view);
         let (mut names, served) = (image.names(Path::new(DATA)).into_iter(), &self.served[asked.url]);
         let is_there = names.any(|name| {
             let may_be = is_publishing || name.contains(&format!("-{}-{}.", view.id, view.restarts));
@@ -468,6 +466,11 @@ impl Model {
 
 pub(crate) fn is_part(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|extension| extension == "part")
+}
+
+/// No attempt is under way: the file is on its way to its name, with an engine or without.
+pub(crate) fn is_publishing(view: &OperationView) -> bool {
+    view.status == TransferStatus::Running && view.reason.is_some()
 }
 
 pub(crate) fn has_ended(view: &OperationView) -> bool {

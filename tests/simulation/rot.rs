@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use backhaul::{Catalog, Reason};
+use backhaul::Catalog;
 use backhaul_journal::FileSystem;
 use backhaul_journal::simulation::SimDisk;
 
-use super::model::{DATA, Model, Proof, Served};
+use super::model::{DATA, Model, Proof, Served, is_publishing};
 use super::scripts::PLAIN;
 use super::trials::{Repeat, in_parallel};
 use super::world::{Op, World};
@@ -112,8 +112,7 @@ fn cases() -> Vec<Case> {
     let publishing = |name: &Path| {
         moments.iter().find(|disk| {
             let catalog = world.branch(disk.lose_unsynced(), model.clone(), true).look(disk);
-            let is_verifying = |view: &backhaul::OperationView| view.reason == Some(Reason::Verifying);
-            disk.find(name).is_some() && catalog.operations.iter().any(is_verifying)
+            disk.find(name).is_some() && catalog.operations.iter().any(is_publishing)
         })
     };
     let destination = Path::new(DATA).join(PLAIN.name);

@@ -17,7 +17,7 @@ use backhaul_journal::simulation::{Call, Choices, Fault, SimDisk};
 use super::guard::KeyGuard;
 use super::model::{
     Asked, CLAIM_BYTES, DATA, Known, Model, NEEDS_KEY, SECRET, SHORT_BYTES, STATE, Served, WINDOW_BYTES, body,
-    has_ended, url,
+    has_ended, is_publishing, url,
 };
 
 /// How long the first boot has lasted when a life begins.
@@ -698,7 +698,7 @@ impl World {
         let open = before.operations.iter().filter(|view| !view.status.is_ended());
         for view in open.filter(|view| view.method.is_get()) {
             let first = attempts.iter().find(|attempt| attempt.url == view.url);
-            let is_publishing = view.reason == Some(backhaul::Reason::Verifying);
+            let is_publishing = is_publishing(view);
             let Some(first) = first.filter(|_| !is_publishing) else {
                 continue;
             };
