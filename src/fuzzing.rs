@@ -251,6 +251,8 @@ fn event(draw: Draw<'_>) -> Event {
             len_bytes: draw(9) as u64,
             crc32: 0,
             boot_id: [3; 16],
+            directory_device: Some(1),
+            directory_inode: Some(2),
         }),
         13 => Event::Ending(outcome(draw, error())),
         14 | 15 => Event::Ended(outcome(draw, error())),

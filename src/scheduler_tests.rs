@@ -895,6 +895,8 @@ fn stopped_for(reason: Reason) -> World {
             len_bytes: 3,
             crc32: 4,
             boot_id: [1; 16],
+            directory_device: None,
+            directory_inode: None,
         }),
     };
     world.start(subject);

@@ -257,6 +257,8 @@ impl World {
             len_bytes: 3,
             crc32: 4,
             boot_id: [5; 16],
+            directory_device: None,
+            directory_inode: None,
         };
         let amended = Spec {
             url: format!("http://host{}/{}", self.chance.below(3), self.chance.below(9)),

@@ -767,6 +767,11 @@ fn a_publication_whose_directory_is_gone_is_finished_once_it_is_back() {
     let engine = lab.open();
     while engine.step() {}
     assert_eq!(engine.view(id).unwrap().status, TransferStatus::Running);
+    // Another one in its place says nothing of the file.
+    std::fs::create_dir(&gone).unwrap();
+    lab.pass(&engine, 2);
+    assert_eq!(engine.view(id).unwrap().status, TransferStatus::Running);
+    std::fs::remove_dir(&gone).unwrap();
     std::fs::rename(&elsewhere, &gone).unwrap();
     lab.finish(&engine);
     assert_eq!(engine.view(id).unwrap().status, TransferStatus::Completed);

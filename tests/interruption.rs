@@ -78,12 +78,18 @@ fn a_list_that_was_interrupted_and_is_given_again_goes_on_with_what_it_has_not_c
     assert_eq!(nginx.bytes_served("a.txt"), 5, "it was there already");
     assert_eq!(nginx.bytes_served("b.txt"), 6, "it was there already");
     assert_eq!(names_in(&home.downloads()).len(), 3);
-    // Another file under the name is not what came.
-    fs::copy(home.download("a.txt"), home.download("copy")).unwrap();
-    fs::rename(home.download("copy"), home.download("a.txt")).unwrap();
-    let refused = home.run(&command).expect_code(2);
-    let says = |words| refused.stderr.contains(words);
-    assert!(says("exists") && says("'backhaul run' goes on"), "{}", refused.stderr);
+    // What was written to since, or is another file, is not what came.
+    let refused = || {
+        let refused = home.run(&command).expect_code(2);
+        let says = |words| refused.stderr.contains(words);
+        assert!(says("exists") && says("'backhaul run' goes on"), "{}", refused.stderr);
+    };
+    fs::write(home.download("a.txt"), b"FIRST").unwrap();
+    refused();
+    fs::remove_file(home.download("a.txt")).unwrap();
+    fs::copy(home.download("b.txt"), home.download("a.txt")).unwrap();
+    fs::write(home.download("a.txt"), b"first").unwrap();
+    refused();
     fs::remove_file(home.download("a.txt")).unwrap();
     home.run(&command).expect_code(0);
     assert_eq!(nginx.bytes_served("a.txt"), 10, "it was gone");

@@ -67,7 +67,7 @@ pub(super) enum Command {
         /// Print the ended operations as a JSON array on standard output
         #[arg(long)]
         json: bool,
-        /// Show no progress
+        /// Say nothing of transfers: the exit code tells how they ended, and 'list' why
         #[arg(short, long)]
         quiet: bool,
     },
@@ -118,7 +118,7 @@ pub(super) enum Command {
         #[command(flatten)]
         ids: Ids,
         /// Give up after this many seconds
-        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+        #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
         timeout: Option<Duration>,
     },
     /// List operations in the order of their creation
@@ -347,7 +347,7 @@ pub(super) struct Download {
     #[arg(long, value_name = "URL")]
     pub(super) mirror: Vec<String>,
     /// Length that the content must have
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = bytes)]
     pub(super) size: Option<u64>,
     /// Media type that the content must have where the server names one, like application/zip or image/*; a web page in
     /// its place is taken for that of a network that wants a login, and tried again
@@ -385,17 +385,17 @@ pub(super) struct Download {
 #[derive(Clone, Debug, ClapArgs)]
 pub(super) struct Running {
     /// Transfers at the same time (default: 4)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) jobs: Option<u16>,
     /// Transfers at the same time from one scheme, host and port (default: as many as --jobs)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) jobs_per_host: Option<u16>,
     /// Bytes per second for all transfers together, with k, M or G for powers of 1024
-    #[arg(long, value_name = "BYTES", value_parser = rate)]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = rate)]
     pub(super) limit_rate: Option<NonZeroU64>,
     /// Most memory that the engine lets itself take, with k, M or G for powers of 1024; from 6M on. Buffers, connections and
     /// jobs are cut to it, the queue stands in a file, and fewer operations may be queued
-    #[arg(long, value_name = "SIZE", value_parser = memory_limit)]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = memory_limit)]
     pub(super) memory_limit: Option<u64>,
     /// Record progress every 64 MiB or 60 s instead of every 8 MiB or 2.5 s, which spares flash: after a power cut or a crash at
     /// most 128 MiB or 120 s of a transfer, whichever is less, are fetched again, instead of 16 MiB or 5 s
@@ -403,19 +403,19 @@ pub(super) struct Running {
     pub(super) flash_friendly: bool,
     /// Connections for one large file, from its first byte on, where the server proves that they carry one version of it.
     /// Without this a second one is opened only for a file that one connection takes long for, up to 4
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(super) connections: Option<u16>,
     /// Failed attempts in a row, without progress between them, that are followed by another (default: 19)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) retries: Option<u32>,
     /// Longest time to connect (default: 30)
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
     pub(super) connect_timeout: Option<Duration>,
     /// Longest time from the request to the response (default: 60)
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
     pub(super) response_timeout: Option<Duration>,
     /// Longest silence within a response (default: 60)
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
     pub(super) stall_timeout: Option<Duration>,
     /// Let FTP servers open the data connections towards this device (active mode), instead of the other way round
     #[arg(long)]
@@ -488,7 +488,7 @@ pub(super) struct DaemonArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// End after this time without work and without clients
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
     pub(super) exit_idle: Option<Duration>,
     #[command(flatten)]
     pub(super) running: Running,
@@ -587,7 +587,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .filter(|number| *number > 0.0 && *number <= 31_536_000.0);
     number
         .map(Duration::from_secs_f64)
-        .ok_or_else(|| "is no number of seconds above 0".into())
+        .ok_or_else(|| "is no number of seconds above 0 and up to a year".into())
 }
 
 #[cfg(test)]

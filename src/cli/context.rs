@@ -50,11 +50,7 @@ impl Context {
             return Err(Error::invalid("state-dir", state_directory.display().to_string(), "is no directory").into());
         }
         let app = global.app;
-        if app.is_empty() || app.len() > APP_BYTES_MAX || app.chars().any(|letter| letter.is_control() || letter == '/')
-        {
-            let problem = format!("is no app name: 1 to {APP_BYTES_MAX} bytes without '/' and control characters");
-            return Err(Error::invalid("app", app, problem).into());
-        }
+        check_app(&app)?;
         let roots = global
             .root
             .iter()
@@ -103,6 +99,15 @@ impl Context {
             ..settings.config()
         })
     }
+}
+
+/// Refuses what no app is called.
+pub(super) fn check_app(app: &str) -> Result<(), Failure> {
+    if app.is_empty() || app.len() > APP_BYTES_MAX || app.chars().any(|letter| letter.is_control() || letter == '/') {
+        let problem = format!("is no app name: 1 to {APP_BYTES_MAX} bytes without '/' and control characters");
+        return Err(Error::invalid("app", app, problem).into());
+    }
+    Ok(())
 }
 
 /// Where helpers are looked for: as typed, or where packages put them.

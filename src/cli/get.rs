@@ -14,7 +14,6 @@ use super::args::{Download, Running};
 use super::context::{Context, backends};
 use super::exit::Exit;
 use super::input::Line;
-use super::output::Again;
 use super::progress::Progress;
 use super::reach::{ENGINES_MAX, Reached};
 use super::signals::SignalWatch;
@@ -22,7 +21,8 @@ use super::transfer::{Asked, at_line, lines};
 use super::{Failure, output};
 use crate::engine::Series;
 use crate::{
-    Config, Engine, Error, Filter, GroupFilter, NewDownload, OperationView, Service, TransferId, TransferStatus, Until,
+    Collision, Config, Engine, Error, Filter, GroupFilter, NewDownload, OperationView, Service, TransferId,
+    TransferStatus, Until,
 };
 
 /// How often progress is looked at.
@@ -69,7 +69,7 @@ pub(super) fn run(
     let given = running.given();
     if let (Reached::Running(_), false) = (&reached, given.is_empty()) {
         output::note(&format!(
-            "not counted: {}; the engine that runs here already has settings of its own",
+            "not counted: {}; the engine that runs here already has settings of its own, for as long as it runs",
             given.join(", ")
         ));
     }
@@ -82,12 +82,8 @@ pub(super) fn run(
     let closed = account.close(reached.service());
     let signal = signals.end();
     if result.is_ok() && closed.is_ok() {
-        let again = match from_list {
-            false => Again::ForItself,
-            true if account.completed <= config.retention.acknowledged_max => Again::WithList,
-            true => Again::WithoutList,
-        };
-        keep(&reached, &account.open, again, signal.is_some());
+        let hint = hint(context, download, &reached, from_list.then_some(account.completed));
+        keep(&reached, &account.open, &hint, signal.is_some());
     }
     let all_completed = account.completed == count;
     // Also after an error: what was told is acknowledged.
@@ -469,8 +465,28 @@ impl Account {
     }
 }
 
+/// What goes on with what is open: the same command, unless the files that it has brought would be refused or fetched once
+/// more. `of_list`: how many of a list have completed.
+fn hint(context: &Context, download: &Download, reached: &Reached, of_list: Option<usize>) -> String {
+    let told_max = match reached {
+        Reached::Own(engine, _) => engine.acknowledged_max(),
+        Reached::Running(_) => 0,
+    };
+    let is_known =
+        |completed| completed == 0 || Collision::from(download.collision) == Collision::Fail && completed <= told_max;
+    let mut run = "'backhaul run'".to_owned();
+    if context.names_state_directory {
+        run = format!("'backhaul run --state-dir {}'", context.state_directory.display());
+    }
+    if download.method.is_get() && of_list.is_none_or(is_known) {
+        format!("the same command, or {run}")
+    } else {
+        run
+    }
+}
+
 /// Says what is kept of those that have not ended, and how to go on.
-fn keep(reached: &Reached, ids: &BTreeSet<TransferId>, again: Again, interrupted: bool) {
+fn keep(reached: &Reached, ids: &BTreeSet<TransferId>, hint: &str, interrupted: bool) {
     if let (Reached::Running(_), true) = (reached, interrupted) {
         output::note(&format!(
             "{} downloads go on in the engine that runs, for as long as it does, and with 'run' after that; 'wait', 'watch' and \
@@ -484,7 +500,7 @@ fn keep(reached: &Reached, ids: &BTreeSet<TransferId>, again: Again, interrupted
     for view in views.filter(|view| !view.has_ended()) {
         open += 1;
         if open <= KEPT_SHOWN_MAX {
-            output::kept(&view, again);
+            output::kept(&view, hint);
         }
     }
     if open > KEPT_SHOWN_MAX {

@@ -399,7 +399,7 @@ pub(super) fn salvaged(to: &Path, salvaged: &Salvaged) {
         ""
     };
     print(&format!(
-        "{}: {} records of the snapshot and {} of the log copied, {} missing{snapshot}; to use it, put it in the place of the journal\n",
+        "{}: {} records of the snapshot and {} of the log copied, {} missing, in it or before it{snapshot}; to use it, put it in the place of the journal\n",
         to.display(),
         salvaged.snapshot_records,
         salvaged.records,
@@ -458,19 +458,8 @@ pub(super) fn end(view: &OperationView) {
     say(&end_line(view));
 }
 
-/// How to go on with what a command was to bring.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Again {
-    /// It was for this one alone.
-    ForItself,
-    /// With the list, which is given once more.
-    WithList,
-    /// The history does not have all that the list has brought, whose names would be refused.
-    WithoutList,
-}
-
-/// What is kept of a download that was interrupted, and how to go on.
-pub(super) fn kept(view: &OperationView, again: Again) {
+/// What is kept of a download that was interrupted, and how to go on: `hint`, unless it has to be mended first.
+pub(super) fn kept(view: &OperationView, hint: &str) {
     let hint = match (view.status, &view.error) {
         (TransferStatus::PausedRecoverableWebErrorStatus, Some(error)) => {
             let id = view.id;
@@ -479,13 +468,7 @@ pub(super) fn kept(view: &OperationView, again: Again) {
                 "{problem}; mend it with: backhaul set {id} --url URL (or --secret-header), then backhaul resume {id}"
             )
         }
-        _ if !view.method.is_get() || again == Again::WithoutList => "go on with: 'backhaul run'".into(),
-        _ if again == Again::WithList => "go on with: the same command, or 'backhaul run'".into(),
-        _ => format!(
-            "go on with: backhaul get '{}' -o '{}', or 'backhaul run'",
-            view.url,
-            shown(view)
-        ),
+        _ => format!("go on with: {hint}"),
     };
     say(&format!(
         "{} is kept with {} ({}); {hint}",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use backhaul_backends::{Backend, Registry};
 
 use super::args::{ChangeArgs, Download, Running};
-use super::context::{Context, backends};
+use super::context::{Context, backends, check_app};
 use super::exit::Exit;
 use super::input::{self, Line};
 use super::reach::close;
@@ -63,6 +63,7 @@ pub(super) fn set(context: &Context, id: TransferId, changes: ChangeArgs) -> Res
 
 /// Removes all that belongs to an app but its complete files.
 pub(super) fn forget(context: &Context, app: &str) -> Result<Exit, Failure> {
+    check_app(app)?;
     let config = context.config_for_one_command();
     let count = context.with_engine(&config, &[], |service, _| service.forget_app(app))?;
     output::note(&format!("{count} operations of app '{app}' are gone"));

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::time::UNIX_EPOCH;
 
 use backhaul_backends::{Digest, DigestAlgorithm};
 use backhaul_journal::{FileKind, Stat};
@@ -13,7 +14,7 @@ use super::create::CheckedDownload;
 use super::part::file_has;
 use crate::error::Error;
 use crate::listing::hash;
-use crate::operation::{Collision, CostPolicy, Operation, Priority, Spec, TransferId};
+use crate::operation::{Collision, CostPolicy, Operation, Priority, Spec, TransferId, millis};
 use crate::vault::SealedName;
 
 impl Engine {
@@ -184,8 +185,11 @@ impl Engine {
             |name| operation.spec.directory().join(OsStr::from_bytes(name)),
         );
         let is_it = |stat: &Stat| {
-            // Whoever was told may have put another one there since.
-            let is_same_file = operation.acknowledged_at_ms.is_none() || operation.published_inode == Some(stat.inode);
+            // Whoever was told may have put another one there since, which may have got the same inode, or written to it.
+            let modified = stat.modified.duration_since(UNIX_EPOCH).map_or(0, millis);
+            let is_as_it_came = operation.ended_at_ms.is_some_and(|ended_at_ms| modified <= ended_at_ms);
+            let is_same_file = operation.published_inode == Some(stat.inode) && is_as_it_came;
+            let is_same_file = operation.acknowledged_at_ms.is_none() || is_same_file;
             stat.kind == FileKind::File && Some(stat.len_bytes) == operation.published_bytes && is_same_file
         };
         let Some(stat) = storage.stat(&path).ok().filter(is_it) else {

@@ -42,7 +42,7 @@ pub(super) fn sweep(core: &Core) {
         };
         for name in names.iter().filter(|name| is_stray(core, name)) {
             if let Err(fault) = remove_if_there(core, &directory.join(name)) {
-                log::warn!("an old part file stays: {fault:?}");
+                log::warn!("an old part file stays: {fault}");
             }
         }
     }
@@ -127,6 +127,8 @@ fn conclude(core: &Core, ready: &Ready, path: &Path, stat: &Stat) -> Result<(), 
         len_bytes: ready.len_bytes,
         crc32: ready.crc32,
         boot_id: core.now().boot_id,
+        directory_device: None,
+        directory_inode: None,
     };
     core.record_durably(ready.id, Event::Publishing(intent))?;
     remove_if_there(core, &ready.part.path)?;

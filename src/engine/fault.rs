@@ -1,5 +1,6 @@
 //! Why this side could not go on with a transfer.
 
+use std::fmt;
 use std::io;
 use std::path::Path;
 
@@ -50,6 +51,18 @@ impl Fault {
     /// A content that is not what was asked for.
     pub(crate) fn unacceptable(status: WebErrorStatus, message: String) -> Self {
         Self::Unacceptable(OperationError::new(status.0, None, message))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DiskFull(message) | Self::Local(message) => formatter.write_str(message),
+            Self::Unacceptable(error) => formatter.write_str(&error.message),
+            Self::Source(failure) => formatter.write_str(&failure.message),
+            Self::Superseded => formatter.write_str("the operation was ended, paused or stopped meanwhile"),
+            Self::Engine(error) => error.fmt(formatter),
+        }
     }
 }
 

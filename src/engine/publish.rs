@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backhaul_backends::WebErrorStatus;
-use backhaul_journal::{FileSystem, Stat, Storage, steps};
+use backhaul_journal::{Stat, Storage, steps};
 
 use super::believed::believe_none_beside_a_failure;
 use super::core::{Core, State, TOGETHER_MAX};
@@ -242,7 +242,20 @@ pub(super) fn exists(storage: &Arc<dyn Storage>, path: &Path) -> Result<Option<S
 /// Records what is about to be renamed, so that a crash right after finds its way.
 fn declare(core: &Arc<Core>, batch: Vec<Ready>) -> Result<Vec<Ready>, Error> {
     let boot_id = core.now().boot_id;
-    let intents: Vec<_> = batch.iter().map(|ready| (ready.id, intent(ready, boot_id))).collect();
+    // Most of a batch go to one directory.
+    let mut directory: Option<(&Path, Option<Stat>)> = None;
+    let intents = batch.iter().map(|ready| {
+        let path = ready.spec.directory();
+        if directory
+            .as_ref()
+            .is_none_or(|(known, _)| known.as_os_str() != path.as_os_str())
+        {
+            directory = Some((path, core.environment.storage.stat(path).ok()));
+        }
+        let stat = directory.as_ref().and_then(|(_, stat)| stat.as_ref());
+        (ready.id, intent(ready, boot_id, stat))
+    });
+    let intents: Vec<_> = intents.collect();
     let mut intents = intents.into_iter().peekable();
     let mut results = Vec::with_capacity(batch.len());
     while intents.peek().is_some() {
@@ -277,7 +290,7 @@ fn look_at(ready: &mut Ready) -> Result<(), Fault> {
 
 /// What is to be recorded of a complete file; nothing where that was done before, and the rename was not for want of room:
 /// saying it again would take more of that.
-fn intent(ready: &Ready, boot_id: [u8; 16]) -> Option<Intent> {
+fn intent(ready: &Ready, boot_id: [u8; 16], directory: Option<&Stat>) -> Option<Intent> {
     let (device, inode) = ready.place;
     let intent = Intent {
         generation: ready.generation,
@@ -287,6 +300,8 @@ fn intent(ready: &Ready, boot_id: [u8; 16]) -> Option<Intent> {
         len_bytes: ready.len_bytes,
         crc32: ready.crc32,
         boot_id,
+        directory_device: directory.map(|stat| stat.device),
+        directory_inode: directory.map(|stat| stat.inode),
     };
     Some(intent).filter(|intent| ready.declared.as_ref() != Some(intent))
 }
@@ -332,7 +347,7 @@ pub(crate) fn sweep(core: &Arc<Core>, operation: &Operation) -> Result<(), Error
     if let Err(fault) = clear(core, operation) {
         let (id, retry) = (operation.id, &core.config.retry);
         let failures = core.state().table.postpone_finish(id, core.now(), retry.probe_every);
-        log::warn!("{id}: its part file cannot be removed: {fault:?}");
+        log::warn!("{id}: its part file cannot be removed: {fault}");
         // Who may not write there now may be allowed to soon; but a part file that stays must not keep its operation from
         // ending for ever.
         if failures < SWEEP_FAILURES_MAX {
@@ -388,9 +403,9 @@ pub(crate) fn finish(core: &Arc<Core>, operation: &Operation) -> Result<(), Erro
                 .state()
                 .table
                 .postpone_finish(operation.id, core.now(), retry.probe_every);
-            log::warn!("{}: the publication cannot be finished: {fault:?}", operation.id);
+            let message = format!("the publication cannot be finished: {fault}");
+            log::warn!("{}: {message}", operation.id);
             if failures >= retry.failures_max {
-                let message = format!("the publication cannot be finished: {fault:?}");
                 return settle::fault(
                     core,
                     operation.id,
@@ -442,14 +457,16 @@ fn recover_one(core: &Arc<Core>, operation: &Operation, intent: &Intent) -> Resu
     }
 }
 
-/// Where a volume is not mounted any more, neither name is there, whichever it was that the file had.
+/// Where a volume is not mounted any more, or another directory has taken the place of the one it was, neither name is there,
+/// whichever it was that the file had.
 fn check_place(storage: &Arc<dyn Storage>, directory: &Path, intent: &Intent) -> Result<(), Fault> {
-    // There a file may be on another device than its directory.
-    let is_overlay = || matches!(storage.file_system(directory), Ok(FileSystem::Overlay));
+    let Some(place) = intent.directory_device.zip(intent.directory_inode) else {
+        return Ok(());
+    };
     match exists(storage, directory)? {
-        Some(stat) if stat.device == intent.device || is_overlay() => Ok(()),
+        Some(stat) if (stat.device, stat.inode) == place => Ok(()),
         _ => Err(Fault::Local(format!(
-            "'{}' is not the directory that the complete file stood in; mount or make it again",
+            "'{}' is not the directory that the complete file stood in; mount it, or bring it back",
             directory.display()
         ))),
     }

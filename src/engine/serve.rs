@@ -89,6 +89,11 @@ impl Engine {
         }
     }
 
+    /// Acknowledged ends that its history keeps at most.
+    pub(crate) fn acknowledged_max(&self) -> usize {
+        self.core.config.retention.acknowledged_max
+    }
+
     /// The most memory that it is to take, in bytes.
     pub(crate) fn memory_limit(&self) -> Option<u64> {
         self.core.config.memory_limit

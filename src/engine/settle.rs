@@ -233,7 +233,7 @@ fn await_room(core: &Arc<Core>, id: TransferId, message: String) -> Result<Optio
         }
         let path = part_path(&operation.spec, core.journal.id(), id, operation.generation);
         if let Err(fault) = remove_given_up(core, &path) {
-            log::warn!("{id}: {fault:?}");
+            log::warn!("{id}: {fault}");
         }
     }
     let event = Event::Blocked {

@@ -551,6 +551,8 @@ mod tests {
                     len_bytes: 3,
                     crc32: 4,
                     boot_id: [5; 16],
+                    directory_device: None,
+                    directory_inode: None,
                 };
                 record(Event::Started);
                 record(Event::Claimed { attempts: 1 });

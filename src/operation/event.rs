@@ -336,6 +336,12 @@ pub(crate) struct Intent {
     pub(crate) crc32: u32,
     #[cbor(n(6), with = "minicbor::bytes")]
     pub(crate) boot_id: [u8; 16],
+    /// Device and inode of the directory. Another one there has neither name of the file, whichever it had. Unknown in records
+    /// of before.
+    #[n(7)]
+    pub(crate) directory_device: Option<u64>,
+    #[n(8)]
+    pub(crate) directory_inode: Option<u64>,
 }
 
 /// Why a time is waited for.

@@ -81,6 +81,8 @@ impl Put for Intent {
             map.number(4, self.len_bytes);
             map.number(5, u64::from(self.crc32));
             map.key(6).id(&self.boot_id);
+            map.some_number(7, self.directory_device);
+            map.some_number(8, self.directory_inode);
         });
     }
 }
@@ -221,6 +223,8 @@ mod tests {
 
     use backhaul_backends::{Digest, DigestAlgorithm, Method};
 
+    use super::super::form::bytes_of;
+    use super::Intent;
     use crate::operation::state::tests::{CLAIMED, NOW, intent, spec, states};
     use crate::operation::{
         BatchId, Beside, Claim, Collision, CompletionGroupId, CostPolicy, Deadline, Doubt, Entry, Event, Extent, Fact,
@@ -386,5 +390,20 @@ mod tests {
         };
         assert!(full_operation().response.is_some());
         assert_eq!(unpack(&pack(&full_operation()), Extent::WithoutResponse), Some(without));
+    }
+
+    #[test]
+    fn an_intent_keeps_the_directory_and_one_of_before_has_none() {
+        let Event::Publishing(before) = intent() else {
+            unreachable!()
+        };
+        let now = Intent {
+            directory_device: Some(5),
+            directory_inode: Some(6),
+            ..before.clone()
+        };
+        for intent in [before, now] {
+            assert_eq!(minicbor::decode::<Intent>(&bytes_of(&intent)).unwrap(), intent);
+        }
     }
 }

@@ -105,6 +105,8 @@ pub(crate) fn intent() -> Event {
         len_bytes: 3,
         crc32: 4,
         boot_id: [1; 16],
+        directory_device: None,
+        directory_inode: None,
     })
 }
 

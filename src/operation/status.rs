@@ -319,9 +319,13 @@ impl Operation {
                 Lack::HostSlot => Reason::WaitingForHostSlot,
                 Lack::GroupTurn => Reason::SerializedGroup,
             }),
+            // Nobody is there at that time, or looks whether that is over.
+            (Phase::Waiting { .. } | Phase::Blocked { .. }, Wish::Run)
+                if matches!(lack, Lack::Engine | Lack::Choice) =>
+            {
+                Some(Reason::NoEngine)
+            }
             (Phase::Waiting { reason, .. }, Wish::Run) => Some(reason.shown()),
-            // Nobody looks whether that is over.
-            (Phase::Blocked { .. }, Wish::Run) if matches!(lack, Lack::Engine | Lack::Choice) => Some(Reason::NoEngine),
             (Phase::Blocked { condition, .. }, Wish::Run) => Some(condition.shown()),
         }
     }
@@ -384,6 +388,9 @@ mod tests {
                 Reason::NoNetwork,
                 Reason::DiskFull,
                 Reason::WaitingForSlot,
+                Reason::BackOff,
+                Reason::RetryAfter,
+                Reason::ClockNotSet,
             ];
             assert!(
                 !reason.is_some_and(|reason| of_an_engine.contains(&reason)),
