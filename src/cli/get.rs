@@ -476,7 +476,10 @@ fn hint(context: &Context, download: &Download, reached: &Reached, of_list: Opti
         |completed| completed == 0 || Collision::from(download.collision) == Collision::Fail && completed <= told_max;
     let mut run = "'backhaul run'".to_owned();
     if context.names_state_directory {
-        run = format!("'backhaul run --state-dir {}'", context.state_directory.display());
+        run = format!(
+            "'backhaul run' with --state-dir '{}'",
+            context.state_directory.display()
+        );
     }
     if download.method.is_get() && of_list.is_none_or(is_known) {
         format!("the same command, or {run}")
