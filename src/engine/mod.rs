@@ -448,6 +448,9 @@ impl Engine {
 }
 
 fn work(core: &Arc<Core>, role: Role) {
+    if role == Role::Worker {
+        crate::sys::interrupt_nobody();
+    }
     core.stop_on_panic(|| {
         let mut ready = None;
         while let Some(work) = core.next(role, ready.take()) {

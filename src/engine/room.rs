@@ -1,7 +1,8 @@
 //! How much may be in flight at once, so that the limit of open files holds. Pure.
 
-/// Files of one batch of publications, at most.
-pub(super) const BATCH_MAX: usize = 128;
+/// Files of one batch of publications, at most (measured with 10,000 files of 1 KiB: with 128 the publisher is what all wait for,
+/// with more than this the files that wait take memory and the time does not get less).
+pub(super) const BATCH_MAX: usize = 192;
 
 /// How much may be in flight at once, so that the limit of open files holds.
 #[expect(clippy::struct_field_names, reason = "each is the most of something")]
@@ -76,7 +77,7 @@ mod tests {
             Some(Room {
                 jobs_max: 16,
                 connections_max: 4,
-                ready_max: 512
+                ready_max: 768
             })
         );
         assert_eq!(
