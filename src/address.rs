@@ -96,6 +96,12 @@ impl Address {
             return refused(format!("{problem}; write it like {like}"));
         }
         let credential = take_credential(&mut url, text)?;
+        let problem = credential
+            .as_ref()
+            .and_then(|credential| credential_problem(url.scheme(), credential));
+        if let Some(problem) = problem {
+            return Err(Error::invalid("url", shown(text), problem));
+        }
         if let Some(problem) = ftp::problem(&url, credential.as_ref()) {
             return Err(Error::invalid("url", shown(text), problem));
         }
@@ -213,6 +219,21 @@ fn take_credential(url: &mut Url, text: &str) -> Result<Option<Credential>, Erro
         Ok(()) => Ok(Some(credential)),
         Err(()) => Err(Error::invalid("url", harmless(text), "cannot carry a user name")),
     }
+}
+
+/// Why HTTP cannot carry a user name and a password; `None` for any other protocol.
+///
+/// Source: RFC 7617, section 2.
+pub(crate) fn credential_problem(scheme: &str, credential: &Credential) -> Option<&'static str> {
+    if !matches!(scheme, "http" | "https") {
+        return None;
+    }
+    if credential.user.contains(':') {
+        return Some("its user name holds a colon, where HTTP ends it");
+    }
+    let is_control = |text: &str| text.contains(char::is_control);
+    let holds_control = is_control(&credential.user) || is_control(&credential.password);
+    holds_control.then_some("its user name or password holds a control character, which HTTP cannot carry")
 }
 
 /// A text that is no URL, as it may be shown: whatever may be user info or a query is hidden.

@@ -38,6 +38,11 @@ mod threads;
 mod vault;
 mod wire;
 
+/// The example of README is compiled with those of the items.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use backhaul_backends::{
     Backend, Credential, Digest, DigestAlgorithm, Limits, Method, Proxies, Proxy, ProxyProtocol, WebErrorStatus,
 };

@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -54,6 +55,41 @@ fn a_command_is_told_of_its_operations_also_where_there_is_no_socket() {
         assert_eq!(named, ids);
         assert!(downloads.iter().all(|one| one["status"] == "Completed"), "{report}");
     }
+}
+
+/// The same command, started by somebody who ignores how children end.
+fn where_ends_are_ignored(command: &Command) -> Command {
+    // What bash ignores its programs ignore; not every shell lets it be set.
+    let mut shell = Command::new("/bin/bash");
+    shell
+        .args(["-c", "trap '' CHLD; exec \"$@\"", "sh"])
+        .arg(command.get_program());
+    shell.args(command.get_args());
+    if let Some(directory) = command.get_current_dir() {
+        shell.current_dir(directory);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
+#[test]
+fn a_command_that_ends_well_runs_once_whoever_has_started_the_engine() {
+    let nginx = Nginx::start();
+    for name in ["a", "b"] {
+        nginx.put_seeded(name, 10_000);
+    }
+    let home = Home::new();
+    let (group, _) = prepare(&home, &nginx);
+    let mut run = where_ends_are_ignored(&home.command(&["run", "--until-idle"]));
+    Running::spawn(&mut run).finish().expect_code(0);
+    let listed = printed(&home, &["completion", "list"]);
+    assert!(listed.contains(&group), "{listed}");
+    assert!(!listed.contains("failed"), "{listed}");
 }
 
 /// Lines of a file that hold this text.

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
+use signal_hook::consts::{SIGCHLD, SIGXFSZ};
 
 use self::exit::Exit;
 
@@ -35,7 +36,7 @@ pub fn run() -> ExitCode {
         Err(error) => return output::usage(&error),
     };
     output::start_log(args.global.verbose);
-    let result = ignore_file_size_signal().and_then(|()| command::run(args));
+    let result = note_signals().and_then(|()| command::run(args));
     let result = match output::failure() {
         Some(error) => Err(Failure::new(
             Exit::Local,
@@ -50,13 +51,16 @@ pub fn run() -> ExitCode {
     ExitCode::from(exit.code())
 }
 
-/// A file that grows beyond the limit of this process is an error of that file, not the end of the process.
-fn ignore_file_size_signal() -> Result<(), Failure> {
+/// Signals that must neither end the process nor be ignored. A file that grows beyond the limit of this process is an error of
+/// that file; how a child ended is told to nobody who ignores that it did, which may come from whoever started this process.
+fn note_signals() -> Result<(), Failure> {
     let noted = Arc::new(AtomicBool::new(false));
-    match signal_hook::flag::register(signal_hook::consts::SIGXFSZ, noted) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(crate::Error::io("watch for", "signals", error).into()),
-    }
+    [SIGXFSZ, SIGCHLD].into_iter().try_for_each(|signal| {
+        let registered = signal_hook::flag::register(signal, Arc::clone(&noted));
+        registered
+            .map_err(|error| crate::Error::io("watch for", "signals", error).into())
+            .map(|_| ())
+    })
 }
 
 /// Why a command ended early: what is printed, and the exit code.

@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 use backhaul_backends::{Credential, Digest, Method, WebErrorStatus};
 
 use super::operation::DownloadOperation;
-use crate::address::{appended, check_header_name, parse_header_parts};
+use crate::address::{appended, check_header_name, credential_problem, parse_header_parts};
 use crate::engine::{Body, Filter, GroupFilter, NewDownload};
 use crate::error::Error;
 use crate::group::{BackgroundTransferCompletionGroup, BackgroundTransferGroup};
 use crate::operation::{Collision, CostPolicy, Priority, RequestHeader};
 use crate::service::Service;
+
+/// Bytes of a user name and a password together (chosen: three times that fits a URL, which they travel in).
+const CREDENTIAL_BYTES_MAX: usize = 4 * 1024;
 
 /// A template for downloads, and the place to find those there are.
 ///
@@ -49,7 +52,7 @@ pub struct BackgroundDownloader {
     /// Everything but URL, destination, headers and credential.
     template: NewDownload,
     headers: Vec<TemplateHeader>,
-    credential: Option<(String, String)>,
+    credential: Option<Credential>,
 }
 
 #[derive(Clone)]
@@ -194,11 +197,12 @@ impl BackgroundDownloader {
     }
 
     /// User and password for the server of the URL; kept sealed, and sent to its origin only. User info in a URL counts more.
-    /// `None` for none, which is the default.
+    /// `None` for none, which is the default. Where the protocol of the URL cannot carry it, a creation is refused by the name
+    /// `server_credential`.
     ///
     /// Stands for `ServerCredential`.
     pub fn set_server_credential(&mut self, credential: Option<(&str, &str)>) -> &mut Self {
-        self.credential = credential.map(|(user, password)| (user.to_owned(), password.to_owned()));
+        self.credential = credential.map(owned);
         self
     }
 
@@ -207,10 +211,7 @@ impl BackgroundDownloader {
     ///
     /// Stands for `ProxyCredential`.
     pub fn set_proxy_credential(&mut self, credential: Option<(&str, &str)>) -> &mut Self {
-        self.template.proxy_credential = credential.map(|(user, password)| Credential {
-            user: user.to_owned(),
-            password: password.to_owned(),
-        });
+        self.template.proxy_credential = credential.map(owned);
         self
     }
 
@@ -346,7 +347,7 @@ impl BackgroundDownloader {
     /// # }
     /// ```
     pub fn create_download(&self, url: &str, path: impl AsRef<Path>) -> Result<DownloadOperation, Error> {
-        self.create(&self.filled_in(url, path.as_ref()))
+        self.create(&self.filled_in(url, path.as_ref())?)
     }
 
     /// The same with the content of a file as the body of the request; its media type is a header like any other. The file has
@@ -365,7 +366,7 @@ impl BackgroundDownloader {
     ) -> Result<DownloadOperation, Error> {
         self.create(&NewDownload {
             body: Some(Body::File(body.into())),
-            ..self.filled_in(url, path.as_ref())
+            ..self.filled_in(url, path.as_ref())?
         })
     }
 
@@ -386,7 +387,7 @@ impl BackgroundDownloader {
         let spooled = self.service.spool(&mut body, u64::MAX)?;
         self.create(&NewDownload {
             body: Some(Body::Spooled(spooled)),
-            ..self.filled_in(url, path.as_ref())
+            ..self.filled_in(url, path.as_ref())?
         })
     }
 
@@ -398,20 +399,23 @@ impl BackgroundDownloader {
         Ok(DownloadOperation::created(&self.service, id, download))
     }
 
-    fn filled_in(&self, url: &str, path: &Path) -> NewDownload {
+    fn filled_in(&self, url: &str, path: &Path) -> Result<NewDownload, Error> {
         let text = |header: &TemplateHeader| format!("{}: {}", header.header.name, header.header.value);
         let (secret, plain): (Vec<_>, Vec<_>) = self.headers.iter().partition(|header| header.is_secret);
-        let credential = self.credential.as_ref();
-        NewDownload {
-            url: credential.map_or_else(
-                || url.to_owned(),
-                |(user, password)| with_credential(url, user, password),
-            ),
+        let url = match &self.credential {
+            Some(credential) => {
+                check_credential(url, credential)?;
+                with_credential(url, &credential.user, &credential.password)
+            }
+            None => url.to_owned(),
+        };
+        Ok(NewDownload {
+            url,
             destination: path.to_path_buf(),
             headers: plain.into_iter().map(text).collect(),
             secret_headers: secret.into_iter().map(text).collect(),
             ..self.template.clone()
-        }
+        })
     }
 
     // ---- enumeration ----
@@ -495,6 +499,30 @@ impl BackgroundDownloader {
         }
         Ok(found)
     }
+}
+
+fn owned((user, password): (&str, &str)) -> Credential {
+    Credential {
+        user: user.to_owned(),
+        password: password.to_owned(),
+    }
+}
+
+/// What the server's protocol cannot carry is refused by the name under which it was given.
+fn check_credential(url: &str, credential: &Credential) -> Result<(), Error> {
+    let scheme = url
+        .split_once("://")
+        .map_or("", |(scheme, _)| scheme)
+        .to_ascii_lowercase();
+    let bytes = credential.user.len() + credential.password.len();
+    let problem = match credential_problem(&scheme, credential) {
+        _ if bytes > CREDENTIAL_BYTES_MAX => {
+            format!("has {bytes} bytes; at most {CREDENTIAL_BYTES_MAX} are taken")
+        }
+        Some(problem) => problem.to_owned(),
+        None => return Ok(()),
+    };
+    Err(Error::invalid("server_credential", "***", problem))
 }
 
 /// A URL with user info, unless it has some already. What is no URL stays as it is: it is refused as such.

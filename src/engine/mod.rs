@@ -125,6 +125,8 @@ impl Engine {
         environment: Environment,
         backends: Vec<Arc<dyn Backend>>,
     ) -> Result<Self, Error> {
+        // Whoever calls may change the current directory later, as programs do that go on in the background.
+        let directory = &std::path::absolute(directory).map_err(|error| Error::io("find", directory, error))?;
         let mut config = config;
         config.connections.max = config.connections.max.clamp(1, CONNECTIONS_MAX);
         let (mut config, budget) = config.within_memory()?;
@@ -171,7 +173,7 @@ impl Engine {
         let backends = throttled(backends, config.rate_max);
         let place = serve::place_of(storage, directory)?;
         let stored = Stored {
-            directory: directory.to_path_buf(),
+            directory: directory.clone(),
             place,
             journal,
             vault,

@@ -106,7 +106,10 @@ fn of_status(status: io::Result<ExitStatus>) -> Ran {
     match status {
         Ok(status) if status.success() => Ran::Well,
         Ok(status) => Ran::Failed(format!("it ended with {status}")),
-        Err(error) => Ran::Failed(format!("how it ended is not known: {error}")),
+        Err(error) => {
+            let hint = "; a process that ignores SIGCHLD is told of no end";
+            Ran::Failed(format!("how it ended is not known: {error}{hint}"))
+        }
     }
 }
 

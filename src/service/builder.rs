@@ -49,7 +49,7 @@ impl ServiceBuilder {
         self
     }
 
-    /// Opens the directory and works on it until the last clone of the service is dropped.
+    /// Opens the directory and works on it as [`Service::open`].
     ///
     /// # Errors
     /// [`Error::Invalid`] naming `backend`, where one serves no scheme, or what is no URL scheme in lower case, or

@@ -45,10 +45,12 @@ impl Client {
     /// # Errors
     /// [`Error::Io`] where nobody listens; otherwise what it answers.
     pub(crate) fn connect(socket: &Path) -> Result<Self, Error> {
-        let mut connection = Connection::open(socket)?;
+        // Further connections are made later, when the current directory may be another one.
+        let socket = std::path::absolute(socket).map_err(|error| Error::io("find", socket, error))?;
+        let mut connection = Connection::open(&socket)?;
         let description = connection.ask(&Describe {}, ANSWER_MAX)?;
         Ok(Self {
-            socket: Arc::new(socket.to_path_buf()),
+            socket: Arc::new(socket),
             connection: Arc::new(Mutex::new(connection)),
             description: Arc::new(description),
         })
@@ -75,6 +77,11 @@ impl Client {
             error => error,
         })
     }
+}
+
+fn encoded<T: Serialize>(name: &str, parameters: &T, more: bool) -> Result<Vec<u8>, Error> {
+    call(&format!("{INTERFACE}.{name}"), parameters, more)
+        .map_err(|error| Error::invalid("call", name, format!("cannot be sent to the engine: {error}")))
 }
 
 /// Whether this says that nobody listens on a socket.
@@ -109,8 +116,9 @@ impl Connection {
         if self.owes_answer {
             return Err(ended("it has not answered an earlier call; connect again").into());
         }
+        let call = encoded(M::NAME, method, false)?;
         self.owes_answer = true;
-        self.send(M::NAME, method, false)?;
+        self.write(&call)?;
         let answer = self.message(Some(time))?;
         self.owes_answer = false;
         parse(&answer).map(|(reply, _)| reply)
@@ -118,12 +126,12 @@ impl Connection {
 
     /// Sends a call. `more`: several replies are wanted.
     pub(crate) fn send<T: Serialize>(&mut self, name: &str, parameters: &T, more: bool) -> Result<(), Error> {
-        let bytes = call(&format!("{INTERFACE}.{name}"), parameters, more).map_err(|error| {
-            let problem = format!("cannot be sent to the engine: {error}");
-            Error::invalid("path", "", problem)
-        })?;
+        self.write(&encoded(name, parameters, more)?)
+    }
+
+    fn write(&mut self, call: &[u8]) -> Result<(), Error> {
         // What it has answered before it hung up says more than the broken pipe.
-        match self.stream.write_all(&bytes) {
+        match self.stream.write_all(call) {
             Err(error) if !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
                 Err(ended(&error.to_string()))
             }

@@ -66,6 +66,9 @@ impl Service {
             of_list: count > 1,
         };
         let Link::Embedded(embedded) = &self.link else {
+            for index in 0..count {
+                check_paths(series.at(index)).map_err(|error| (index, error))?;
+            }
             return self.create_in_parts(count, series, asked);
         };
         let (engine, mut parts) = (&embedded.engine, ranges(count, part_max));
@@ -141,6 +144,22 @@ impl Service {
         for path in paths.filter(|path| path.is_relative()) {
             *path = path_in(here, path.as_os_str());
         }
+    }
+}
+
+/// A message is UTF-8, and a path need not be.
+fn check_paths(download: &NewDownload) -> Result<(), Error> {
+    let body = match &download.body {
+        Some(Body::File(path)) => Some(("body", path)),
+        _ => None,
+    };
+    let mut paths = std::iter::once(("destination", &download.destination)).chain(body);
+    match paths.find(|(_, path)| path.to_str().is_none()) {
+        Some((field, path)) => {
+            let problem = "is no UTF-8: only an engine in the same process takes such a path";
+            Err(Error::invalid(field, path.display().to_string(), problem))
+        }
+        None => Ok(()),
     }
 }
 

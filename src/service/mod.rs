@@ -16,7 +16,7 @@ pub(crate) mod server;
 mod serving;
 pub(crate) mod socket;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,8 @@ impl std::fmt::Debug for Service {
 }
 
 impl Service {
-    /// Opens a state directory in this process, with the default settings, and works on it until the last clone is dropped.
+    /// Opens a state directory in this process, with the default settings, and works on it until the last clone is dropped, and
+    /// whatever it has given: operations, monitors, and [what serves it](Service::serve).
     ///
     /// # Errors
     /// As [`Engine::open`].
@@ -143,7 +144,7 @@ impl Service {
     pub fn serve(&self, socket: impl AsRef<Path>) -> Result<Serving, Error> {
         let socket = socket.as_ref();
         match &self.link {
-            Link::Embedded(embedded) => Serving::start(&embedded.engine, socket),
+            Link::Embedded(embedded) => Serving::start(embedded, socket),
             Link::Remote(_) => {
                 let problem = "cannot be served from here: the engine is in another process";
                 Err(Error::invalid("socket", socket.display().to_string(), problem))
@@ -159,10 +160,14 @@ impl Service {
     }
 
     /// The same service for another app: what it creates and lists belongs to that. By default it is the file name of the
-    /// executable.
+    /// executable, which an empty one stands for, too.
     #[must_use]
     pub fn with_app(mut self, app: &str) -> Self {
-        self.app = Arc::from(app);
+        self.app = if app.is_empty() {
+            Arc::from(default_app())
+        } else {
+            Arc::from(app)
+        };
         self
     }
 
@@ -375,7 +380,7 @@ impl Service {
 
     pub(crate) fn monitor_with(&self, monitoring: Monitoring) -> Result<Monitor, Error> {
         match &self.link {
-            Link::Embedded(embedded) => Monitor::embedded(&embedded.engine, monitoring),
+            Link::Embedded(embedded) => Monitor::embedded(embedded, monitoring),
             Link::Remote(client) => Monitor::remote(client.another()?, &monitoring),
         }
     }
@@ -445,11 +450,23 @@ fn wait_there(client: &Client, ids: &[TransferId], until: Stand, time: Option<Du
     Ok(all)
 }
 
-/// The file name of the executable.
+/// The file name of the executable, and without `/proc` of the word that called it.
 fn default_app() -> String {
     let executable = std::env::current_exe().ok();
-    let name = executable.as_deref().and_then(Path::file_name);
-    name.map_or_else(|| "backhaul".to_owned(), |name| name.to_string_lossy().into_owned())
+    let executable = executable.or_else(|| std::env::args_os().next().map(PathBuf::from));
+    let name = executable.as_deref().and_then(|path| app_of(path, path.exists()));
+    name.unwrap_or_else(|| "backhaul".to_owned())
+}
+
+/// The app that an executable at this path is. The kernel marks one that was replaced or removed since it was started.
+///
+/// Source: `proc_pid_exe(5)`.
+fn app_of(executable: &Path, exists: bool) -> Option<String> {
+    let name = executable.file_name()?.to_string_lossy();
+    let unmarked = name
+        .strip_suffix(" (deleted)")
+        .filter(|name| !exists && !name.is_empty());
+    Some(unmarked.unwrap_or(&name).to_owned())
 }
 
 /// What is left of a time.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::client::Connection;
+use super::embedded::Embedded;
 use super::left;
 use super::methods::groups::told_groups;
 use crate::engine::{Changed, CompletionGroupView, Engine, Filter, GroupFilter, Noted, Observer, OperationView};
@@ -299,7 +300,7 @@ pub struct Monitor(Source);
 
 enum Source {
     Embedded {
-        engine: Arc<Engine>,
+        embedded: Arc<Embedded>,
         observer: Arc<Observer>,
         told: Told,
         pending: Noted,
@@ -310,11 +311,11 @@ enum Source {
 }
 
 impl Monitor {
-    pub(crate) fn embedded(engine: &Arc<Engine>, monitoring: Monitoring) -> Result<Self, Error> {
+    pub(super) fn embedded(embedded: &Arc<Embedded>, monitoring: Monitoring) -> Result<Self, Error> {
         let told = Told::new(monitoring)?;
         Ok(Self(Source::Embedded {
-            observer: engine.observe(None),
-            engine: Arc::clone(engine),
+            observer: embedded.engine.observe(None),
+            embedded: Arc::clone(embedded),
             told,
             pending: Noted::default(),
             progress_at: Instant::now(),
@@ -334,12 +335,12 @@ impl Monitor {
         match &mut self.0 {
             Source::Remote(connection) => connection.receive_within(time).map_err(Error::from),
             Source::Embedded {
-                engine,
+                embedded,
                 observer,
                 told,
                 pending,
                 progress_at,
-            } => next_embedded(engine, observer, (told, pending, progress_at), time),
+            } => next_embedded(&embedded.engine, observer, (told, pending, progress_at), time),
         }
     }
 }

@@ -3,25 +3,33 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::embedded::Embedded;
 use super::server::{Server, ServerLimits};
 use super::socket::Socket;
-use crate::engine::Engine;
 use crate::error::Error;
 
-/// An engine of this process that others can speak to. Dropping it ends their connections, each with a reason.
+/// An engine of this process that others can speak to; it works as long as this or a clone of its service is there. Dropping
+/// it ends their connections, each with a reason.
 pub struct Serving {
     server: Server,
     socket: PathBuf,
+    /// Dropped after the server: what is accepted is worked on.
+    _embedded: Arc<Embedded>,
 }
 
 impl Serving {
-    pub(super) fn start(engine: &Arc<Engine>, socket: &Path) -> Result<Self, Error> {
+    pub(super) fn start(embedded: &Arc<Embedded>, socket: &Path) -> Result<Self, Error> {
         // Whoever finds it in the lock file has another current directory.
         let path = std::path::absolute(socket).map_err(|error| Error::io("find", socket, error))?;
         let taken = Socket::bind(&path)?;
+        let engine = &embedded.engine;
         let server = Server::start(Arc::clone(engine), vec![taken], ServerLimits::default())?;
         engine.note_socket(&path);
-        Ok(Self { server, socket: path })
+        Ok(Self {
+            server,
+            socket: path,
+            _embedded: Arc::clone(embedded),
+        })
     }
 
     /// Where it listens.
