@@ -1,6 +1,7 @@
 //! What comes from outside as text becomes a checked type here, once: URLs, headers, digests, destinations. Pure.
 
 mod ftp;
+mod hidden;
 mod neighbour;
 
 use std::borrow::Cow;
@@ -12,10 +13,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use url::Url;
 
+use self::hidden::with_hidden_values;
 use crate::error::Error;
 use crate::hex;
 use crate::operation::RequestHeader;
 
+pub(crate) use self::hidden::has_hidden_values;
 pub(crate) use self::neighbour::Neighbour;
 
 /// Longest URL, in bytes (chosen without measurement; servers commonly refuse more than 8 KiB).
@@ -338,48 +341,6 @@ pub(crate) fn parse_mirror(text: &str, served: &[(&str, Capabilities)]) -> Resul
 /// A URL from outside as it may be stored and shown: without user info, with hidden values.
 pub(crate) fn shown_url(url: &str) -> String {
     with_hidden_values(&without_user_info(url))
-}
-
-/// Hides query values that sign the URL or give access.
-fn with_hidden_values(url: &str) -> String {
-    let Some((path, query)) = url.split_once('?') else {
-        return url.into();
-    };
-    let fields: Vec<String> = query
-        .split('&')
-        .map(|field| match field.split_once('=') {
-            Some((name, value)) if !value.is_empty() && gives_access(name) => format!("{name}=***"),
-            _ => field.to_string(),
-        })
-        .collect();
-    format!("{path}?{}", fields.join("&"))
-}
-
-/// Whether something of a URL that is shown is hidden in it.
-pub(crate) fn has_hidden_values(shown: &str) -> bool {
-    let query = shown.split_once('?').map_or("", |(_, query)| query);
-    query.split('&').any(|field| field.ends_with("=***"))
-}
-
-/// Names of query fields that carry secrets, as presigned URLs of object stores and common web services use them.
-fn gives_access(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    let whole = [
-        "sig",
-        "key",
-        "auth",
-        "policy",
-        "api_key",
-        "apikey",
-        "api-key",
-        "access_key",
-        "pwd",
-        "pass",
-        "jwt",
-        "code",
-    ];
-    let within = ["signature", "token", "secret", "password", "passwd", "credential"];
-    whole.contains(&name.as_str()) || within.iter().any(|part| name.contains(part))
 }
 
 /// Headers that are always secret.
@@ -714,6 +675,21 @@ mod tests {
                 password: "p@ss".into()
             }
         );
+        // Of nginx, of stores of objects, of delivery networks.
+        for query in [
+            "md5=s&expires=***",
+            "Authorization=s",
+            "auth_key=s",
+            "hdnts=s",
+            "hmac=s",
+            "sign=s",
+            "st=s",
+        ] {
+            let shown = parsed(&format!("https://host/f?{query}")).shown;
+            assert!(shown.contains("=***") && !shown.contains("=s"), "{shown}");
+        }
+        let design = "https://host/f?design=s&start=1";
+        assert_eq!(parsed(design).shown, design, "what only begins like them is shown");
         assert!(!refused("gopher://ann:secret@host/").contains("secret"));
         for text in [
             "https://ann:secret@/",

@@ -280,6 +280,18 @@ impl Layout {
     }
 }
 
+/// The first of several directories, which systemd joins with colons in its variables.
+///
+/// Source: systemd.exec(5), `RuntimeDirectory=`.
+pub(crate) fn first_of_list(list: PathBuf) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = list.as_os_str().as_bytes();
+    match bytes.iter().position(|byte| *byte == b':') {
+        Some(end) => PathBuf::from(std::ffi::OsStr::from_bytes(&bytes[..end])),
+        None => list,
+    }
+}
+
 /// The state directory where none is given: `$STATE_DIRECTORY`, `/var/lib/backhaul` for root,
 /// `$XDG_STATE_HOME/backhaul`, `~/.local/state/backhaul`, in this order. `variable` reads the environment.
 ///
@@ -287,7 +299,7 @@ impl Layout {
 pub(crate) fn default_state_directory(is_root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     let absolute = |name: &str| variable(name).filter(|path| path.is_absolute());
     if let Some(given) = absolute("STATE_DIRECTORY") {
-        return Some(given);
+        return Some(first_of_list(given));
     }
     if is_root {
         return Some(PathBuf::from("/var/lib/backhaul"));
@@ -353,6 +365,7 @@ mod tests {
         };
         let path = |text: &str| Some(PathBuf::from(text));
         assert_eq!(find(true, &[("STATE_DIRECTORY", "/s"), ("HOME", "/h")]), path("/s"));
+        assert_eq!(find(true, &[("STATE_DIRECTORY", "/first:/second")]), path("/first"));
         assert_eq!(find(true, &[("HOME", "/h")]), path("/var/lib/backhaul"));
         assert_eq!(
             find(false, &[("XDG_STATE_HOME", "/x"), ("HOME", "/h")]),

@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::{Config, Connections, Window};
+use crate::config::{Config, Connections, Window, first_of_list};
 use crate::history::Retention;
 use crate::retry::RetryPolicy;
 
@@ -211,16 +211,6 @@ impl SettingsFile {
             path: directory.join("backhaul.toml"),
             is_required: false,
         })
-    }
-}
-
-/// systemd joins several directories with colons.
-fn first_of_list(list: PathBuf) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
-    let bytes = list.as_os_str().as_bytes();
-    match bytes.iter().position(|byte| *byte == b':') {
-        Some(end) => PathBuf::from(std::ffi::OsStr::from_bytes(&bytes[..end])),
-        None => list,
     }
 }
 

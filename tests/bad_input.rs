@@ -587,3 +587,16 @@ fn names_chosen_by_the_server_or_the_url_never_leave_the_folder() {
         }
     }
 }
+
+#[test]
+fn a_level_of_the_log_that_is_none_is_refused_and_an_empty_one_is_not_given() {
+    let home = Home::new();
+    let mut wrong = home.command(&["list"]);
+    let ended = Running::spawn(wrong.env("BACKHAUL_LOG", "warning"))
+        .finish()
+        .expect_code(2);
+    assert!(ended.stderr.contains("BACKHAUL_LOG 'warning'"), "{}", ended.stderr);
+    assert!(!home.state().exists());
+    let mut empty = home.command(&["list"]);
+    Running::spawn(empty.env("BACKHAUL_LOG", "")).finish().expect_code(0);
+}

@@ -686,7 +686,10 @@ fn help_version_completions_and_the_manual_are_there() {
             "{shell}"
         );
     }
-    assert!(home.run(&["man"]).expect_code(0).stdout.contains(".TH"));
+    let manual = home.run(&["man"]).expect_code(0).stdout;
+    for part in [".TH", "\"JOURNAL REPAIR\"", "\"COMPLETION CREATE\"", "Exit codes:"] {
+        assert!(manual.contains(part), "the manual has no {part}");
+    }
     home.run(&["completions", "nosuchshell"]).expect_code(2);
     home.run(&["nosuchcommand"]).expect_code(2);
     home.run(&[] as &[&str]).expect_code(2);

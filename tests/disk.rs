@@ -31,6 +31,10 @@ fn a_full_disk_pauses_and_room_lets_it_go_on_by_itself() {
     assert!(!destination.exists());
     let explained = home.run(&["explain"]).expect_code(0).stdout;
     assert!(
+        explained.contains("looked at again at") && !explained.contains("next attempt"),
+        "a look for room is no attempt: {explained}"
+    );
+    assert!(
         explained.contains("disk-full") || explained.contains("room"),
         "{explained}"
     );

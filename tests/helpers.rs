@@ -132,6 +132,32 @@ fn what_no_helper_can_do_is_refused_by_name_before_anything_is_there() {
     assert!(!home.state().exists());
 }
 
+#[test]
+fn what_only_the_running_engine_has_a_helper_for_is_asked_of_that_engine() {
+    let home = Home::new();
+    let folder = programs(&home);
+    let (add, file) = (home.download("added"), home.download("got"));
+    let add = ["add", "-o", add.to_str().unwrap(), "data:,first"];
+    let alone = home.run(&add).expect_code(2);
+    assert!(alone.stderr.contains("is no URL"), "{}", alone.stderr);
+    let mut engine = home.spawn(&arguments(&folder, &["run"]));
+    until("the engine listens", || backhaul::Service::find(home.state()).unwrap());
+    let id = home.run(&add).expect_code(0).stdout.trim().to_owned();
+    home.run(&["wait", &id]).expect_code(0);
+    home.run(&["get", "-o", file.to_str().unwrap(), "data:,second"])
+        .expect_code(0);
+    assert_eq!(fs::read_to_string(file).unwrap(), "second");
+    let refused = home
+        .run(&["add", "-o", home.download("x").to_str().unwrap(), "other:x"])
+        .expect_code(2);
+    assert!(
+        refused.stderr.contains("'other'") || refused.stderr.contains("is no URL"),
+        "{}",
+        refused.stderr
+    );
+    engine.kill();
+}
+
 /// What the helper was told, attempt by attempt: its process id, and where to begin.
 fn told(home: &Home) -> Vec<(u32, String)> {
     let text = fs::read_to_string(home.path().join("told")).unwrap_or_default();

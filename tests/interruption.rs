@@ -45,6 +45,27 @@ fn ctrl_c_checkpoints_says_how_to_go_on_and_get_goes_on() {
 }
 
 #[test]
+fn a_run_that_is_interrupted_before_all_is_done_does_not_end_as_if_it_were() {
+    let nginx = Nginx::start();
+    nginx.put_seeded("a.bin", 6 << 20);
+    let home = Home::new();
+    home.add(&nginx.url("/rate/400k/a.bin"), &home.download("a.bin"), &[]);
+    let runs: [(&[&str], Signal, i32); 4] = [
+        (&["run", "--until-idle"], Signal::INT, 130),
+        (&["run", "--until-idle"], Signal::TERM, 143),
+        (&["run"], Signal::INT, 130),
+        // As a service manager ends what is to run without end.
+        (&["run"], Signal::TERM, 0),
+    ];
+    for (command, signal, code) in runs {
+        let running = home.spawn(command);
+        until("it runs", || (home.operation()["status"] == "Running").then_some(()));
+        running.signal(signal);
+        running.finish().expect_code(code);
+    }
+}
+
+#[test]
 fn a_list_that_was_interrupted_and_is_given_again_goes_on_with_what_it_has_not_completed() {
     let nginx = Nginx::start();
     let bytes = nginx.put_seeded("slow.bin", 2 << 20);

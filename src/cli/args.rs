@@ -233,8 +233,9 @@ pub(super) enum Completion {
         #[arg(long)]
         name: Option<String>,
         /// Command that is run once all have ended, with a report in JSON on its standard input: an absolute path, then
-        /// arguments, after '--'. It is run again where it fails, 5 times in all, and after a crash; without one the group
-        /// stands as fired until 'completion ack'. It is stored in clear text
+        /// arguments, after '--'. It is run again where it fails or has not ended after 10 minutes, 5 times in all, and
+        /// after the engine has stopped or crashed meanwhile; without one the group stands as fired until 'completion
+        /// ack'. It is stored in clear text
         #[arg(last = true, value_name = "COMMAND")]
         command: Vec<String>,
     },

@@ -35,8 +35,8 @@ pub fn run() -> ExitCode {
         Ok(args) => args,
         Err(error) => return output::usage(&error),
     };
-    output::start_log(args.global.verbose);
-    let result = note_signals().and_then(|()| command::run(args));
+    let log = output::start_log(args.global.verbose);
+    let result = log.and_then(|()| note_signals()).and_then(|()| command::run(args));
     let result = match output::failure() {
         Some(error) => Err(Failure::new(
             Exit::Local,

@@ -11,6 +11,7 @@ use backhaul_journal::{Report, Salvaged, Tail, Verdict};
 use clap::CommandFactory as _;
 use serde::Serialize;
 
+use super::Failure;
 #[cfg(feature = "manual")]
 use super::args::Args;
 use super::exit::Exit;
@@ -102,22 +103,33 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
+const LOG_VARIABLE: &str = "BACKHAUL_LOG";
+
+/// What the environment says is to be logged, if it does.
+fn level_of_environment() -> Result<Option<log::LevelFilter>, Failure> {
+    let Some(given) = std::env::var_os(LOG_VARIABLE).filter(|given| !given.is_empty()) else {
+        return Ok(None);
+    };
+    let given = given.to_string_lossy();
+    given.parse().map(Some).map_err(|_| {
+        let problem = "is no level; write error, warn, info, debug, trace or off";
+        crate::Error::invalid(LOG_VARIABLE, given.as_ref(), problem).into()
+    })
+}
+
 /// Logs to standard error, with the time of day in UTC.
-pub(super) fn start_log(verbose: u8) {
+pub(super) fn start_log(verbose: u8) -> Result<(), Failure> {
+    let given = level_of_environment();
     let level = match verbose {
         0 => log::LevelFilter::Warn,
         1 => log::LevelFilter::Info,
         2 => log::LevelFilter::Debug,
         _ => log::LevelFilter::Trace,
     };
+    let level = given.as_ref().ok().copied().flatten().unwrap_or(level);
     let mut builder = env_logger::Builder::new();
-    let is_given = std::env::var_os("BACKHAUL_LOG").is_some();
-    if is_given {
-        builder.parse_env("BACKHAUL_LOG");
-    } else {
-        // The level is set beside it, so that it can change.
-        builder.filter_level(log::LevelFilter::Trace);
-    }
+    // The level is set beside it, so that it can change.
+    builder.filter_level(log::LevelFilter::Trace);
     builder.format(|out, record| {
         // Protocol libraries log whole requests, secrets included.
         if !record.target().starts_with("backhaul") {
@@ -127,14 +139,15 @@ pub(super) fn start_log(verbose: u8) {
         writeln!(out, "{now} {} {}", record.level(), record.args())
     });
     // Somebody who embeds the command has a logger already; theirs counts.
-    if builder.try_init().is_ok() && !is_given {
+    if builder.try_init().is_ok() {
         log::set_max_level(level);
     }
+    given.map(|_| ())
 }
 
 /// Says more or less from now on, unless the environment has said how much.
 pub(super) fn set_log_level(level: crate::LogLevel) {
-    if std::env::var_os("BACKHAUL_LOG").is_none()
+    if matches!(level_of_environment(), Ok(None))
         && let Ok(level) = level.name().parse()
     {
         log::set_max_level(level);
@@ -157,16 +170,33 @@ pub(super) fn completions(shell: clap_complete::Shell) -> Exit {
 pub(super) fn manual() -> Exit {
     let mut bytes = Vec::new();
     let command = Args::command();
-    // Writing to memory cannot fail.
-    let _ = clap_mangen::Man::new(command.clone()).render(&mut bytes);
+    let man = clap_mangen::Man::new(command.clone());
+    // Writing to memory cannot fail. A list of commands would point to pages of their own.
+    let _ = man.render_title(&mut bytes);
+    let _ = man.render_name_section(&mut bytes);
+    let _ = man.render_synopsis_section(&mut bytes);
+    let _ = man.render_description_section(&mut bytes);
+    let _ = man.render_options_section(&mut bytes);
     for subcommand in command.get_subcommands() {
-        let _ = writeln!(bytes, ".SH \"{}\"", subcommand.get_name().to_uppercase());
-        let man = clap_mangen::Man::new(subcommand.clone());
-        let _ = man.render_description_section(&mut bytes);
-        let _ = man.render_options_section(&mut bytes);
+        manual_of(subcommand, "", &mut bytes);
     }
+    let _ = man.render_extra_section(&mut bytes);
+    let _ = man.render_version_section(&mut bytes);
     print(&String::from_utf8_lossy(&bytes));
     Exit::Success
+}
+
+/// The section of a command, and those of the commands below it.
+#[cfg(feature = "manual")]
+fn manual_of(command: &clap::Command, above: &str, bytes: &mut Vec<u8>) {
+    let name = format!("{above}{}", command.get_name());
+    let _ = writeln!(bytes, ".SH \"{}\"", name.to_uppercase());
+    let man = clap_mangen::Man::new(command.clone());
+    let _ = man.render_description_section(bytes);
+    let _ = man.render_options_section(bytes);
+    for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+        manual_of(below, &format!("{name} "), bytes);
+    }
 }
 
 /// `false` where nobody got it.
@@ -261,7 +291,14 @@ pub(super) fn details(view: &OperationView) {
         row("reason", format!("{reason}: {}", meaning(reason)));
     }
     if let Some(next) = view.next_attempt_at_ms {
-        row("next attempt", moment(next));
+        row(
+            if is_only_looked_at(view) {
+                "next look"
+            } else {
+                "next attempt"
+            },
+            moment(next),
+        );
     }
     row("url", view.url.clone());
     if !view.method.is_get() {
@@ -319,6 +356,14 @@ fn meaning(reason: Reason) -> &'static str {
         .map_or("", |(_, meaning)| meaning)
 }
 
+/// What is done next is a look at what it waits for, which is no attempt yet.
+fn is_only_looked_at(view: &OperationView) -> bool {
+    matches!(
+        view.status,
+        TransferStatus::PausedNoNetwork | TransferStatus::PausedDiskFull
+    )
+}
+
 /// One line that says why an operation does not move.
 pub(super) fn explanation(view: &OperationView) {
     let mut text = format!("{}  {}", view.id, view.status);
@@ -326,7 +371,12 @@ pub(super) fn explanation(view: &OperationView) {
         let _ = write!(text, ": {reason}: {}", meaning(reason));
     }
     if let Some(next) = view.next_attempt_at_ms {
-        let _ = write!(text, "; next attempt at {}", moment(next));
+        let what = if is_only_looked_at(view) {
+            "looked at again"
+        } else {
+            "next attempt"
+        };
+        let _ = write!(text, "; {what} at {}", moment(next));
     }
     if view.sources.len() > 1 && !view.status.is_ended() {
         let _ = write!(text, "; source: {}", view.source);

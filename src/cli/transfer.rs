@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backhaul_backends::{Backend, Registry};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::args::{ChangeArgs, Download, Running};
 use super::context::{Context, backends, check_app};
@@ -12,6 +13,7 @@ use super::input::{self, Line};
 use super::reach::close;
 use super::signals::SignalWatch;
 use super::{Failure, output};
+use crate::address::scheme_of;
 use crate::engine::{Checks, Series};
 use crate::service::parts_of;
 use crate::{
@@ -56,7 +58,10 @@ pub(super) fn set(context: &Context, id: TransferId, changes: ChangeArgs) -> Res
         proxy: changes.proxy,
         ..Changes::default()
     };
-    check_changes(&changes, &Registry::new(backends.clone()))?;
+    let registry = Registry::new(backends.clone());
+    if !is_for_another_engine(context, &registry, changes.url.as_deref())? {
+        check_changes(&changes, &registry)?;
+    }
     context.with_engine(&config, &backends, |service, _| service.set(id, &changes))?;
     Ok(Exit::Success)
 }
@@ -81,7 +86,7 @@ pub(super) fn run(context: &Context, until_idle: bool, salvage: bool, running: &
     signals.stops(&engine);
     let until = if until_idle { Until::Idle } else { Until::Stopped };
     let result = engine.run(until, None, |_| ());
-    signals.end();
+    let signal = signals.end();
     drop(serving);
     let (_, failed) = engine.ended();
     let closed = result.map_err(Failure::from).and_then(|()| close(engine));
@@ -90,11 +95,25 @@ pub(super) fn run(context: &Context, until_idle: bool, salvage: bool, running: &
         log::warn!("{failed} operations had ended in an error before; 'list' names them");
     }
     closed?;
-    Ok(if failed > 0 {
-        Exit::TransferFailed
-    } else {
-        Exit::Success
+    Ok(match signal {
+        Some(SIGINT) => Exit::Interrupted,
+        // A service manager ends by it what is to run without end.
+        Some(SIGTERM) if until_idle => Exit::Terminated,
+        _ if failed > 0 => Exit::TransferFailed,
+        _ => Exit::Success,
     })
+}
+
+/// Whether some URL has a scheme that this command has no backend for, while an engine runs here which may have one: that checks
+/// everything by itself.
+fn is_for_another_engine<'a>(
+    context: &Context,
+    registry: &Registry,
+    urls: impl IntoIterator<Item = &'a str>,
+) -> Result<bool, Failure> {
+    let mut schemes = urls.into_iter().map(scheme_of);
+    let is_foreign = schemes.any(|scheme| registry.by_scheme(scheme).is_none());
+    Ok(is_foreign && context.running()?.is_some())
 }
 
 fn is_standard(path: Option<&Path>) -> bool {
@@ -204,6 +223,10 @@ impl<'a> Asked<'a> {
     /// not exist yet.
     pub(super) fn check(&self, config: &Config, backends: &[Arc<dyn Backend>], free: bool) -> Result<(), Failure> {
         let (registry, environment) = (Registry::new(backends.to_vec()), &self.context.environment);
+        let urls = self.lines.iter().map(|line| &line.url).chain(&self.download.mirror);
+        if is_for_another_engine(self.context, &registry, urls.map(String::as_str))? {
+            return Ok(());
+        }
         let mut checks = Checks::new(config, environment, &registry, self.lines.len());
         let set = |index, one: &mut NewDownload| self.set(index, one);
         let mut series = Series::new(self.common(), &set);

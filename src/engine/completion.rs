@@ -164,7 +164,7 @@ impl CompletionGroupView {
 impl Engine {
     /// Makes a completion group, which operations join when they are created. It does nothing before it is enabled.
     /// Durable on return. A command has at most 64 parts and 8 KiB, runs for at most 10 min, beside at most three others,
-    /// and is begun at most 5 times.
+    /// and is begun at most 5 times, those not counted that a stop of the engine ended.
     ///
     /// Stands for the constructor of `BackgroundTransferCompletionGroup`, and for its `Trigger`.
     ///

@@ -121,13 +121,12 @@ impl Engine {
     /// format, and [`Error::NotSalvaged`] where that was tried: nothing is changed then.
     pub fn open(
         directory: &Path,
-        config: Config,
+        mut config: Config,
         environment: Environment,
         backends: Vec<Arc<dyn Backend>>,
     ) -> Result<Self, Error> {
         // Whoever calls may change the current directory later, as programs do that go on in the background.
         let directory = &std::path::absolute(directory).map_err(|error| Error::io("find", directory, error))?;
-        let mut config = config;
         config.connections.max = config.connections.max.clamp(1, CONNECTIONS_MAX);
         let (mut config, budget) = config.within_memory()?;
         // A look without a pause before the next one would be a loop without end.

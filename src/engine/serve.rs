@@ -27,7 +27,7 @@ pub struct Description {
     pub version: String,
     /// Its process.
     pub pid: u32,
-    /// The state directory, as it was given.
+    /// The state directory, absolute.
     pub state_directory: String,
     /// Device of the state directory, by which, with the inode, a client tells whether it is the one it means.
     pub device: u64,

@@ -56,7 +56,7 @@ pub struct OperationView {
     pub status: TransferStatus,
     /// The one reason why it does not move.
     pub reason: Option<Reason>,
-    /// When it will be tried again, where known.
+    /// When it will be tried again, where known; while it waits for room or a network, when that is looked at again.
     #[serde(rename = "next_attempt_at", with = "wire::maybe_time")]
     pub next_attempt_at_ms: Option<u64>,
     /// Bytes that are there; not all of them need be durable while it runs.

@@ -533,7 +533,8 @@ impl Operation {
         }
         // What failed under another URL or with other headers says nothing of the next attempt.
         let request = (&before.url, &before.headers, self.sealed_revision);
-        if request != (&spec.url, &spec.headers, sealed_revision) {
+        let is_another = request != (&spec.url, &spec.headers, sealed_revision);
+        if is_another {
             self.failures_in_row = 0;
             self.round = Round::default();
         }
@@ -544,7 +545,7 @@ impl Operation {
             self.claim = Some(Shared::new(claim.after_url_changed()));
         }
         // A crash took its worker, and no record tells of that but this one: only what is at rest is changed.
-        if self.is_running() {
+        if self.is_running() || is_another && matches!(self.phase, Phase::Waiting { .. }) {
             self.phase = Phase::Ready;
         }
         self.spec = spec;

@@ -377,14 +377,14 @@ fn the_word_for_what_is_missing_follows_from_the_error() {
 }
 
 #[test]
-fn a_change_keeps_bytes_phase_and_wish() {
+fn a_change_keeps_bytes_and_wish_and_another_request_waits_for_nothing() {
     let before = after(&[Event::Started, CLAIMED, claim(10), waited(), Event::Paused]);
     let Ok(changed) = before.clone().apply(made(), 0) else {
         panic!("it is at rest")
     };
     assert_eq!(
         (&changed.phase, changed.wish, changed.durable_bytes()),
-        (&before.phase, before.wish, 10)
+        (&Phase::Ready, before.wish, 10)
     );
     let source = |state: &Operation| state.claim.as_ref().map(|claim| claim.origin.source);
     assert_eq!(
@@ -407,7 +407,8 @@ fn a_change_keeps_bytes_phase_and_wish() {
     let priority = Priority::High;
     let ranked = other(Spec { priority, ..spec() });
     assert_eq!(ranked.as_ref().map(source), Ok(Some(0)), "the same server");
-    assert_eq!(ranked.map(|state| state.failures_in_row), Ok(1), "the same request");
+    let waits = ranked.map(|state| (state.failures_in_row, state.phase));
+    assert_eq!(waits, Ok((1, before.phase.clone())), "the same request");
     for (destination, app) in [("/data/other", "app"), ("/data/file", "other")] {
         let (destination, app) = (PathBuf::from(destination), app.to_owned());
         let moved = other(Spec {

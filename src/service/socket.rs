@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use crate::config::first_of_list;
 use crate::error::Error;
 
 /// Longest path of a socket, in bytes, without the zero byte behind it (unix(7), `sun_path`).
@@ -144,6 +145,7 @@ pub(crate) fn default_path(
 ) -> PathBuf {
     let absolute = |name: &str| variable(name).filter(|path| path.is_absolute());
     let directory = absolute("RUNTIME_DIRECTORY")
+        .map(first_of_list)
         .or_else(|| absolute("XDG_RUNTIME_DIR").map(|runtime| runtime.join("backhaul")))
         .or_else(|| is_root.then(|| PathBuf::from("/run/backhaul")));
     let Some(directory) = directory else {
@@ -153,5 +155,17 @@ pub(crate) fn default_path(
     match identity {
         Some(metadata) => directory.join(format!("{NAME}-{:x}-{:x}", metadata.dev(), metadata.ino())),
         None => directory.join(NAME),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_in_the_first_of_the_runtime_directories_that_systemd_gives() {
+        let given = |name: &str| (name == "RUNTIME_DIRECTORY").then(|| PathBuf::from("/run/a:/run/b"));
+        let path = default_path(Path::new("/nowhere"), true, false, given);
+        assert_eq!(path, Path::new("/run/a").join(NAME));
     }
 }
