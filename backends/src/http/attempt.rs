@@ -71,6 +71,8 @@ pub(super) struct Attempt {
     direct: Cell<bool>,
     lent: RefCell<Option<Socket>>,
     sends_body: Cell<bool>,
+    body_bytes: Cell<u64>,
+    refused_after: Cell<Option<u64>>,
     shown: RefCell<HeaderFields>,
     route: RefCell<Option<Arc<Route>>>,
     request_begun: Cell<bool>,
@@ -126,6 +128,8 @@ impl Attempt {
             direct: Cell::new(false),
             lent: RefCell::new(None),
             sends_body: Cell::new(false),
+            body_bytes: Cell::new(0),
+            refused_after: Cell::new(None),
             shown: RefCell::default(),
             route: RefCell::new(None),
             request_begun: Cell::new(false),
@@ -151,6 +155,8 @@ impl Attempt {
         self.direct.set(false);
         self.lent.replace(None);
         self.sends_body.set(false);
+        self.body_bytes.set(0);
+        self.refused_after.set(None);
         self.shown.take();
         self.request_begun.set(false);
         self.ending.take();
@@ -235,6 +241,18 @@ impl Attempt {
         self.sends_body.set(true);
     }
 
+    /// The connection took so many more bytes of what is sent. Head and body never go out together.
+    pub(super) fn note_taken(&self, bytes: usize) {
+        if self.sends_body.get() {
+            self.body_bytes.set(self.body_bytes.get() + bytes as u64);
+        }
+    }
+
+    /// How much of the request body the connection had taken when the server wanted no more of it, if that happened.
+    pub(super) fn refused_after(&self) -> Option<u64> {
+        self.refused_after.get()
+    }
+
     /// The server does not want the rest of the request body. Whether that is why sending failed: then there may be an
     /// answer all the same, and that says more (RFC 9112, section 9.3).
     pub(super) fn body_was_refused(&self) -> bool {
@@ -248,6 +266,7 @@ impl Attempt {
             };
         if is_refused {
             self.sends_body.set(false);
+            self.refused_after.set(Some(self.body_bytes.get()));
             self.fault.take();
         }
         is_refused

@@ -45,6 +45,7 @@ pub(super) fn make(
         Err(error) => return Err(problem(&error, attempt)),
     };
     let (reply, is_certain) = read_head(&response)?;
+    check_taken(attempt, errand, reply.status)?;
     if is_certain {
         attempt.trust_framing(reply.framing == Framing::Chunked);
     }
@@ -100,6 +101,19 @@ fn send(
         attempt,
     };
     agent.run(request.map(|()| SendBody::from_reader(&mut sending)))
+}
+
+/// What answers a request that did not go out whole is no success, whatever it says; a redirect or an error counts as it is.
+fn check_taken(attempt: &Attempt, errand: &Errand<'_>, status: u16) -> Result<(), Problem> {
+    let is_success = (200..300).contains(&status);
+    let Some((taken, body)) = attempt.refused_after().zip(errand.body).filter(|_| is_success) else {
+        return Ok(());
+    };
+    let text = format!(
+        "the server answered {status} and took no more of the request body after {taken} of its {} bytes",
+        body.len_bytes()
+    );
+    Err(Problem::transient(WebErrorStatus::DISCONNECTED, text))
 }
 
 /// A request body as ureq takes it from us.

@@ -242,6 +242,7 @@ impl Wire {
             None => {
                 while !bytes.is_empty() {
                     let written = self.socket.write(attempt, bytes)?;
+                    attempt.note_taken(written);
                     bytes = &bytes[written..];
                 }
             }
@@ -250,6 +251,7 @@ impl Wire {
                     let taken = tls.writer().write(bytes)?;
                     bytes = &bytes[taken..];
                     flush_tls(tls, &mut self.socket, attempt)?;
+                    attempt.note_taken(taken);
                 }
             }
         }

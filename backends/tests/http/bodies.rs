@@ -248,6 +248,30 @@ fn an_answer_that_comes_before_the_body_was_sent_counts_and_ends_the_sending() {
 }
 
 #[test]
+fn a_success_that_answers_a_part_of_a_body_is_none_and_any_other_answer_counts() {
+    let answered = |status: &str| {
+        let answer = response(status, "Connection: close\r\n", b"early");
+        // What it leaves unread makes a reset of the end.
+        let scripts = vec![vec![Step::TakePart(1000), Step::Send(answer), Step::Close]];
+        fetch(&post(&Server::new(scripts).url("/"), vec![b'x'; 64_000_000]))
+    };
+    for status in ["200 OK", "203 Non-Authoritative Information", "201 Created"] {
+        let (result, kept) = answered(status);
+        let failure = result.unwrap_err();
+        assert!(transient(failure.kind), "{failure}");
+        assert_eq!(failure.status, WebErrorStatus::DISCONNECTED, "{failure}");
+        let words: Vec<&str> = failure.message.split(' ').collect();
+        let after = words.iter().position(|word| *word == "after").unwrap();
+        let taken: u64 = words[after + 1].parse().unwrap();
+        assert!((1000..64_000_000).contains(&taken), "{failure}");
+        assert!(failure.message.ends_with("of its 64000000 bytes"), "{failure}");
+        assert!(kept.heads.is_empty(), "its content was taken");
+    }
+    let failure = answered("413 Content Too Large").0.unwrap_err();
+    assert_eq!(failure.code, Some(413), "{failure}");
+}
+
+#[test]
 fn a_request_that_must_not_arrive_twice_never_goes_over_a_connection_that_may_be_dead() {
     let get = || vec![Step::Take, Step::Send(response("200 OK", "", b"x"))];
     let take_post = vec![Step::TakeWhole, Step::Send(response("200 OK", "", b"y"))];
