@@ -333,7 +333,8 @@ pub(super) struct Download {
     #[arg(long, value_name = "METHOD", default_value_t)]
     pub(super) method: Method,
     /// File to send along, whole in each attempt: it must stay as it is until the operation has ended. '-' takes a copy of
-    /// standard input, of 1 GiB at most. Its media type is a header: --header 'Content-Type: ...'
+    /// standard input, of 1 GiB at most. Its media type is a header: --header 'Content-Type: ...'. An answer is read once
+    /// all of it is sent: a server that reads no further until its answer is taken can be sent a few MiB
     #[arg(long, value_name = "FILE")]
     pub(super) body: Option<PathBuf>,
     /// SHA-256 that the content must have, in hexadecimal or base64

@@ -42,6 +42,8 @@ pub(super) enum Fault {
     Body(io::Error),
     /// The server answered before it had the request body, and not with a success.
     Refused,
+    /// The server took no more of the request body after so many bytes, while its answer was waiting to be read.
+    Unheard(u64),
 }
 
 /// What the transport is doing; each phase has its own limit.
@@ -246,6 +248,11 @@ impl Attempt {
         if self.sends_body.get() {
             self.body_bytes.set(self.body_bytes.get() + bytes as u64);
         }
+    }
+
+    /// How much of the request body the connection has taken.
+    pub(super) fn body_bytes(&self) -> u64 {
+        self.body_bytes.get()
     }
 
     /// How much of the request body the connection had taken when the server wanted no more of it, if that happened.

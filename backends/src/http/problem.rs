@@ -65,6 +65,14 @@ impl From<Fault> for Problem {
                 WebErrorStatus::DISCONNECTED,
                 "the server answered before it had the whole request, and then not in full",
             ),
+            Fault::Unheard(taken) => Self::transient(
+                WebErrorStatus::TIMEOUT,
+                format!(
+                    "no more of the request body was taken within the time limit, after {taken} bytes, while an answer \
+                     was waiting: it is read once all of the body is sent, so that a server which answers while it still \
+                     reads can be sent little more than the network holds; send less at once"
+                ),
+            ),
         }
     }
 }
@@ -142,6 +150,7 @@ pub(super) mod tests {
             Fault::TimedOut(Phase::Connect),
             Fault::TimedOut(Phase::Response),
             Fault::TimedOut(Phase::Body),
+            Fault::Unheard(1),
             Fault::Roots("no roots".into()),
             Fault::Cut,
             connection(io::ErrorKind::ConnectionReset),

@@ -24,6 +24,9 @@ pub(super) const TICK: Duration = Duration::from_millis(250);
 /// Input of a plain connection, for heads, small bodies and chunks (chosen without measurement).
 const PLAIN_INPUT_BYTES: usize = 64 * 1024;
 
+/// So much unread input is an answer, whatever it looks like: what comes unasked under TLS is shorter.
+const ANSWER_BYTES: u64 = 16 * 1024;
+
 /// Input under TLS, where one read gives one record of at most 16 KiB. It must hold a whole response head.
 const TLS_INPUT_BYTES: usize = 48 * 1024;
 
@@ -103,6 +106,9 @@ impl Socket {
 
     fn write(&mut self, attempt: &Attempt, bytes: &[u8]) -> io::Result<usize> {
         loop {
+            if attempt.sends_body() && attempt.left().is_none() && self.is_answered() {
+                return Err(attempt.fail(Fault::Unheard(attempt.body_bytes())));
+            }
             let wait = Self::next_wait(attempt)?;
             if self.write_timeout != Some(wait) {
                 self.stream
@@ -129,10 +135,20 @@ impl Socket {
     ///
     /// Source: RFC 9112, section 9.3: whoever sends a body watches for such an answer.
     fn is_refused_early(&self) -> bool {
+        matches!(self.status_class(), Some(b'3'..=b'9'))
+    }
+
+    /// Whether an answer lies there unread that is a success, or long.
+    fn is_answered(&self) -> bool {
+        self.status_class() == Some(b'2')
+            || rustix::io::ioctl_fionread(&*self.stream).is_ok_and(|bytes| bytes > ANSWER_BYTES)
+    }
+
+    /// The first digit of the status of an answer that lies there unread.
+    fn status_class(&self) -> Option<u8> {
         let mut beginning = [0; 10];
-        self.read_now(&mut beginning, RecvFlags::PEEK).is_ok()
-            && beginning.starts_with(b"HTTP/1.")
-            && matches!(beginning[9], b'3'..=b'9')
+        let is_answer = self.read_now(&mut beginning, RecvFlags::PEEK).is_ok() && beginning.starts_with(b"HTTP/1.");
+        is_answer.then_some(beginning[9])
     }
 
     /// Reads without waiting.

@@ -336,6 +336,36 @@ fn a_server_that_takes_nothing_of_a_body_ends_the_attempt_at_the_limit() {
 }
 
 #[test]
+fn a_server_that_answers_while_it_still_reads_is_named_as_what_ends_the_attempt() {
+    let limits = Limits {
+        response: Duration::from_secs(1),
+        ..Limits::default()
+    };
+    // One that goes on answering, and one that has answered.
+    for answer in [
+        response("200 OK", "", &vec![b'y'; 64_000_000]),
+        response("200 OK", "", b"early"),
+    ] {
+        let (finish, gate) = mpsc::channel();
+        let scripts = vec![vec![Step::TakePart(1000), Step::Send(answer), Step::Await(gate)]];
+        let server = Server::new(scripts);
+        let (result, kept) = fetch(&Request {
+            limits,
+            ..post(&server.url("/"), vec![b'x'; 64_000_000])
+        });
+        let failure = result.unwrap_err();
+        assert_eq!(failure.status, WebErrorStatus::TIMEOUT, "{failure}");
+        assert!(
+            transient(failure.kind) && failure.message.contains("answers while it still reads"),
+            "{failure}"
+        );
+        assert!(kept.heads.is_empty(), "its content was taken");
+        // The first script has ended with its connection.
+        let _ = finish.send(());
+    }
+}
+
+#[test]
 fn the_header_fields_of_the_accepted_response_are_kept_as_they_were_sent() {
     let headers = "X-First: 1\r\nETag: \"e\"\r\nx-FIRST:  2 \r\nSet-Cookie: id=hush\r\n";
     let server = Server::new(vec![vec![

@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 use tempfile::TempDir;
 
-use crate::server::{Kept, Server, Step, fetch, request, response, take};
+use crate::server::{Kept, Server, Step, fetch, post, request, response, take};
 
 /// A certificate authority with its bundle in a file.
 struct Authority {
@@ -448,4 +448,23 @@ fn an_http_only_run_never_looks_for_roots() {
     assert_eq!(failure.kind, FailureKind::Permanent);
     assert!(failure.message.contains("SSL_CERT_FILE: /nowhere"), "{failure}");
     assert!(fetch(&request("https://[::1")).0.is_err());
+}
+
+#[test]
+fn a_server_that_answers_while_it_still_reads_is_named_under_tls_too() {
+    let (trusted, address) = one_server(response("200 OK", "", &vec![b'y'; 64_000_000]));
+    let limits = Limits {
+        response: Duration::from_secs(1),
+        ..Limits::default()
+    };
+    let sending = Request {
+        limits,
+        ..post(&format!("https://{address}/"), vec![b'x'; 64_000_000])
+    };
+    let result = trusted
+        .backend()
+        .download(&sending, &mut Kept::default(), &Interrupt::new());
+    let failure = result.unwrap_err();
+    assert_eq!(failure.status, WebErrorStatus::TIMEOUT, "{failure}");
+    assert!(failure.message.contains("answers while it still reads"), "{failure}");
 }
