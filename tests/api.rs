@@ -826,6 +826,76 @@ fn a_body_that_comes_in_parts_is_refused_where_a_part_is_out_of_place() {
 }
 
 #[test]
+fn a_creation_that_is_refused_leaves_no_body_behind_that_others_would_have_to_wait_for() {
+    let place = Place::new();
+    let engine = Service::open_with(place.state(), config()).unwrap();
+    let serving = engine.serve(place.socket()).unwrap();
+    let whole = serde_json::json!({ "offset": 0, "bytes": "Ynl0ZXM=", "last": true });
+    let spool = || ask(serving.socket(), "Spool", &whole)["parameters"]["id"].clone();
+    // More than are taken in at a time.
+    for _ in 0..33 {
+        let post = |destination: PathBuf| {
+            serde_json::json!({
+                "url": "http://localhost/", "destination": destination, "method": "POST", "body_spooled": spool()
+            })
+        };
+        let downloads = [post(place.file("none/a")), post(place.file("b"))];
+        let refused = ask(
+            serving.socket(),
+            "Create",
+            &serde_json::json!({ "downloads": downloads }),
+        );
+        assert_eq!(refused["error"], "io.backhaul.Transfer.Invalid", "{refused}");
+        assert_eq!(refused["parameters"]["field"], "destination", "{refused}");
+        assert!(names_in(&place.state().join("spool")).is_empty());
+    }
+    assert!(spool().is_string(), "another client is locked out");
+}
+
+/// Nobody may read it.
+struct Untouched;
+
+impl Read for Untouched {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        panic!("it was read");
+    }
+}
+
+#[test]
+fn a_reader_is_not_read_for_a_download_that_would_be_refused() {
+    each_way(|stage| {
+        let url = stage.server.url("/echo");
+        fs::write(stage.file("there"), b"x").unwrap();
+        let mut downloader = stage.downloader();
+        let get = downloader.create_download_with_body(&url, stage.file("a"), Untouched);
+        assert!(
+            matches!(&get, Err(Error::Invalid { field, .. }) if field == "body"),
+            "{get:?}"
+        );
+        downloader.set_method("POST").unwrap();
+        let live = downloader.create_download(&url, stage.file("live")).unwrap();
+        let refusals = [
+            downloader.create_download_with_body(&url, stage.file("there"), Untouched),
+            downloader.create_download_with_body("odd://host/", stage.file("a"), Untouched),
+            downloader.create_download_with_body(&url, stage.file("none/a"), Untouched),
+            downloader.create_download_with_body(&url, stage.file("live"), Untouched),
+        ];
+        let [there, scheme, directory, taken] = refusals.map(Result::unwrap_err);
+        assert!(matches!(there, Error::DestinationExists(_)), "{there:?}");
+        assert!(matches!(scheme, Error::Invalid { .. }), "{scheme:?}");
+        assert!(matches!(directory, Error::Invalid { .. }), "{directory:?}");
+        assert!(
+            matches!(taken, Error::Conflict { id, .. } if id == live.id()),
+            "{taken:?}"
+        );
+        let all = BackgroundDownloader::all_downloads(&stage.service).unwrap();
+        assert_eq!(all.len(), 1, "a check has created something");
+        let created = downloader.create_download_with_body(&url, stage.file("a"), &b"body"[..]);
+        created.unwrap();
+    });
+}
+
+#[test]
 fn a_monitor_reports_progress_no_more_often_than_was_asked_for() {
     each_way(|stage| {
         stage.server.hold_at(1000);

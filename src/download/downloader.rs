@@ -8,7 +8,7 @@ use backhaul_backends::{Credential, Digest, Method, WebErrorStatus};
 
 use super::operation::DownloadOperation;
 use crate::address::{appended, check_header_name, credential_problem, parse_header_parts};
-use crate::engine::{Body, Filter, GroupFilter, NewDownload};
+use crate::engine::{Body, Filter, GroupFilter, NewDownload, check_takes_body};
 use crate::error::Error;
 use crate::group::{BackgroundTransferCompletionGroup, BackgroundTransferGroup};
 use crate::operation::{Collision, CostPolicy, Priority, RequestHeader};
@@ -371,7 +371,8 @@ impl BackgroundDownloader {
     }
 
     /// The same with all that a reader gives as the body, which is copied into the state directory before the call returns, so
-    /// that the download outlives its reader; at most [`Config::body_bytes_max`](crate::Config::body_bytes_max) bytes.
+    /// that the download outlives its reader; at most [`Config::body_bytes_max`](crate::Config::body_bytes_max) bytes. Nothing is
+    /// read where the download would be refused anyway.
     ///
     /// Stands for `CreateDownloadAsync` with a body stream.
     ///
@@ -384,10 +385,14 @@ impl BackgroundDownloader {
         path: impl AsRef<Path>,
         mut body: impl Read,
     ) -> Result<DownloadOperation, Error> {
+        let download = self.filled_in(url, path.as_ref())?;
+        // A reader may be read once only.
+        check_takes_body(&download.method, || "a reader".into())?;
+        self.service.check(&download)?;
         let spooled = self.service.spool(&mut body, u64::MAX)?;
         self.create(&NewDownload {
             body: Some(Body::Spooled(spooled)),
-            ..self.filled_in(url, path.as_ref())?
+            ..download
         })
     }
 

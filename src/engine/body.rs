@@ -44,19 +44,24 @@ pub(super) fn check_body(
     body: Option<&Body>,
 ) -> Result<Option<Box<StoredBody>>, Error> {
     let Some(body) = body else { return Ok(None) };
-    if method.is_get() {
-        let shown = match body {
-            Body::File(path) => path.display().to_string(),
-            Body::Spooled(spooled) => format!("{} bytes", spooled.len_bytes()),
-        };
-        let problem = "GET takes no body; give the method that it is for, like POST";
-        return Err(Error::invalid("body", shown, problem));
-    }
+    check_takes_body(method, || match body {
+        Body::File(path) => path.display().to_string(),
+        Body::Spooled(spooled) => format!("{} bytes", spooled.len_bytes()),
+    })?;
     let stored = match body {
         Body::File(path) => check_file(environment, path)?,
         Body::Spooled(spooled) => spooled.stored()?,
     };
     Ok(Some(Box::new(stored)))
+}
+
+/// Checks that a method may have a body, which is told of as `shown`.
+pub(crate) fn check_takes_body(method: &Method, shown: impl FnOnce() -> String) -> Result<(), Error> {
+    if method.is_get() {
+        let problem = "GET takes no body; give the method that it is for, like POST";
+        return Err(Error::invalid("body", shown(), problem));
+    }
+    Ok(())
 }
 
 fn check_file(environment: &Environment, asked: &Path) -> Result<StoredBody, Error> {

@@ -18,7 +18,6 @@ use super::completion::Commands;
 use super::ready::Ready;
 use super::room::{BATCH_MAX, Room};
 use super::scratch::Trouble;
-use super::spool::Spooled;
 use super::uploads::Uploads;
 use super::waiting::Asleep;
 use super::watch::Observers;
@@ -60,7 +59,6 @@ pub(crate) struct Core {
     state: Mutex<State>,
     /// Held from the check of a creation to its record, so that no two are accepted for one destination.
     pub(crate) creating: Mutex<()>,
-    pub(super) spooled: Mutex<Spooled>,
     pub(super) uploads: Mutex<Uploads>,
     /// Work may have come up for the workers, for the publisher; something has changed for those who watch.
     pub(crate) work: Condvar,
@@ -114,6 +112,8 @@ pub(crate) struct State {
     /// Operations that an engine for chosen ones works on for others.
     pub(crate) besides: BTreeSet<TransferId>,
     pub(crate) commands: Commands,
+    /// When the next request body is to be dropped that nobody goes on with, on the boot-time clock in milliseconds.
+    pub(super) uploads_due_ms: Option<u64>,
     /// Number of the record from which on the journal may be shortened again where there is no other work.
     pub(crate) shorten_from: u64,
     /// Room for the bytes of a record: all are made under one lock.
@@ -128,6 +128,7 @@ pub(crate) enum Work {
     Finish(Box<Operation>),
     Sweep(Box<Operation>),
     Command(Box<Completion>, Interrupt),
+    DropUploads,
     /// The journal has grown without any other work.
     Shorten,
 }
@@ -177,6 +178,7 @@ impl Core {
             has_worked: true,
             besides: BTreeSet::new(),
             commands: Commands::default(),
+            uploads_due_ms: None,
             shorten_from: 0,
             record: Vec::new(),
         };
@@ -196,7 +198,6 @@ impl Core {
             first_lsn: next_lsn,
             state: Mutex::new(state),
             creating: Mutex::new(()),
-            spooled: Mutex::default(),
             uploads: Mutex::default(),
             work: Condvar::new(),
             publisher: Condvar::new(),
@@ -315,7 +316,12 @@ impl Core {
     /// Takes a piece of work, or tells when to look again.
     fn pick(&self, state: &mut State, role: Role) -> Result<Work, Option<u64>> {
         if role == Role::Publisher {
-            return Self::pick_batch(state).map(Work::Publish).ok_or(None);
+            if state.uploads_due_ms.is_some_and(|due_ms| due_ms <= self.now().boot_ms) {
+                // It is worked out anew when they are gone.
+                state.uploads_due_ms = None;
+                return Ok(Work::DropUploads);
+            }
+            return Self::pick_batch(state).map(Work::Publish).ok_or(state.uploads_due_ms);
         }
         if let Err(error) = self.trouble.check() {
             self.fail_now(state, error);

@@ -94,6 +94,19 @@ impl Creation<'_> {
     /// # Errors
     /// As [`Engine::accept`], with the position among these. Nothing of the whole list is created then.
     pub(crate) fn add(&mut self, checked: &[CheckedDownload], is_last: bool) -> Result<(), (usize, Error)> {
+        self.check(checked)?;
+        spool::hand_over(&self.engine.core, checked)?;
+        self.spooled
+            .extend(checked.iter().filter_map(|one| one.spooled.clone()));
+        self.seal(checked)?;
+        self.record(checked, is_last).map_err(|error| (0, error))
+    }
+
+    /// Whether anything stands against some more of them, as far as it can be told before they are recorded.
+    ///
+    /// # Errors
+    /// As [`Creation::add`].
+    pub(crate) fn check(&mut self, checked: &[CheckedDownload]) -> Result<(), (usize, Error)> {
         let engine = self.engine;
         engine.check_limit(checked.len()).map_err(|error| (0, error))?;
         engine.check_app_limits(checked)?;
@@ -103,12 +116,7 @@ impl Creation<'_> {
         }
         engine.check_groups(checked)?;
         engine.check_completion_groups(checked, &mut self.joining)?;
-        check_free(checked, &engine.core.environment)?;
-        spool::hand_over(&engine.core, checked)?;
-        self.spooled
-            .extend(checked.iter().filter_map(|one| one.spooled.clone()));
-        self.seal(checked)?;
-        self.record(checked, is_last).map_err(|error| (0, error))
+        check_free(checked, &engine.core.environment)
     }
 
     /// They are durable on return.

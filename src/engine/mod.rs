@@ -74,6 +74,7 @@ pub use self::access::{READ_BYTES_MAX, ReadOutcome};
 pub use self::amend::{Changes, check_changes};
 pub use self::backends::{PACKAGED_HELPERS, backends};
 pub use self::body::Body;
+pub(crate) use self::body::check_takes_body;
 pub use self::completion::{CompletionGroupView, CompletionState, Report};
 pub use self::create::{CheckedDownload, NewDownload, check_downloads, check_free};
 pub(crate) use self::create::{Checks, Series};
@@ -491,6 +492,7 @@ fn perform(core: &Arc<Core>, work: Work) -> Option<Ready> {
             }
             core.let_go(&[operation.id], 0);
         }
+        Work::DropUploads => core.drop_stale_uploads(),
         Work::Shorten => {}
     }
     match core.sweep_history() {

@@ -3,12 +3,12 @@
 //! A copy is durable, with its name, before anybody can refer to it. From then on it belongs to whoever holds the
 //! [`SpooledBody`], and once an operation was created with it, to that operation. What belongs to nobody is swept at the start.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, Weak};
 
 use backhaul_journal::{Storage, StorageFile, steps};
 
@@ -32,7 +32,8 @@ const ROOM_BYTES: u64 = 1 << 20;
 const SUFFIX: &str = ".body";
 
 /// A request body that [`Engine::spool`] took in; durable. For one operation: clones are the same body. Where none was
-/// created with it, its file goes with the last clone.
+/// created with it, its file goes with the last clone. The engine of another process keeps it for 10 min, and for one
+/// creation, also where that is refused.
 #[derive(Clone)]
 pub struct SpooledBody(Held);
 
@@ -40,7 +41,7 @@ pub struct SpooledBody(Held);
 enum Held {
     /// By an engine of this process.
     Here(Arc<Copy>),
-    /// By the engine of another one, under this id, until an operation is created with it, or for 10 min.
+    /// By the engine of another one, under this id.
     There { id: String, len_bytes: u64 },
 }
 
@@ -78,7 +79,7 @@ impl SpooledBody {
         }
     }
 
-    /// By what [`Engine::spooled`] finds it.
+    /// By what the engine finds it that has it.
     pub(crate) fn id(&self) -> String {
         match &self.0 {
             Held::Here(copy) => copy.id.to_string(),
@@ -98,11 +99,6 @@ impl SpooledBody {
         if let Some(copy) = self.copy() {
             copy.is_taken.store(false, Ordering::Relaxed);
         }
-    }
-
-    /// Nobody created an operation with it.
-    pub(super) fn is_free(&self) -> bool {
-        self.copy().is_some_and(|copy| !copy.is_taken.load(Ordering::Relaxed))
     }
 
     pub(super) fn stored(&self) -> Result<StoredBody, Error> {
@@ -132,9 +128,6 @@ impl PartialEq for SpooledBody {
 
 impl Eq for SpooledBody {}
 
-/// The copies that somebody in this process holds, by their ids.
-pub(super) type Spooled = HashMap<String, Weak<Copy>>;
-
 /// Where a copy stands.
 pub(super) fn spooled_path(directory: &Path, id: SpoolId) -> PathBuf {
     directory.join(format!("{id}{SUFFIX}"))
@@ -152,7 +145,7 @@ impl Engine {
         let mut buffer = vec![0; PIECE_BYTES];
         loop {
             match reader.read(&mut buffer) {
-                Ok(0) => return self.end_spool(spooling),
+                Ok(0) => return spooling.end(),
                 Ok(amount) => spooling.push(&buffer[..amount])?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::io("read", "request body", error)),
@@ -186,41 +179,6 @@ impl Engine {
             looked_until: 0,
             len_max: len_max.min(core.config.body_bytes_max),
         })
-    }
-
-    /// Ends a copy; it is durable on return.
-    pub(super) fn end_spool(&self, spooling: Spooling) -> Result<SpooledBody, Error> {
-        let Spooling {
-            file,
-            mut copy,
-            path,
-            crc,
-            ..
-        } = spooling;
-        copy.crc32 = crc.finalize();
-        if steps::is_taken("sync of a spooled body") {
-            file.sync_all().map_err(|error| Error::io("sync", &path, error))?;
-        }
-        if steps::is_taken("directory sync after a spooled body got its name") {
-            let synced = copy.storage.sync_directory(&copy.directory);
-            synced.map_err(|error| Error::io("sync", &copy.directory, error))?;
-        }
-        let (id, copy) = (copy.id.to_string(), Arc::new(copy));
-        let mut spooled = self.core.spooled.lock().unwrap_or_else(PoisonError::into_inner);
-        spooled.retain(|_, copy| copy.strong_count() > 0);
-        spooled.insert(id, Arc::downgrade(&copy));
-        Ok(SpooledBody(Held::Here(copy)))
-    }
-
-    /// The body that somebody in this process holds under this id.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] where nobody does.
-    pub(crate) fn spooled(&self, id: &str) -> Result<SpooledBody, Error> {
-        let spooled = self.core.spooled.lock().unwrap_or_else(PoisonError::into_inner);
-        let copy = spooled.get(id).and_then(Weak::upgrade);
-        let copy = copy.ok_or_else(|| Error::invalid("body", id, "is no body that this engine has spooled"))?;
-        Ok(SpooledBody(Held::Here(copy)))
     }
 }
 
@@ -263,6 +221,26 @@ impl Spooling {
         self.crc.update(bytes);
         self.copy.len_bytes = end;
         Ok(())
+    }
+
+    /// Ends a copy; it is durable on return.
+    pub(super) fn end(self) -> Result<SpooledBody, Error> {
+        let Self {
+            file,
+            mut copy,
+            path,
+            crc,
+            ..
+        } = self;
+        copy.crc32 = crc.finalize();
+        if steps::is_taken("sync of a spooled body") {
+            file.sync_all().map_err(|error| Error::io("sync", &path, error))?;
+        }
+        if steps::is_taken("directory sync after a spooled body got its name") {
+            let synced = copy.storage.sync_directory(&copy.directory);
+            synced.map_err(|error| Error::io("sync", &copy.directory, error))?;
+        }
+        Ok(SpooledBody(Held::Here(Arc::new(copy))))
     }
 }
 

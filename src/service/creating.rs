@@ -38,7 +38,28 @@ impl Service {
     ) -> Result<Vec<Created>, (usize, Error)> {
         let set = |index: usize, one: &mut NewDownload| one.clone_from(&downloads[index]);
         let series = Series::new(NewDownload::default(), &set);
-        self.create_series(downloads.len(), usize::MAX, series, go_on)
+        let asked = Asked {
+            go_on,
+            of_list: downloads.len() > 1,
+            check_only: false,
+        };
+        self.create_series(downloads.len(), usize::MAX, series, asked)
+    }
+
+    /// Whether a download would be created as things stand, but for its body, which is still to come.
+    ///
+    /// # Errors
+    /// As [`Service::create`].
+    pub(crate) fn check(&self, download: &NewDownload) -> Result<(), Error> {
+        let set = |_: usize, one: &mut NewDownload| one.clone_from(download);
+        let series = Series::new(NewDownload::default(), &set);
+        let asked = Asked {
+            go_on: false,
+            of_list: false,
+            check_only: true,
+        };
+        let checked = self.create_series(1, usize::MAX, series, asked);
+        checked.map(|_| ()).map_err(|(_, error)| error)
     }
 
     /// The same for a list of which one is there at a time. Nobody else looks at the engine yet, where that is in this process.
@@ -48,7 +69,12 @@ impl Service {
         series: Series<'_>,
         go_on: bool,
     ) -> Result<Vec<Created>, (usize, Error)> {
-        self.create_series(count, LIST_PART, series, go_on)
+        let asked = Asked {
+            go_on,
+            of_list: count > 1,
+            check_only: false,
+        };
+        self.create_series(count, LIST_PART, series, asked)
     }
 
     fn create_series(
@@ -56,15 +82,11 @@ impl Service {
         count: usize,
         part_max: usize,
         series: Series<'_>,
-        go_on: bool,
+        asked: Asked,
     ) -> Result<Vec<Created>, (usize, Error)> {
         let here = current_directory()?;
         let make_absolute = |one: &mut NewDownload| self.make_absolute(one, &here);
         let mut series = series.and_then(&make_absolute);
-        let asked = Asked {
-            go_on,
-            of_list: count > 1,
-        };
         let Link::Embedded(embedded) = &self.link else {
             for index in 0..count {
                 check_paths(series.at(index)).map_err(|error| (index, error))?;
@@ -78,11 +100,16 @@ impl Service {
     }
 
     fn create_part(&self, downloads: Vec<Download>, asked: Asked) -> Result<Vec<Created>, (usize, Error)> {
-        let Asked { go_on, of_list } = asked;
+        let Asked {
+            go_on,
+            of_list,
+            check_only,
+        } = asked;
         let result = self.call(Create {
             downloads,
             go_on,
             of_list,
+            check_only,
         });
         let result = result.map_err(|refused| (refused.index.unwrap_or(0), refused.error));
         result.map(|all| all.operations)

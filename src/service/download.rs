@@ -49,7 +49,7 @@ pub(crate) struct Download {
     /// Absolute, like the destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     body_file: Option<PathBuf>,
-    /// The id of a body that this engine has spooled.
+    /// The id of a body that this engine has taken in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) body_spooled: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

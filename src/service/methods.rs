@@ -131,6 +131,9 @@ pub(crate) struct Create {
     /// already, while its file still stands where it was put.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) of_list: bool,
+    /// Nothing is created: what would refuse the creation refuses the call.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) check_only: bool,
 }
 
 /// One of the operations that a creation means, in the order asked for.
@@ -156,11 +159,14 @@ impl Method for Create {
     type Reply = AllCreated;
 
     fn perform(self, engine: &Engine) -> Result<AllCreated, Refused> {
-        let downloads = self.downloads.into_iter().enumerate();
+        let mut downloads = self.downloads;
+        // Bodies go with the call that names them, all of them, whatever comes of it.
+        let take = |download: &mut Download| Some(engine.take_upload(&download.body_spooled.take()?));
+        let spooled: Vec<_> = downloads.iter_mut().map(take).collect();
+        let downloads = downloads.into_iter().zip(spooled).enumerate();
         let mut downloads: Vec<NewDownload> = downloads
-            .map(|(index, mut download)| {
-                let spooled = download.body_spooled.take().map(|id| engine.spooled(&id)).transpose();
-                let meant = spooled.and_then(|spooled| {
+            .map(|(index, (download, spooled))| {
+                let meant = spooled.transpose().and_then(|spooled| {
                     let mut meant = download.meant()?;
                     meant.body = spooled.map(Body::Spooled).or(meant.body);
                     Ok(meant)
@@ -173,6 +179,7 @@ impl Method for Create {
         let asked = Asked {
             go_on: self.go_on,
             of_list: self.of_list,
+            check_only: self.check_only,
         };
         let operations = create(engine, count, parts, &mut check, asked)?;
         Ok(AllCreated { operations })
@@ -211,6 +218,7 @@ pub(super) type Check<'a> =
 pub(super) struct Asked {
     pub(super) go_on: bool,
     pub(super) of_list: bool,
+    pub(super) check_only: bool,
 }
 
 /// Creates so many downloads, which come in parts, all of them or none; with `go_on` but for those that are there already,
@@ -251,8 +259,16 @@ pub(super) fn create(
         }
         if let Some(creation) = &mut creation {
             let place = |(index, error)| at((places.get(index).copied().unwrap_or(0), error));
-            creation.add(&fresh, created.len() == count).map_err(place)?;
+            let result = if asked.check_only {
+                creation.check(&fresh)
+            } else {
+                creation.add(&fresh, created.len() == count)
+            };
+            result.map_err(place)?;
         }
+    }
+    if asked.check_only {
+        return Ok(Vec::new());
     }
     if let Some(creation) = creation {
         creation.finish().map_err(|error| (0, error))?;
