@@ -454,18 +454,18 @@ fn wait_there(client: &Client, ids: &[TransferId], until: Stand, time: Option<Du
 fn default_app() -> String {
     let executable = std::env::current_exe().ok();
     let executable = executable.or_else(|| std::env::args_os().next().map(PathBuf::from));
-    let name = executable.as_deref().and_then(|path| app_of(path, path.exists()));
+    let name = executable.as_deref().and_then(app_of);
     name.unwrap_or_else(|| "backhaul".to_owned())
 }
 
 /// The app that an executable at this path is. The kernel marks one that was replaced or removed since it was started.
 ///
 /// Source: `proc_pid_exe(5)`.
-fn app_of(executable: &Path, exists: bool) -> Option<String> {
+fn app_of(executable: &Path) -> Option<String> {
     let name = executable.file_name()?.to_string_lossy();
-    let unmarked = name
-        .strip_suffix(" (deleted)")
-        .filter(|name| !exists && !name.is_empty());
+    let unmarked = name.strip_suffix(" (deleted)").filter(|name| !name.is_empty());
+    // It may be called so.
+    let unmarked = unmarked.filter(|_| !executable.exists());
     Some(unmarked.unwrap_or(&name).to_owned())
 }
 
