@@ -32,7 +32,8 @@ const UNACKNOWLEDGED_SHARE: usize = 32;
 const CLIENT_BYTES: u64 = 8 << 10;
 /// What a call takes: its message, what it is taken for, and its answer.
 const CALL_BYTES: u64 = 512 << 10;
-/// Longest message where memory is limited: it holds a part of a request body as clients send them.
+/// Longest message where memory is limited: it holds a part of a list, or of a request body, as clients send
+/// them.
 const MESSAGE_BYTES: u64 = 512 << 10;
 /// What a connection takes that waits for the next request.
 #[cfg(feature = "http")]

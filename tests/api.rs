@@ -826,6 +826,28 @@ fn a_body_that_comes_in_parts_is_refused_where_a_part_is_out_of_place() {
 }
 
 #[test]
+fn a_part_of_a_body_may_be_as_long_as_is_documented_also_where_memory_is_limited() {
+    let place = Place::new();
+    let config = Config {
+        memory_limit: Some(12 << 20),
+        ..config()
+    };
+    let engine = Service::open_with(place.state(), config).unwrap();
+    let serving = engine.serve(place.socket()).unwrap();
+    // In base64 four letters are three bytes, and two letters one.
+    let most = "A".repeat((256 << 10) / 3 * 4);
+    for (bytes, is_taken) in [(format!("{most}AA=="), true), (format!("{most}AAA="), false)] {
+        let part = serde_json::json!({ "offset": 0, "bytes": bytes, "last": false });
+        let answer = ask(serving.socket(), "Spool", &part);
+        if is_taken {
+            assert_eq!(answer["parameters"]["len_bytes"], 256 << 10, "{answer}");
+        } else {
+            assert_eq!(answer["parameters"]["field"], "bytes", "{answer}");
+        }
+    }
+}
+
+#[test]
 fn a_creation_that_is_refused_leaves_no_body_behind_that_others_would_have_to_wait_for() {
     let place = Place::new();
     let engine = Service::open_with(place.state(), config()).unwrap();

@@ -56,6 +56,19 @@ impl Client {
         })
     }
 
+    /// A client of the same state directory, over a connection that owes this one nothing.
+    ///
+    /// # Errors
+    /// As [`Client::connect`]; [`Error::Disconnected`] where the engine there works on another state directory by now.
+    pub(crate) fn connect_again(&self) -> Result<Self, Error> {
+        let again = Self::connect(&self.socket)?;
+        let place = |client: &Self| (client.description.device, client.description.inode);
+        if place(&again) != place(self) {
+            return Err(ended("another engine listens there by now"));
+        }
+        Ok(again)
+    }
+
     /// Whether the engine there works on this state directory.
     pub(crate) fn works_on(&self, state_directory: &Path) -> bool {
         let identity = (self.description.device, self.description.inode);

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::download::Download;
+use super::message::PART_BYTES_MAX;
 use super::methods::{self, Asked, Create, Created};
 use super::{Link, PAGE, Service};
 use crate::engine::{Body, Checks, NewDownload, Series};
 use crate::error::Error;
 use crate::operation::{TransferId, path_in};
 
-/// Bytes of a list that are sent with one call: half of the longest message that a service takes by default.
-const PART_BYTES_MAX: usize = 512 << 10;
 /// How long the end of operations is waited for that are taken back.
 const TAKE_BACK_MAX: Duration = Duration::from_secs(30);
 
@@ -20,7 +19,7 @@ const TAKE_BACK_MAX: Duration = Duration::from_secs(30);
 const LIST_PART: usize = 256;
 
 impl Service {
-    /// Creates downloads: all of them or none. They are durable on return. To another process a list of more than 512 KiB
+    /// Creates downloads: all of them or none. They are durable on return. To another process a list of more than 256 KiB
     /// goes in parts: a crash between them leaves those before it. An empty `app` stands for that of the service,
     /// and a relative destination is taken from the current directory of this process.
     ///
@@ -145,13 +144,19 @@ impl Service {
         Ok(created)
     }
 
+    /// Over another connection: what was refused may have ended that of the list.
     fn take_back(&self, created: &[Created]) {
         let fresh = created.iter().filter(|one| !one.existed);
         let ids: Vec<TransferId> = fresh.map(|one| one.id).collect();
-        let taken_back = ids.chunks(PAGE).try_for_each(|ids| {
-            self.cancel(ids)?;
-            self.wait(ids, Some(TAKE_BACK_MAX))?;
-            self.remove(ids)
+        if ids.is_empty() {
+            return;
+        }
+        let taken_back = self.connect_again().and_then(|service| {
+            ids.chunks(PAGE).try_for_each(|ids| {
+                service.cancel(ids)?;
+                service.wait(ids, Some(TAKE_BACK_MAX))?;
+                service.remove(ids)
+            })
         });
         if let Err(error) = taken_back {
             log::warn!("operations of a list that was refused are still there: {error}");
@@ -213,7 +218,79 @@ mod tests {
     use backhaul_journal::simulation::SimDisk;
 
     use super::*;
-    use crate::{Config, Engine, FixedEnvironment};
+    use crate::service::server::{Server, ServerLimits};
+    use crate::service::socket::Socket;
+    use crate::{Config, Engine, Environment, FixedEnvironment};
+
+    /// An engine behind a socket, and a client of it.
+    struct Lab {
+        engine: Arc<Engine>,
+        client: Service,
+        _server: Server,
+        home: tempfile::TempDir,
+    }
+
+    impl Lab {
+        fn new(config: Config, limits: ServerLimits) -> Self {
+            let home = tempfile::tempdir().unwrap();
+            let backends = crate::backends(&config, |_| None).unwrap();
+            let engine = Engine::open(&home.path().join("state"), config, Environment::system(), backends);
+            let engine = Arc::new(engine.unwrap());
+            let path = home.path().join("socket");
+            let server = Server::start(Arc::clone(&engine), vec![Socket::bind(&path).unwrap()], limits).unwrap();
+            Self {
+                engine,
+                client: Service::connect(&path).unwrap().with_app("app"),
+                _server: server,
+                home,
+            }
+        }
+
+        /// A download on hold that takes so many bytes of a message.
+        fn held(&self, number: usize, sent_bytes: usize) -> NewDownload {
+            let mut download = NewDownload {
+                url: format!("http://localhost:1/{number:05}"),
+                destination: self.home.path().join(format!("{number:05}")),
+                app: "app".into(),
+                headers: vec!["X-Long: ".into()],
+                hold: true,
+                ..NewDownload::default()
+            };
+            let missing = sent_bytes - Download::from(&download).sent_bytes();
+            download.headers[0].push_str(&"x".repeat(missing));
+            download
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_list_fit_the_longest_call_where_memory_is_limited_with_all_that_is_around_them() {
+        let config = Config {
+            memory_limit: Some(12 << 20),
+            ..Config::default()
+        };
+        let lab = Lab::new(config, ServerLimits::default());
+        // A power of two makes up any part to the byte.
+        let list: Vec<NewDownload> = (0..300).map(|number| lab.held(number, 4_096)).collect();
+        let created = lab.client.create(&list).unwrap();
+        let there = lab.engine.views().into_iter().map(|view| view.id);
+        assert_eq!(there.collect::<Vec<_>>(), created);
+    }
+
+    #[test]
+    fn what_went_before_a_part_that_ends_the_connection_is_taken_back() {
+        let limits = ServerLimits {
+            message_bytes_max: 512 << 10,
+            ..ServerLimits::default()
+        };
+        let lab = Lab::new(Config::default(), limits);
+        let list = [lab.held(0, 4_096), lab.held(1, 600 << 10)];
+        let (index, error) = lab.client.create(&list).unwrap_err();
+        assert!(
+            index == 1 && matches!(error, Error::Disconnected(_)),
+            "{index}: {error}"
+        );
+        assert!(lab.engine.views().is_empty(), "some of a refused list stays");
+    }
 
     #[test]
     fn a_path_is_meant_from_the_current_directory_and_an_app_is_that_of_the_service() {

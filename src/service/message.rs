@@ -13,6 +13,10 @@ use super::fault::{Fault, without_value};
 /// Longest reply that is taken, in bytes: a service that sends more is none of ours.
 pub(crate) const REPLY_BYTES_MAX: usize = 32 << 20;
 
+/// Bytes of a list or of a request body that go with one call. With the rest of the call around them, and a body as base64,
+/// they fit the longest call that is taken where memory is limited.
+pub(crate) const PART_BYTES_MAX: usize = 256 << 10;
+
 /// A call as it comes in.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Request<'a> {

@@ -106,6 +106,16 @@ impl Service {
         Client::connect(socket.as_ref()).map(|client| Self::new(Link::Remote(client)))
     }
 
+    /// The same engine over another connection, where it is in another process.
+    fn connect_again(&self) -> Result<Self, Error> {
+        let link = match &self.link {
+            Link::Embedded(embedded) => Link::Embedded(Arc::clone(embedded)),
+            Link::Remote(client) => Link::Remote(client.connect_again()?),
+        };
+        let app = Arc::clone(&self.app);
+        Ok(Self { link, app })
+    }
+
     /// Connects to the engine that works on a state directory, wherever its socket is; `None` where none does, or where it
     /// has no socket.
     ///

@@ -320,7 +320,7 @@ pub(super) static KEYS: &[SettingsKey] = &[
         "message-bytes-max",
         "\"1M\"",
         Field::Bytes(|settings| &mut settings.message_bytes_max, 4 << 10..=16 << 20),
-        "longest message on the socket; who sends a longer one is disconnected",
+        "longest call on the socket; who sends a longer one is disconnected, and the commands send up to 350 KiB at once",
     )),
     reloads(key(
         "connections-max",

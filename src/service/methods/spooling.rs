@@ -6,15 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::super::Service;
 use super::super::fault::Refused;
+use super::super::message::PART_BYTES_MAX;
 use super::Method;
 use crate::engine::{Engine, SpooledBody};
 use crate::error::Error;
 use crate::wire;
-
-/// Bytes that are sent with one call; as base64 they are well below the longest message.
-const PART_BYTES: usize = 256 << 10;
-/// Most bytes that are taken with one call.
-const PART_BYTES_MAX: usize = 512 << 10;
 
 /// A part of a request body. The first call has no id and gets one.
 #[derive(Serialize, Deserialize)]
@@ -58,13 +54,13 @@ impl Service {
         let (mut id, mut offset) = (None, 0);
         loop {
             let mut bytes = Vec::new();
-            let mut part = io::Read::take(&mut *reader, PART_BYTES as u64);
+            let mut part = io::Read::take(&mut *reader, PART_BYTES_MAX as u64);
             let read = io::Read::read_to_end(&mut part, &mut bytes);
             read.map_err(|error| Error::io("read", "request body", error))?;
             if offset + bytes.len() as u64 > len_max {
                 return Err(Error::limit("bytes of a request body", len_max));
             }
-            let last = bytes.len() < PART_BYTES;
+            let last = bytes.len() < PART_BYTES_MAX;
             let so_far = self.call(Spool {
                 id,
                 offset,
