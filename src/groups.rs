@@ -271,8 +271,12 @@ impl Groups {
     /// Whether the end of an operation must stay known, because its completion group has not been delivered.
     pub(crate) fn holds(&self, operation: &Operation) -> bool {
         let id = operation.spec.completion_group;
-        id.and_then(|id| self.completion(id))
-            .is_some_and(|completion| !completion.is_closed())
+        id.is_some_and(|id| self.holds_members(id))
+    }
+
+    /// The same of all operations of a completion group.
+    pub(crate) fn holds_members(&self, id: CompletionGroupId) -> bool {
+        self.completion(id).is_some_and(|completion| !completion.is_closed())
     }
 
     /// A sealed group whose operations have all ended, and that has not fired.

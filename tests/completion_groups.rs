@@ -1,7 +1,7 @@
 //! Completion groups: the whole engine, stepped on the simulated disk, and once on a real one.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
-use std::fmt::Write as _;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -75,12 +75,16 @@ impl Device {
 }
 
 /// What the tests want to know of a report.
-fn report(group: &CompletionGroupView, operations: &[OperationView]) -> Vec<u8> {
-    let mut text = format!("{} {:?}:", group.id, group.name);
+fn report(
+    group: &CompletionGroupView,
+    operations: &mut dyn Iterator<Item = OperationView>,
+    to: &mut dyn Write,
+) -> io::Result<()> {
+    write!(to, "{} {:?}:", group.id, group.name)?;
     for operation in operations {
-        write!(text, " {}={}", operation.url, operation.status).unwrap();
+        write!(to, " {}={}", operation.url, operation.status)?;
     }
-    text.into_bytes()
+    Ok(())
 }
 
 fn url(number: u64) -> String {
@@ -464,7 +468,7 @@ fn a_removal_that_the_disk_refuses_leaves_the_group() {
         .unwrap();
     device.disk.fail_with(|call, path| {
         let is_it = call == Call::Sync && path.starts_with("/state/journal");
-        is_it.then(|| std::io::Error::other("the disk does not answer"))
+        is_it.then(|| io::Error::other("the disk does not answer"))
     });
     engine.remove_completion_group(id).unwrap_err();
     device.disk.fail_no_more();

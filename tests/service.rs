@@ -141,6 +141,30 @@ fn a_client_is_told_that_the_service_has_stopped() {
     }
 }
 
+#[test]
+fn a_wait_for_more_than_one_call_may_name_tells_of_all_in_their_order_and_at_once_of_one_that_is_unknown() {
+    let lab = Lab::new();
+    let client = lab.connect();
+    let list: Vec<NewDownload> = (0..600).map(|number| lab.held(&format!("file-{number}"))).collect();
+    let mut created = client.create(&list).unwrap();
+    created.reverse();
+    let in_time = client.wait(&created, Some(Duration::from_millis(1))).unwrap();
+    assert_eq!(ids(&in_time), created);
+    let unknown: TransferId = "ee".repeat(16).parse().unwrap();
+    let nobody = client.wait(&[&created[..], &[unknown]].concat(), None);
+    assert!(matches!(nobody, Err(Error::UnknownId(id)) if id == unknown));
+    // The last part waits for what the others do not.
+    client.cancel(&created[..599]).unwrap();
+    client.wait(&created[..599], Some(STEP_MAX)).unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| client.wait(&created, Some(STEP_MAX)).unwrap());
+        client.cancel(&created[599..]).unwrap();
+        let ended = waiting.join().unwrap();
+        assert_eq!(ids(&ended), created);
+        assert!(ended.iter().all(OperationView::has_ended));
+    });
+}
+
 /// A sequence of calls, and what came of each, without what differs from run to run.
 fn sequence(service: &Service, lab: &Lab) -> Vec<String> {
     let mut said = Vec::new();

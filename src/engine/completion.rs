@@ -5,6 +5,7 @@
 //! and one that takes the device down with it does so a few times at most.
 
 use std::collections::HashMap;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -19,7 +20,7 @@ use super::create::CheckedDownload;
 use super::groups::check_name;
 use super::view::OperationView;
 use super::watch::Changed;
-use crate::environment::Ran;
+use crate::environment::{Input, Ran};
 use crate::error::Error;
 use crate::groups::{Groups, MEMBERS_MAX, RUNS_MAX, UNFINISHED_MAX, run_again_after};
 use crate::operation::{
@@ -37,9 +38,9 @@ const PROBLEM_BYTES_MAX: usize = 1024;
 /// Longest time that a command may take.
 const RUN_MAX: Duration = Duration::from_secs(600);
 
-/// Makes the report that a command finds on its standard input: of its group, and of those operations of it that were not
-/// removed, in the order of their creation.
-pub type Report = fn(&CompletionGroupView, &[OperationView]) -> Vec<u8>;
+/// Writes the report that a command finds on its standard input: of its group, and of those operations of it that were not
+/// removed, in the order of their creation; each is looked at when it is taken. It may be called again for the same command.
+pub type Report = fn(&CompletionGroupView, &mut dyn Iterator<Item = OperationView>, &mut dyn Write) -> io::Result<()>;
 
 /// One consistent look at a completion group. Times are wall-clock milliseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +107,7 @@ impl Default for Commands {
         Self {
             running: HashMap::new(),
             threads: Vec::new(),
-            report: |_, _| Vec::new(),
+            report: |_, _, _| Ok(()),
         }
     }
 }
@@ -484,26 +485,28 @@ fn run_here(core: &Arc<Core>, completion: &Completion, stop: &Interrupt) {
                 core.state().commands.running.remove(&completion.id);
                 return core.fail(error);
             }
-            let report = report(core, completion);
-            core.environment.runner.run(parts, &report, RUN_MAX, stop)
+            let input = Input {
+                write: &|to| report(core, completion, to),
+                // What stands in memory counts as such, whoever reads it.
+                directory: core.config.memory_limit.map(|_| &*core.state_directory),
+            };
+            core.environment.runner.run(parts, &input, RUN_MAX, stop)
         }
     };
     conclude(core, completion.id, completion.runs, ran);
 }
 
-fn report(core: &Core, completion: &Completion) -> Vec<u8> {
+/// Writes the report operation by operation: ten thousand of them take no more memory than one.
+fn report(core: &Core, completion: &Completion, to: &mut dyn Write) -> io::Result<()> {
     let now = core.now();
-    let (report, view, operations) = {
+    let (report, view) = {
         let state = core.state();
-        let groups = state.table.groups();
-        let view = CompletionGroupView::new(completion, groups);
-        let members = view.members.iter().filter_map(|id| state.table.find(*id));
-        let operations: Vec<OperationView> = members
-            .map(|operation| OperationView::new(&operation, now, Lack::Slot, None))
-            .collect();
-        (state.commands.report, view, operations)
+        let view = CompletionGroupView::new(completion, state.table.groups());
+        (state.commands.report, view)
     };
-    report(&view, &operations)
+    let operations = view.members.iter().filter_map(|id| core.find(*id));
+    let mut views = operations.map(|operation| OperationView::new(&operation, now, Lack::Slot, None));
+    report(&view, &mut views, to)
 }
 
 /// Records what came of a run, durably.

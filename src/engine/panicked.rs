@@ -191,7 +191,7 @@ mod tests {
         let engine = open(&disk(), memory());
         let command = CompletionAction::Command(vec!["/bin/true".into()]);
         let group = engine.create_completion_group("app", None, command).unwrap();
-        engine.report_by(|_, _| panic!("a panic that is asked for"));
+        engine.report_by(|_, _, _| panic!("a panic that is asked for"));
         let outcome = run(&engine);
         engine.enable_completion_group(group).unwrap();
         assert_says(outcome.recv_timeout(LONG).unwrap());

@@ -8,7 +8,7 @@ use backhaul_journal::Storage;
 
 use backhaul_backends::Interrupt;
 
-use super::{Clock, Environment, NetworkMonitor, Ran, Random, Runner};
+use super::{Clock, Environment, Input, NetworkMonitor, Ran, Random, Runner};
 use crate::operation::{Now, millis};
 
 /// Where the boot-time clock begins.
@@ -123,9 +123,13 @@ impl NetworkMonitor for FixedEnvironment {
 }
 
 impl Runner for FixedEnvironment {
-    fn run(&self, command: &[String], input: &[u8], _limit: Duration, _stop: &Interrupt) -> Ran {
+    fn run(&self, command: &[String], input: &Input<'_>, _limit: Duration, _stop: &Interrupt) -> Ran {
+        let mut read = Vec::new();
+        if let Err(error) = (input.write)(&mut read) {
+            return Ran::Failed(error.to_string());
+        }
         let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
-        commands.run.push((command.to_vec(), input.to_vec()));
+        commands.run.push((command.to_vec(), read));
         commands.problem.clone().map_or(Ran::Well, Ran::Failed)
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use backhaul_journal::Storage;
 
 pub use fixed::FixedEnvironment;
-pub(crate) use runner::{Ran, Runner};
+pub(crate) use runner::{Input, Ran, Runner};
 pub(crate) use system::engine_holder;
 
 use crate::operation::Now;

@@ -1,8 +1,9 @@
 //! Runs the commands of completion groups.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::scope;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use crate::threads::{self, Role};
 use backhaul_backends::Interrupt;
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 /// How a command ended.
@@ -24,11 +25,19 @@ pub(crate) enum Ran {
     Failed(String),
 }
 
+/// What a command finds on its standard input.
+pub(crate) struct Input<'a> {
+    /// Writes it; once more from its beginning where the first file took no more.
+    pub(crate) write: &'a dyn Fn(&mut dyn Write) -> io::Result<()>,
+    /// The directory of the file without a name that holds it; `None` for memory.
+    pub(crate) directory: Option<&'a Path>,
+}
+
 /// Runs programs.
 pub(crate) trait Runner: Send + Sync {
     /// Runs a command to its end, with `input` on its standard input, for at most `limit`, or until `stop` is raised. The
     /// first part is the absolute path of the program.
-    fn run(&self, command: &[String], input: &[u8], limit: Duration, stop: &Interrupt) -> Ran;
+    fn run(&self, command: &[String], input: &Input<'_>, limit: Duration, stop: &Interrupt) -> Ran;
 }
 
 /// How long a command has to end by itself once the engine stops.
@@ -38,29 +47,49 @@ const GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct Processes;
 
 impl Runner for Processes {
-    fn run(&self, command: &[String], input: &[u8], limit: Duration, stop: &Interrupt) -> Ran {
+    fn run(&self, command: &[String], input: &Input<'_>, limit: Duration, stop: &Interrupt) -> Ran {
         let Some((program, arguments)) = command.split_first() else {
             return Ran::Failed("there is no command".into());
         };
-        let child = as_file(input).and_then(|input| {
-            let mut command = Command::new(program);
-            command.args(arguments).current_dir("/").process_group(0);
-            command.stdin(input).stdout(Stdio::null()).stderr(Stdio::null());
-            command.spawn()
-        });
-        match child {
+        let input = match input.as_file() {
+            Ok(input) => input,
+            Err(error) => return Ran::Failed(format!("its standard input could not be written: {error}")),
+        };
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir("/").process_group(0);
+        command.stdin(input).stdout(Stdio::null()).stderr(Stdio::null());
+        match command.spawn() {
             Ok(mut child) => await_end(&mut child, limit, stop),
             Err(error) => Ran::Failed(format!("'{program}' could not be run: {error}")),
         }
     }
 }
 
-/// A file in memory that is nowhere else: a command that does not read it holds up nobody.
-fn as_file(bytes: &[u8]) -> io::Result<File> {
-    let mut file = File::from(memfd_create("report", MemfdFlags::CLOEXEC)?);
-    file.write_all(bytes)?;
-    file.seek(SeekFrom::Start(0))?;
-    Ok(file)
+impl Input<'_> {
+    /// A file that has no name: a command that does not read it holds up nobody.
+    fn as_file(&self) -> io::Result<File> {
+        if let Some(directory) = self.directory {
+            let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+            let made = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR);
+            match made.map_err(io::Error::from).and_then(|file| self.fill(file.into())) {
+                Ok(file) => return Ok(file),
+                // A disk that is full, most of all, or one that knows no such files. What it may cost then is memory.
+                Err(error) => log::warn!(
+                    "the standard input of a command stands in memory, as '{}' takes no file for it: {error}",
+                    directory.display()
+                ),
+            }
+        }
+        self.fill(memfd_create("report", MemfdFlags::CLOEXEC)?.into())
+    }
+
+    fn fill(&self, file: File) -> io::Result<File> {
+        let mut writer = BufWriter::new(file);
+        (self.write)(&mut writer)?;
+        let mut file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(file)
+    }
 }
 
 fn await_end(child: &mut Child, limit: Duration, stop: &Interrupt) -> Ran {
@@ -119,14 +148,53 @@ fn signal(group: Pid, signal: Signal) {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests {
     use super::*;
 
     const LONG: Duration = Duration::from_secs(600);
 
     fn run(script: &str, input: &[u8], limit: Duration, stop: &Interrupt) -> Ran {
+        run_with(script, input, None, limit, stop)
+    }
+
+    fn run_with(script: &str, input: &[u8], directory: Option<&Path>, limit: Duration, stop: &Interrupt) -> Ran {
         let command = ["/bin/sh", "-c", script].map(String::from);
-        Processes.run(&command, input, limit, stop)
+        let write = |to: &mut dyn Write| to.write_all(input);
+        let write = &write;
+        Processes.run(&command, &Input { write, directory }, limit, stop)
+    }
+
+    #[test]
+    fn an_input_stands_in_a_file_of_the_directory_that_is_given_and_in_memory_where_it_takes_none() {
+        let never = Interrupt::new();
+        let home = tempfile::tempdir().unwrap();
+        for (directory, place) in [
+            (home.path().to_path_buf(), home.path().display().to_string()),
+            (home.path().join("missing"), "/memfd:report".to_owned()),
+        ] {
+            let script =
+                format!("case $(readlink /proc/self/fd/0) in '{place}'*) test \"$(cat)\" = report;; *) exit 9;; esac");
+            let ran = run_with(&script, b"report", Some(&directory), LONG, &never);
+            assert_eq!(ran, Ran::Well, "{place}");
+        }
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "it has a name");
+    }
+
+    #[test]
+    fn a_command_whose_input_cannot_be_written_is_not_run() {
+        let write = |_: &mut dyn Write| Err(io::Error::other("no more"));
+        let (write, directory) = (&write, None);
+        let ran = Processes.run(
+            &["/bin/true".into()],
+            &Input { write, directory },
+            LONG,
+            &Interrupt::new(),
+        );
+        assert_eq!(
+            ran,
+            Ran::Failed("its standard input could not be written: no more".into())
+        );
     }
 
     #[test]
@@ -137,7 +205,8 @@ mod tests {
             run("exit 3", b"", LONG, &never),
             Ran::Failed("it ended with exit status: 3".into())
         );
-        let missing = Processes.run(&["/no/such/program".into()], b"", LONG, &never);
+        let (write, directory) = (&|_: &mut dyn Write| Ok(()), None);
+        let missing = Processes.run(&["/no/such/program".into()], &Input { write, directory }, LONG, &never);
         assert!(matches!(missing, Ran::Failed(problem) if problem.contains("/no/such/program")));
     }
 

@@ -26,7 +26,7 @@ use self::fault::Refused;
 use self::methods::{
     Acknowledge, Attend, Cancel, Describe, ForgetApp, List, Method, Pause, Remove, Resume, Set, Show, Start,
 };
-use self::monitor::{FROM_NOW, IDS_MAX, Monitoring, Selection, Waited, Waiting};
+use self::monitor::{FROM_NOW, IDS_MAX, Monitoring, Selection, UPDATE_MAX, Waited, Waiting};
 use crate::config::Config;
 use crate::engine::{Changes, Description, Engine, Filter, OperationView, SpooledBody};
 use crate::error::Error;
@@ -331,7 +331,8 @@ impl Service {
         }
     }
 
-    /// Waits until all of these operations have ended, or until the time is over; gives them as they are then.
+    /// Waits until all of these operations have ended, or until the time is over; gives them as they are then. In another
+    /// process more than 256 are waited for in parts, one after the other.
     ///
     /// # Errors
     /// [`Error::UnknownId`]; [`Error::Disconnected`] where the engine stops.
@@ -437,27 +438,33 @@ impl Iterator for Listing {
     }
 }
 
-/// Waits in another process: for as many operations at once as one call may name, then for the others.
+/// Waits in another process: for as many operations as one call may name, then for the others.
 fn wait_there(client: &Client, ids: &[TransferId], until: Stand, time: Option<Duration>) -> Result<Waited, Error> {
     let end = time.and_then(|time| Instant::now().checked_add(time));
-    let mut all = Waited {
-        operations: Vec::with_capacity(ids.len()),
-        timed_out: false,
-    };
     let mut connection = client.another()?;
-    for part in ids.chunks(IDS_MAX) {
-        let timeout_ms = left(end).map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    let mut ask = |ids: &[TransferId], time: Option<Duration>| {
         let waiting = Waiting {
-            ids: part.to_vec(),
+            ids: ids.to_vec(),
             until: Some(until),
-            timeout_ms,
+            timeout_ms: time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
         };
         connection.send("Wait", &waiting, false)?;
-        let waited = connection.receive::<Waited>(None)?.0;
-        all.operations.extend(waited.operations);
-        all.timed_out |= waited.timed_out;
+        Ok::<Waited, Error>(connection.receive(None)?.0)
+    };
+    if ids.len() <= UPDATE_MAX {
+        return ask(ids, time);
     }
-    Ok(all)
+    // All are looked at before any is waited for: an id that is unknown is told at once.
+    let parts = ids.chunks(UPDATE_MAX);
+    let looked = parts.clone().map(|part| ask(part, Some(Duration::ZERO)));
+    let mut parts_waited = looked.collect::<Result<Vec<Waited>, Error>>()?;
+    for (part, waited) in parts.zip(&mut parts_waited).filter(|(_, waited)| waited.timed_out) {
+        *waited = ask(part, left(end))?;
+    }
+    Ok(Waited {
+        timed_out: parts_waited.iter().any(|waited| waited.timed_out),
+        operations: parts_waited.into_iter().flat_map(|waited| waited.operations).collect(),
+    })
 }
 
 /// The file name of the executable, and without `/proc` of the word that called it.

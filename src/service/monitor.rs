@@ -21,7 +21,7 @@ pub(crate) const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// Shortest time between two reports of progress, and the longest.
 pub(crate) const PROGRESS_MIN: Duration = Duration::from_millis(20);
 pub(crate) const PROGRESS_MAX: Duration = Duration::from_secs(3600);
-/// Operations that one monitor or one wait names at most.
+/// Operations that one monitor names at most, or one call that does something to each.
 pub(crate) const IDS_MAX: usize = 10_000;
 
 /// Which operations, on the wire: those of an app (that of the command where none is named), or of all; of one group, of
@@ -146,11 +146,15 @@ pub(crate) struct Waiting {
 pub(super) const FROM_NOW: u64 = i64::MAX as u64;
 
 impl Waiting {
+    /// The answer tells of all that are named, at once.
+    ///
     /// # Errors
-    /// [`Error::LimitReached`].
+    /// [`Error::Invalid`].
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.ids.len() > IDS_MAX {
-            return Err(Error::limit("operations that one wait names", IDS_MAX as u64));
+        let count = self.ids.len();
+        if count > UPDATE_MAX {
+            let problem = format!("are too many; wait for at most {UPDATE_MAX} with one call");
+            return Err(Error::invalid("ids", format!("{count} ids"), problem));
         }
         Ok(())
     }

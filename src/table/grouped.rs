@@ -1,6 +1,7 @@
 //! Groups in the table: a change of one moves its operations where they belong from then on; and who runs, which gives
 //! the others of a group their turn.
 
+use std::borrow::Cow;
 use std::num::NonZeroUsize;
 
 use super::{Table, place, spot};
@@ -106,16 +107,20 @@ impl Table {
         self.reheld(completion.id, |groups| groups.restore_completion(completion, as_of));
     }
 
-    /// Changes whether the ends of its operations must stay known.
+    /// Changes whether the ends of its operations must stay known. They are looked at one by one: unpacked all at once, those of
+    /// a large group would take more memory than all else.
     fn reheld(&mut self, id: CompletionGroupId, change: impl FnOnce(&mut Groups)) {
-        let ended = self.groups.members(id).into_iter();
-        let ended: Vec<TransferId> = ended
-            .filter(|id| self.find(*id).is_some_and(|operation| operation.has_ended()))
-            .collect();
-        let rows: Vec<_> = ended.into_iter().filter_map(|id| self.take(id)).collect();
+        let before = self.groups.holds_members(id);
         change(&mut self.groups);
-        for (operation, as_of) in rows {
-            self.insert(operation, as_of);
+        let now = self.groups.holds_members(id);
+        if before == now {
+            return;
+        }
+        for member in self.groups.members(id) {
+            if let Some(operation) = self.find(member).map(Cow::into_owned) {
+                self.history.put(&operation, before, false);
+                self.history.put(&operation, now, true);
+            }
         }
     }
 

@@ -2,8 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::left_out;
+
+/// How many this process has made: each has a name of its own.
+static MADE: AtomicUsize = AtomicUsize::new(0);
 
 const VERSION_1: &str = "/sys/fs/cgroup/memory";
 const VERSION_2: &str = "/sys/fs/cgroup";
@@ -32,7 +36,8 @@ impl MemoryGroup {
             // Refused where it is so already, or where this is not for us to say; then the limit below is missing.
             let _ = fs::write(root.join("cgroup.subtree_control"), "+memory");
         }
-        let path = root.join(format!("backhaul-test-{}", std::process::id()));
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let path = root.join(format!("backhaul-test-{}-{number}", std::process::id()));
         let group = Self { path, is_version_2 };
         let limit = if is_version_2 {
             "memory.max"

@@ -1,6 +1,9 @@
 //! Transfer groups and completion groups.
 
-use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
+use std::io::{self, Write};
+
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::super::Service;
 use super::super::download::DEFAULT_APP;
@@ -239,19 +242,28 @@ pub(crate) mod told_groups {
 #[derive(Serialize)]
 struct Report<'a> {
     completion_group: CompletionGroup,
-    downloads: &'a [OperationView],
+    #[serde(serialize_with = "one_by_one")]
+    downloads: RefCell<&'a mut dyn Iterator<Item = OperationView>>,
 }
 
-/// The report for the command of a completion group: one JSON object.
-pub(crate) fn report(group: &CompletionGroupView, downloads: &[OperationView]) -> Vec<u8> {
+fn one_by_one<S: Serializer>(
+    views: &RefCell<&mut dyn Iterator<Item = OperationView>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(&mut **views.borrow_mut())
+}
+
+/// Writes the report for the command of a completion group: one JSON object.
+pub(crate) fn report(
+    group: &CompletionGroupView,
+    downloads: &mut dyn Iterator<Item = OperationView>,
+    to: &mut dyn Write,
+) -> io::Result<()> {
     let report = Report {
         completion_group: group.clone().into(),
-        downloads,
+        downloads: RefCell::new(downloads),
     };
-    serde_json::to_vec(&report).unwrap_or_else(|error| {
-        log::error!("the report of completion group {} cannot be written: {error}", group.id);
-        Vec::new()
-    })
+    Ok(serde_json::to_writer(to, &report)?)
 }
 
 /// Makes a completion group.
