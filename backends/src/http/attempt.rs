@@ -17,6 +17,11 @@ use super::tls;
 use super::wire::{Socket, Wire};
 use crate::{HeaderFields, Interrupt, Limits, net};
 
+/// Most bytes of a body that come without one of its content: sizes of chunks, and fields behind the last of them, which
+/// may be as long as a head. ureq reads on for as long as they come, and nothing that they pass through ever sees them: no
+/// limit on the rate, and silence it is not.
+const FRAMING_BYTES_MAX: usize = super::HEAD_BYTES_MAX;
+
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Attempt>>> = const { RefCell::new(None) };
 }
@@ -44,6 +49,8 @@ pub(super) enum Fault {
     Refused,
     /// The server took no more of the request body after so many bytes, while its answer was waiting to be read.
     Unheard(u64),
+    /// Chunk sizes or trailer fields without end, and no content between them.
+    EndlessFraming,
 }
 
 /// What the transport is doing; each phase has its own limit.
@@ -79,6 +86,7 @@ pub(super) struct Attempt {
     route: RefCell<Option<Arc<Route>>>,
     request_begun: Cell<bool>,
     request_bytes: Cell<usize>,
+    framing_bytes: Cell<usize>,
     ending: RefCell<Ending>,
 }
 
@@ -136,6 +144,7 @@ impl Attempt {
             route: RefCell::new(None),
             request_begun: Cell::new(false),
             request_bytes: Cell::new(usize::MAX),
+            framing_bytes: Cell::new(0),
             ending: RefCell::default(),
         });
         CURRENT.with_borrow_mut(|current| *current = Some(Rc::clone(&attempt)));
@@ -161,6 +170,7 @@ impl Attempt {
         self.refused_after.set(None);
         self.shown.take();
         self.request_begun.set(false);
+        self.framing_bytes.set(0);
         self.ending.take();
         self.enter_phase(Phase::Connect);
     }
@@ -283,12 +293,23 @@ impl Attempt {
     /// what can be shown of it is kept here.
     pub(super) fn note_consumed(&self, bytes: &[u8]) {
         if self.phase.get() != Phase::Response {
+            self.framing_bytes.set(self.framing_bytes.get() + bytes.len());
             if let Ending::Chunked(chunks) = &mut *self.ending.borrow_mut() {
                 chunks.follow(bytes);
             }
         } else if bytes.starts_with(b"HTTP/") {
             self.shown.replace(fields::as_sent(bytes));
         }
+    }
+
+    /// ureq gave content: what it consumed until then was not in vain.
+    pub(super) fn note_content(&self) {
+        self.framing_bytes.set(0);
+    }
+
+    /// Whether more than a head was consumed since there was content, and more of it is wanted.
+    pub(super) fn is_framing_endless(&self) -> bool {
+        self.phase.get() == Phase::Body && self.framing_bytes.get() > FRAMING_BYTES_MAX
     }
 
     /// The fields of the last head.

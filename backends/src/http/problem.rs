@@ -61,6 +61,10 @@ impl From<Fault> for Problem {
                     ..Self::permanent(status, text)
                 }
             }
+            Fault::EndlessFraming => Self::permanent(
+                WebErrorStatus::ERROR_HTTP_INVALID_SERVER_RESPONSE,
+                "the server sends chunk sizes or trailer fields without end, and no content; fetch it from another server",
+            ),
             Fault::Refused => Self::transient(
                 WebErrorStatus::DISCONNECTED,
                 "the server answered before it had the whole request, and then not in full",
@@ -153,6 +157,7 @@ pub(super) mod tests {
             Fault::Unheard(1),
             Fault::Roots("no roots".into()),
             Fault::Cut,
+            Fault::EndlessFraming,
             connection(io::ErrorKind::ConnectionReset),
             connection(io::ErrorKind::TimedOut),
             connection(io::ErrorKind::HostUnreachable),

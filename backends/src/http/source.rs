@@ -41,7 +41,12 @@ impl<'a> Source<'a> {
     /// lends its socket instead and reports that it would block.
     fn read_buffered(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match self.through_ureq.read(buffer) {
-            Ok(amount) => Ok(Some(amount)),
+            Ok(amount) => {
+                if amount > 0 {
+                    self.attempt.note_content();
+                }
+                Ok(Some(amount))
+            }
             Err(error) => {
                 self.socket = self.attempt.take_lent();
                 if self.socket.is_some() { Ok(None) } else { Err(error) }

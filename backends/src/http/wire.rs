@@ -279,6 +279,9 @@ impl Wire {
             attempt.lend(self.socket.share());
             return Err(io::ErrorKind::WouldBlock.into());
         }
+        if attempt.is_framing_endless() {
+            return Err(attempt.fail(Fault::EndlessFraming));
+        }
         let room = self.buffers.input_append_buf();
         if room.is_empty() {
             // The limit on the response head keeps this from happening; a read into nothing would look like the end.

@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use backhaul_backends::{Backend, Interrupt, Request, WebErrorStatus};
+use backhaul_backends::{Backend, FailureKind, Interrupt, Request, WebErrorStatus};
 
 use crate::server::{Kept, Server, Step, answer, backend, fetch, header, request, response, transient};
 
@@ -50,6 +50,36 @@ fn chunks_are_joined_and_a_missing_last_chunk_is_no_end() {
         assert_eq!(kept.bytes, b"hel");
         assert!(transient(failure.kind), "{cut:?} {failure}");
         assert_eq!(failure.status, WebErrorStatus::DISCONNECTED, "{cut:?} {failure}");
+    }
+}
+
+#[test]
+fn framing_without_content_ends_an_attempt_once_it_is_longer_than_a_head_may_be() {
+    // As the head says it, and where two readers may find another end.
+    for framing in ["", "Content-Length: 5\r\n"] {
+        let trailer = |fields: usize| {
+            let head = format!("HTTP/1.1 200 OK\r\n{framing}Transfer-Encoding: chunked\r\n\r\n");
+            let chunks = "1\r\nx\r\n".repeat(20_000);
+            format!("{head}{chunks}0\r\n{}\r\n", "X: y\r\n".repeat(fields))
+        };
+        let (result, kept) = fetch(&request(&Server::once(trailer(4_000)).url("/")));
+        result.unwrap();
+        assert_eq!(
+            kept.bytes.len(),
+            20_000,
+            "chunks are as many as they are, and their sizes longer than they"
+        );
+        let (result, kept) = fetch(&request(&Server::once(trailer(100_000)).url("/")));
+        let failure = result.unwrap_err();
+        assert_eq!(
+            (failure.kind, failure.status),
+            (
+                FailureKind::Permanent,
+                WebErrorStatus::ERROR_HTTP_INVALID_SERVER_RESPONSE
+            ),
+            "{framing:?}: {failure}"
+        );
+        assert_eq!(kept.bytes.len(), 20_000, "what came before stays");
     }
 }
 
