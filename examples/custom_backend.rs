@@ -65,7 +65,7 @@ impl Backend for FileBackend {
             start,
             actual_url: request.url.clone(),
             status_code: 200,
-            resumable: true,
+            resumable: Some(true),
             provable: is_provable(&validators),
             on_trust,
             content_type: None,

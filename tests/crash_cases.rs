@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backhaul::{Collision, Config, Engine, FixedEnvironment, NewDownload, TransferId, TransferStatus, Window};
-use backhaul_backends::{MemoryBackend, Resource};
+use backhaul_backends::{MemoryBackend, Resource, Validators};
 use backhaul_journal::FileSystem;
 use backhaul_journal::simulation::{Call, Fault, SimDisk};
 
@@ -185,6 +185,52 @@ fn a_rename_that_finds_no_room_is_waited_for_and_costs_no_further_attempt() {
     finish(&engine, &outside);
     assert_eq!(engine.view(id).unwrap().status, TransferStatus::Completed);
     assert_eq!(device.server.attempts().len(), 1);
+}
+
+#[test]
+fn what_a_full_disk_stopped_is_kept_where_something_proves_it_unless_the_server_said_that_it_cannot_continue() {
+    for (tells_resumable, resumable, tag, keeps) in [
+        (true, true, "\"a\"", true),
+        (false, true, "\"a\"", true),
+        (false, true, "W/\"a\"", false),
+        (true, false, "\"a\"", false),
+    ] {
+        let mut device = Device::new(20_000, resumable);
+        let resource = Resource::new(vec![7; 20_000], "");
+        let resource = Resource {
+            resumable,
+            tells_resumable,
+            validators: Validators {
+                etag: Some(tag.into()),
+                ..resource.validators
+            },
+            ..resource
+        };
+        device.server.put(URL, resource);
+        let (engine, outside) = device.start();
+        let id = add(&engine, Collision::Fail);
+        let mut writes = 0;
+        device.disk.fail_with(move |call, path| {
+            let is_write = call == Call::Write && is_data(path);
+            writes += usize::from(is_write);
+            (is_write && writes > 20).then(|| io::Error::from(io::ErrorKind::StorageFull))
+        });
+        while engine.step() {}
+        assert_eq!(engine.view(id).unwrap().status, TransferStatus::PausedDiskFull);
+        assert_eq!(
+            device.names().len(),
+            usize::from(keeps),
+            "{tells_resumable} {resumable} {tag}"
+        );
+        device.disk.fail_no_more();
+        finish(&engine, &outside);
+        let view = engine.view(id).unwrap();
+        assert_eq!(
+            (view.status, view.restarts, view.bytes_wasted == 0),
+            (TransferStatus::Completed, u32::from(!keeps), keeps),
+            "{tells_resumable} {resumable} {tag}"
+        );
+    }
 }
 
 #[test]

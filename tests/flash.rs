@@ -53,7 +53,7 @@ impl Tap {
             validators,
             actual_url: request.url.clone(),
             status_code: 200,
-            resumable: true,
+            resumable: Some(true),
             provable: true,
             on_trust: false,
             content_type: None,

@@ -38,7 +38,7 @@ fn head(version: u8, start: Start) -> Head {
         },
         actual_url: "lie://host/file".into(),
         status_code: 200,
-        resumable: true,
+        resumable: Some(true),
         provable: true,
         on_trust: false,
         content_type: None,

@@ -160,7 +160,7 @@ impl Backend for Overtaking {
                 ..Validators::default()
             },
             actual_url: request.url.clone(),
-            resumable: true,
+            resumable: Some(true),
             provable: true,
             on_trust: false,
             content_type: None,

@@ -56,7 +56,7 @@ impl Backend for Echo {
             },
             actual_url: request.url.clone(),
             status_code: 200,
-            resumable: false,
+            resumable: Some(false),
             provable: false,
             on_trust: false,
             content_type: None,

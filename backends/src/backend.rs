@@ -209,8 +209,9 @@ pub struct Head {
     pub actual_url: String,
     /// Status code of the protocol (HTTP status, FTP reply).
     pub status_code: u16,
-    /// The server said that it can continue from an offset, or proved it.
-    pub resumable: bool,
+    /// Whether it can continue from an offset: the server said so or proved it. `None` where it says nothing and may: held
+    /// bytes that something can prove are kept for it, but parts are not asked for over several connections.
+    pub resumable: Option<bool>,
     /// The validators can prove that a later response continues this one.
     pub provable: bool,
     /// The bytes continue held ones without proof, because [`Held::digest_expected`] allows it.

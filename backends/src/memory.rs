@@ -30,6 +30,8 @@ pub struct Resource {
     pub validators: Validators,
     /// Whether it can be continued from an offset.
     pub resumable: bool,
+    /// Whether the head says so.
+    pub tells_resumable: bool,
     /// Media type that the head names.
     pub content_type: Option<String>,
     /// Other URLs that the head names for the same bytes.
@@ -53,6 +55,7 @@ impl Resource {
             made: None,
             validators,
             resumable: true,
+            tells_resumable: true,
             content_type: None,
             mirrors: Vec::new(),
             credential: None,
@@ -364,7 +367,11 @@ fn head(request: &Request, resource: &Resource, start: Start) -> Head {
         start,
         validators: resource.validators.clone(),
         actual_url: request.url.clone(),
-        resumable: resource.resumable && request.method.is_get(),
+        resumable: match (request.method.is_get(), resource.tells_resumable) {
+            (false, _) => Some(false),
+            (true, true) => Some(resource.resumable),
+            (true, false) => None,
+        },
         provable: request.method.is_get() && proof::is_provable(&resource.validators),
         on_trust: false,
         content_type: resource.content_type.clone(),

@@ -403,8 +403,9 @@ pub(super) struct Running {
     /// most 128 MiB or 120 s of a transfer, whichever is less, are fetched again, instead of 16 MiB or 5 s
     #[arg(long)]
     pub(super) flash_friendly: bool,
-    /// Connections for one large file, from its first byte on, where the server proves that they carry one version of it.
-    /// Without this a second one is opened only for a file that one connection takes long for, up to 4
+    /// Connections for one large file, from its first byte on, where the server says that it serves ranges and proves that
+    /// they carry one version of it. Without this a second one is opened only for a file that one connection takes long for,
+    /// up to 4
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(super) connections: Option<u16>,
     /// Failed attempts in a row, without progress between them, that are followed by another (default: 19)

@@ -376,7 +376,7 @@ impl<'a> Transfer<'a> {
         self.attempt
             .total_bytes
             .store(self.total_bytes.unwrap_or(0), Ordering::Relaxed);
-        let response = Shared::new(stored_response(head, &self.source));
+        let response = Shared::new(stored_response(head, &self.source, self.is_provable(head)));
         // Not synced: bytes count only once they are claimed, and every claim carries the validators again.
         self.core.record(
             &mut self.core.state(),

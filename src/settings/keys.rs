@@ -194,8 +194,8 @@ pub(super) static KEYS: &[SettingsKey] = &[
         "connections",
         "4",
         Field::CountOrNone(|settings| &mut settings.connections, 1..=16),
-        "connections for one large file, from its first byte on, where the server proves that they carry one version of it; \
-         without it a second one is opened only for a file that one connection takes long for, up to 4",
+        "connections for one large file, from its first byte on, where the server says that it serves ranges and proves that \
+         they carry one version of it; without it a second one is opened only for a file that one connection takes long for, up to 4",
     ),
     key(
         "retries",

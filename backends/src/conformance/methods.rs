@@ -22,7 +22,7 @@ pub(super) fn a_request_body_is_sent_whole_in_every_attempt_and_nothing_held_is_
     };
     let first = attempt(rig, &post(None), content).failed_as(AGAIN, LOST);
     assert_eq!(first.next, CUT, "everything that came is kept");
-    assert!(!first.head().resumable && !first.head().provable);
+    assert!(first.head().resumable == Some(false) && !first.head().provable);
     let second = attempt(rig, &post(held_after(&first)), content).whole();
     assert_eq!(second.head().start, Start::Restart(Restart::Method));
     let received = rig.received(&url);

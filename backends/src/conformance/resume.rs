@@ -32,7 +32,10 @@ pub(super) fn what_came_before_a_cut_is_kept_and_continued(rig: &mut dyn Rig) {
         let witness = go_on(rig, &served, Act::Serve, content);
         let head = witness.head();
         assert_eq!(head.start, CONTINUED);
-        assert!(head.resumable && head.provable && !head.on_trust, "{head:?}");
+        assert!(
+            head.resumable == Some(true) && head.provable && !head.on_trust,
+            "{head:?}"
+        );
         assert_eq!(witness.came, content.total_bytes - CUT);
         // Without anything to compare, too.
         let no_tail = |held| Held {
@@ -116,7 +119,7 @@ pub(super) fn a_server_that_cannot_continue_starts_again(rig: &mut dyn Rig) {
         let witness = go_on(rig, &served, Act::Serve, content);
         let head = witness.head();
         assert_eq!(head.start, Start::Restart(Restart::RangeIgnored));
-        assert!(!head.resumable, "{head:?}");
+        assert_eq!(head.resumable, Some(false), "{head:?}");
         assert_eq!(witness.came, content.total_bytes);
     }
 }
@@ -230,5 +233,5 @@ pub(super) fn a_resource_that_never_continues_is_fetched_whole_each_time(rig: &m
     let witness = fetch(rig, &url, held_after(&first), content).whole();
     let head = witness.head();
     assert!(matches!(head.start, Start::Restart(_)), "{head:?}");
-    assert!(!head.resumable, "{head:?}");
+    assert_ne!(head.resumable, Some(true), "{head:?}");
 }

@@ -81,7 +81,7 @@ impl<'a, 's> Intake<'a, 's> {
 
     /// The server could go on from an offset.
     pub(super) fn is_resumable(&mut self) {
-        self.head.resumable = true;
+        self.head.resumable = Some(true);
     }
 
     /// What comes goes on behind what is held.
@@ -209,7 +209,7 @@ mod tests {
             start: Start::Beginning,
             actual_url: String::new(),
             status_code: 150,
-            resumable: false,
+            resumable: Some(false),
             provable: false,
             on_trust: false,
             content_type: None,

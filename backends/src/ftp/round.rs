@@ -299,7 +299,7 @@ impl Round<'_, '_> {
         ];
         let headers = said.into_iter().filter_map(|(name, text)| Some((name, text?)));
         Head {
-            resumable: matches!(start, Start::Continue { .. }),
+            resumable: Some(matches!(start, Start::Continue { .. })),
             start,
             provable: proof::is_provable(&validators),
             actual_url: self.task.target.without_secrets(),

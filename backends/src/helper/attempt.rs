@@ -176,7 +176,7 @@ impl Attempt<'_> {
             start,
             actual_url: place(&self.request.url),
             status_code: if is_continued { 206 } else { 200 },
-            resumable: resource.can_continue && is_get,
+            resumable: Some(resource.can_continue && is_get),
             provable: is_get && is_provable(&resource.validators),
             on_trust,
             content_type: resource.content_type,

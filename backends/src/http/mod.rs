@@ -358,7 +358,7 @@ impl Download<'_> {
             start: accepted.start.clone(),
             actual_url: self.target.without_secrets(),
             status_code: reply.status,
-            resumable: accepted.resumable && is_get,
+            resumable: if is_get { accepted.resumable } else { Some(false) },
             provable: is_get && proof::is_provable_at(&accepted.validators, modified),
             on_trust: accepted.on_trust,
             modified,

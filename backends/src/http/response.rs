@@ -121,7 +121,7 @@ pub(super) enum Decision {
 pub(super) struct Accepted {
     pub(super) start: Start,
     pub(super) validators: Validators,
-    pub(super) resumable: bool,
+    pub(super) resumable: Option<bool>,
     /// Continued without proof; a digest will tell.
     pub(super) on_trust: bool,
     /// Bytes at the beginning of the body that are held already, to be compared with the end of those.
@@ -282,9 +282,9 @@ fn whole(start: Start, terms: Terms<'_>, reply: &Reply) -> Decision {
         return Decision::Fail(problem);
     }
     Decision::Accept(Accepted {
+        resumable: resumable(&start, reply),
         start,
         validators,
-        resumable: says_ranges(reply),
         on_trust: false,
         overlap_bytes: 0,
         body: Body::Bytes {
@@ -377,7 +377,7 @@ fn part(rest: &Rest, terms: Terms<'_>, reply: &Reply) -> Decision {
             offset_bytes: held.offset_bytes,
         },
         validators,
-        resumable: true,
+        resumable: Some(true),
         on_trust,
         overlap_bytes: usize::try_from(held.offset_bytes - range.first).unwrap_or(usize::MAX),
         body: Body::Bytes {
@@ -412,7 +412,7 @@ fn unsatisfied(rest: &Rest, terms: Terms<'_>, reply: &Reply) -> Decision {
                         total_bytes: Some(current),
                         ..held.validators.clone()
                     },
-                    resumable: true,
+                    resumable: Some(true),
                     on_trust: false,
                     overlap_bytes: 0,
                     body: Body::Nothing,
@@ -517,7 +517,16 @@ fn foreign_coding(reply: &Reply) -> Problem {
     }
 }
 
-/// Section 14.3.
+/// Section 14.3: a server may serve ranges and not say so.
+fn resumable(start: &Start, reply: &Reply) -> Option<bool> {
+    let ignores_them = *start == Start::Restart(Restart::RangeIgnored);
+    match (says_ranges(reply), refuses_ranges(reply) || ignores_them) {
+        (true, _) => Some(true),
+        (false, true) => Some(false),
+        (false, false) => None,
+    }
+}
+
 fn says_ranges(reply: &Reply) -> bool {
     let units = reply.accept_ranges.as_deref().unwrap_or_default();
     units.split(',').any(|unit| unit.trim().eq_ignore_ascii_case("bytes"))

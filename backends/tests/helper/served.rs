@@ -135,7 +135,10 @@ fn what_a_file_does_not_say_is_not_announced_and_what_is_not_there_is_missing() 
     let (result, kept) = fetch(&request(&served.serve(&plain, &[])));
     result.unwrap();
     let head = &kept.heads[0];
-    assert_eq!((&head.validators, head.resumable), (&Validators::default(), false));
+    assert_eq!(
+        (&head.validators, head.resumable),
+        (&Validators::default(), Some(false))
+    );
     assert_eq!(head.content_type, plain.content_type);
     let failure = fetch(&request(&served.missing())).0.unwrap_err();
     assert_eq!(

@@ -47,7 +47,7 @@ fn a_download_comes_whole_in_runs_no_larger_than_the_buffer() {
             let head = &kept.heads[0];
             assert_eq!(
                 (&head.start, head.resumable, head.provable),
-                (&Start::Beginning, true, true)
+                (&Start::Beginning, Some(true), true)
             );
             let total = (act != "unannounced").then_some(length as u64);
             assert_eq!(head.validators.total_bytes, total);

@@ -22,7 +22,7 @@ fn a_download_tells_the_head_then_the_bytes() {
     assert_eq!(head.validators.etag.as_deref(), Some("\"v1\""));
     assert_eq!(head.validators.total_bytes, Some(5));
     assert_eq!(head.actual_url, server.url("/a?***"));
-    assert!(head.resumable && head.modified.is_some());
+    assert!(head.resumable == Some(true) && head.modified.is_some());
     assert_eq!(
         (head.status_code, head.content_type.as_deref()),
         (200, Some("text/plain"))
@@ -32,6 +32,27 @@ fn a_download_tells_the_head_then_the_bytes() {
     assert!(asked.contains("accept-encoding: identity\r\n"), "{asked}");
     assert!(asked.contains("user-agent: backhaul/"), "{asked}");
     assert!(!asked.contains("range"), "{asked}");
+}
+
+#[test]
+fn a_server_that_does_not_say_whether_it_serves_ranges_may_serve_them() {
+    for (header, resumable) in [
+        ("Accept-Ranges: bytes\r\n", Some(true)),
+        ("Accept-Ranges: none\r\n", Some(false)),
+        ("", None),
+    ] {
+        let headers = format!("ETag: \"v1\"\r\n{header}");
+        let server = Server::once(response("200 OK", &headers, b"hello"));
+        let (result, kept) = fetch(&request(&server.url("/")));
+        result.unwrap();
+        assert_eq!((kept.head().resumable, kept.head().provable), (resumable, true));
+    }
+    let scripts = (0..2).map(|_| answer(response("200 OK", "ETag: \"v1\"\r\n", b"hello")));
+    let server = Server::new(scripts.collect());
+    let (result, kept) = fetch(&rest(&server.url("/"), 3, 5));
+    result.unwrap();
+    assert_eq!(kept.head().start, Start::Restart(Restart::RangeIgnored));
+    assert_eq!(kept.head().resumable, Some(false), "it was asked, and did not");
 }
 
 #[test]

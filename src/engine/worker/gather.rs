@@ -52,7 +52,7 @@ impl Transfer<'_> {
             ),
             // There is nothing of it to be asked for alone.
             Some(0) => Ok(()),
-            Some(_) if !(head.resumable && self.can().ranges) => refused(
+            Some(_) if !(head.resumable == Some(true) && self.can().ranges) => refused(
                 WebErrorStatus::INSUFFICIENT_RANGE_SUPPORT,
                 "the server does not say that it serves byte ranges",
             ),
@@ -64,7 +64,7 @@ impl Transfer<'_> {
         }
     }
 
-    fn is_provable(&self, head: &Head) -> bool {
+    pub(super) fn is_provable(&self, head: &Head) -> bool {
         head.provable || self.operation.spec.expects_strong_digest()
     }
 
@@ -75,7 +75,8 @@ impl Transfer<'_> {
         let last = self.operation.error.as_ref().map(|error| error.status);
         let contradicted = [crew::changed().status, WebErrorStatus::DIGEST_MISMATCH];
         let has_contradicted = contradicted.iter().any(|status| last == Some(status.0));
-        let may_spread = self.can().ranges && head.resumable && self.is_provable(head) && !has_contradicted;
+        let may_spread =
+            self.can().ranges && head.resumable == Some(true) && self.is_provable(head) && !has_contradicted;
         let steers = self.operation.spec.random_access && may_spread;
         let may_grow = may_spread && self.core.room.connections_max > 1;
         if self.beyond.is_empty() && !(may_grow || steers) {

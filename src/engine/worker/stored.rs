@@ -14,7 +14,7 @@ const ACTUAL_URL_BYTES_MAX: usize = 1024;
 
 /// What is kept of a response. What a server says at more length than anybody needs counts as not said: it is recorded
 /// with every claim, and a record has its limit.
-pub(super) fn stored_response(head: &Head, source: &Source) -> Response {
+pub(super) fn stored_response(head: &Head, source: &Source, is_provable: bool) -> Response {
     let Validators {
         etag,
         last_modified,
@@ -45,7 +45,7 @@ pub(super) fn stored_response(head: &Head, source: &Source) -> Response {
         validators,
         actual_url,
         status_code: head.status_code,
-        resumable: head.resumable,
+        resumable: head.resumable.unwrap_or(is_provable),
         content_type,
         digests: stored_digests(&source.told),
         mirrors: source.mirrors.clone(),
