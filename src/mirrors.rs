@@ -2,9 +2,10 @@
 //!
 //! Sources are numbered: 0 is the URL itself, then the mirrors that were asked for, then those that the server named.
 //! A round tries each of them once, without a wait in between; then the back-off of the operation counts. A source that
-//! asked for time is passed over until it has had it, or waited for where there is no other.
+//! asked for time is passed over until it has had it; where all that are worth another attempt did, the first that has had
+//! it is waited for.
 
-use crate::operation::{Origin, Round};
+use crate::operation::{Deadline, Origin, Round, SOURCES_MAX};
 
 /// Most mirrors that may be asked for.
 pub(crate) const MIRRORS_MAX: usize = 16;
@@ -14,8 +15,7 @@ pub(crate) const LINKED_MAX: usize = 8;
 /// measurement: each costs a back-off, and going elsewhere costs all bytes).
 const STAYS_MAX: u32 = 3;
 
-// A bit of a word stands for each source.
-const _: () = assert!(1 + MIRRORS_MAX + LINKED_MAX <= u32::BITS as usize);
+const _: () = assert!(1 + MIRRORS_MAX + LINKED_MAX == SOURCES_MAX as usize);
 
 /// An attempt that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub(crate) struct Failed {
     pub(crate) sources: u32,
     /// Asking this source again is useless.
     pub(crate) for_good: bool,
-    /// It asked for time before it is asked again.
-    pub(crate) wants_rest: bool,
+    /// It asked to be left alone until then.
+    pub(crate) rest_until: Option<Deadline>,
     /// Where the bytes that are held came from, if only their own source can continue them.
     pub(crate) bound_to: Option<Origin>,
 }
@@ -42,8 +42,9 @@ pub(crate) enum Turn {
     /// The round is over, and what the source of the failure asked for binds no other: the back-off is that of a failure
     /// that asked for nothing.
     OtherBackOff(Round),
-    /// All that are worth another attempt asked for time: they are waited for.
-    Rest(Round),
+    /// All that are worth another attempt asked for time: the first one that has had it is waited for, until then on
+    /// `CLOCK_BOOTTIME`, in milliseconds.
+    Rest(Round, u64),
     /// No source is left that is worth another attempt.
     GiveUp,
 }
@@ -66,50 +67,46 @@ pub(crate) fn after(round: Round, failed: Failed) -> Turn {
     } else {
         round.useless
     } & all;
-    let wants_rest = if failed.wants_rest { bit(failed.source) } else { 0 };
-    let resting = (round.resting | wants_rest) & all;
-    let at_once = all & !tried & !resting;
-    if at_once != 0 {
+    let rested = failed.rest_until.map(|until| round.with_rest(failed.source, until));
+    let round = rested.unwrap_or(round);
+    let awake = all & !round.resting;
+    let begin = |next, round| Round {
+        next,
+        tried: 0,
+        useless: 0,
+        stays: 0,
+        ..round
+    };
+    if awake & !tried != 0 {
         return Turn::Next(Round {
-            next: at_once.trailing_zeros(),
             tried,
             useless,
-            stays: 0,
-            resting,
-            rest_until: round.rest_until,
+            ..begin((awake & !tried).trailing_zeros(), round)
         });
     }
     if useless == all {
         return Turn::GiveUp;
     }
-    let begin = |next, resting| Round {
-        next,
-        tried: resting,
-        useless: 0,
-        stays: 0,
-        resting,
-        rest_until: round.rest_until.filter(|_| resting != 0),
-    };
     // What refused for good is not worth asking again before those that only want time.
-    match all & !resting & !useless {
-        0 if wants_rest == 0 => Turn::Rest(Round::default()),
-        // The wait that it asked for is that of the operation.
-        0 => Turn::BackOff(begin(failed.source, resting & !bit(failed.source))),
-        _ if wants_rest == 0 => Turn::BackOff(begin((!resting).trailing_zeros(), resting)),
-        _ => Turn::OtherBackOff(begin((!resting).trailing_zeros(), resting)),
+    let first = round.first_rested(all).filter(|_| awake & !useless == 0);
+    match (first, failed.rest_until) {
+        (Some((first, until_ms)), _) => Turn::Rest(begin(first, round.without_rest(first)), until_ms),
+        (None, None) => Turn::BackOff(begin(awake.trailing_zeros(), round)),
+        (None, Some(_)) => Turn::OtherBackOff(begin(awake.trailing_zeros(), round)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operation::Now;
 
     fn failed(source: u32, sources: u32, for_good: bool) -> Failed {
         Failed {
             source,
             sources,
             for_good,
-            wants_rest: false,
+            rest_until: None,
             bound_to: None,
         }
     }
@@ -126,7 +123,7 @@ mod tests {
                     assert_eq!(next, Round::default(), "the next round begins anew");
                     return (tried, false);
                 }
-                Turn::OtherBackOff(_) | Turn::Rest(_) => panic!("nobody asked for time"),
+                Turn::OtherBackOff(_) | Turn::Rest(..) => panic!("nobody asked for time"),
                 Turn::GiveUp => return (tried, true),
             }
         }
@@ -192,32 +189,74 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_source_that_wants_rest_is_passed_over_and_waited_for_only_where_all_do() {
-        let busy = |source| Failed {
-            wants_rest: true,
-            ..failed(source, 2, false)
-        };
-        let resting = |next, resting| Round {
+    const NOW: Now = Now {
+        boot_ms: 1_000,
+        wall_ms: 50_000,
+        boot_id: [1; 16],
+    };
+
+    fn later(ms: u64) -> Now {
+        Now {
+            boot_ms: NOW.boot_ms + ms,
+            wall_ms: NOW.wall_ms + ms,
+            ..NOW
+        }
+    }
+
+    /// One that asked for that many milliseconds, at the beginning.
+    fn busy(source: u32, sources: u32, for_ms: u64) -> Failed {
+        Failed {
+            rest_until: Some(Deadline::after(NOW, for_ms)),
+            ..failed(source, sources, false)
+        }
+    }
+
+    fn resting(next: u32, rests: &[(u32, u64)]) -> Round {
+        let round = Round {
             next,
-            tried: resting,
-            resting,
             ..Round::default()
         };
+        let rest =
+            |round: Round, (source, for_ms): &(u32, u64)| round.with_rest(*source, Deadline::after(NOW, *for_ms));
+        rests.iter().fold(round, rest)
+    }
+
+    #[test]
+    fn a_source_that_wants_rest_is_passed_over_until_it_has_had_it() {
+        let tried = |tried, round| Round { tried, ..round };
         // The first wants rest: the second is tried at once, and again after every back-off.
-        assert_eq!(after(Round::default(), busy(0)), Turn::Next(resting(1, 1)));
-        assert_eq!(after(resting(1, 1), failed(1, 2, false)), Turn::BackOff(resting(1, 1)));
-        // Then the second wants it too, and is waited for.
-        assert_eq!(after(resting(1, 1), busy(1)), Turn::BackOff(resting(1, 1)));
+        let second = resting(1, &[(0, 100)]);
+        assert_eq!(after(Round::default(), busy(0, 2, 100)), Turn::Next(tried(1, second)));
+        assert_eq!(after(tried(1, second), failed(1, 2, false)), Turn::BackOff(second));
+        // Once the first has had it, it is tried again.
+        let back = tried(2, resting(0, &[]));
+        assert_eq!(after(second.at(later(100)), failed(1, 2, false)), Turn::Next(back));
         // A refusal of the others ends nothing while one rests.
-        assert_eq!(after(resting(1, 1), failed(1, 2, true)), Turn::Rest(Round::default()));
+        let first = Turn::Rest(Round::default(), later(100).boot_ms);
+        assert_eq!(after(second.at(later(99)), failed(1, 2, true)), first);
         // Only the last one wants rest: the others are not made to wait as long.
-        let tried = Round {
-            next: 1,
-            tried: 1,
-            ..Round::default()
-        };
-        assert_eq!(after(tried, busy(1)), Turn::OtherBackOff(resting(0, 2)));
+        let last = tried(1, resting(1, &[]));
+        assert_eq!(
+            after(last, busy(1, 2, 100)),
+            Turn::OtherBackOff(resting(0, &[(1, 100)]))
+        );
+    }
+
+    #[test]
+    fn where_all_want_rest_the_first_that_has_had_it_is_waited_for_and_each_of_the_others_has_all_of_its_own() {
+        for (one, two, three) in [(100, 500, 900), (900, 100, 500), (500, 900, 100), (100, 100, 100)] {
+            let rests = [(0, one), (1, two), (2, three)];
+            let round = resting(2, &rests[..2]);
+            let shortest = rests.iter().min_by_key(|(_, for_ms)| *for_ms);
+            let (next, for_ms) = *shortest.expect("there are three");
+            let others: Vec<_> = rests.iter().copied().filter(|(source, _)| *source != next).collect();
+            let waited = Turn::Rest(resting(next, &others), later(for_ms).boot_ms);
+            assert_eq!(after(round, busy(2, 3, three)), waited, "{rests:?}");
+        }
+        let round = resting(0, &[(1, 900), (2, 500)]);
+        assert_eq!(round.at(later(499)), round);
+        assert_eq!(round.at(later(500)), resting(0, &[(1, 900)]));
+        assert_eq!(round.at(later(900)), resting(0, &[]));
     }
 
     #[test]

@@ -547,8 +547,7 @@ fn a_source_that_asked_for_time_gets_it_whatever_the_others_do() {
 }
 
 #[test]
-fn where_every_source_asks_for_time_the_last_one_is_asked_first_and_each_after_its_own() {
-    let lab = Lab::new();
+fn where_every_source_asks_for_time_the_one_that_is_ready_first_is_asked_first_and_none_before_its_own() {
     let bytes = content(5_000, 0);
     let busy = |seconds| {
         Act::Fail(Failure {
@@ -560,21 +559,33 @@ fn where_every_source_asks_for_time_the_last_one_is_asked_first_and_each_after_i
             message: "busy".into(),
         })
     };
-    lab.server.put(URL, Resource::new(bytes.clone(), "a"));
-    lab.server.script(URL, busy(600));
-    lab.server.script(MIRROR, busy(100));
-    let engine = lab.open();
-    let id = lab.add(&engine, Vec::new(), &[MIRROR]);
-    for _ in 0..18 {
-        step(&engine);
-        lab.outside.advance(Duration::from_secs(30));
+    for (seconds, next) in [
+        ([600, 100, 300], "mirror"),
+        ([100, 600, 300], "host"),
+        ([600, 300, 100], "other"),
+    ] {
+        let lab = Lab::new();
+        for (url, seconds) in [URL, MIRROR, OTHER].into_iter().zip(seconds) {
+            lab.server.put(url, Resource::new(bytes.clone(), "a"));
+            lab.server.script(url, busy(seconds));
+        }
+        let mut engine = lab.open();
+        let id = lab.add(&engine, Vec::new(), &[MIRROR, OTHER]);
+        for _ in 0..10 {
+            step(&engine);
+            // It is remembered.
+            drop(engine);
+            engine = lab.open();
+            lab.outside.advance(Duration::from_secs(10));
+        }
+        assert_eq!(lab.asked().len(), 3, "nobody is asked too early");
+        for _ in 0..2 {
+            lab.outside.advance(Duration::from_secs(10));
+            step(&engine);
+        }
+        assert_eq!(hosts(&lab.asked())[3..], [(next, 0)]);
+        lab.expect_file(&engine.view(id).unwrap(), &bytes);
     }
-    assert!(lab.asked().iter().filter(|(host, _)| host == "host").count() == 1);
-    for _ in 0..20 {
-        lab.outside.advance(Duration::from_secs(30));
-        step(&engine);
-    }
-    lab.expect_file(&engine.view(id).unwrap(), &bytes);
 }
 
 #[test]

@@ -106,18 +106,14 @@ fn failed(core: &Arc<Core>, id: TransferId, mut failure: Failure) -> Result<Opti
         source: operation.source(),
         sources: operation.source_count(),
         for_good: failure.kind == FailureKind::Permanent,
-        wants_rest: wanted_rest(&failure).is_some(),
+        rest_until: wanted_rest(&failure).map(|asked| {
+            let policy = &core.config.retry;
+            let rest = asked.clamp(policy.retry_after_min, policy.retry_after_max);
+            Deadline::after(core.now(), millis(rest))
+        }),
         bound_to: claim.map(|claim| claim.origin),
     };
-    let mut round = operation.round.at(core.now());
-    if let Some(asked) = wanted_rest(&failure) {
-        let policy = &core.config.retry;
-        let rest = millis(asked.clamp(policy.retry_after_min, policy.retry_after_max));
-        let until = Deadline::after(core.now(), rest);
-        let longest = round.rest_until.filter(|other| other.boot_ms() > until.boot_ms());
-        round.rest_until = longest.or(Some(until));
-    }
-    match mirrors::after(round, tried) {
+    match mirrors::after(operation.round.at(core.now()), tried) {
         Turn::Next(round) => {
             log::info!("{id}: {}; another source is tried", failure.message);
             let now = Deadline::after(core.now(), 0);
@@ -132,13 +128,12 @@ fn failed(core: &Arc<Core>, id: TransferId, mut failure: Failure) -> Result<Opti
             }
             give_time(core, id, failure, Some(round))
         }
-        Turn::Rest(next) => {
-            let now = core.now().boot_ms;
-            let rest_ms = round.rest_until.map_or(0, |until| until.boot_ms().saturating_sub(now));
+        Turn::Rest(round, until_ms) => {
+            let rest_ms = until_ms.saturating_sub(core.now().boot_ms);
             failure.kind = FailureKind::Transient {
                 retry_after: Some(Duration::from_millis(rest_ms)),
             };
-            give_time(core, id, failure, Some(next))
+            give_time(core, id, failure, Some(round))
         }
         Turn::OtherBackOff(round) => {
             failure.kind = FailureKind::Transient { retry_after: None };

@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn the_largest_operation_fits_one_record_of_the_journal() {
         use crate::operation::{
-            Claim, Deadline, Now, OperationError, Origin, Outcome, Phase, Response, Round, SPEC_BYTES_MAX,
+            Claim, Deadline, Now, OperationError, Origin, Outcome, Phase, Response, Round, SOURCES_MAX, SPEC_BYTES_MAX,
             StoredValidators, Stretch, stored_digests,
         };
         use backhaul_backends::{Digest, DigestAlgorithm};
@@ -355,11 +355,10 @@ mod tests {
             })),
             error: Some(Shared::new(error.clone())),
             phase: Phase::Ending(Outcome::Failed(error)),
-            round: Round {
-                resting: u32::MAX,
-                rest_until: Some(Deadline::after(now, u64::MAX)),
-                ..Round::default()
-            },
+            round: (1..SOURCES_MAX).fold(
+                Round::default().with_rest(0, Deadline::after(now, u64::MAX)),
+                |round, source| round.with_rest(source, Deadline::after(Now { boot_ms: 0, ..now }, 0)),
+            ),
             published_name: Some(vec![b'x'; 255]),
             ..Operation::created(TransferId([255; 16]), Shared::new(large), u64::MAX, u64::MAX)
         };
@@ -446,6 +445,17 @@ mod tests {
         let bytes = minicbor::to_vec(&operation).unwrap();
         let older = without(&bytes, &[21]);
         assert_eq!(unpack(&older, Extent::Whole).unwrap(), operation);
+    }
+
+    #[test]
+    fn sources_of_which_an_earlier_version_knew_no_more_than_the_longest_rest_are_all_left_alone_for_it() {
+        use crate::operation::state::tests::NOW;
+        use crate::operation::{Deadline, Round};
+        let longest = Deadline::after(NOW, 900);
+        let round = Round::default().with_rest(0, longest);
+        let bytes = minicbor::to_vec(round.with_rest(1, Deadline::after(NOW, 100))).unwrap();
+        let read = minicbor::decode::<Round>(&without(&bytes, &[6])).unwrap();
+        assert_eq!(read, round.with_rest(1, longest));
     }
 
     #[test]

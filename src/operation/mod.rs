@@ -32,7 +32,7 @@ pub use group::{CompletionAction, TransferBehavior};
 pub(crate) use headers::{Beside, StoredHeaders};
 pub use id::{CompletionGroupId, TransferId};
 pub(crate) use shared::Shared;
-pub(crate) use source::{Origin, Round};
+pub(crate) use source::{Origin, Round, SOURCES_MAX};
 pub use spec::{Collision, CostPolicy, Kind, Priority};
 pub(crate) use spec::{RequestHeader, SPEC_BYTES_MAX, Spec, directory_of, path_in};
 pub(crate) use state::{Doubt, Extent, Operation, Phase, Rejected, Wish};

@@ -7,7 +7,14 @@ use minicbor::{Decode, Encode};
 
 use super::deadline::{Deadline, Now};
 use super::digest::digests;
+use super::spec::is_default;
 use super::state::Operation;
+
+/// Most sources of one operation.
+pub(crate) const SOURCES_MAX: u32 = 25;
+
+// A bit of a word stands for each source.
+const _: () = assert!(SOURCES_MAX <= u32::BITS);
 
 /// Which source bytes came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -54,31 +61,73 @@ pub(crate) struct Round {
     /// How often in a row the source of the held bytes failed and was waited for.
     #[n(3)]
     pub(crate) stays: u32,
-    /// Those that asked for time, and are left alone until all of it has passed.
-    #[cbor(n(4), default, skip_if = "is_none_of_them")]
+    /// Those that asked for time, and are left alone until it has passed.
+    #[cbor(n(4), default, skip_if = "is_default")]
     pub(crate) resting: u32,
-    /// When it has.
+    /// When that of all of them has.
     #[n(5)]
     pub(crate) rest_until: Option<Deadline>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the derive passes a reference")]
-fn is_none_of_them(bits: &u32) -> bool {
-    *bits == 0
+    /// How many milliseconds before that each of them has had its own; earlier versions had no more than the latest end.
+    #[cbor(n(6), default, skip_if = "is_default")]
+    pub(crate) sooner_ms: [u32; SOURCES_MAX as usize],
 }
 
 impl Round {
     /// Without the rests that are over.
     pub(crate) fn at(self, now: Now) -> Self {
         let rest_until = self.rest_until.map(|until| until.rebased(now));
-        match rest_until.filter(|until| until.boot_ms() > now.boot_ms) {
-            Some(_) => Self { rest_until, ..self },
-            None => Self {
-                resting: 0,
-                rest_until: None,
-                ..self
-            },
+        let resting = self.resting & (u32::MAX >> (u32::BITS - SOURCES_MAX));
+        let round = Self {
+            resting,
+            rest_until,
+            ..self
+        };
+        let is_over = |source: &u32| round.rest_end_ms(*source) <= now.boot_ms;
+        let over = round.resting().filter(is_over);
+        over.fold(round, Self::without_rest)
+    }
+
+    /// Leaves a source alone until then.
+    pub(crate) fn with_rest(mut self, source: u32, until: Deadline) -> Self {
+        if source >= SOURCES_MAX {
+            return self;
         }
+        let latest = self.rest_until.filter(|latest| latest.boot_ms() >= until.boot_ms());
+        let latest = latest.unwrap_or(until);
+        let ends = self.resting().map(|source| (source, self.rest_end_ms(source)));
+        let ends: Vec<(u32, u64)> = ends.chain([(source, until.boot_ms())]).collect();
+        self.rest_until = Some(latest);
+        self.resting |= 1 << source;
+        for (source, end_ms) in ends {
+            // Nobody is left alone for as long as does not fit.
+            self.sooner_ms[source as usize] = u32::try_from(latest.boot_ms() - end_ms).unwrap_or(u32::MAX);
+        }
+        self
+    }
+
+    /// Asks a source again, whether it has had its time or not.
+    pub(crate) fn without_rest(mut self, source: u32) -> Self {
+        self.resting &= !(1 << source);
+        self.sooner_ms[source as usize] = 0;
+        self.rest_until = self.rest_until.filter(|_| self.resting != 0);
+        self
+    }
+
+    /// Which of these sources has had its time first, and when on `CLOCK_BOOTTIME`, in milliseconds.
+    pub(crate) fn first_rested(&self, of: u32) -> Option<(u32, u64)> {
+        let resting = self.resting().filter(|source| of & 1 << source != 0);
+        resting
+            .map(|source| (source, self.rest_end_ms(source)))
+            .min_by_key(|(_, end_ms)| *end_ms)
+    }
+
+    fn resting(self) -> impl Iterator<Item = u32> {
+        (0..SOURCES_MAX).filter(move |source| self.resting & 1 << source != 0)
+    }
+
+    fn rest_end_ms(&self, source: u32) -> u64 {
+        let latest_ms = self.rest_until.map_or(0, Deadline::boot_ms);
+        latest_ms.saturating_sub(u64::from(self.sooner_ms[source as usize]))
     }
 
     pub(crate) fn is_default(&self) -> bool {
