@@ -109,7 +109,7 @@ impl Address {
             return Err(Error::invalid("url", shown(text), problem));
         }
         url.set_fragment(None);
-        let full = normalised(url.as_str());
+        let full = with_lower_host(normalised(url.as_str()), form);
         let shown = with_hidden_values(&full);
         let secret_url = (shown != full).then_some(full);
         Ok(Self {
@@ -286,6 +286,21 @@ fn normalised(url: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+/// A host in lower case, which the parser gives only those of the web: for any scheme its case means nothing (RFC 3986,
+/// section 3.2.2).
+fn with_lower_host(mut url: String, form: UrlForm) -> String {
+    let begin = scheme_of(&url).len() + "://".len();
+    let after = url.get(begin..).filter(|_| form == UrlForm::Host).unwrap_or_default();
+    let end = after.find(['/', '?', '#']).unwrap_or(after.len());
+    let host = url.get_mut(begin..begin + end).unwrap_or_default();
+    if !host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return url;
+    }
+    host.make_ascii_lowercase();
+    // The digits of its encodings are in upper case.
+    normalised(&url)
 }
 
 /// The byte that two hexadecimal digits at the beginning stand for.
@@ -574,6 +589,21 @@ mod tests {
 
     fn refused(text: &str) -> String {
         Address::parse(text, &served()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_host_is_in_lower_case_whatever_the_scheme_and_nothing_else_that_is_written_is() {
+        for (text, shown) in [
+            ("http://HOST/A", "http://host/A"),
+            ("any://HOST", "any://host"),
+            ("any://HOST?B", "any://host?B"),
+            ("ANY://Ann@HosT%c3%bC%41:80/A%c3?B", "any://host%C3%BCa:80/A%C3?B"),
+            ("any:///HOST/A", "any:///HOST/A"),
+            ("any:HOST/A", "any:HOST/A"),
+        ] {
+            assert_eq!(parsed(text).shown, shown, "{text}");
+            assert_eq!(parsed(shown).shown, shown, "{text}");
+        }
     }
 
     #[test]

@@ -187,13 +187,27 @@ impl Attempt<'_> {
         }
     }
 
-    /// Nothing comes after its last word but its end.
+    /// Nothing comes after its last word but its end. One that it has started may hold its side of the socket open for longer,
+    /// so that its own end counts, too.
     fn await_end(&self, socket: &UnixStream, channel: &mut Channel<'_>, process: &mut Process) -> Result<(), Fault> {
         // One that reads to the end of its input shall find it. An error means that it has gone already.
         let _ = socket.shutdown(std::net::Shutdown::Write);
         let limit = self.request.limits.stall.min(END_MAX);
-        channel.expect_end(limit)?;
-        if process.await_end(limit, self.interrupt) {
+        let until = Instant::now() + limit;
+        let left = || until.saturating_duration_since(Instant::now());
+        let mut look = process::LOOK_MIN;
+        while !left().is_zero() {
+            let is_over = process.is_over();
+            // What it said before it ended is there by then.
+            if channel.expect_end(if is_over { Duration::ZERO } else { look.min(left()) })? {
+                break;
+            }
+            if is_over {
+                return Ok(());
+            }
+            look = (look * 2).min(process::LOOK_MAX);
+        }
+        if process.await_end(left(), self.interrupt) {
             return Ok(());
         }
         if self.interrupt.is_raised() {

@@ -126,11 +126,14 @@ impl<'a> Channel<'a> {
         Ok(&self.buffer[self.start - taken..self.start])
     }
 
-    /// Whether it has closed its side without another word.
-    pub(super) fn expect_end(&mut self, limit: Duration) -> Result<(), Fault> {
+    /// Waits so long for it to close its side, without another word; whether it has.
+    pub(super) fn expect_end(&mut self, within: Duration) -> Result<bool, Fault> {
         if self.start == self.end {
-            match self.fill(Instant::now() + limit, limit) {
-                Err(Fault::Ended) => return Ok(()),
+            if !self.hears(Instant::now() + within)? {
+                return Ok(false);
+            }
+            match self.fill(Instant::now(), within) {
+                Err(Fault::Ended) => return Ok(true),
                 result => result?,
             }
         }
@@ -163,12 +166,20 @@ impl<'a> Channel<'a> {
         }
     }
 
-    /// Waits until there is something to read; takes in what is complained of meanwhile.
     fn wait(&mut self, until: Instant, limit: Duration) -> Result<(), Fault> {
+        if self.hears(until)? {
+            Ok(())
+        } else {
+            Err(silence("said nothing", limit).into())
+        }
+    }
+
+    /// Waits until there is something to read, and whether it was before that; takes in what is complained of meanwhile.
+    fn hears(&mut self, until: Instant) -> Result<bool, Fault> {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let Ok(timeout) = Timespec::try_from(left) else {
-                return Err(silence("said nothing", limit).into());
+                return Ok(false);
             };
             let (heard, complained) = match self.look(&timeout) {
                 Err(Errno::INTR) => continue,
@@ -182,13 +193,13 @@ impl<'a> Channel<'a> {
                 self.take_complaint()?;
             }
             if heard {
-                return Ok(());
+                return Ok(true);
             }
             if self.interrupt.is_raised() {
                 return Err(Problem::interrupted().into());
             }
             if left.is_zero() {
-                return Err(silence("said nothing", limit).into());
+                return Ok(false);
             }
         }
     }

@@ -27,8 +27,8 @@ const ENVIRONMENT: &[&str] = &[
 
 /// How long a killed process is waited for. One that hangs in the kernel is left to the next attempt.
 const DEATH_MAX: Duration = Duration::from_secs(1);
-const LOOK_MIN: Duration = Duration::from_millis(1);
-const LOOK_MAX: Duration = Duration::from_millis(50);
+pub(super) const LOOK_MIN: Duration = Duration::from_millis(1);
+pub(super) const LOOK_MAX: Duration = Duration::from_millis(50);
 
 /// Most processes that were killed and are not gone.
 const UNREAPED_MAX: usize = 64;
@@ -77,7 +77,7 @@ impl Process {
         let start = Instant::now();
         let mut look = LOOK_MIN;
         loop {
-            if self.child.as_ref().is_none_or(has_ended) {
+            if self.is_over() {
                 return true;
             }
             let left = limit.saturating_sub(start.elapsed());
@@ -86,6 +86,11 @@ impl Process {
             }
             look = (look * 2).min(LOOK_MAX);
         }
+    }
+
+    /// Whether it has ended, whatever it has started.
+    pub(super) fn is_over(&self) -> bool {
+        self.child.as_ref().is_none_or(has_ended)
     }
 
     /// Kills it with all it has started, and says how it ended by itself, if it did.

@@ -60,6 +60,23 @@ fn an_interrupt_ends_a_helper_at_every_stage_and_leaves_no_process() {
 }
 
 #[test]
+fn a_helper_has_ended_once_its_own_process_has_whatever_holds_its_output_open() {
+    let ear = Ear::new();
+    let (result, kept) = fetch(&request(&format!("lab:survived/1000?tell={}", ear.path().display())));
+    result.unwrap();
+    assert_eq!(kept.bytes.len(), 1000);
+    let told = ear.hear();
+    assert!(!is_our_child(told.pid));
+    told.await_gone();
+    let failure = fetch(&request("lab:survived-more/1000")).0.unwrap_err();
+    assert_eq!(
+        failure.status,
+        WebErrorStatus::ERROR_HTTP_INVALID_SERVER_RESPONSE,
+        "{failure}"
+    );
+}
+
+#[test]
 fn an_interrupt_that_comes_first_starts_nothing() {
     let interrupt = Interrupt::new();
     interrupt.raise();

@@ -240,6 +240,21 @@ def serve(act, number, tell, lines):
         text = b"%d" % os.getpid()
         head(len(text))
         send(text)
+    elif act == "survived":
+        # It ends, and a child has all that it had open for as long as it is let.
+        if os.fork() == 0:
+            tell()
+            hang()
+        start = head(number)
+        send(whole[start:])
+    elif act == "survived-more":
+        if os.fork() == 0:
+            hang()
+        head(number)
+        send(whole)
+        say("end")
+        say("data 1")
+        return
     elif act == "family":
         # A child that survives its parent and every polite signal, with all that the parent has open.
         if os.fork() == 0:
