@@ -220,6 +220,36 @@ fn bytes_that_come_before_a_response_or_after_one_that_was_refused_go_nowhere() 
 }
 
 #[test]
+fn a_length_that_no_file_can_have_is_an_error_that_names_it_and_no_want_of_room() {
+    let lies: [Lie; 2] = [
+        |sink, _| {
+            let mut endless = head(NEW, Start::Beginning);
+            endless.validators.total_bytes = Some(1 << 63);
+            assert!(sink.begin(&endless).is_err());
+            Err(cut())
+        },
+        |sink, _| {
+            let mut endless = head(NEW, Start::Beginning);
+            endless.validators.total_bytes = Some(u64::MAX);
+            assert!(sink.begin(&endless).is_err());
+            Err(cut())
+        },
+    ];
+    for (lie, length) in lies.into_iter().zip([1 << 63, u64::MAX]) {
+        for view in fetch(&[lie]) {
+            assert_eq!(view.status, TransferStatus::Error, "{view:?}");
+            let error = view.error.unwrap();
+            assert_eq!(error.status, WebErrorStatus::ERROR_HTTP_INVALID_SERVER_RESPONSE);
+            assert!(
+                error.message.contains(&format!("announces {length} bytes")),
+                "{}",
+                error.message
+            );
+        }
+    }
+}
+
+#[test]
 fn a_response_begins_once() {
     let lies: [Lie; 4] = [
         |sink, held| {

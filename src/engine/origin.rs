@@ -13,6 +13,9 @@ use backhaul_backends::{Failure, FailureKind, WebErrorStatus};
 /// with every response.
 const LINKED_BYTES_MAX: usize = 2048;
 
+/// Longest file there can be: an offset within one is a number with a sign.
+const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+
 /// The source of one attempt.
 pub(super) struct Source {
     pub(super) number: u32,
@@ -64,8 +67,22 @@ impl Source {
     /// mirrors: it was not asked to be believed.
     ///
     /// # Errors
-    /// [`Fault::Source`] where a mirror has something else; nothing has changed then.
+    /// [`Fault::Source`] where a mirror has something else, or the content would be longer than any file; nothing has changed
+    /// then.
     pub(super) fn accept(&mut self, head: &Head) -> Result<(), Fault> {
+        if let Some(total) = head.validators.total_bytes.filter(|total| *total > FILE_BYTES_MAX) {
+            // Room for it would be waited for without end.
+            let place = shown_url(&head.actual_url);
+            return Err(Fault::Source(Failure {
+                kind: FailureKind::Permanent,
+                status: WebErrorStatus::ERROR_HTTP_INVALID_SERVER_RESPONSE,
+                code: None,
+                message: format!(
+                    "{place} announces {total} bytes, and no file has more than {FILE_BYTES_MAX}; fetch it from a place \
+                     that knows how long it is"
+                ),
+            }));
+        }
         let continues = matches!(head.start, Start::Continue { .. });
         let news = &head.validators.digests;
         if self.number > 0 || continues {
