@@ -1,9 +1,8 @@
 //! Transfer groups and completion groups.
 
-use std::cell::RefCell;
 use std::io::{self, Write};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::super::Service;
 use super::super::download::DEFAULT_APP;
@@ -238,32 +237,21 @@ pub(crate) mod told_groups {
     }
 }
 
-/// What the command of a completion group finds on its standard input.
-#[derive(Serialize)]
-struct Report<'a> {
-    completion_group: CompletionGroup,
-    #[serde(serialize_with = "one_by_one")]
-    downloads: RefCell<&'a mut dyn Iterator<Item = OperationView>>,
-}
-
-fn one_by_one<S: Serializer>(
-    views: &RefCell<&mut dyn Iterator<Item = OperationView>>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(&mut **views.borrow_mut())
-}
-
-/// Writes the report for the command of a completion group: one JSON object.
+/// Writes the report for the command of a completion group: one JSON object, download by download.
 pub(crate) fn report(
     group: &CompletionGroupView,
     downloads: &mut dyn Iterator<Item = OperationView>,
     to: &mut dyn Write,
 ) -> io::Result<()> {
-    let report = Report {
-        completion_group: group.clone().into(),
-        downloads: RefCell::new(downloads),
-    };
-    Ok(serde_json::to_writer(to, &report)?)
+    let group = serde_json::to_vec(&CompletionGroup::from(group.clone()))?;
+    to.write_all(&[b"{\"completion_group\":", &group[..], b",\"downloads\":["].concat())?;
+    for (index, download) in downloads.enumerate() {
+        if index > 0 {
+            to.write_all(b",")?;
+        }
+        to.write_all(&serde_json::to_vec(&download)?)?;
+    }
+    to.write_all(b"]}")
 }
 
 /// Makes a completion group.
