@@ -150,6 +150,20 @@ fn what_only_the_running_engine_has_a_helper_for_is_asked_of_that_engine() {
     let refused = home
         .run(&["add", "-o", home.download("x").to_str().unwrap(), "other:x"])
         .expect_code(2);
+    // A list that goes to the engine in several parts, of which only that engine can judge some.
+    let padding = "p".repeat(2000);
+    let far = (0..300).map(|number| format!("http://127.0.0.1:1/{number}?{padding} downloads/{number}"));
+    let lines: Vec<String> = far
+        .chain(["data:,x downloads/x".into(), "other:x downloads/y".into()])
+        .collect();
+    let list = home.path().join("list");
+    fs::write(&list, lines.join("\n")).unwrap();
+    let before = home.listing().len();
+    let all = home
+        .run(&["add", "-i", list.to_str().unwrap(), "-o", "./"])
+        .expect_code(2);
+    assert!(all.stderr.contains("line 302"), "{}", all.stderr);
+    assert_eq!(home.listing().len(), before, "a bad line refuses all");
     assert!(
         refused.stderr.contains("'other'") || refused.stderr.contains("is no URL"),
         "{}",

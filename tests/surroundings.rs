@@ -79,7 +79,7 @@ fn a_program_may_change_its_current_directory_after_it_has_opened_a_service() {
 }
 
 #[test]
-fn an_engine_works_as_long_as_anything_of_its_service_is_there() {
+fn an_engine_works_as_long_as_its_service_or_what_serves_that_is_there() {
     let (server, place) = (Sample::start(), Place::new());
     let serving = open(&place.state()).serve(place.socket()).unwrap();
     let remote = Service::connect(serving.socket()).unwrap();
@@ -91,29 +91,27 @@ fn an_engine_works_as_long_as_anything_of_its_service_is_there() {
     let view = download.wait_timeout(TIME).unwrap();
     assert_eq!(view.map(|view| view.status), Some(TransferStatus::Completed));
     drop(serving);
+    open(&place.state());
+}
 
+#[test]
+fn whoever_looks_on_is_told_that_the_service_has_gone_and_holds_nothing_of_it() {
+    let place = Place::new();
     let service = open(&place.state());
     let filter = Filter {
         app: None,
         group: GroupFilter::Any,
     };
-    let mut monitor = service.monitor(&filter, None).unwrap();
-    let url = server.url("/bitmap?2");
-    let download = BackgroundDownloader::new(&service)
-        .create_download(&url, place.file("b"))
-        .unwrap();
-    download.start().unwrap();
-    drop((download, service));
-    let is_complete = |monitor: &mut backhaul::Monitor| {
-        let update = monitor.next_within(Some(TIME)).unwrap().unwrap();
-        update
-            .operations
-            .iter()
-            .any(|view| view.url == url && view.status == TransferStatus::Completed)
-    };
-    while !is_complete(&mut monitor) {}
-    drop(monitor);
-    open(&place.state());
+    let [mut waiting, mut later] = [(); 2].map(|()| service.monitor(&filter, None).unwrap());
+    assert!(
+        waiting.next_within(Some(TIME)).unwrap().is_some(),
+        "what there is comes first"
+    );
+    let thread = std::thread::spawn(move || waiting.next_within(None).map(|_| ()));
+    drop(service);
+    assert!(matches!(thread.join().unwrap(), Err(Error::Disconnected(_))));
+    let _again = open(&place.state());
+    assert!(matches!(later.next_within(None), Err(Error::Disconnected(_))));
 }
 
 #[test]

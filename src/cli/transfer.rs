@@ -1,5 +1,6 @@
 //! Commands that create and run operations: `add`, `run`, and what `get` shares with them.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -59,7 +60,9 @@ pub(super) fn set(context: &Context, id: TransferId, changes: ChangeArgs) -> Res
         ..Changes::default()
     };
     let registry = Registry::new(backends.clone());
-    if !is_for_another_engine(context, &registry, changes.url.as_deref())? {
+    let is_foreign = |url: &str| registry.by_scheme(scheme_of(url)).is_none();
+    // An engine that runs may have a backend for what this command has none for, and checks everything by itself.
+    if !(changes.url.as_deref().is_some_and(is_foreign) && context.running()?.is_some()) {
         check_changes(&changes, &registry)?;
     }
     context.with_engine(&config, &backends, |service, _| service.set(id, &changes))?;
@@ -102,18 +105,6 @@ pub(super) fn run(context: &Context, until_idle: bool, salvage: bool, running: &
         _ if failed > 0 => Exit::TransferFailed,
         _ => Exit::Success,
     })
-}
-
-/// Whether some URL has a scheme that this command has no backend for, while an engine runs here which may have one: that checks
-/// everything by itself.
-fn is_for_another_engine<'a>(
-    context: &Context,
-    registry: &Registry,
-    urls: impl IntoIterator<Item = &'a str>,
-) -> Result<bool, Failure> {
-    let mut schemes = urls.into_iter().map(scheme_of);
-    let is_foreign = schemes.any(|scheme| registry.by_scheme(scheme).is_none());
-    Ok(is_foreign && context.running()?.is_some())
 }
 
 fn is_standard(path: Option<&Path>) -> bool {
@@ -219,19 +210,30 @@ impl<'a> Asked<'a> {
         Ok(asked)
     }
 
-    /// Everything is checked before the state directory is made or its lock waited for. `free`: the destinations, too, must
-    /// not exist yet.
+    /// Everything is checked before the state directory is made or its lock waited for; what this command has no backend for by
+    /// the engine that runs, if one does and may have one. `free`: the destinations, too, must not exist yet.
     pub(super) fn check(&self, config: &Config, backends: &[Arc<dyn Backend>], free: bool) -> Result<(), Failure> {
         let (registry, environment) = (Registry::new(backends.to_vec()), &self.context.environment);
-        let urls = self.lines.iter().map(|line| &line.url).chain(&self.download.mirror);
-        if is_for_another_engine(self.context, &registry, urls.map(String::as_str))? {
-            return Ok(());
-        }
+        let is_foreign = |line: &Line| {
+            let mut urls = self.download.mirror.iter().chain([&line.url]);
+            urls.any(|url| registry.by_scheme(scheme_of(url)).is_none())
+        };
+        let foreign = self.lines.iter().position(is_foreign).map(|_| self.context.running());
+        let other = foreign.transpose()?.flatten();
         let mut checks = Checks::new(config, environment, &registry, self.lines.len());
         let set = |index, one: &mut NewDownload| self.set(index, one);
         let mut series = Series::new(self.common(), &set);
-        for range in parts_of(self.lines.len()) {
+        let parts =
+            parts_of(self.lines.len()).flat_map(|part| self.runs_of(part, |line| other.is_some() && is_foreign(line)));
+        for range in parts {
             let lines = &self.lines[range.clone()];
+            if let Some(service) = other.as_ref().filter(|_| lines.iter().any(is_foreign)) {
+                for (index, line) in range.zip(lines) {
+                    let checked = service.check(series.at(index));
+                    checked.map_err(|error| at_line(std::slice::from_ref(line), 0, error))?;
+                }
+                continue;
+            }
             let checked = checks.check_some(&mut series, range).and_then(|checked| {
                 if free {
                     check_free(&checked, environment)
@@ -242,6 +244,18 @@ impl<'a> Asked<'a> {
             checked.map_err(|(index, error)| at_line(lines, index, error))?;
         }
         Ok(())
+    }
+
+    /// A part of the list in pieces that are of one kind each.
+    fn runs_of(&self, part: Range<usize>, kind: impl Fn(&Line) -> bool) -> Vec<Range<usize>> {
+        let first = part.start;
+        let runs = self.lines[part].chunk_by(|one, other| kind(one) == kind(other));
+        let ends = runs.scan(first, |end, run| {
+            let begin = *end;
+            *end += run.len();
+            Some(begin..*end)
+        });
+        ends.collect()
     }
 
     /// Hands over the body that comes from standard input, where one does.

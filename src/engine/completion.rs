@@ -459,7 +459,11 @@ pub(super) fn run(core: &Arc<Core>, completion: Box<Completion>, stop: Interrupt
     }
     let id = completion.id;
     let (runs, shared) = (completion.runs, Arc::clone(core));
-    match threads::for_a(Role::Command).spawn(move || shared.stop_on_panic(|| run_here(&shared, &completion, &stop))) {
+    match threads::for_a(Role::Command).spawn(move || {
+        // It is the command of somebody else.
+        crate::sys::interrupt_as_any();
+        shared.stop_on_panic(|| run_here(&shared, &completion, &stop));
+    }) {
         Ok(thread) => {
             let mut state = core.state();
             state.commands.threads.retain(|thread| !thread.is_finished());

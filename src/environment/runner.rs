@@ -70,7 +70,11 @@ impl Input<'_> {
     fn as_file(&self) -> io::Result<File> {
         if let Some(directory) = self.directory {
             let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-            let made = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR);
+            let made = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR).and_then(|file| {
+                // A command that gives up its rights opens /dev/stdin all the same, as it can one in memory.
+                rustix::fs::fchmod(&file, Mode::from_raw_mode(0o444))?;
+                Ok(file)
+            });
             match made.map_err(io::Error::from).and_then(|file| self.fill(file.into())) {
                 Ok(file) => return Ok(file),
                 // A disk that is full, most of all, or one that knows no such files. What it may cost then is memory.

@@ -45,9 +45,9 @@ impl Client {
     /// # Errors
     /// [`Error::Io`] where nobody listens; otherwise what it answers.
     pub(crate) fn connect(socket: &Path) -> Result<Self, Error> {
-        // Further connections are made later, when the current directory may be another one.
-        let socket = std::path::absolute(socket).map_err(|error| Error::io("find", socket, error))?;
-        let mut connection = Connection::open(&socket)?;
+        let mut connection = Connection::open(socket)?;
+        // Further connections are made later, when the current directory may be another one. A path of a socket is short.
+        let socket = std::fs::canonicalize(socket).map_err(|error| Error::io("find", socket, error))?;
         let description = connection.ask(&Describe {}, ANSWER_MAX)?;
         Ok(Self {
             socket: Arc::new(socket),

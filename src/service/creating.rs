@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::download::Download;
 use super::message::PART_BYTES_MAX;
 use super::methods::{self, Asked, Create, Created};
-use super::{Link, PAGE, Service};
+use super::{Link, Service};
 use crate::engine::{Body, Checks, NewDownload, Series};
 use crate::error::Error;
 use crate::operation::{TransferId, path_in};
@@ -152,11 +152,15 @@ impl Service {
             return;
         }
         let taken_back = self.connect_again().and_then(|service| {
-            ids.chunks(PAGE).try_for_each(|ids| {
-                service.cancel(ids)?;
-                service.wait(ids, Some(TAKE_BACK_MAX))?;
-                service.remove(ids)
-            })
+            for id in &ids {
+                // One that has ended meanwhile, or is about to, must not keep the others.
+                match service.cancel(&[*id]) {
+                    Err(Error::NotNow { .. }) => {}
+                    result => result?,
+                }
+            }
+            service.wait(&ids, Some(TAKE_BACK_MAX))?;
+            service.remove(&ids)
         });
         if let Err(error) = taken_back {
             log::warn!("operations of a list that was refused are still there: {error}");

@@ -74,7 +74,7 @@ impl std::fmt::Debug for Service {
 
 impl Service {
     /// Opens a state directory in this process, with the default settings, and works on it until the last clone is dropped, and
-    /// whatever it has given: operations, monitors, and [what serves it](Service::serve).
+    /// whatever it has given: operations, and [what serves it](Service::serve). A monitor ends then.
     ///
     /// # Errors
     /// As [`Engine::open`].
@@ -391,7 +391,7 @@ impl Service {
 
     pub(crate) fn monitor_with(&self, monitoring: Monitoring) -> Result<Monitor, Error> {
         match &self.link {
-            Link::Embedded(embedded) => Monitor::embedded(embedded, monitoring),
+            Link::Embedded(embedded) => Monitor::embedded(&embedded.engine, monitoring),
             Link::Remote(client) => Monitor::remote(client.another()?, &monitoring),
         }
     }

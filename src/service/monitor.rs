@@ -1,13 +1,12 @@
 //! Looking on: what a monitor is told, and how one inside the process is.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::client::Connection;
-use super::embedded::Embedded;
 use super::left;
 use super::methods::groups::told_groups;
 use crate::engine::{Changed, CompletionGroupView, Engine, Filter, GroupFilter, Noted, Observer, OperationView};
@@ -304,7 +303,8 @@ pub struct Monitor(Source);
 
 enum Source {
     Embedded {
-        embedded: Arc<Embedded>,
+        /// It works as long as its service is there, not as long as somebody looks on.
+        engine: Weak<Engine>,
         observer: Arc<Observer>,
         told: Told,
         pending: Noted,
@@ -315,11 +315,11 @@ enum Source {
 }
 
 impl Monitor {
-    pub(super) fn embedded(embedded: &Arc<Embedded>, monitoring: Monitoring) -> Result<Self, Error> {
+    pub(crate) fn embedded(engine: &Arc<Engine>, monitoring: Monitoring) -> Result<Self, Error> {
         let told = Told::new(monitoring)?;
         Ok(Self(Source::Embedded {
-            observer: embedded.engine.observe(None),
-            embedded: Arc::clone(embedded),
+            observer: engine.observe(None),
+            engine: Arc::downgrade(engine),
             told,
             pending: Noted::default(),
             progress_at: Instant::now(),
@@ -339,12 +339,15 @@ impl Monitor {
         match &mut self.0 {
             Source::Remote(connection) => connection.receive_within(time).map_err(Error::from),
             Source::Embedded {
-                embedded,
+                engine,
                 observer,
                 told,
                 pending,
                 progress_at,
-            } => next_embedded(&embedded.engine, observer, (told, pending, progress_at), time),
+            } => {
+                let engine = engine.upgrade().ok_or_else(stopped)?;
+                next_embedded(&engine, observer, (told, pending, progress_at), time)
+            }
         }
     }
 }
@@ -355,6 +358,10 @@ impl Iterator for Monitor {
     fn next(&mut self) -> Option<Self::Item> {
         self.next_within(None).transpose()
     }
+}
+
+fn stopped() -> Error {
+    Error::Disconnected(Arc::from("it has stopped"))
 }
 
 fn next_embedded(
@@ -399,7 +406,7 @@ fn next_embedded(
             return Ok(Some(update));
         }
         if pending.stopped && pending.changed.is_empty() {
-            return Err(Error::Disconnected(Arc::from("it has stopped")));
+            return Err(stopped());
         }
         if end.is_some_and(|end| Instant::now() >= end) {
             return Ok(None);
