@@ -99,10 +99,10 @@ pub(super) fn run(context: &Context, until_idle: bool, salvage: bool, running: &
     }
     closed?;
     Ok(match signal {
+        _ if failed > 0 => Exit::TransferFailed,
         Some(SIGINT) => Exit::Interrupted,
         // A service manager ends by it what is to run without end.
         Some(SIGTERM) if until_idle => Exit::Terminated,
-        _ if failed > 0 => Exit::TransferFailed,
         _ => Exit::Success,
     })
 }
