@@ -150,6 +150,12 @@ fn what_only_the_running_engine_has_a_helper_for_is_asked_of_that_engine() {
     let refused = home
         .run(&["add", "-o", home.download("x").to_str().unwrap(), "other:x"])
         .expect_code(2);
+    // Given again, it goes on with what is there.
+    let held = home.download("held");
+    let words = ["-o", held.to_str().unwrap(), "data:,third"];
+    home.run(&[&["add", "--hold"], &words[..]].concat()).expect_code(0);
+    home.run(&[&["get"], &words[..]].concat()).expect_code(0);
+    assert_eq!(fs::read_to_string(held).unwrap(), "third");
     // A list that goes to the engine in several parts, of which only that engine can judge some.
     let padding = "p".repeat(2000);
     let far = (0..300).map(|number| format!("http://127.0.0.1:1/{number}?{padding} downloads/{number}"));
@@ -170,6 +176,12 @@ fn what_only_the_running_engine_has_a_helper_for_is_asked_of_that_engine() {
         refused.stderr
     );
     engine.kill();
+    let dumped = home.run(&["journal", "dump"]).expect_code(0).stdout;
+    assert!(dumped.contains("data:,third"), "{dumped}");
+    assert!(
+        !dumped.contains("127.0.0.1:1/"),
+        "a part of the list was there for a while"
+    );
 }
 
 /// What the helper was told, attempt by attempt: its process id, and where to begin.

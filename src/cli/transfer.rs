@@ -218,8 +218,11 @@ impl<'a> Asked<'a> {
             let mut urls = self.download.mirror.iter().chain([&line.url]);
             urls.any(|url| registry.by_scheme(scheme_of(url)).is_none())
         };
-        let foreign = self.lines.iter().position(is_foreign).map(|_| self.context.running());
-        let other = foreign.transpose()?.flatten();
+        let other = if self.lines.iter().any(is_foreign) {
+            self.context.running()?
+        } else {
+            None
+        };
         let mut checks = Checks::new(config, environment, &registry, self.lines.len());
         let set = |index, one: &mut NewDownload| self.set(index, one);
         let mut series = Series::new(self.common(), &set);
@@ -229,7 +232,7 @@ impl<'a> Asked<'a> {
             let lines = &self.lines[range.clone()];
             if let Some(service) = other.as_ref().filter(|_| lines.iter().any(is_foreign)) {
                 for (index, line) in range.zip(lines) {
-                    let checked = service.check(series.at(index));
+                    let checked = service.check(series.at(index), !free);
                     checked.map_err(|error| at_line(std::slice::from_ref(line), 0, error))?;
                 }
                 continue;

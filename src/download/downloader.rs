@@ -388,7 +388,7 @@ impl BackgroundDownloader {
         let download = self.filled_in(url, path.as_ref())?;
         // A reader may be read once only.
         check_takes_body(&download.method, || "a reader".into())?;
-        self.service.check(&download)?;
+        self.service.check(&download, false)?;
         let spooled = self.service.spool(&mut body, u64::MAX)?;
         self.create(&NewDownload {
             body: Some(Body::Spooled(spooled)),

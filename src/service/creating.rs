@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::download::Download;
 use super::message::PART_BYTES_MAX;
 use super::methods::{self, Asked, Create, Created};
-use super::{Link, Service};
+use super::{Link, PAGE, Service};
 use crate::engine::{Body, Checks, NewDownload, Series};
 use crate::error::Error;
 use crate::operation::{TransferId, path_in};
@@ -45,16 +45,18 @@ impl Service {
         self.create_series(downloads.len(), usize::MAX, series, asked)
     }
 
-    /// Whether a download would be created as things stand, but for its body, which is still to come.
+    /// Whether a download would be created as things stand, but for its body, which is still to come. `go_on`: or is there
+    /// already, so that it would be gone on with.
     ///
     /// # Errors
     /// As [`Service::create`].
-    pub(crate) fn check(&self, download: &NewDownload) -> Result<(), Error> {
+    pub(crate) fn check(&self, download: &NewDownload, go_on: bool) -> Result<(), Error> {
         let set = |_: usize, one: &mut NewDownload| one.clone_from(download);
         let series = Series::new(NewDownload::default(), &set);
         let asked = Asked {
-            go_on: false,
-            of_list: false,
+            go_on,
+            // One that has completed counts as there only where it came with others; this may be one of them.
+            of_list: go_on,
             check_only: true,
         };
         let checked = self.create_series(1, usize::MAX, series, asked);
@@ -152,11 +154,13 @@ impl Service {
             return;
         }
         let taken_back = self.connect_again().and_then(|service| {
-            for id in &ids {
-                // One that has ended meanwhile, or is about to, must not keep the others.
-                match service.cancel(&[*id]) {
-                    Err(Error::NotNow { .. }) => {}
-                    result => result?,
+            for page in ids.chunks(PAGE) {
+                if matches!(service.cancel(page), Err(Error::NotNow { .. })) {
+                    // One that has ended meanwhile, or is about to, must not keep those behind it.
+                    page.iter().try_for_each(|id| match service.cancel(&[*id]) {
+                        Err(Error::NotNow { .. }) => Ok(()),
+                        result => result,
+                    })?;
                 }
             }
             service.wait(&ids, Some(TAKE_BACK_MAX))?;
@@ -293,6 +297,18 @@ mod tests {
             index == 1 && matches!(error, Error::Disconnected(_)),
             "{index}: {error}"
         );
+        assert!(lab.engine.views().is_empty(), "some of a refused list stays");
+    }
+
+    #[test]
+    fn one_that_has_ended_does_not_keep_the_others_of_a_refused_list_from_being_taken_back() {
+        let lab = Lab::new(Config::default(), ServerLimits::default());
+        let list: Vec<_> = (0..3).map(|number| lab.held(number, 4_096)).collect();
+        let created = lab.client.create_or_go_on(&list, false).unwrap();
+        let first = [created[0].id];
+        lab.client.cancel(&first).unwrap();
+        lab.client.wait(&first, None).unwrap();
+        lab.client.take_back(&created);
         assert!(lab.engine.views().is_empty(), "some of a refused list stays");
     }
 
