@@ -6,7 +6,7 @@
  * One file: one connection, one buffer, space reserved, a write for each read; a second thread begins to write out and
  * syncs every 8 MiB; then the last sync, the name and its folder. Many: each thread fetches over its own connection, and whoever
  * brings the last of BATCH files makes all of them in a row, which takes less than each at its time; one more thread syncs
- * their file system, gives all their names and syncs the folder. No URL, redirect, resume, checksum, retry, time limit or
+ * their file system, with the names that it gave before, and gives all their names; the folder is synced at the end. No URL, redirect, resume, checksum, retry, time limit or
  * journal: no tool could live with it. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -25,7 +25,7 @@
 #include <openssl/ssl.h>
 #endif
 
-enum { BUFFER_BYTES = 256 * 1024, WINDOW_BYTES = 8 * 1024 * 1024, BATCH = 128, MADE_MAX = 3, THREADS_MAX = 64 };
+enum { BUFFER_BYTES = 256 * 1024, WINDOW_BYTES = 8 * 1024 * 1024, BATCH = 192, MADE_MAX = 3, THREADS_MAX = 64 };
 
 static void fail(const char *what)
 {
@@ -148,6 +148,14 @@ static void put(int file, const char *bytes, size_t count)
     }
 }
 
+static void sync_folder(const char *folder)
+{
+    int opened_folder = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (opened_folder < 0 || fsync(opened_folder) < 0)
+        fail(folder);
+    close(opened_folder);
+}
+
 static void sync_folder_of(const char *path)
 {
     char folder[4096];
@@ -155,10 +163,7 @@ static void sync_folder_of(const char *path)
     char *slash = strrchr(folder, '/');
     if (slash)
         *slash = 0;
-    int opened_folder = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (opened_folder < 0 || fsync(opened_folder) < 0)
-        fail(folder);
-    close(opened_folder);
+    sync_folder(slash ? folder : ".");
 }
 
 /* The thread that syncs: told how much is written, it syncs that, one window at a time. */
@@ -292,7 +297,6 @@ static void publish(struct batch *batch)
         if (rename(part, batch->files[at].name) < 0)
             fail(batch->files[at].name);
     }
-    sync_folder_of(batch->files[0].name);
 }
 
 static void *publishing(void *argument)
@@ -397,6 +401,7 @@ static void many(const char *list, int threads)
     pthread_cond_signal(&has_come);
     pthread_mutex_unlock(&desk);
     pthread_join(publisher, NULL);
+    sync_folder(the_folder);
 }
 
 int main(int count, char **words)
