@@ -163,6 +163,10 @@ const WRONG: &[Case] = &[
         &["priority", "urgent", "high"],
     ),
     wrong(&[URL, "-o", "downloads/a", "--size", "big"], &["size", "big"]),
+    wrong(
+        &[URL, "-o", "downloads/a", "--size", "9223372036854775808"],
+        &["size", "9223372036854775808", "at most 9223372036854775807"],
+    ),
     // ---- errors that can be mended, and the type that is expected
     wrong(
         &[URL, "-o", "downloads/a", "--recoverable", "403,teapot"],

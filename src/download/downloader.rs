@@ -272,7 +272,7 @@ impl BackgroundDownloader {
         self
     }
 
-    /// The length that the content must have, in bytes. `WinRT` has none.
+    /// The length that the content must have, in bytes, at most 2⁶³ − 1 (checked on creation). `WinRT` has none.
     pub fn set_expected_bytes(&mut self, bytes: Option<u64>) -> &mut Self {
         self.template.expected_bytes = bytes;
         self

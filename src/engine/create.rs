@@ -16,7 +16,7 @@ use super::access;
 use super::backends::check_abilities;
 use super::body::{Body, check_body};
 use super::destination::{Destinations, refused};
-use super::expected::{check_digests, check_recoverable};
+use super::expected::{check_digests, check_recoverable, check_size};
 use super::groups::{check_name, checked_group};
 use super::places::check_mirrors;
 use super::proxied::Asked;
@@ -60,7 +60,7 @@ pub struct NewDownload {
     /// Other URLs of the same bytes, best first; at most 16. They are gone to where the URL fails, without credentials and
     /// secret headers unless they are of its origin.
     pub mirrors: Vec<String>,
-    /// The length that the content must have, in bytes.
+    /// The length that the content must have, in bytes; no file has more than 2⁶³ − 1.
     pub expected_bytes: Option<u64>,
     /// The media type that the content must have where the server names one: `type/subtype` or `type/*`, without
     /// parameters (RFC 9110, section 8.3.1). A web page in its place counts as that of a network that wants a login, and
@@ -379,7 +379,7 @@ impl Checker<'_> {
             headers,
             has_secrets: !secrets.is_empty(),
             sha256,
-            expected_bytes: download.expected_bytes,
+            expected_bytes: check_size(download.expected_bytes)?,
             collision: download.collision,
             priority: download.priority,
             cost_policy: download.cost_policy,

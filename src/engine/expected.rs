@@ -3,6 +3,7 @@
 use backhaul_backends::{Digest, DigestAlgorithm, WebErrorStatus, sort_few_by_key};
 
 use super::create::NewDownload;
+use super::origin::FILE_BYTES_MAX;
 use crate::error::Error;
 
 /// Most digests of one operation.
@@ -35,6 +36,17 @@ pub(super) fn check_digests(download: &NewDownload) -> Result<(Option<[u8; 32]>,
     let sha256 = sha256.and_then(|digest| digest.value().try_into().ok());
     digests.retain(|digest| !is_sha256(digest));
     Ok((sha256, digests))
+}
+
+/// The length that the content must have, where one is asked for.
+pub(super) fn check_size(asked: Option<u64>) -> Result<Option<u64>, Error> {
+    match asked.filter(|bytes| *bytes > FILE_BYTES_MAX) {
+        Some(bytes) => {
+            let problem = format!("is longer than any file; give at most {FILE_BYTES_MAX} bytes");
+            Err(Error::invalid("size", bytes.to_string(), problem))
+        }
+        None => Ok(asked),
+    }
 }
 
 /// Errors that the owner of an operation can mend, each one once.

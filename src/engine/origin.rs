@@ -14,7 +14,7 @@ use backhaul_backends::{Failure, FailureKind, WebErrorStatus};
 const LINKED_BYTES_MAX: usize = 2048;
 
 /// Longest file there can be: an offset within one is a number with a sign.
-const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+pub(super) const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 
 /// The source of one attempt.
 pub(super) struct Source {
