@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::nginx::Nginx;
-use support::{Home, assert_same, until};
+use support::{Home, Running, assert_same, until};
 
 /// What an engine does before it ends.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +84,36 @@ fn a_command_whose_engine_ends_while_it_hands_over_does_the_work_itself() {
             .expect_code(0);
         engine.join().unwrap();
         assert_eq!(home.listing().len(), 2, "{ends:?}");
+    }
+}
+
+#[test]
+fn what_is_left_of_standard_input_is_no_body_where_the_engine_ends_that_has_read_the_beginning() {
+    // Longer than what is read of it at once.
+    let body = vec![b'x'; 1 << 20];
+    let url = "http://127.0.0.1:1/";
+    for ends in [Ends::BeforeItCreates, Ends::WithAReason] {
+        for word in ["add", "get"] {
+            let home = Home::new();
+            let socket = home.path().join("socket");
+            let typed = socket.display().to_string();
+            let engine = ending_engine(&home.state(), &socket, ends);
+            let words = [
+                "--socket",
+                &typed,
+                word,
+                "--method=POST",
+                "--body=-",
+                url,
+                "-odownloads/a",
+            ];
+            let refused = Running::spawn_with_input(&mut home.command(&words), &body);
+            let refused = refused.finish().expect_code(6);
+            engine.join().unwrap();
+            let problem = "the engine ended that had taken in standard input";
+            assert!(refused.stderr.contains(problem), "{ends:?}, {word}: {}", refused.stderr);
+            assert_eq!(home.listing().len(), 0, "{ends:?}, {word}");
+        }
     }
 }
 

@@ -172,6 +172,8 @@ pub(super) struct Asked<'a> {
     hold: bool,
     /// The body that came from standard input, where one does.
     spooled: Option<SpooledBody>,
+    /// Something of standard input may have been read: what is left of it is not the whole body.
+    has_begun_to_read: bool,
 }
 
 impl<'a> Asked<'a> {
@@ -191,6 +193,7 @@ impl<'a> Asked<'a> {
             output,
             hold,
             spooled: None,
+            has_begun_to_read: false,
         };
         if lines.len() > 1 && !asked.is_to_directory() {
             let problem = "names one file for several URLs; end it with '/' to make it a directory";
@@ -264,12 +267,12 @@ impl<'a> Asked<'a> {
     /// Hands over the body that comes from standard input, where one does.
     ///
     /// # Errors
-    /// [`Error::Service`]: the engine that had it has ended, and it cannot be read twice.
+    /// [`Error::Service`]: the engine that had it, or a part of it, has ended, and it cannot be read twice.
     pub(super) fn spool(&mut self, service: &Service) -> Result<(), Error> {
         if !is_standard(self.download.body.as_deref()) {
             return Ok(());
         }
-        if self.spooled.is_some() {
+        if std::mem::replace(&mut self.has_begun_to_read, true) {
             let problem = "the engine ended that had taken in standard input as the body; give the command again";
             return Err(Error::Service(problem.into()));
         }
