@@ -544,6 +544,27 @@ fn an_engine_that_stops_ends_its_command_and_runs_it_again_as_if_it_had_not_begu
 }
 
 #[test]
+fn an_app_that_two_forget_at_once_is_forgotten_and_neither_is_told_of_an_error() {
+    let mut device = Device::new();
+    let (engine, _) = device.start();
+    for round in 0..20 {
+        for number in 0..30 {
+            engine
+                .create_completion_group(APP, None, CompletionAction::Event)
+                .unwrap();
+            engine.create_group(APP, &format!("{number}"), None).unwrap();
+        }
+        std::thread::scope(|scope| {
+            let both = [(); 2].map(|()| scope.spawn(|| engine.forget_app(APP)));
+            for forgotten in both {
+                assert!(matches!(forgotten.join().unwrap(), Ok(0)), "round {round}");
+            }
+        });
+        assert!(engine.completion_groups(Some(APP)).is_empty() && engine.groups(Some(APP)).is_empty());
+    }
+}
+
+#[test]
 fn an_app_that_is_forgotten_while_its_command_runs_stops_no_engine() {
     let home = tempfile::tempdir().unwrap();
     let begun = home.path().join("begun");

@@ -335,7 +335,11 @@ impl Engine {
     /// is ended.
     pub(super) fn forget_completion_groups(&self, app: &str) -> Result<(), Error> {
         for group in self.completion_groups(Some(app)) {
-            self.change(group.id, CompletionEvent::Removed, |_, _| None)?;
+            match self.change(group.id, CompletionEvent::Removed, |_, _| None) {
+                // Somebody else has removed it meanwhile, or the history had no room for it.
+                Ok(()) | Err(Error::UnknownCompletionGroup(_)) => {}
+                Err(error) => return Err(error),
+            }
             if let Some(interrupt) = self.core.state().commands.running.get(&group.id) {
                 interrupt.raise();
             }

@@ -62,7 +62,11 @@ impl Engine {
             }
         }
         for group in self.groups(Some(app)) {
-            self.remove_group(app, &group.name)?;
+            match self.remove_group(app, &group.name) {
+                // Somebody else has removed it meanwhile.
+                Ok(()) | Err(Error::UnknownGroup { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         self.core.sync_all()?;
         Ok(gone)
