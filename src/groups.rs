@@ -229,7 +229,8 @@ impl Groups {
     pub(crate) fn completions(&self, app: Option<&str>) -> Vec<&Completion> {
         let all = self.completions.values().map(|kept| &kept.completion);
         let mut all: Vec<&Completion> = all.filter(|one| app.is_none_or(|app| app == one.app)).collect();
-        all.sort_by_key(|completion| completion.created_at_ms);
+        // Many may be of one moment, and the clock may have been set back.
+        all.sort_by_key(|completion| (completion.order, completion.created_at_ms));
         all
     }
 
@@ -320,7 +321,7 @@ impl Groups {
         }
         let next = match (kept, event) {
             (None, CompletionEvent::Created { app, name, action }) => {
-                Some(Completion::created(id, app, name, action, at_ms))
+                Some(Completion::created(id, app, name, action, (lsn, at_ms)))
             }
             (Some(_), CompletionEvent::Removed) => None,
             (Some(kept), event) => match kept.completion.apply(event, at_ms) {

@@ -544,6 +544,30 @@ fn an_engine_that_stops_ends_its_command_and_runs_it_again_as_if_it_had_not_begu
 }
 
 #[test]
+fn groups_of_one_moment_are_listed_in_the_order_of_their_creation_also_after_a_restart_and_a_snapshot() {
+    let mut device = Device::new();
+    device.config.checkpoint_bytes = 1;
+    let (engine, outside) = device.start();
+    let create = || {
+        let created = engine.create_completion_group(APP, None, CompletionAction::Event);
+        created.unwrap()
+    };
+    let mut created: Vec<CompletionGroupId> = (0..10).map(|_| create()).collect();
+    outside.advance(Duration::from_millis(1));
+    created.extend((0..10).map(|_| create()));
+    let listed = |engine: &Engine| {
+        let groups = engine.completion_groups(Some(APP)).into_iter();
+        groups.map(|group| group.id).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&engine), created);
+    add(&engine, 1, created[0]);
+    finish(&engine);
+    engine.close().unwrap();
+    let (engine, _) = device.start();
+    assert_eq!(listed(&engine), created);
+}
+
+#[test]
 fn an_app_that_two_forget_at_once_is_forgotten_and_neither_is_told_of_an_error() {
     let mut device = Device::new();
     let (engine, _) = device.start();

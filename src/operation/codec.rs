@@ -211,7 +211,7 @@ mod tests {
         let id = CompletionGroupId([4; 16]);
         let completions = super::super::group::tests::events().into_iter();
         let completions = completions.map(|event| Entry::CompletionFact(CompletionFact { id, at_ms: 7, event }));
-        let created = Completion::created(id, app.clone(), None, CompletionAction::Event, 7);
+        let created = Completion::created(id, app.clone(), None, CompletionAction::Event, (5, 7));
         let mut entries = vec![
             Entry::GroupFact(GroupFact::Set(group(TransferBehavior::Parallel))),
             Entry::GroupFact(GroupFact::Removed {

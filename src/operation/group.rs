@@ -91,6 +91,9 @@ pub(crate) struct Completion {
     /// What was wrong with the last run.
     #[n(10)]
     pub(crate) problem: Option<String>,
+    /// Position among all that were ever created here: the LSN of its creation. 0 in snapshots of earlier versions.
+    #[cbor(n(11), default)]
+    pub(crate) order: u64,
 }
 
 /// What a completion group has got to.
@@ -186,7 +189,7 @@ impl Completion {
         app: String,
         name: Option<String>,
         action: CompletionAction,
-        at_ms: u64,
+        (order, at_ms): (u64, u64),
     ) -> Self {
         Self {
             id,
@@ -200,6 +203,7 @@ impl Completion {
             closed_at_ms: None,
             runs: 0,
             problem: None,
+            order,
         }
     }
 
@@ -280,7 +284,7 @@ pub(crate) mod tests {
 
     fn open() -> Completion {
         let id = CompletionGroupId([5; 16]);
-        Completion::created(id, "app".into(), None, CompletionAction::Event, 7)
+        Completion::created(id, "app".into(), None, CompletionAction::Event, (3, 7))
     }
 
     /// Which events each stage takes, by their place in [`events`].
