@@ -37,6 +37,11 @@ fn hear(stream: &mut UnixStream) {
 
 /// An engine on this state directory that ends in the middle; its socket is gone before its clients know.
 fn ending_engine(state: &Path, socket: &Path, ends: Ends) -> JoinHandle<()> {
+    ending_after(state, socket, ends, || ())
+}
+
+/// The same, which has done something of what it was asked for before it ends.
+fn ending_after(state: &Path, socket: &Path, ends: Ends, done: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -55,6 +60,7 @@ fn ending_engine(state: &Path, socket: &Path, ends: Ends) -> JoinHandle<()> {
             hear(&mut stream);
             stream.write_all(format!("{description}\0").as_bytes()).unwrap();
             hear(&mut stream);
+            done();
         }
         if matches!(ends, Ends::WithAReason) {
             let last = r#"{"error":"io.backhaul.Transfer.Disconnected","parameters":{"message":"has stopped"}}"#;
@@ -85,6 +91,35 @@ fn a_command_whose_engine_ends_while_it_hands_over_does_the_work_itself() {
         engine.join().unwrap();
         assert_eq!(home.listing().len(), 2, "{ends:?}");
     }
+}
+
+#[test]
+fn what_an_engine_has_done_to_some_before_it_ends_is_done_to_the_others_too() {
+    let home = Home::new();
+    let socket = home.path().join("socket");
+    let typed = socket.display().to_string();
+    let add = |name: &str, more: &[&str]| home.add(&format!("http://127.0.0.1:1/{name}"), &home.download(name), more);
+    let held: Vec<String> = ["a", "b", "c"].map(|name| add(name, &["--hold"])).into();
+    for (word, then) in [
+        ("start", "Queued"),
+        ("pause", "PausedByApplication"),
+        ("cancel", "Canceled"),
+    ] {
+        let mut first = home.command(&[word, &held[0]]);
+        let done = move || assert!(first.status().unwrap().success());
+        let engine = ending_after(&home.state(), &socket, Ends::BeforeItCreates, done);
+        let words = ["--socket", &typed, word, &held[0], &held[1], &held[2]];
+        home.run(&words).expect_code(0);
+        engine.join().unwrap();
+        assert_eq!(home.ids_with(then).len(), 3, "{word}");
+    }
+    let mut first = home.command(&["remove", &held[0]]);
+    let done = move || assert!(first.status().unwrap().success());
+    let engine = ending_after(&home.state(), &socket, Ends::BeforeItCreates, done);
+    let words = ["--socket", &typed, "remove", &held[0], &held[1], &held[2]];
+    home.run(&words).expect_code(0);
+    engine.join().unwrap();
+    assert_eq!(home.listing().len(), 0);
 }
 
 #[test]

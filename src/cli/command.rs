@@ -61,10 +61,24 @@ fn each(
     act: impl Fn(&Service, &[TransferId]) -> Result<(), Error>,
 ) -> Result<Exit, Failure> {
     let config = context.config_for_one_command();
-    context.with_engine(&config, &[], |service, again| match act(service, &ids.ids) {
-        // The engine before may have done it.
-        Err(Error::NotNow { .. } | Error::UnknownId(_)) if again => Ok(()),
-        result => result,
+    context.with_engine(&config, &[], |service, again| {
+        if again {
+            return go_on(service, &ids.ids, &act);
+        }
+        act(service, &ids.ids)
     })?;
     Ok(Exit::Success)
+}
+
+/// The same where the engine before has ended in the middle. To some of them it may have done it, which refuses these and no
+/// other: so each by itself.
+fn go_on(
+    service: &Service,
+    ids: &[TransferId],
+    act: impl Fn(&Service, &[TransferId]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    ids.iter().try_for_each(|id| match act(service, &[*id]) {
+        Err(Error::NotNow { .. } | Error::UnknownId(_)) => Ok(()),
+        result => result,
+    })
 }
