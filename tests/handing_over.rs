@@ -123,6 +123,30 @@ fn what_an_engine_has_done_to_some_before_it_ends_is_done_to_the_others_too() {
 }
 
 #[test]
+fn what_an_engine_has_done_to_a_group_before_it_ends_is_no_error() {
+    let home = Home::new();
+    let socket = home.path().join("socket");
+    let typed = socket.display().to_string();
+    let once_done = |words: &[&str], code: i32| {
+        let mut first = home.command(words);
+        let done = move || assert!(first.status().is_ok());
+        let engine = ending_after(&home.state(), &socket, Ends::BeforeItCreates, done);
+        home.run(&[&["--socket", &typed], words].concat()).expect_code(code);
+        engine.join().unwrap();
+    };
+    home.run(&["group", "create", "a"]).expect_code(0);
+    once_done(&["group", "remove", "a"], 0);
+    let created = home.run(&["completion", "create"]).expect_code(0);
+    let id = created.stdout.trim_end();
+    // It has not fired, whoever is asked.
+    once_done(&["completion", "ack", id], 7);
+    for word in ["enable", "ack", "remove"] {
+        once_done(&["completion", word, id], 0);
+    }
+    home.run(&["completion", "remove", id]).expect_code(3);
+}
+
+#[test]
 fn what_is_left_of_standard_input_is_no_body_where_the_engine_ends_that_has_read_the_beginning() {
     // Longer than what is read of it at once.
     let body = vec![b'x'; 1 << 20];

@@ -7,7 +7,7 @@ use super::{Failure, output};
 use crate::{CompletionAction, CompletionState, Error, Service};
 
 pub(super) fn group(context: &Context, command: &Group) -> Result<Exit, Failure> {
-    on_service(context, |service| {
+    on_service(context, |service, again| {
         match command {
             Group::Create { name, behavior } => {
                 let group = service.create_group(name, behavior.map(Into::into))?;
@@ -21,7 +21,9 @@ pub(super) fn group(context: &Context, command: &Group) -> Result<Exit, Failure>
                 let group = service.set_group_behavior(name, (*behavior).into())?;
                 output::group(&group);
             }
-            Group::Remove { name } => service.remove_group(name)?,
+            Group::Remove { name } => unless_done(service.remove_group(name), again, |error| {
+                matches!(error, Error::UnknownGroup { .. })
+            })?,
             Group::Current { id } => service.make_current(*id)?,
         }
         Ok(())
@@ -29,7 +31,7 @@ pub(super) fn group(context: &Context, command: &Group) -> Result<Exit, Failure>
 }
 
 pub(super) fn completion(context: &Context, command: &Completion) -> Result<Exit, Failure> {
-    on_service(context, |service| {
+    on_service(context, |service, again| {
         match command {
             Completion::Create { name, command } => {
                 let action = if command.is_empty() {
@@ -40,7 +42,9 @@ pub(super) fn completion(context: &Context, command: &Completion) -> Result<Exit
                 let id = service.create_completion_group(name.as_deref(), &action)?;
                 output::line(&id.to_string());
             }
-            Completion::Enable { id } => service.enable_completion_group(*id)?,
+            Completion::Enable { id } => unless_done(service.enable_completion_group(*id), again, |error| {
+                matches!(error, Error::CompletionGroupNotNow { .. })
+            })?,
             Completion::List { json: true } => {
                 output::json(&service.completion_groups_as_sent()?);
             }
@@ -58,17 +62,31 @@ pub(super) fn completion(context: &Context, command: &Completion) -> Result<Exit
                     output::line(format!("{}  {state:<32}  {name}", group.id).trim_end());
                 }
             }
-            Completion::Ack { id } => service.acknowledge_completion_group(*id)?,
-            Completion::Remove { id } => service.remove_completion_group(*id)?,
+            Completion::Ack { id } => unless_done(service.acknowledge_completion_group(*id), again, |_| {
+                let group = service.completion_group(*id);
+                group.is_ok_and(|group| group.state == CompletionState::Done)
+            })?,
+            Completion::Remove { id } => unless_done(service.remove_completion_group(*id), again, |error| {
+                matches!(error, Error::UnknownCompletionGroup(_))
+            })?,
         }
         Ok(())
     })
 }
 
-fn on_service(context: &Context, act: impl Fn(&Service) -> Result<(), Error>) -> Result<Exit, Failure> {
+/// `act` is told whether an engine before has ended in the middle.
+fn on_service(context: &Context, act: impl Fn(&Service, bool) -> Result<(), Error>) -> Result<Exit, Failure> {
     let config = context.config_for_one_command();
-    context.with_engine(&config, &backends(&config)?, |service, _| act(service))?;
+    context.with_engine(&config, &backends(&config)?, act)?;
     Ok(Exit::Success)
+}
+
+/// That something is done already is no error where the engine before may have done it.
+fn unless_done(result: Result<(), Error>, again: bool, is_done: impl Fn(&Error) -> bool) -> Result<(), Error> {
+    match result {
+        Err(error) if again && is_done(&error) => Ok(()),
+        result => result,
+    }
 }
 
 impl From<BehaviorArg> for crate::TransferBehavior {
