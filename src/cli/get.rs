@@ -21,7 +21,7 @@ use super::transfer::{Asked, at_line, lines};
 use super::{Failure, output};
 use crate::engine::Series;
 use crate::{
-    Collision, Config, Engine, Error, Filter, GroupFilter, NewDownload, OperationView, Service, TransferId,
+    Collision, Config, Engine, Error, Filter, GroupFilter, Monitor, NewDownload, OperationView, Service, TransferId,
     TransferStatus, Until,
 };
 
@@ -206,29 +206,36 @@ impl Place<'_> {
 
     /// Looks on while another process runs them.
     fn look_on(&self, service: &Service, account: &mut Account) -> Result<Seen, Failure> {
-        let ids = account.open_ids();
-        let opened = if ids.len() <= NAMED_MAX {
-            service.monitor_ids(&ids, None)
-        } else {
-            let filter = Filter {
-                app: Some(service.app().to_owned()),
-                group: GroupFilter::Any,
+        loop {
+            let monitor = match monitor(service, &account.open_ids()) {
+                Err(Error::Disconnected(_)) => return Ok(Seen::EngineGone),
+                result => result?,
             };
-            service.monitor(&filter, None)
-        };
-        let mut monitor = match opened {
-            Err(Error::Disconnected(_)) => return Ok(Seen::EngineGone),
-            result => result?,
-        };
+            // A monitor that has missed something is not told what is gone. A new one is told of all that is there.
+            if let Some(seen) = self.look_through(monitor, service, account)? {
+                return Ok(seen);
+            }
+        }
+    }
+
+    /// Looks on with one monitor; `None` where that has read less than there was, and begins again.
+    fn look_through(
+        &self,
+        mut monitor: Monitor,
+        service: &Service,
+        account: &mut Account,
+    ) -> Result<Option<Seen>, Failure> {
         let mut views: BTreeMap<TransferId, OperationView> = BTreeMap::new();
         let mut caught_up = false;
         loop {
             if self.signals.seen().is_some() {
-                return Ok(Seen::Signal);
+                return Ok(Some(Seen::Signal));
             }
             let update = match monitor.next_within(Some(TICK)) {
+                // Whatever else is told says something, and that all has been told.
+                Ok(Some(update)) if caught_up && (!update.caught_up || update.is_empty()) => return Ok(None),
                 Ok(update) => update.unwrap_or_default(),
-                Err(Error::Disconnected(_)) => return Ok(Seen::EngineGone),
+                Err(Error::Disconnected(_)) => return Ok(Some(Seen::EngineGone)),
                 Err(error) => return Err(error.into()),
             };
             caught_up |= update.caught_up;
@@ -263,10 +270,21 @@ impl Place<'_> {
                     .values()
                     .any(|view| view.status.goes_on_by_itself() || view.status.is_ended())
             {
-                return Ok(Seen::All);
+                return Ok(Some(Seen::All));
             }
         }
     }
+}
+
+fn monitor(service: &Service, ids: &[TransferId]) -> Result<Monitor, Error> {
+    if ids.len() <= NAMED_MAX {
+        return service.monitor_ids(ids, None);
+    }
+    let filter = Filter {
+        app: Some(service.app().to_owned()),
+        group: GroupFilter::Any,
+    };
+    service.monitor(&filter, None)
 }
 
 /// Goes on with what is there already, and creates the rest, all of it or none. `are_free`: a moment ago nothing stood under any

@@ -66,6 +66,38 @@ fn a_get_takes_up_the_work_of_a_daemon_that_was_killed() {
 }
 
 #[test]
+fn a_get_that_reads_slowly_ends_although_somebody_else_removes_what_it_asked_for() {
+    let lab = Lab::new();
+    let daemon = lab.start(&["--jobs", "1"]);
+    // More than is noted for one that does not read, and than fits between the two.
+    let lines: Vec<String> = (0..2_000)
+        .map(|number| format!("http://127.0.0.1:1/{number}\n"))
+        .collect();
+    let list = lab.home.path().join("list");
+    fs::write(&list, lines.concat()).unwrap();
+    let get = lab.home.spawn(&["get", "-i", text(&list), "-o", "downloads/"]);
+    let ids = until("all of them", || {
+        let ids: Vec<String> = lab
+            .home
+            .listing()
+            .iter()
+            .map(|one| one["id"].as_str().unwrap().into())
+            .collect();
+        (ids.len() == 2_000).then_some(ids)
+    });
+    // By then it looks on; where it does not, there is nothing that it could miss.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    get.signal(Signal::STOP);
+    for word in ["cancel", "remove"] {
+        let words: Vec<&str> = std::iter::once(word).chain(ids.iter().map(String::as_str)).collect();
+        lab.home.run(&words).expect_code(0);
+    }
+    get.signal(Signal::CONT);
+    get.finish().expect_code(1);
+    assert_eq!(daemon.stop(), "");
+}
+
+#[test]
 fn a_get_goes_on_with_a_daemon_that_was_started_anew() {
     let nginx = Nginx::start();
     let content = nginx.put_seeded("file.bin", 4 << 20);
