@@ -23,7 +23,9 @@ enum Ends {
     BeforeItAnswers,
     /// It has said who it is.
     BeforeItCreates,
-    /// As before, and says that it ends.
+    /// It has taken in a request body.
+    AfterTheBody,
+    /// As before all of that, and says that it ends.
     WithAReason,
 }
 
@@ -60,6 +62,11 @@ fn ending_after(state: &Path, socket: &Path, ends: Ends, done: impl FnOnce() + S
             hear(&mut stream);
             stream.write_all(format!("{description}\0").as_bytes()).unwrap();
             hear(&mut stream);
+            if matches!(ends, Ends::AfterTheBody) {
+                let spooled = serde_json::json!({ "parameters": { "id": "0".repeat(32), "len_bytes": 1 }});
+                stream.write_all(format!("{spooled}\0").as_bytes()).unwrap();
+                hear(&mut stream);
+            }
             done();
         }
         if matches!(ends, Ends::WithAReason) {
@@ -173,6 +180,31 @@ fn what_is_left_of_standard_input_is_no_body_where_the_engine_ends_that_has_read
             assert!(refused.stderr.contains(problem), "{ends:?}, {word}: {}", refused.stderr);
             assert_eq!(home.listing().len(), 0, "{ends:?}, {word}");
         }
+    }
+}
+
+#[test]
+fn why_a_command_fails_is_what_came_of_the_last_engine_and_not_of_one_before() {
+    for word in ["add", "get"] {
+        let home = Home::new();
+        let socket = home.path().join("socket");
+        let typed = socket.display().to_string();
+        let engine = ending_engine(&home.state(), &socket, Ends::AfterTheBody);
+        let url = "http://127.0.0.1:1/";
+        let words = [
+            "--socket",
+            &typed,
+            word,
+            "--method=POST",
+            "--body=-",
+            url,
+            "-odownloads/a",
+        ];
+        let refused = Running::spawn_with_input(&mut home.command(&words), b"x");
+        let refused = refused.finish().expect_code(6);
+        engine.join().unwrap();
+        let problem = "give the command again";
+        assert!(refused.stderr.contains(problem), "{word}: {}", refused.stderr);
     }
 }
 

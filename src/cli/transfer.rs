@@ -29,6 +29,8 @@ pub(super) fn add(context: &Context, download: &Download, hold: bool) -> Result<
     asked.check(&config, &backends, true)?;
     let mut refused = None;
     let created = context.with_engine(&config, &backends, |service, again| {
+        // What the engine before has said is no reason any more.
+        refused = None;
         asked.spool(service)?;
         // What the engine before has created counts.
         let set = |index, one: &mut NewDownload| asked.set(index, one);
