@@ -66,6 +66,14 @@ impl Embedded {
                     open.remove(&id);
                 }
             }
+            if open.is_empty() {
+                // One that did not run when it was looked at may run by now.
+                for id in ids {
+                    if !until.is_reached(&self.engine.view(*id)?) {
+                        open.insert(*id);
+                    }
+                }
+            }
             let timed_out = end.is_some_and(|end| Instant::now() >= end);
             if open.is_empty() || timed_out {
                 let views = ids.iter().map(|id| self.engine.view(*id));
@@ -143,5 +151,48 @@ mod tests {
         let stopped = monitor.next_within(Some(time));
         assert!(matches!(stopped, Err(Error::Disconnected(_))), "{stopped:?}");
         assert!(service.read_at(id, 0, 1, Duration::ZERO).unwrap().bytes.is_empty());
+    }
+
+    #[test]
+    fn until_none_runs_is_waited_for_although_each_did_not_run_at_some_time() {
+        let home = tempfile::tempdir().unwrap();
+        // It takes connections, and never answers.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", silent.local_addr().unwrap());
+        let config = Config::default();
+        let backends = crate::backends(&config, |_| None).unwrap();
+        let engine = Engine::open(&home.path().join("state"), config, Environment::system(), backends);
+        let engine = Arc::new(engine.unwrap());
+        let download = |name: &str, hold| NewDownload {
+            url: format!("{url}{name}"),
+            destination: home.path().join(name),
+            app: "app".into(),
+            hold,
+            ..NewDownload::default()
+        };
+        let ids = engine.create(&[download("a", true), download("b", false)]).unwrap();
+        let service = Service::on(&engine);
+        let runs = |id| engine.view(id).unwrap().status == crate::TransferStatus::Running;
+        let until = |is_so: &dyn Fn() -> bool| {
+            while !is_so() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| engine.run(Until::Stopped, None, |_| ()).unwrap());
+            until(&|| runs(ids[1]));
+            let waiting = scope.spawn(|| service.wait_until_still(&ids, Some(Duration::from_secs(60))));
+            // By then it has seen that the first one does not run.
+            std::thread::sleep(Duration::from_millis(200));
+            engine.start(ids[0]).unwrap();
+            until(&|| runs(ids[0]));
+            engine.pause(ids[1]).unwrap();
+            until(&|| !runs(ids[1]));
+            std::thread::sleep(Duration::from_millis(200));
+            engine.pause(ids[0]).unwrap();
+            let still = waiting.join().unwrap().unwrap();
+            engine.stop();
+            assert!(still.iter().all(|view| view.status != crate::TransferStatus::Running));
+        });
     }
 }
