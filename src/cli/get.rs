@@ -232,8 +232,7 @@ impl Place<'_> {
                 return Ok(Some(Seen::Signal));
             }
             let update = match monitor.next_within(Some(TICK)) {
-                // Whatever else is told says something, and that all has been told.
-                Ok(Some(update)) if caught_up && (!update.caught_up || update.is_empty()) => return Ok(None),
+                Ok(Some(update)) if update.missed => return Ok(None),
                 Ok(update) => update.unwrap_or_default(),
                 Err(Error::Disconnected(_)) => return Ok(Some(Seen::EngineGone)),
                 Err(error) => return Err(error.into()),

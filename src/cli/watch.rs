@@ -33,7 +33,14 @@ pub(super) fn run(context: &Context, json: bool, all_apps: bool, since: Option<u
     let mut monitor = service.monitor(&filter, since)?;
     let mut screen = Screen::new();
     while signals.seen().is_none() {
-        let update = match monitor.next_within(Some(TICK)) {
+        let next = monitor.next_within(Some(TICK)).and_then(|update| {
+            if !json && update.as_ref().is_some_and(|update| update.missed && update.caught_up) {
+                let there = service.list(&filter).map(|view| view.map(|view| view.id));
+                screen.keep(&there.collect::<Result<_, _>>()?);
+            }
+            Ok(update)
+        });
+        let update = match next {
             Ok(Some(update)) => update,
             Ok(None) => continue,
             Err(Error::Disconnected(problem)) => {
@@ -74,6 +81,12 @@ impl Screen {
             is_terminal: output::stdout_is_terminal(),
             has_begun: false,
         }
+    }
+
+    /// The others are gone, and nobody has said so.
+    fn keep(&mut self, there: &BTreeSet<TransferId>) {
+        self.live.retain(|id, _| there.contains(id));
+        self.said.retain(|id, _| there.contains(id));
     }
 
     /// `false` where nobody reads any more.

@@ -106,7 +106,7 @@ mod tests {
     use backhaul_backends::MemoryBackend;
 
     use super::*;
-    use crate::engine::NewDownload;
+    use crate::engine::{Filter, NewDownload};
     use crate::service::Service;
 
     #[test]
@@ -173,26 +173,95 @@ mod tests {
         let ids = engine.create(&[download("a", true), download("b", false)]).unwrap();
         let service = Service::on(&engine);
         let runs = |id| engine.view(id).unwrap().status == crate::TransferStatus::Running;
-        let until = |is_so: &dyn Fn() -> bool| {
-            while !is_so() {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        };
         std::thread::scope(|scope| {
             scope.spawn(|| engine.run(Until::Stopped, None, |_| ()).unwrap());
-            until(&|| runs(ids[1]));
-            let waiting = scope.spawn(|| service.wait_until_still(&ids, Some(Duration::from_secs(60))));
+            until(|| runs(ids[1]).then_some(()));
+            let (tell, told) = std::sync::mpsc::channel();
+            let (service, ids) = (&service, &ids);
+            let waiting = scope.spawn(move || {
+                tell.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
+                service.wait_until_still(ids, Some(Duration::from_secs(60)))
+            });
+            let thread = Path::new("/proc").join(told.recv().unwrap());
             // By then it has seen that the first one does not run.
-            std::thread::sleep(Duration::from_millis(200));
+            until(|| rests_after(0, &thread));
             engine.start(ids[0]).unwrap();
-            until(&|| runs(ids[0]));
+            until(|| runs(ids[0]).then_some(()));
+            let before = until(|| rests_after(0, &thread));
             engine.pause(ids[1]).unwrap();
-            until(&|| !runs(ids[1]));
-            std::thread::sleep(Duration::from_millis(200));
+            until(|| (!runs(ids[1])).then_some(()));
+            until(|| {
+                waiting
+                    .is_finished()
+                    .then_some(0)
+                    .or_else(|| rests_after(before, &thread))
+            });
             engine.pause(ids[0]).unwrap();
             let still = waiting.join().unwrap().unwrap();
             engine.stop();
             assert!(still.iter().all(|view| view.status != crate::TransferStatus::Running));
         });
+    }
+
+    #[test]
+    fn a_monitor_that_is_told_again_what_it_missed_says_so_until_all_of_that_is_told() {
+        let home = tempfile::tempdir().unwrap();
+        let backends = vec![Arc::new(MemoryBackend::new()) as _];
+        let state = home.path().join("state");
+        let engine = Engine::open(&state, Config::default(), Environment::system(), backends);
+        let engine = Arc::new(engine.unwrap());
+        let service = Service::on(&engine);
+        let mut monitor = service.monitor(&Filter::default(), None).unwrap();
+        let mut next = || monitor.next_within(Some(Duration::from_secs(60))).unwrap().unwrap();
+        let first = next();
+        assert!(first.caught_up && !first.missed);
+        // More than is noted for one that does not read.
+        let held = (0..4_200).map(|number| NewDownload {
+            url: format!("mem://host/{number}"),
+            destination: home.path().join(number.to_string()),
+            app: "app".into(),
+            hold: true,
+            ..NewDownload::default()
+        });
+        let ids = engine.create(&held.collect::<Vec<_>>()).unwrap();
+        engine.cancel(ids[0]).unwrap();
+        while engine.step() {}
+        engine.remove(ids[0]).unwrap();
+        let mut told = 0;
+        loop {
+            let update = next();
+            assert!(update.missed && update.removed.is_empty());
+            told += update.operations.len();
+            if update.caught_up {
+                break;
+            }
+        }
+        assert_eq!(told, ids.len() - 1);
+        engine.start(ids[1]).unwrap();
+        let update = next();
+        assert!(update.caught_up && !update.missed);
+        assert_eq!(update.operations[0].id, ids[1]);
+    }
+
+    fn until<T>(seen: impl Fn() -> Option<T>) -> T {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(seen) = seen() {
+                return seen;
+            }
+            assert!(Instant::now() < end, "it does not come to that");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// How often a thread has gone to sleep, where it sleeps and has done so more often than this.
+    fn rests_after(times: u64, thread: &Path) -> Option<u64> {
+        let status = std::fs::read_to_string(thread.join("status")).ok()?;
+        let value = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.map(str::trim)
+        };
+        let now = value("voluntary_ctxt_switches:")?.parse().ok()?;
+        (value("State:")?.starts_with('S') && now > times).then_some(now)
     }
 }

@@ -113,6 +113,11 @@ pub struct Update {
     /// Everything that had changed before the monitor began has been told.
     #[serde(default)]
     pub caught_up: bool,
+    /// More had changed than is noted for a monitor that reads slowly: what has changed since its cursor comes again, in
+    /// updates that say so, up to one that has `caught_up`. Operations whose records have gone meanwhile are not among what
+    /// was `removed`: whoever keeps a picture of all looks which are still there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub missed: bool,
     /// Completion groups of the selected app, or of all apps, that have fired, without their operations. Those that have no
     /// command and that nobody has acknowledged are told of before a monitor has caught up, whatever its cursor and group; after
     /// that each one that changes, also where its command begins or ends, or where somebody acknowledges it. Who acts on one
@@ -193,6 +198,8 @@ pub(crate) struct Told {
     ids: Option<BTreeSet<TransferId>>,
     cursor: u64,
     caught_up: bool,
+    /// It has read less than there was, and is told again.
+    has_missed: bool,
     /// Which completion group it was told of last before it has caught up.
     last_group: Option<(String, CompletionGroupId)>,
     progress_every: Option<Duration>,
@@ -213,6 +220,7 @@ impl Told {
             ids: monitoring.ids,
             cursor: monitoring.cursor.unwrap_or(0),
             caught_up: false,
+            has_missed: false,
             last_group: None,
             progress_every: (!every.is_zero()).then(|| every.clamp(PROGRESS_MIN, PROGRESS_MAX)),
         })
@@ -267,11 +275,14 @@ impl Told {
             self.last_group = completion_groups.last().map(|last| (last.app.clone(), last.id));
         }
         self.caught_up = is_all;
+        let missed = self.has_missed;
+        self.has_missed &= !is_all;
         Update {
             operations,
             removed: Vec::new(),
             cursor,
             caught_up: is_all,
+            missed,
             completion_groups,
         }
     }
@@ -279,6 +290,7 @@ impl Told {
     /// It has read less than there was: everything since the cursor comes again.
     pub(crate) fn begin_again(&mut self) {
         self.caught_up = false;
+        self.has_missed = true;
         self.last_group = None;
     }
 

@@ -24,6 +24,14 @@ fn text(path: &std::path::Path) -> &str {
     path.to_str().unwrap()
 }
 
+/// Connections that the daemon holds. Source: `proc_pid_net(5)`, `unix`; 03 is connected.
+fn connections(lab: &Lab) -> usize {
+    let path = lab.socket().display().to_string();
+    let all = fs::read_to_string("/proc/net/unix").unwrap();
+    let is_held = |line: &&str| line.ends_with(&path) && line.split_whitespace().nth(5) == Some("03");
+    all.lines().filter(is_held).count()
+}
+
 #[test]
 fn a_get_that_is_interrupted_leaves_its_transfer_to_the_daemon() {
     let nginx = Nginx::start();
@@ -85,8 +93,8 @@ fn a_get_that_reads_slowly_ends_although_somebody_else_removes_what_it_asked_for
             .collect();
         (ids.len() == 2_000).then_some(ids)
     });
-    // By then it looks on; where it does not, there is nothing that it could miss.
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    // It looks on over a connection of its own.
+    until("two connections", || (connections(&lab) >= 2).then_some(()));
     get.signal(Signal::STOP);
     for word in ["cancel", "remove"] {
         let words: Vec<&str> = std::iter::once(word).chain(ids.iter().map(String::as_str)).collect();

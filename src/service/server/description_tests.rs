@@ -182,6 +182,7 @@ fn the_description_has_every_method_with_its_parameters_and_its_answer() {
         ranges: Vec::new(),
     };
     let update = Update {
+        missed: true,
         completion_groups: vec![completion_group().into()],
         ..Update::default()
     };

@@ -641,7 +641,7 @@ mod tests {
             removed: vec![id(2)],
             cursor: 9,
             caught_up: true,
-            completion_groups: Vec::new(),
+            ..Update::default()
         };
         assert_eq!(*update(&[&change, &gone(2)], 9), *reply(&expected, true));
         let expected = Update {
