@@ -151,6 +151,9 @@ pub struct Held {
     /// The bytes came from another source than [`Request::url`]: what only one server can know of its own resource, as a
     /// time of modification, then proves nothing.
     pub foreign: bool,
+    /// Scheme, host and port of the server that gave the bytes, as they stand in a URL, where they are known. A redirect may
+    /// lead to another one, and to that the bytes are as good as `foreign`.
+    pub server: Option<String>,
     /// A strong digest of the whole resource is known from elsewhere, and the bytes count for nothing before the whole
     /// was compared with it.
     pub digest_expected: bool,
@@ -288,6 +291,7 @@ impl std::fmt::Debug for Held {
             .field("validators", &self.validators)
             .field("content_type", &self.content_type)
             .field("foreign", &self.foreign)
+            .field("server", &self.server)
             .field("digest_expected", &self.digest_expected)
             .finish()
     }

@@ -19,7 +19,7 @@ use backhaul_journal::steps;
 
 use self::gather::{CrewTerms, Watch};
 use self::intake::overlong;
-use self::stored::{stored_response, unstored};
+use self::stored::{given_by, stored_response, unstored};
 use super::access::Gate;
 use super::attempt::Attempt;
 use super::body::StoredSource;
@@ -262,13 +262,9 @@ impl<'a> Transfer<'a> {
                 digests: self.source.told.clone(),
                 ..unstored(&claim.validators)
             },
-            content_type: self
-                .operation
-                .response
-                .as_ref()
-                .and_then(|response| response.content_type.clone()),
             foreign: self.source.is_foreign(),
             digest_expected: self.operation.spec.expects_strong_digest(),
+            ..given_by(self.operation.response.as_deref())
         }))
     }
 

@@ -6,7 +6,7 @@ use super::deadline::Deadline;
 use super::digest::StoredDigest;
 use super::headers::{Beside, StoredHeaders};
 use super::shared::Shared;
-use super::source::{Origin, Round};
+use super::source::{Origin, Round, site};
 use super::spec::Spec;
 
 /// Identity of operations that were created together.
@@ -235,6 +235,11 @@ impl Response {
 }
 
 impl Response {
+    /// Scheme, host and port of who answered.
+    pub(crate) fn server(&self) -> &str {
+        site(&self.actual_url)
+    }
+
     /// What is stored of it besides its header fields.
     pub(crate) fn beside(&self) -> Beside<'_> {
         Beside {

@@ -7,6 +7,8 @@ use minicbor::{Decode, Encode};
 
 use super::deadline::{Deadline, Now};
 use super::digest::digests;
+use super::event::{Claim, Response};
+use super::shared::Shared;
 use super::spec::is_default;
 use super::state::Operation;
 
@@ -37,6 +39,14 @@ impl Origin {
     pub(crate) fn after_url_changed(self) -> Self {
         let source = if self.source == 0 { Self::LEFT } else { self.source };
         Self { source, ..self }
+    }
+
+    /// The same bytes once another server has answered for their source.
+    fn after_server_changed(self) -> Self {
+        Self {
+            source: Self::LEFT,
+            ..self
+        }
     }
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "the derive passes a reference")]
@@ -147,6 +157,22 @@ pub(super) fn site(url: &str) -> &str {
 }
 
 impl Operation {
+    /// Takes in who answered. Where a redirect led to another server than before, what is held under the word of that one is
+    /// another source's, until a claim says that what came since goes with it.
+    pub(super) fn answered(&mut self, response: Shared<Response>) {
+        let before = self.response.as_ref();
+        if before.is_some_and(|before| before.server() != response.server())
+            && let Some(claim) = &self.claim
+        {
+            let origin = claim.origin.after_server_changed();
+            self.claim = Some(Shared::new(Claim {
+                origin,
+                ..(**claim).clone()
+            }));
+        }
+        self.response = Some(response);
+    }
+
     /// All sources, as they may be shown. Those that a server named count only under a strong digest: nothing else
     /// would tell if they lied.
     pub(crate) fn sources(&self) -> Vec<&str> {

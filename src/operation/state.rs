@@ -256,7 +256,7 @@ impl Operation {
             Event::Created { .. } => return Err(self.rejects("created")),
             Event::Started | Event::Paused | Event::Resumed => self.wish(&event)?,
             Event::Claimed { attempts } => self.claimed(attempts)?,
-            Event::Responded(response) if self.is_running() => self.response = Some(response),
+            Event::Responded(response) if self.is_running() => self.answered(response),
             Event::Responded(_) => return Err(self.rejects("answered")),
             Event::Progressed(claim) => self.progressed(claim)?,
             Event::Restarted {

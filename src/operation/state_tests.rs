@@ -377,6 +377,23 @@ fn the_word_for_what_is_missing_follows_from_the_error() {
 }
 
 #[test]
+fn bytes_that_are_held_are_another_sources_once_another_server_has_answered() {
+    let from = |url: &str| Event::Responded(Shared::new(Response::of(url)));
+    let source = |urls: &[&str]| {
+        let answers = urls.iter().map(|url| from(url));
+        let events: Vec<Event> = [Event::Started, CLAIMED, from("http://host/a"), claim(10)]
+            .into_iter()
+            .chain(answers)
+            .collect();
+        after(&events).claim.as_ref().map(|claim| claim.origin.source)
+    };
+    assert_eq!(source(&["http://host/b", "http://host/c?***"]), Some(0));
+    // What the other one answered was proven; whether that holds for what it says next is not known.
+    assert_eq!(source(&["http://host:81/a", "http://host:81/a"]), Some(u32::MAX));
+    assert_eq!(source(&["https://host/a", "http://host/a"]), Some(u32::MAX));
+}
+
+#[test]
 fn a_change_keeps_bytes_and_wish_and_another_request_waits_for_nothing() {
     let before = after(&[Event::Started, CLAIMED, claim(10), waited(), Event::Paused]);
     let Ok(changed) = before.clone().apply(made(), 0) else {

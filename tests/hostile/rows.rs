@@ -435,6 +435,24 @@ fn a_redirect_to_another_origin_is_followed_and_continued_there() {
 }
 
 #[test]
+fn a_time_that_another_server_tells_behind_a_redirect_proves_nothing() {
+    let old = Version::new(SEED, 0, LENGTH).made_at(60);
+    let mut bytes = Version::new(SEED, 1, LENGTH).bytes.to_vec();
+    // The end of what is held does not tell them apart.
+    bytes[from(HELD)..HELD].copy_from_slice(&old.bytes[from(HELD)..HELD]);
+    let new = Version {
+        bytes: bytes.into(),
+        ..old.clone()
+    };
+    let place = "http://127.0.0.1:{port}/mirror".to_owned();
+    let redirect = Answer::new(Form::Redirect(302, place)).of(1);
+    let outcome = cut_then(vec![old, new], &[redirect]);
+    outcome.expect_version(1, 1, HELD);
+    let held = Some(from(HELD));
+    assert_eq!(outcome.offsets(), [None, held, held, None]);
+}
+
+#[test]
 fn redirects_in_a_circle_end_with_their_name() {
     for place in ["/file", "/loop"] {
         let outcome = cut_then(two(), &[Answer::new(Form::Redirect(302, place.to_owned()))]);

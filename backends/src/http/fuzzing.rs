@@ -123,7 +123,11 @@ pub enum Made {
 /// Whether the rest would be asked for, and what is made of a response to that, or to a request for the whole.
 #[must_use]
 pub fn decide(held: Option<&Held>, expected_bytes: Option<u64>, fields: &Fields<'_>, now: SystemTime) -> (bool, Made) {
-    let terms = Terms { held, expected_bytes };
+    let terms = Terms {
+        held,
+        expected_bytes,
+        is_elsewhere: false,
+    };
     let ask = response::ask(terms);
     let text = |field: Option<&str>| field.map(str::to_owned);
     let reply = Reply {

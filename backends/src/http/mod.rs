@@ -45,8 +45,8 @@ use self::target::Target;
 use self::tls::TlsSetup;
 use crate::problem::Problem;
 use crate::{
-    Backend, Capabilities, ConfigError, Credential, Failure, Head, Interrupt, Method, Request, Restart, Sink, UrlForm,
-    WebErrorStatus, proof,
+    Backend, Capabilities, ConfigError, Credential, Failure, Head, Held, Interrupt, Method, Request, Restart, Sink,
+    UrlForm, WebErrorStatus, proof,
 };
 
 /// Largest buffer of a body under TLS (with reads of 256 KiB, in a minimal program, 512 KiB took no less
@@ -210,7 +210,9 @@ impl Download<'_> {
         let terms = Terms {
             held: self.request.held.as_ref(),
             expected_bytes: self.request.expected_bytes,
+            is_elsewhere: false,
         };
+        // Where it leads is not known yet, so by what the server of the held bytes could prove.
         let mut ask = if self.request.method.is_get() {
             response::ask(terms)
         } else {
@@ -220,6 +222,12 @@ impl Download<'_> {
         // of times, or asks for the whole, which happens once.
         loop {
             let (reply, body) = self.make(&ask)?;
+            let elsewhere = self.held_elsewhere();
+            let terms = Terms {
+                held: elsewhere.as_ref().or(terms.held),
+                is_elsewhere: elsewhere.is_some(),
+                ..terms
+            };
             let expected_type = self.request.expected_type.as_deref();
             if let Some(problem) = response::not_the_content(terms.held, expected_type, &reply) {
                 exchange::drain(&reply, body);
@@ -263,6 +271,16 @@ impl Download<'_> {
                 }
             }
         }
+    }
+
+    /// What is held, as of another source, where the redirects have led to another server than the one that gave it.
+    fn held_elsewhere(&self) -> Option<Held> {
+        let held = self.request.held.as_ref()?;
+        let server = held.server.as_deref()?;
+        (server != self.target.front()).then(|| Held {
+            foreign: true,
+            ..held.clone()
+        })
     }
 
     /// Whether the body begins with the end of what is held, where it is to begin so.

@@ -67,6 +67,8 @@ pub(super) struct Rest {
 pub(super) struct Terms<'a> {
     pub(super) held: Option<&'a Held>,
     pub(super) expected_bytes: Option<u64>,
+    /// Redirects have led to another server than the one that gave the held bytes, which are foreign then.
+    pub(super) is_elsewhere: bool,
 }
 
 /// How the end of the body is known (RFC 9112, section 6.3).
@@ -346,7 +348,8 @@ fn part(rest: &Rest, terms: Terms<'_>, reply: &Reply) -> Decision {
         Verdict::Different | Verdict::Ask => return Decision::AskWhole(Restart::Changed),
         Verdict::Unproven => return Decision::AskWhole(Restart::NoProof),
         Verdict::OnTrust => true,
-        Verdict::Proven => false,
+        // By the digest, which nobody but this server would fail.
+        Verdict::Proven => terms.is_elsewhere && held.digest_expected,
     };
     let validators = merge(held, new);
     // Where nobody ever said how long the resource is, the end of a part proves nothing.

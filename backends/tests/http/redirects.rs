@@ -1,6 +1,6 @@
 //! Redirects: followed here, bounded, and never with secrets to another origin.
 
-use backhaul_backends::{Credential, FailureKind, Request, Start, WebErrorStatus};
+use backhaul_backends::{Credential, FailureKind, Request, Restart, Start, WebErrorStatus};
 
 use crate::server::{Server, Step, answer, fetch, header, request, response, rest, transient};
 
@@ -50,6 +50,38 @@ fn a_range_follows_the_redirect() {
         asked.contains("range: bytes=3-\r\n") && asked.contains("if-range: \"v1\"\r\n"),
         "{asked}"
     );
+}
+
+#[test]
+fn a_time_counts_only_where_the_redirect_leads_to_the_server_that_told_it() {
+    let times = "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nDate: Sun, 06 Nov 1994 08:50:37 GMT\r\n";
+    let part = response("206 X", &format!("{times}Content-Range: bytes 3-4/5\r\n"), b"lo");
+    let go_on = Start::Continue { offset_bytes: 3 };
+    let anew = Start::Restart(Restart::NoProof);
+    for (is_same, digest_expected, start) in [
+        (true, false, (go_on.clone(), false)),
+        (false, false, (anew, false)),
+        (false, true, (go_on, true)),
+    ] {
+        let whole = response("200 OK", times, b"HELLO");
+        let target = Server::new(vec![
+            [answer(part.clone()), answer(whole)].into_iter().flatten().collect(),
+        ]);
+        let server = Server::once(redirect("302 Found", &target.url("/")));
+        let mut request = rest(&server.url("/"), 3, 5);
+        if let Some(held) = &mut request.held {
+            held.validators.etag = None;
+            held.validators.last_modified = Some("Sun, 06 Nov 1994 08:49:37 GMT".to_owned());
+            held.validators.date = Some("Sun, 06 Nov 1994 08:50:37 GMT".to_owned());
+            held.server = Some(if is_same { target.url("") } else { server.url("") });
+            held.digest_expected = digest_expected;
+        }
+        let (result, kept) = fetch(&request);
+        result.unwrap();
+        let head = kept.head();
+        assert_eq!((head.start.clone(), head.on_trust), start);
+        assert!(target.request().contains("range: bytes=3-\r\n"));
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::super::fault::Fault;
 use super::super::ledger::Ledger;
 use super::super::part::{Sums, file_sums};
 use super::Transfer;
-use super::stored::unstored;
+use super::stored::{given_by, unstored};
 use crate::operation::millis;
 
 /// What a further connection asks for, and from whom.
@@ -114,9 +114,8 @@ impl Transfer<'_> {
                 digests: self.source.told.clone(),
                 ..unstored(&response.validators)
             },
-            content_type: response.content_type.clone(),
             digest_expected: self.operation.spec.expects_strong_digest(),
-            ..Held::default()
+            ..given_by(Some(response))
         };
         let crew = Crew::new(
             terms.backend,

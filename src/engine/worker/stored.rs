@@ -1,6 +1,6 @@
 //! What is kept of a response, and what a later request is told of it.
 
-use backhaul_backends::{Head, Validators};
+use backhaul_backends::{Head, Held, Validators};
 
 use super::super::origin::Source;
 use crate::operation::{Beside, Response, StoredHeaders, StoredValidators, stored_digests};
@@ -66,5 +66,14 @@ pub(super) fn unstored(stored: &StoredValidators) -> Validators {
         date,
         total_bytes,
         digests: Vec::new(),
+    }
+}
+
+/// What a later request is told of who gave what is held, and as what.
+pub(super) fn given_by(response: Option<&Response>) -> Held {
+    Held {
+        content_type: response.and_then(|response| response.content_type.clone()),
+        server: response.map(|response| response.server().to_owned()),
+        ..Held::default()
     }
 }

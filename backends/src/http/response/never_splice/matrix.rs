@@ -208,7 +208,7 @@ fn published() -> String {
             });
             let terms = Terms {
                 held: held.as_ref(),
-                expected_bytes: None,
+                ..Terms::default()
             };
             let decision = decide(&ask(terms), terms, &came.reply, SystemTime::UNIX_EPOCH);
             let _ = write!(text, " {} |", word(&decision));

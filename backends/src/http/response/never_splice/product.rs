@@ -112,6 +112,7 @@ fn no_answer_of_the_whole_product_joins_bytes_that_are_not_proven_one() {
                 let terms = Terms {
                     held: held.as_ref(),
                     expected_bytes,
+                    ..Terms::default()
                 };
                 for ask in all_asks(terms) {
                     for reply in &replies {

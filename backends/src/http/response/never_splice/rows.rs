@@ -58,7 +58,11 @@ pub(super) fn part(range: &str, etag: &str) -> Reply {
 }
 
 pub(super) fn answer(held: Option<&Held>, expected_bytes: Option<u64>, reply: &Reply) -> Decision {
-    let terms = Terms { held, expected_bytes };
+    let terms = Terms {
+        held,
+        expected_bytes,
+        ..Terms::default()
+    };
     decide(&ask(terms), terms, reply, SystemTime::UNIX_EPOCH)
 }
 
