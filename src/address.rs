@@ -450,7 +450,20 @@ fn check_header(field: &'static str, name: &str, value: &str) -> Result<(), Erro
             "is set by backhaul itself and cannot be given",
         ));
     }
-    Ok(())
+    match value_problem(name, value) {
+        Some(problem) => Err(Error::invalid(field, name, problem)),
+        None => Ok(()),
+    }
+}
+
+/// What only some headers refuse of a value: with it no request could be made of them, or none that says where it goes.
+fn value_problem(name: &str, value: &str) -> Option<&'static str> {
+    let is_of_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte);
+    if name.eq_ignore_ascii_case("host") && !value.bytes().all(is_of_host) {
+        return Some("its value is no host, with or without a port (RFC 9112, section 3.2); write it like host:80");
+    }
+    (name.eq_ignore_ascii_case("authorization") && !value.is_ascii())
+        .then_some("its value has a letter beyond ASCII, which no credential has (RFC 9110, section 11.4)")
 }
 
 /// A SHA-256 digest as 64 hexadecimal digits or 44 letters of base64.
@@ -822,6 +835,11 @@ mod tests {
             "X: \0",
             "Range: bytes=0-",
             "TE: x",
+            "Host: a, b",
+            "host: http://a/",
+            "HOST: u@a",
+            "Host: b\u{fc}cher.example",
+            "Authorization: Bearer \u{fc}",
         ] {
             assert!(
                 matches!(
@@ -830,6 +848,15 @@ mod tests {
                 ),
                 "{text:?}"
             );
+        }
+        for text in [
+            "Host:",
+            "Host: a:80",
+            "Host: [::1]:80",
+            "Host: xn--bcher-kva.example",
+            "X: \u{fc}",
+        ] {
+            assert!(parse_header("header", text).is_ok(), "{text:?}");
         }
     }
 

@@ -61,6 +61,22 @@ const WRONG: &[Case] = &[
         &["header", "Range"],
     ),
     wrong(
+        &[
+            URL,
+            "-o",
+            "downloads/a",
+            "--header",
+            "Host: a",
+            "--secret-header",
+            "host: b",
+        ],
+        &["header", "host", "twice"],
+    ),
+    wrong(
+        &[URL, "-o", "downloads/a", "--header", "Authorization: Bearer \u{fc}"],
+        &["header", "Authorization"],
+    ),
+    wrong(
         &[URL, "-o", "downloads/a", "--secret-header", "X-A: b\r\nX-Evil: 1"],
         &["secret-header"],
     ),

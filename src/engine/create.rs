@@ -545,6 +545,11 @@ pub(super) fn check_headers(
     for text in secret_texts {
         secret.push(parse_header("secret-header", text)?.0);
     }
+    let mut hosts = plain.iter().chain(&secret).filter(|header| header.is_named("host"));
+    if let (Some(_), Some(host)) = (hosts.next(), hosts.next()) {
+        let problem = "is given twice; a request names one host (RFC 9112, section 3.2)";
+        return Err(Error::invalid("header", &*host.name, problem));
+    }
     Ok((plain, secret))
 }
 
