@@ -29,7 +29,7 @@ impl Transfer<'_> {
             return Err(self.impostor(status, message));
         }
         if let Some((told, actual)) = self.sums.mismatch(&self.source.told) {
-            let message = differs(&actual, told, "the server had told");
+            let message = differs(&actual, told, TOLD);
             return Err(self.void(TRANSIENT, message));
         }
         let Some(part) = self.part.take() else {
@@ -57,7 +57,7 @@ impl Transfer<'_> {
         }
         let expected = spec.expected_digests();
         let (expected, actual) = self.sums.mismatch(&expected)?;
-        let message = differs(&actual, expected, "expected");
+        let message = differs(&actual, expected, EXPECTED);
         Some((WebErrorStatus::DIGEST_MISMATCH, message))
     }
 
@@ -122,8 +122,32 @@ impl Transfer<'_> {
     }
 }
 
+/// By whom, or as what, it was said what the content should have.
+const EXPECTED: &str = "expected";
+const TOLD: &str = "told by its server";
+
 fn differs(actual: &Digest, wanted: &Digest, by: &str) -> String {
     let name = actual.algorithm().name().to_uppercase();
     let hex = |digest: &Digest| hex::encode(digest.value());
     format!("the resource has {name} {}, {} was {by}", hex(actual), hex(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use backhaul_backends::DigestAlgorithm;
+
+    use super::*;
+
+    #[test]
+    fn what_the_content_should_have_been_reads_as_a_sentence_whoever_said_it() {
+        let digest = |byte| Digest::new(DigestAlgorithm::Sha256, [byte; 32]);
+        let (Some(actual), Some(wanted)) = (digest(0xaa), digest(0xbb)) else {
+            panic!("32 bytes are a SHA-256")
+        };
+        let (is, should) = ("aa".repeat(32), "bb".repeat(32));
+        for (by, words) in [(EXPECTED, "was expected"), (TOLD, "was told by its server")] {
+            let text = format!("the resource has SHA-256 {is}, {should} {words}");
+            assert_eq!(differs(&actual, &wanted, by), text);
+        }
+    }
 }
