@@ -478,6 +478,22 @@ fn a_service_manager_hands_its_socket_over_and_is_told_of_every_state() {
 }
 
 #[test]
+fn a_socket_that_is_announced_and_not_handed_over_is_missed_by_its_name() {
+    let directory = TempDir::new().unwrap();
+    // Nothing that this process has opened since must be taken for it.
+    let script = "exec 3<&-; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" daemon --state-dir \"$1\"";
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script, PROGRAM])
+        .arg(directory.path().join("state"));
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("LISTEN_FDS '1': descriptor 3 is not open"), "{said}");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(!directory.path().join("state").exists());
+}
+
+#[test]
 fn a_wrong_configuration_file_is_told_at_the_start() {
     let device = Attended::new("");
     fs::write(device.0.path("backhaul.toml"), "jobs = 0\n").unwrap();

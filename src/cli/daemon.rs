@@ -27,6 +27,8 @@ const OPEN_FILES_WANTED: u64 = 4_096;
 const LOOK_MIN: Duration = Duration::from_millis(10);
 
 pub(super) fn run(mut global: Global, args: &DaemonArgs) -> Result<Exit, Failure> {
+    // Before anything is opened here, which would have the number of one that is not there.
+    let inherited = listen_fds()?;
     // One that comes before there is an engine waits for it, and does not end the process.
     let signals = Signals::new([SIGHUP]).map_err(cannot_watch)?;
     let is_root = rustix::process::geteuid().is_root();
@@ -44,7 +46,6 @@ pub(super) fn run(mut global: Global, args: &DaemonArgs) -> Result<Exit, Failure
     global.socket.clone_from(&settings.socket);
     let mut context = Context::new(global)?;
     let notify = Arc::new(Notify::from_environment());
-    let inherited = listen_fds()?;
     raise_open_files(settings.connections_max);
     context.environment = Environment::system();
     let config = config(&settings)?;
