@@ -711,6 +711,31 @@ fn output_for_a_pipe_is_plain_lines() {
 }
 
 #[test]
+fn what_is_said_of_a_failure_stays_on_its_line_and_steers_no_terminal() {
+    let nginx = Nginx::start();
+    nginx.put("a.txt", b"hello");
+    let home = Home::new();
+    let folder = home.download("gone");
+    fs::create_dir(&folder).unwrap();
+    let id = home.add(&nginx.url("/a.txt"), &folder.join("\u{1b}[31ma\nbackhaul: forged"), &[]);
+    fs::remove_dir(&folder).unwrap();
+    let mut run = home.command(&["run", "--until-idle", "--retries", "0"]);
+    let ran = Running::spawn(run.env("BACKHAUL_LOG", "info")).finish().expect_code(1);
+    let commands: [&[&str]; 3] = [&["show", &id], &["explain", &id], &["list"]];
+    let mut said: Vec<String> = commands
+        .iter()
+        .map(|command| home.run(command).expect_code(0).stdout)
+        .collect();
+    said.push(ran.stderr);
+    said.push(home.run(&["wait", &id]).expect_code(1).stderr);
+    assert!(said[1].contains("cannot create"), "{}", said[1]);
+    for text in said {
+        let is_forged = text.lines().any(|line| line.starts_with("backhaul: forged"));
+        assert!(!text.contains('\u{1b}') && !is_forged, "{text:?}");
+    }
+}
+
+#[test]
 fn a_closed_pipe_ends_a_listing_quietly() {
     let home = Home::new();
     home.add("http://127.0.0.1:9/a", &home.download("a"), &["--hold"]);

@@ -56,9 +56,15 @@ fn print(text: &str) -> bool {
     }
 }
 
+/// Text with nothing in it that could end its line or steer a terminal: names of files may hold anything.
+pub(super) fn harmless(text: &str) -> String {
+    let shown = |letter: char| if letter.is_control() { '\u{fffd}' } else { letter };
+    text.chars().map(shown).collect()
+}
+
 /// One line on standard output; `false` where nobody reads any more.
 pub(super) fn line(text: &str) -> bool {
-    print(&format!("{text}\n"))
+    print(&(harmless(text) + "\n"))
 }
 
 pub(super) fn say(text: &str) {
@@ -68,11 +74,11 @@ pub(super) fn say(text: &str) {
 
 /// One line that names what is wrong.
 pub(super) fn error(message: &str) {
-    say(&format!("backhaul: {}", message.replace(['\n', '\r'], " ")));
+    say(&format!("backhaul: {}", harmless(&message.replace(['\n', '\r'], " "))));
 }
 
 pub(super) fn note(message: &str) {
-    say(&format!("backhaul: note: {message}"));
+    say(&format!("backhaul: note: {}", harmless(message)));
 }
 
 /// What the argument parser says: help on standard output, an error as one line on standard error.
@@ -136,7 +142,7 @@ pub(super) fn start_log(verbose: u8) -> Result<(), Failure> {
             return Ok(());
         }
         let now = humantime::format_rfc3339_millis(std::time::SystemTime::now());
-        writeln!(out, "{now} {} {}", record.level(), record.args())
+        writeln!(out, "{now} {} {}", record.level(), harmless(&record.args().to_string()))
     });
     // Somebody who embeds the command has a logger already; theirs counts.
     if builder.try_init().is_ok() {
@@ -260,12 +266,9 @@ pub(super) fn table(views: &[OperationView]) {
     print(&text);
 }
 
-/// The destination with nothing in it that could steer a terminal.
+/// The destination as it may be shown.
 fn shown(view: &OperationView) -> String {
-    let text = view.destination.to_string_lossy();
-    text.chars()
-        .map(|letter| if letter.is_control() { '\u{fffd}' } else { letter })
-        .collect()
+    harmless(&view.destination.to_string_lossy())
 }
 
 fn amount(view: &OperationView) -> String {
@@ -283,7 +286,7 @@ pub(super) fn binary(bytes: u64) -> String {
 pub(super) fn details(view: &OperationView) {
     let mut text = String::new();
     let mut row = |name: &str, value: String| {
-        let _ = writeln!(text, "{name:<14} {value}");
+        let _ = writeln!(text, "{name:<14} {}", harmless(&value));
     };
     row("id", view.id.to_string());
     row("status", view.status.to_string());
@@ -387,7 +390,7 @@ pub(super) fn explanation(view: &OperationView) {
     if view.unverified {
         let _ = write!(text, "; {UNVERIFIED}");
     }
-    print(&(text + "\n"));
+    line(&text);
 }
 
 /// What a check of the journal found: one line a segment, then one for each damage, then the verdict.
@@ -475,7 +478,7 @@ pub(super) fn screen(lines: &[String], views: &[&OperationView], more: usize) ->
     // Home, then each line cleared to its end, then what is below (ECMA-48, section 8.3).
     let mut text = String::from("\x1b[H");
     for line in lines {
-        let _ = writeln!(text, "{line}\x1b[K");
+        let _ = writeln!(text, "{}\x1b[K", harmless(line));
     }
     for view in views {
         let _ = writeln!(text, "{}\x1b[K", state_line(view));
@@ -489,7 +492,7 @@ pub(super) fn screen(lines: &[String], views: &[&OperationView], more: usize) ->
 
 /// How an operation ended, on one line.
 pub(super) fn end_line(view: &OperationView) -> String {
-    match (view.status, &view.error) {
+    let line = match (view.status, &view.error) {
         (TransferStatus::Completed, _) => format!("completed {} ({})", shown(view), binary(view.bytes_done)),
         (TransferStatus::Error, Some(error)) => {
             format!(
@@ -501,7 +504,8 @@ pub(super) fn end_line(view: &OperationView) -> String {
             )
         }
         (status, _) => format!("{} {}", status.to_string().to_lowercase(), shown(view)),
-    }
+    };
+    harmless(&line)
 }
 
 pub(super) fn end(view: &OperationView) {
@@ -520,10 +524,6 @@ pub(super) fn kept(view: &OperationView, hint: &str) {
         }
         _ => format!("go on with: {hint}"),
     };
-    say(&format!(
-        "{} is kept with {} ({}); {hint}",
-        view.id,
-        amount(view),
-        view.status
-    ));
+    let line = format!("{} is kept with {} ({}); {hint}", view.id, amount(view), view.status);
+    say(&harmless(&line));
 }

@@ -93,7 +93,7 @@ impl Progress {
             .as_ref()
             .map(|error| format!(": {}", error.message))
             .unwrap_or_default();
-        self.line(&format!("waits ({reason}){error}"));
+        self.line(&output::harmless(&format!("waits ({reason}){error}")));
     }
 
     fn line(&self, line: &str) {
