@@ -460,6 +460,21 @@ fn duplicate_lines_of_a_list_are_skipped_with_a_note() {
 }
 
 #[test]
+fn a_file_that_is_given_beside_a_line_with_a_destination_of_its_own_is_refused() {
+    let home = Home::new();
+    for name in ["other", "downloads/one"] {
+        let mut command = home.command(&["add", "--hold", "-i", "-", "-o", "downloads/one"]);
+        let ended = Running::spawn_with_input(&mut command, format!("# head\n{URL} {name}\n").as_bytes())
+            .finish()
+            .expect_code(2);
+        for word in ["output", "downloads/one", "line 2"] {
+            assert!(ended.stderr.contains(word), "no {word}: {}", ended.stderr);
+        }
+        assert!(!home.state().exists());
+    }
+}
+
+#[test]
 fn a_list_that_is_not_text_is_refused() {
     let home = Home::new();
     let mut command = home.command(&["add", "-i", "-", "-o", "downloads/"]);

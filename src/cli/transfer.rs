@@ -201,6 +201,17 @@ impl<'a> Asked<'a> {
             let problem = "names one file for several URLs; end it with '/' to make it a directory";
             return Err(Error::invalid("output", asked.output.display().to_string(), problem).into());
         }
+        if let Some(line) = lines
+            .iter()
+            .find(|line| line.destination.is_some() && !asked.is_to_directory())
+        {
+            let problem = format!(
+                "names a file, and so does line {} of the input; leave out one of the two, or end it with '/' to make it a \
+                 directory",
+                line.number
+            );
+            return Err(Error::invalid("output", asked.output.display().to_string(), problem).into());
+        }
         let for_one = [
             (download.sha256.is_some(), "sha256: one digest"),
             (!download.digest.is_empty(), "digest: one digest"),
@@ -317,13 +328,10 @@ impl<'a> Asked<'a> {
     pub(super) fn set(&self, index: usize, one: &mut NewDownload) {
         let Some(line) = self.lines.get(index) else { return };
         one.url.clone_from(&line.url);
-        match &line.destination {
-            Some(path) if self.is_to_directory() => {
-                one.destination.clone_from(&self.output);
-                one.destination.push(path);
-            }
-            Some(path) => one.destination.clone_from(path),
-            None => one.destination.clone_from(&self.output),
+        one.destination.clone_from(&self.output);
+        // Then it is a directory.
+        if let Some(path) = &line.destination {
+            one.destination.push(path);
         }
     }
 }
