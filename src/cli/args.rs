@@ -590,6 +590,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .filter(|number| *number > 0.0 && *number <= 31_536_000.0);
     number
         .map(Duration::from_secs_f64)
+        // Less than a nanosecond is none at all.
+        .filter(|duration| !duration.is_zero())
         .ok_or_else(|| "is no number of seconds above 0 and up to a year".into())
 }
 
@@ -616,7 +618,7 @@ mod tests {
     #[test]
     fn seconds_are_above_zero_and_finite() {
         assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
-        for wrong in ["0", "-1", "inf", "NaN", "x", "1e300"] {
+        for wrong in ["0", "-1", "inf", "NaN", "x", "1e300", "1e-10"] {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
     }
