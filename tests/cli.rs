@@ -736,6 +736,19 @@ fn what_is_said_of_a_failure_stays_on_its_line_and_steers_no_terminal() {
 }
 
 #[test]
+fn help_that_cannot_be_written_is_an_error_like_any_other_output() {
+    for option in ["--help", "--version"] {
+        let home = Home::new();
+        let mut command = home.command(&[option]);
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = command.stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(6), "{option}: {said}");
+        assert!(said.contains("cannot write to standard output"), "{option}: {said}");
+    }
+}
+
+#[test]
 fn a_closed_pipe_ends_a_listing_quietly() {
     let home = Home::new();
     home.add("http://127.0.0.1:9/a", &home.download("a"), &["--hold"]);

@@ -31,12 +31,12 @@ use self::exit::Exit;
 pub fn run() -> ExitCode {
     crate::sys::this_process_is_ours();
     crate::sys::keep_memory_together();
-    let args = match args::Args::try_parse() {
-        Ok(args) => args,
-        Err(error) => return output::usage(&error),
+    let result = match args::Args::try_parse() {
+        Ok(args) => output::start_log(args.global.verbose)
+            .and_then(|()| note_signals())
+            .and_then(|()| command::run(args)),
+        Err(error) => output::usage(&error),
     };
-    let log = output::start_log(args.global.verbose);
-    let result = log.and_then(|()| note_signals()).and_then(|()| command::run(args));
     let result = match output::failure() {
         Some(error) => Err(Failure::new(
             Exit::Local,

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use backhaul_journal::{Report, Salvaged, Tail, Verdict};
@@ -81,17 +80,17 @@ pub(super) fn note(message: &str) {
     say(&format!("backhaul: note: {}", harmless(message)));
 }
 
-/// What the argument parser says: help on standard output, an error as one line on standard error.
-pub(super) fn usage(error: &clap::Error) -> ExitCode {
+/// What the argument parser says: help on standard output, an error as the failure that it is.
+pub(super) fn usage(error: &clap::Error) -> Result<Exit, Failure> {
     use clap::error::ErrorKind;
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             print(&error.to_string());
-            ExitCode::from(Exit::Success.code())
+            Ok(Exit::Success)
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             say(&error.to_string());
-            ExitCode::from(Exit::BadInput.code())
+            Ok(Exit::BadInput)
         }
         _ => {
             let text = error.to_string();
@@ -103,8 +102,7 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
                 .filter(|line| !line.is_empty() && !line.starts_with("For more"))
                 .collect::<Vec<_>>()
                 .join(" ");
-            self::error(line.trim_start_matches("error: "));
-            ExitCode::from(Exit::BadInput.code())
+            Err(Failure::new(Exit::BadInput, line.trim_start_matches("error: ")))
         }
     }
 }
