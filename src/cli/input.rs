@@ -59,6 +59,9 @@ fn read_limited(source: impl std::io::Read) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What a line may begin and end with that says nothing. Whatever else Unicode takes for a blank may be the end of a name.
+const BLANKS: [char; 3] = [' ', '\t', '\r'];
+
 /// Empty lines and those that begin with `#` say nothing. A URL holds no blanks, so the first blank ends it; the rest is
 /// the destination, blanks within it included.
 pub(crate) fn parse(text: &str) -> List {
@@ -67,7 +70,7 @@ pub(crate) fn parse(text: &str) -> List {
     let mut lines = Vec::with_capacity(count.min(EXPECTED_MAX));
     let mut repeated = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
+        let line = line.trim_matches(BLANKS);
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
@@ -77,7 +80,7 @@ pub(crate) fn parse(text: &str) -> List {
         }
         let blank = line.bytes().position(|byte| byte == b' ' || byte == b'\t');
         let (url, rest) = line.split_at(blank.unwrap_or(line.len()));
-        let destination = blank.map(|_| PathBuf::from(rest.trim_start()));
+        let destination = blank.map(|_| PathBuf::from(rest.trim_start_matches(BLANKS)));
         lines.push(Line {
             number: index + 1,
             url: url.into(),
@@ -111,5 +114,13 @@ mod tests {
                 repeated: vec![5]
             }
         );
+    }
+
+    #[test]
+    fn a_name_that_ends_with_a_blank_of_another_script_keeps_it() {
+        let list = parse("http://h/a b\u{3000}\r\n\thttp://h/b c\u{a0} \t\r");
+        let names = list.lines.iter().map(|line| line.destination.clone());
+        let expected = ["b\u{3000}", "c\u{a0}"].map(|name| Some(PathBuf::from(name)));
+        assert!(names.eq(expected), "{list:?}");
     }
 }
