@@ -539,6 +539,27 @@ fn destinations_inside_a_root_are_taken_and_tricks_are_not() {
 }
 
 #[test]
+fn a_socket_that_cannot_be_is_refused_before_anything_is_created() {
+    let home = Home::new();
+    fs::write(home.path().join("file"), "").unwrap();
+    let long = "s".repeat(200);
+    let commands: [&[&str]; 3] = [
+        &["get", URL, "-o", "downloads/a"],
+        &["run", "--until-idle"],
+        &["daemon"],
+    ];
+    for (socket, problem) in [("file", "is no socket"), (&long, "has ")] {
+        for command in commands {
+            let ended = home.run(&[&["--socket", socket], command].concat()).expect_code(2);
+            for word in ["socket '", problem, "--socket"] {
+                assert!(ended.stderr.contains(word), "{command:?}: no {word}: {}", ended.stderr);
+            }
+            assert!(!home.state().exists(), "{command:?}: something was made");
+        }
+    }
+}
+
+#[test]
 fn a_state_directory_of_another_format_is_refused_and_left_alone() {
     let home = Home::new();
     home.add("http://127.0.0.1:9/a", &home.download("a"), &["--hold"]);

@@ -45,6 +45,9 @@ pub(super) fn run(mut global: Global, args: &DaemonArgs) -> Result<Exit, Failure
     global.state_dir.clone_from(&settings.state_dir);
     global.socket.clone_from(&settings.socket);
     let mut context = Context::new(global)?;
+    if inherited.is_none() {
+        context.check_socket()?;
+    }
     let notify = Arc::new(Notify::from_environment());
     raise_open_files(settings.connections_max);
     context.environment = Environment::system();

@@ -48,6 +48,7 @@ pub(super) fn run(
     json: bool,
     quiet: bool,
 ) -> Result<Exit, Failure> {
+    context.check_socket()?;
     let lines = lines(download)?;
     let mut config = context.config_for(running)?;
     config.is_short_lived = lines.len() <= BRIEF_LINES_MAX;

@@ -9,7 +9,7 @@ use backhaul_backends::Backend;
 use super::context::Context;
 use super::{Failure, output};
 use crate::config::default_state_directory;
-use crate::service::socket::default_path;
+use crate::service::socket::{self, default_path};
 use crate::{Config, Engine, Error, Service, Serving};
 
 /// How long a writing command waits for another process to let go of the state directory.
@@ -168,6 +168,11 @@ impl Context {
         let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
         let is_default = default_state_directory(is_root, variable).as_deref() == Some(&self.state_directory);
         default_path(&self.state_directory, is_default, is_root, variable)
+    }
+
+    /// Refuses a socket that was asked for and can never be, before anything is made or created.
+    pub(super) fn check_socket(&self) -> Result<(), Failure> {
+        Ok(self.socket.as_deref().map_or(Ok(()), socket::check)?)
     }
 
     /// Lets other processes speak to an engine of this one. Where that cannot be, it works all the same: only who has asked

@@ -81,6 +81,7 @@ pub(super) fn forget(context: &Context, app: &str) -> Result<Exit, Failure> {
 }
 
 pub(super) fn run(context: &Context, until_idle: bool, salvage: bool, running: &Running) -> Result<Exit, Failure> {
+    context.check_socket()?;
     let config = Config {
         salvage,
         ..context.config_for(running)?

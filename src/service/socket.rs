@@ -69,6 +69,23 @@ impl Drop for Socket {
     }
 }
 
+/// Refuses a path that no socket can be made at, without a change; whether somebody listens there is seen when it is made.
+///
+/// # Errors
+/// [`Error::Invalid`] naming `socket`.
+pub(crate) fn check(path: &Path) -> Result<(), Error> {
+    check_length(path)?;
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => Err(no_socket(path)),
+        _ => Ok(()),
+    }
+}
+
+fn no_socket(path: &Path) -> Error {
+    let problem = "is there already and is no socket; give another one with --socket";
+    Error::invalid("socket", path.display().to_string(), problem)
+}
+
 fn check_length(path: &Path) -> Result<(), Error> {
     let bytes = path.as_os_str().as_bytes();
     if bytes.len() <= PATH_BYTES_MAX && !bytes.is_empty() && !bytes.contains(&0) {
@@ -95,16 +112,18 @@ fn free(path: &Path) -> Result<(), Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         result => result.map_err(|error| Error::io("look at", path, error))?,
     };
-    let taken = |problem: &str| Err(Error::invalid("socket", path.display().to_string(), problem));
     if !metadata.file_type().is_socket() {
-        return taken("is there already and is no socket; give another one with --socket");
+        return Err(no_socket(path));
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).map_err(|error| Error::io("remove", path, error))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        _ => taken("is taken: another process listens on it; stop that, or give another one with --socket"),
+        _ => {
+            let problem = "is taken: another process listens on it; stop that, or give another one with --socket";
+            Err(Error::invalid("socket", path.display().to_string(), problem))
+        }
     }
 }
 
