@@ -1,5 +1,6 @@
 //! How a command comes to an engine: the one that runs on the state directory, or one of its own.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use backhaul_backends::Backend;
 
 use super::context::Context;
 use super::{Failure, output};
-use crate::config::default_state_directory;
+use crate::config::{Layout, default_state_directory};
 use crate::service::socket::{self, default_path};
 use crate::{Config, Engine, Error, Service, Serving};
 
@@ -151,12 +152,39 @@ impl Context {
     }
 
     fn try_open(&self, config: &Config, backends: &[Arc<dyn Backend>]) -> Result<Engine, Error> {
+        self.check_owner()?;
         Engine::open(
             &self.state_directory,
             config.clone(),
             self.environment.clone(),
             backends.to_vec(),
         )
+    }
+
+    /// Refuses root where another user's engine works: what root's would leave behind, that one could not open. Anybody else
+    /// is kept out by the modes.
+    fn check_owner(&self) -> Result<(), Error> {
+        let own = rustix::process::geteuid();
+        let lock = std::fs::metadata(Layout::new(&self.state_directory).lock());
+        let Some(owner) = lock
+            .ok()
+            .map(|found| found.uid())
+            .filter(|owner| *owner != own.as_raw())
+        else {
+            return Ok(());
+        };
+        if !own.is_root() {
+            return Ok(());
+        }
+        let problem = format!(
+            "belongs to the engine of user {owner}, which could open nothing any more that root writes there; start that \
+             engine, or give the command as that user"
+        );
+        Err(Error::invalid(
+            "state-dir",
+            self.state_directory.display().to_string(),
+            problem,
+        ))
     }
 
     /// Where an engine on the state directory listens.

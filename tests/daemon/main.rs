@@ -217,7 +217,11 @@ fn as_stranger(home: &Home) -> Vec<String> {
 
 /// Runs a command of somebody else.
 fn run_as_stranger(home: &Home, words: &[&str]) -> Ended {
-    let stranger = as_stranger(home);
+    run_as(home, &as_stranger(home), words)
+}
+
+/// The same with the copy of the binary that is there already.
+fn run_as(home: &Home, stranger: &[String], words: &[&str]) -> Ended {
     let mut command = Command::new(&stranger[0]);
     command.args(&stranger[1..]).args(words).current_dir(home.path());
     command

@@ -6,8 +6,8 @@ use std::os::unix::net::UnixListener;
 
 use serde_json::json;
 
-use super::support::{Home, left_out};
-use super::{Client, Lab, STRANGER, is_root, run_as_stranger};
+use super::support::{Home, left_out, names_in};
+use super::{Client, Lab, STRANGER, as_stranger, is_root, run_as, run_as_stranger};
 
 #[test]
 fn a_socket_path_that_cannot_be_taken_is_refused_by_name() {
@@ -109,6 +109,48 @@ fn the_state_of_another_user_is_refused_by_name_and_untouched() {
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
     assert_eq!(fs::read_dir(&state).unwrap().count(), 0);
     assert!(!socket.exists());
+}
+
+#[test]
+fn root_leaves_nothing_behind_that_the_user_who_works_there_cannot_open() {
+    if !is_root() {
+        left_out("want of root: only root can act as somebody else");
+        return;
+    }
+    let home = Home::new();
+    let (state, owner) = (home.state(), STRANGER.parse().ok());
+    fs::create_dir(&state).unwrap();
+    for directory in [&state, &home.downloads()] {
+        chown(directory, owner, owner).unwrap();
+    }
+    let add = |name: &str| {
+        let (url, path) = (format!("http://127.0.0.1:9/{name}"), home.download(name));
+        let words = ["add", "--hold", &url, "-o", path.to_str().unwrap()];
+        words.map(str::to_owned).to_vec()
+    };
+    let stranger = as_stranger(&home);
+    let as_owner = |name: &str| {
+        let words = [vec!["--state-dir".to_owned(), state.display().to_string()], add(name)].concat();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        run_as(&home, &stranger, &words).expect_code(0);
+    };
+    as_owner("a");
+    let before = names_in(&state.join("journal"));
+    for words in [
+        add("b"),
+        vec!["run".into(), "--until-idle".into()],
+        vec!["daemon".into()],
+    ] {
+        let ended = home.run(&words).expect_code(2);
+        for word in ["state-dir", state.to_str().unwrap(), STRANGER] {
+            assert!(ended.stderr.contains(word), "{words:?}: no {word}: {}", ended.stderr);
+        }
+    }
+    assert_eq!(names_in(&state.join("journal")), before);
+    // To look does no harm.
+    assert_eq!(home.listing().len(), 1);
+    as_owner("c");
+    assert_eq!(home.listing().len(), 2);
 }
 
 #[test]
