@@ -77,10 +77,10 @@ impl Context {
                 }
                 Ok(service) => Some(service),
                 // Without an engine there a command works by itself, as without the option.
-                Err(Error::Io(..)) => Service::look_for(&self.state_directory)?,
+                Err(Error::Io(..)) => Service::look_for(&self.state_directory, None)?,
                 Err(error) => return Err(error),
             },
-            None => Service::look_for(&self.state_directory)?,
+            None => Service::look_for(&self.state_directory, Some(&self.socket_path()))?,
         };
         Ok(service.map(|service| service.with_app(&self.app)))
     }

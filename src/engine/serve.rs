@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::core::{Core, State};
 use super::{Engine, PER_HOST};
 use crate::config::Layout;
-use crate::environment::engine_holder;
+use crate::environment::last_holder;
 use crate::error::Error;
 use crate::hex;
 use crate::operation::{TransferId, TransferStatus};
@@ -146,23 +146,24 @@ pub(super) fn place_of(storage: &Arc<dyn Storage>, directory: &Path) -> Result<(
     Ok((stat.device, stat.inode))
 }
 
-/// Who works on a state directory, as its lock file says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Who works on a state directory, or did so last, as its lock file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Holder {
-    pub(crate) pid: Option<u32>,
+    pub(crate) works: bool,
     /// Where it can be spoken to.
     pub(crate) socket: Option<PathBuf>,
 }
 
-/// The process that works on a state directory; `None` where none does.
-pub(crate) fn holder(state_directory: &Path) -> Option<Holder> {
-    let text = engine_holder(&Layout::new(state_directory).lock())?;
-    let pid = text.lines().find_map(|line| line.strip_prefix("pid ")?.parse().ok());
+/// The process that works on a state directory, or has done so.
+pub(crate) fn holder(state_directory: &Path) -> Holder {
+    let Some((text, works)) = last_holder(&Layout::new(state_directory).lock()) else {
+        return Holder::default();
+    };
     let hex = text.lines().find_map(|line| line.strip_prefix(SOCKET));
     let bytes = hex.and_then(|digits| hex::decode(digits.as_bytes()));
     let socket = bytes.map(|bytes| {
         use std::os::unix::ffi::OsStringExt;
         PathBuf::from(std::ffi::OsString::from_vec(bytes))
     });
-    Some(Holder { pid, socket })
+    Holder { works, socket }
 }

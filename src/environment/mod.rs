@@ -10,7 +10,7 @@ use backhaul_journal::Storage;
 
 pub use fixed::FixedEnvironment;
 pub(crate) use runner::{Input, Ran, Runner};
-pub(crate) use system::engine_holder;
+pub(crate) use system::{engine_holder, last_holder};
 
 use crate::operation::Now;
 

@@ -107,11 +107,15 @@ fn has_route(v4: &str, v6: &str) -> bool {
 /// The process that holds the lock of a state directory, as its lock file says; `None` where nobody holds it. Waits
 /// for nothing and leaves nothing behind.
 pub(crate) fn engine_holder(lock: &Path) -> Option<String> {
+    last_holder(lock).and_then(|(text, is_held)| is_held.then_some(text))
+}
+
+/// The same of the process that held it last, and whether it still does; `None` where nobody ever held it.
+pub(crate) fn last_holder(lock: &Path) -> Option<(String, bool)> {
     let file = fs::File::open(lock).ok()?;
-    match file.try_lock_shared() {
-        Ok(()) => None,
-        Err(_) => Some(fs::read_to_string(lock).unwrap_or_default()),
-    }
+    let is_held = file.try_lock_shared().is_err();
+    drop(file);
+    Some((fs::read_to_string(lock).unwrap_or_default(), is_held))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use super::fault::{Fault, INTERFACE, Refused};
 use super::message::{Incoming, REPLY_BYTES_MAX, Reply, call};
 use super::methods::{Describe, Method};
+use super::socket::peer;
 use crate::engine::Description;
 use crate::error::Error;
 
@@ -73,6 +74,12 @@ impl Client {
     pub(crate) fn works_on(&self, state_directory: &Path) -> bool {
         let identity = (self.description.device, self.description.inode);
         std::fs::metadata(state_directory).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == identity)
+    }
+
+    /// Whether root or the user of this process has begun to listen there.
+    pub(crate) fn is_of_root_or_own(&self) -> bool {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        peer(&connection.stream).is_some()
     }
 
     pub(crate) fn call<M: Method>(&self, method: &M) -> Result<M::Reply, Refused> {

@@ -117,28 +117,47 @@ impl Service {
     }
 
     /// Connects to the engine that works on a state directory, wherever its socket is; `None` where none does, or where it
-    /// has no socket.
+    /// has no socket. One that has ended, for which a service manager listens, is started by that.
     ///
     /// # Errors
     /// What the socket answers.
     pub fn find(directory: impl AsRef<Path>) -> Result<Option<Self>, Error> {
-        match Self::look_for(directory.as_ref()) {
+        match Self::look_for(directory.as_ref(), None) {
             // It has gone since.
             Err(Error::Disconnected(_)) => Ok(None),
             result => result,
         }
     }
 
-    /// As [`Self::find`], but an engine that closes the connection at once is an error, which says why.
-    pub(crate) fn look_for(directory: &Path) -> Result<Option<Self>, Error> {
-        let Some(socket) = crate::engine::holder(directory).and_then(|holder| holder.socket) else {
-            return Ok(None);
-        };
-        let client = match Client::connect(&socket) {
+    /// As [`Self::find`], but an engine that closes the connection at once is an error, which says why. `usual`: where
+    /// somebody may listen for one that has ended without saying where it did.
+    pub(crate) fn look_for(directory: &Path, usual: Option<&Path>) -> Result<Option<Self>, Error> {
+        let holder = crate::engine::holder(directory);
+        if holder.works {
+            return holder
+                .socket
+                .map_or(Ok(None), |socket| Self::at(&socket, directory, |_| true));
+        }
+        // A service manager may listen, and start it. Only root and this user have a place there: others could listen where
+        // the socket of an engine is gone.
+        for socket in holder.socket.as_deref().into_iter().chain(usual) {
+            if socket::is_there(socket)
+                && let Some(service) = Self::at(socket, directory, Client::is_of_root_or_own)?
+            {
+                return Ok(Some(service));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The engine that answers there, where it is that of a state directory, and may be trusted.
+    fn at(socket: &Path, directory: &Path, is_trusted: impl Fn(&Client) -> bool) -> Result<Option<Self>, Error> {
+        let client = match Client::connect(socket) {
             Err(Error::Io(..)) => return Ok(None),
             result => result?,
         };
-        Ok(client.works_on(directory).then(|| Self::new(Link::Remote(client))))
+        let is_meant = client.works_on(directory) && is_trusted(&client);
+        Ok(is_meant.then(|| Self::new(Link::Remote(client))))
     }
 
     /// A service on an engine that this process runs already.

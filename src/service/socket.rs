@@ -81,6 +81,11 @@ pub(crate) fn check(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Whether there is a socket, which somebody may listen on or not.
+pub(crate) fn is_there(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
 fn no_socket(path: &Path) -> Error {
     let problem = "is there already and is no socket; give another one with --socket";
     Error::invalid("socket", path.display().to_string(), problem)

@@ -1,6 +1,7 @@
 //! What a service manager is told, and what it hands over.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::support::nginx::Nginx;
-use super::support::{STEP_MAX, assert_same, until};
+use super::support::{Running, STEP_MAX, assert_same, until};
 use super::{Client, Lab};
 
 /// A service manager that is told of one daemon.
@@ -134,6 +135,72 @@ fn a_daemon_that_a_client_wakes_works_and_leaves_the_socket_to_its_maker() {
     assert_eq!(daemon.log(), "");
 }
 
+/// Listens as a service manager does, and starts the daemon each time that somebody connects and none runs, as often as it is
+/// told to.
+const MANAGE: &str = "
+import os, select, socket, sys
+path, times, *command = sys.argv[1:]
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+listener.listen(16)
+open(os.path.join(os.path.dirname(path), 'listens'), 'w').close()
+for _ in range(int(times)):
+    select.select([listener], [], [])
+    child = os.fork()
+    if child == 0:
+        os.dup2(listener.fileno(), 3)
+        os.set_inheritable(3, True)
+        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')
+        os.execv(command[0], command)
+    os.waitpid(child, 0)
+";
+
+#[test]
+fn a_command_wakes_the_daemon_that_a_manager_listens_for_whether_it_has_ended_or_never_ran() {
+    let nginx = Nginx::start();
+    let lab = Lab::new();
+    let state = lab.home.state();
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
+    let place = fs::metadata(&state).unwrap();
+    let usual = lab.home.path().join("backhaul");
+    fs::create_dir(&usual).unwrap();
+    let usual = usual.join(format!("io.backhaul.Transfer-{:x}-{:x}", place.dev(), place.ino()));
+    let daemon = lab.home.command(&["daemon", "--exit-idle", "1"]);
+    let mut manager = Command::new("python3");
+    manager
+        .args(["-c", MANAGE])
+        .arg(&usual)
+        .arg("2")
+        .arg(daemon.get_program())
+        .args(daemon.get_args())
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("HOME", lab.home.path());
+    let manager = Running::spawn(&mut manager);
+    until("it listens", || usual.with_file_name("listens").exists().then_some(()));
+    for (name, runtime) in [
+        // It has never run: where it would listen by itself.
+        ("a", lab.home.path()),
+        // It has said where it listens.
+        ("b", std::path::Path::new("/nowhere")),
+    ] {
+        let content = nginx.put_seeded(name, 100_000);
+        let (url, to) = (nginx.url(&format!("/{name}")), lab.home.download(name));
+        let mut add = lab.home.command(&["add", &url, "-o", to.to_str().unwrap()]);
+        let added = Running::spawn(add.env("XDG_RUNTIME_DIR", runtime));
+        added.finish().expect_code(0);
+        // Nobody else would do it.
+        until("it is there", || to.exists().then_some(()));
+        assert_same(&to, &content);
+        until("the daemon has ended", || {
+            let lock = fs::File::open(state.join("LOCK")).unwrap();
+            lock.try_lock_shared().ok()
+        });
+    }
+    manager.finish().expect_code(0);
+}
+
 #[test]
 fn what_is_handed_over_and_is_no_socket_is_refused_by_name() {
     let lab = Lab::new();
@@ -148,7 +215,7 @@ fn what_is_handed_over_and_is_no_socket_is_refused_by_name() {
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap())
         .env("HOME", lab.home.path());
-    let ended = super::support::Running::spawn(&mut command).finish().expect_code(2);
+    let ended = Running::spawn(&mut command).finish().expect_code(2);
     assert!(ended.stderr.contains("LISTEN_FDS"), "{}", ended.stderr);
     assert!(!lab.socket().exists());
 }
