@@ -727,6 +727,12 @@ mod tests {
             "hmac=s",
             "sign=s",
             "st=s",
+            "sessionid=s",
+            "AccessKey=s",
+            "sharedkey=s",
+            "X-Sig=s",
+            "x-api-key=s",
+            "subscription-key=s",
         ] {
             let shown = parsed(&format!("https://host/f?{query}")).shown;
             assert!(shown.contains("=***") && !shown.contains("=s"), "{shown}");

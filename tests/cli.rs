@@ -687,7 +687,12 @@ fn help_version_completions_and_the_manual_are_there() {
         );
     }
     let manual = home.run(&["man"]).expect_code(0).stdout;
-    for part in [".TH", "\"JOURNAL REPAIR\"", "\"COMPLETION CREATE\"", "Exit codes:"] {
+    for part in [
+        ".TH",
+        "\"JOURNAL REPAIR\"",
+        "\"COMPLETION CREATE\"",
+        ".SH \"EXIT CODES\"\n.nf\n  0    done\n",
+    ] {
         assert!(manual.contains(part), "the manual has no {part}");
     }
     home.run(&["completions", "nosuchshell"]).expect_code(2);

@@ -29,10 +29,6 @@ fn gives_access(name: &str) -> bool {
         "key",
         "auth",
         "policy",
-        "api_key",
-        "apikey",
-        "api-key",
-        "access_key",
         "pwd",
         "pass",
         "jwt",
@@ -45,8 +41,11 @@ fn gives_access(name: &str) -> bool {
         "hdnea",
         "hdntl",
         "session",
+        "sessionid",
+        "session_id",
         "sid",
         "sign",
+        "x-sig",
     ];
     let within = [
         "signature",
@@ -62,6 +61,18 @@ fn gives_access(name: &str) -> bool {
         "auth_key",
         "authkey",
         "auth-key",
+        "api_key",
+        "apikey",
+        "api-key",
+        "access_key",
+        "accesskey",
+        "access-key",
+        "shared_key",
+        "sharedkey",
+        "shared-key",
+        "subscription_key",
+        "subscriptionkey",
+        "subscription-key",
     ];
     whole.contains(&name.as_str()) || within.iter().any(|part| name.contains(part))
 }

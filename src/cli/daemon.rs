@@ -51,7 +51,7 @@ pub(super) fn run(mut global: Global, args: &DaemonArgs) -> Result<Exit, Failure
     let notify = Arc::new(Notify::from_environment());
     raise_open_files(settings.connections_max);
     context.environment = Environment::system();
-    let config = config(&settings)?;
+    let config = config(&settings, file.as_ref().filter(|_| options.root.is_empty()))?;
     let engine = Arc::new(context.open(&config, &backends(&config)?)?);
     // From here on no signal ends the process by itself: there will be a socket to remove.
     for signal in [SIGINT, SIGTERM] {
@@ -142,14 +142,19 @@ fn work(engine: &Arc<Engine>, server: &Server, notify: &Notify, current: &Mutex<
     })
 }
 
-/// What the engine is to do, with every directory that destinations must be in as it really is.
-fn config(settings: &Settings) -> Result<Config, Failure> {
+/// What the engine is to do, with every directory that destinations must be in as it really is. `file`: what names those.
+fn config(settings: &Settings, file: Option<&SettingsFile>) -> Result<Config, Failure> {
     let mut config = settings.config();
-    config.roots = settings
-        .roots
-        .iter()
-        .map(|root| resolved_root(root))
-        .collect::<Result<_, _>>()?;
+    let resolved = settings.roots.iter().map(|root| {
+        resolved_root(root).map_err(|failure| match file {
+            Some(file) => {
+                let message = format!("configuration {}: roots: {}", file.path.display(), failure.message);
+                Failure::new(failure.exit, message)
+            }
+            None => failure,
+        })
+    });
+    config.roots = resolved.collect::<Result<_, _>>()?;
     let config = with_proxies(config)?;
     Ok(Config {
         proxies: config.proxies.map(|proxies| settings.without_exceptions(proxies)),

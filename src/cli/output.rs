@@ -184,7 +184,12 @@ pub(super) fn manual() -> Exit {
     for subcommand in command.get_subcommands() {
         manual_of(subcommand, "", &mut bytes);
     }
-    let _ = man.render_extra_section(&mut bytes);
+    // Tables, whose lines must stay as they are.
+    for table in super::exit::HELP.split("\n\n") {
+        let (heading, rows) = table.split_once(":\n").unwrap_or(("EXTRA", table));
+        let rows = rows.replace('\\', "\\\\").replace('-', "\\-").replace('\'', "\\(aq");
+        let _ = writeln!(bytes, ".SH \"{}\"\n.nf\n{rows}\n.fi", heading.to_uppercase());
+    }
     let _ = man.render_version_section(&mut bytes);
     print(&String::from_utf8_lossy(&bytes));
     Exit::Success

@@ -205,6 +205,11 @@ fn every_mistake_in_a_configuration_is_told_with_its_file_and_line() {
         .run(&["daemon", "--config", missing.to_str().unwrap()])
         .expect_code(2);
     assert!(ended.stderr.contains(missing.to_str().unwrap()), "{}", ended.stderr);
+    let file = lab.configure("roots = ['/missing']");
+    let command = &["daemon", "--config", file.to_str().unwrap()];
+    let ended = lab.home.run(command).expect_code(2);
+    let place = format!("{}: roots: root '/missing'", file.display());
+    assert!(ended.stderr.contains(&place), "{}", ended.stderr);
 }
 
 #[test]

@@ -21,11 +21,11 @@ impl Problem {
         Self::permanent(status, text).by_status(code, retry_after)
     }
 
-    /// A redirect that names no place.
+    /// A redirect that names no place, or none that is a URL.
     ///
     /// Source: RFC 9110, sections 15.4 and 10.2.2.
     pub(super) fn no_location(code: u16) -> Self {
-        let text = format!("the server answered {code} without saying where to (Location)");
+        let text = format!("the server answered {code} without a Location that can be followed: a URL, in ASCII");
         Self::permanent(WebErrorStatus::REDIRECT_FAILED, text).with_code(Some(code))
     }
 
