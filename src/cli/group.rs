@@ -4,7 +4,7 @@ use super::args::{BehaviorArg, Completion, Group};
 use super::context::{Context, backends};
 use super::exit::Exit;
 use super::{Failure, output};
-use crate::{CompletionAction, CompletionState, Error, Service};
+use crate::{CompletionAction, CompletionGroupView, CompletionState, Error, Service};
 
 pub(super) fn group(context: &Context, command: &Group) -> Result<Exit, Failure> {
     on_service(context, |service, again| {
@@ -63,8 +63,8 @@ pub(super) fn completion(context: &Context, command: &Completion) -> Result<Exit
                 }
             }
             Completion::Ack { id } => unless_done(service.acknowledge_completion_group(*id), again, |_| {
-                let group = service.completion_group(*id);
-                group.is_ok_and(|group| group.state == CompletionState::Done)
+                let done = |group: &CompletionGroupView| group.id == *id && group.state == CompletionState::Done;
+                service.completion_groups().is_ok_and(|groups| groups.iter().any(done))
             })?,
             Completion::Remove { id } => unless_done(service.remove_completion_group(*id), again, |error| {
                 matches!(error, Error::UnknownCompletionGroup(_))

@@ -8,8 +8,8 @@ use super::exit::Exit;
 use super::signals::SignalWatch;
 use super::{Failure, output};
 use crate::{
-    CompletionGroupId, CompletionGroupView, CompletionState, Error, Filter, GroupFilter, OperationView, TransferId,
-    TransferStatus, Update,
+    CompletionGroupId, CompletionGroupView, CompletionState, Error, Filter, GroupFilter, Listing, OperationView,
+    TransferId, TransferStatus, Update,
 };
 
 /// How often signals are looked for while nothing changes.
@@ -35,8 +35,7 @@ pub(super) fn run(context: &Context, json: bool, all_apps: bool, since: Option<u
     while signals.seen().is_none() {
         let next = monitor.next_within(Some(TICK)).and_then(|update| {
             if !json && update.as_ref().is_some_and(|update| update.missed && update.caught_up) {
-                let there = service.list(&filter).map(|view| view.map(|view| view.id));
-                screen.keep(&there.collect::<Result<_, _>>()?);
+                screen.keep(service.list(&filter))?;
             }
             Ok(update)
         });
@@ -83,10 +82,17 @@ impl Screen {
         }
     }
 
-    /// The others are gone, and nobody has said so.
-    fn keep(&mut self, there: &BTreeSet<TransferId>) {
-        self.live.retain(|id, _| there.contains(id));
-        self.said.retain(|id, _| there.contains(id));
+    /// Others than these are gone, and nobody has said so.
+    fn keep(&mut self, there: Listing) -> Result<(), Error> {
+        let mut live = BTreeMap::new();
+        for view in there {
+            if let Some(known) = self.live.remove(&view?.id) {
+                live.insert(known.id, known);
+            }
+        }
+        self.live = live;
+        self.said.retain(|id, _| self.live.contains_key(id));
+        Ok(())
     }
 
     /// `false` where nobody reads any more.
