@@ -58,14 +58,23 @@ pub(super) fn close(engine: Arc<Engine>) -> Result<(), Failure> {
 impl Context {
     /// The engine of another process on the state directory, if one runs and can be spoken to.
     pub(super) fn running(&self) -> Result<Option<Service>, Failure> {
-        match self.look() {
+        self.seen(false)
+    }
+
+    /// The same, or one that a service manager starts, as it listens for it.
+    pub(super) fn woken(&self) -> Result<Option<Service>, Failure> {
+        self.seen(true)
+    }
+
+    fn seen(&self, wakes: bool) -> Result<Option<Service>, Failure> {
+        match self.look(wakes) {
             // It is about to end, or takes no more clients.
             Err(Error::Disconnected(_)) => Ok(None),
             result => Ok(result?),
         }
     }
 
-    fn look(&self) -> Result<Option<Service>, Error> {
+    fn look(&self, wakes: bool) -> Result<Option<Service>, Error> {
         let service = match &self.socket {
             Some(socket) => match Service::connect(socket) {
                 Ok(service) if self.names_state_directory && !service.works_on(&self.state_directory) => {
@@ -77,10 +86,11 @@ impl Context {
                 }
                 Ok(service) => Some(service),
                 // Without an engine there a command works by itself, as without the option.
-                Err(Error::Io(..)) => Service::look_for(&self.state_directory, None)?,
+                Err(Error::Io(..)) => Service::working_on(&self.state_directory)?,
                 Err(error) => return Err(error),
             },
-            None => Service::look_for(&self.state_directory, Some(&self.socket_path()))?,
+            None if wakes => Service::look_for(&self.state_directory, Some(&self.socket_path()))?,
+            None => Service::working_on(&self.state_directory)?,
         };
         Ok(service.map(|service| service.with_app(&self.app)))
     }
@@ -90,7 +100,7 @@ impl Context {
     pub(super) fn reach(&self, config: &Config, backends: &[Arc<dyn Backend>]) -> Result<Reached, Failure> {
         let end = Instant::now() + LOCK_WAIT;
         loop {
-            let refused = match self.look() {
+            let refused = match self.look(true) {
                 Ok(Some(service)) => return Ok(Reached::Running(service)),
                 Ok(None) => None,
                 Err(error @ Error::Disconnected(_)) => Some(error),

@@ -18,7 +18,7 @@ const TICK: Duration = Duration::from_millis(500);
 const SHOWN_MAX: usize = 40;
 
 pub(super) fn run(context: &Context, json: bool, all_apps: bool, since: Option<u64>) -> Result<Exit, Failure> {
-    let service = context.running()?.ok_or_else(|| {
+    let service = context.woken()?.ok_or_else(|| {
         Failure::new(
             Exit::NoEngine,
             "no engine is running here: 'daemon', 'run' or 'get' starts one; 'list' shows what is stored",

@@ -129,22 +129,31 @@ impl Service {
         }
     }
 
-    /// As [`Self::find`], but an engine that closes the connection at once is an error, which says why. `usual`: where
-    /// somebody may listen for one that has ended without saying where it did.
+    /// As [`Self::find`], but an engine that closes the connection at once is an error, which says why, and none is started.
+    pub(crate) fn working_on(directory: &Path) -> Result<Option<Self>, Error> {
+        let holder = crate::engine::holder(directory);
+        let socket = holder.socket.filter(|_| holder.works);
+        socket.map_or(Ok(None), |socket| Self::at(&socket, directory, |_| true))
+    }
+
+    /// As [`Self::working_on`], or else one that a service manager starts: it listens where the last engine has said that it
+    /// does, or in the `usual` place.
     pub(crate) fn look_for(directory: &Path, usual: Option<&Path>) -> Result<Option<Self>, Error> {
         let holder = crate::engine::holder(directory);
         if holder.works {
-            return holder
-                .socket
-                .map_or(Ok(None), |socket| Self::at(&socket, directory, |_| true));
+            return Self::working_on(directory);
         }
-        // A service manager may listen, and start it. Only root and this user have a place there: others could listen where
-        // the socket of an engine is gone.
         for socket in holder.socket.as_deref().into_iter().chain(usual) {
-            if socket::is_there(socket)
-                && let Some(service) = Self::at(socket, directory, Client::is_of_root_or_own)?
-            {
-                return Ok(Some(service));
+            if !socket::is_there(socket) {
+                continue;
+            }
+            // Anybody could listen where the socket of an engine is gone.
+            match Self::at(socket, directory, Client::is_of_root_or_own) {
+                // It was started, and does not work.
+                Err(error @ Error::Disconnected(_)) => return Err(error),
+                Ok(Some(service)) => return Ok(Some(service)),
+                // What listens there is something else.
+                Ok(None) | Err(_) => {}
             }
         }
         Ok(None)
