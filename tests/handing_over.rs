@@ -130,6 +130,28 @@ fn what_an_engine_has_done_to_some_before_it_ends_is_done_to_the_others_too() {
 }
 
 #[test]
+fn what_is_refused_is_refused_although_an_engine_has_ended_in_the_middle() {
+    let home = Home::new();
+    let socket = home.path().join("socket");
+    let typed = socket.display().to_string();
+    let nobody = "0".repeat(32);
+    let queued = home.add("http://127.0.0.1:1/a", &home.download("a"), &[]);
+    let refused = |words: &[&str], code: i32| {
+        let engine = ending_engine(&home.state(), &socket, Ends::BeforeItCreates);
+        let ended = home.run(&[&["--socket", &typed], words].concat()).expect_code(code);
+        engine.join().unwrap();
+        ended
+    };
+    for word in ["start", "pause", "resume", "cancel"] {
+        refused(&[word, &nobody], 3);
+    }
+    refused(&["ack", &queued], 7);
+    let created = refused(&["completion", "create", "--name", "c"], 6);
+    assert!(created.stderr.contains("'completion list'"), "{}", created.stderr);
+    assert_eq!(home.run(&["completion", "list"]).expect_code(0).stdout, "");
+}
+
+#[test]
 fn what_an_engine_has_done_to_a_group_before_it_ends_is_no_error() {
     let home = Home::new();
     let socket = home.path().join("socket");

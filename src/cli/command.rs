@@ -6,7 +6,7 @@ use super::exit::Exit;
 #[cfg(feature = "manual")]
 use super::output;
 use super::{Failure, daemon, get, group, journal, reading, transfer, watch};
-use crate::{Error, Service, TransferId};
+use crate::{Error, OperationView, Service, TransferId, TransferStatus};
 
 pub(super) fn run(args: Args) -> Result<Exit, Failure> {
     match &args.command {
@@ -31,13 +31,24 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
             salvage,
             running,
         } => transfer::run(&context, until_idle, salvage, &running),
-        Command::Start(ids) => each(&context, &ids, Service::start),
-        Command::Pause(ids) => each(&context, &ids, Service::pause),
-        Command::Resume(ids) => each(&context, &ids, Service::resume),
+        Command::Start(ids) => each(&context, &ids, Service::start, |view| {
+            view.is_some_and(|view| view.status != TransferStatus::Idle)
+        }),
+        Command::Pause(ids) => each(&context, &ids, Service::pause, |view| {
+            view.is_some_and(|view| view.status == TransferStatus::PausedByApplication)
+        }),
+        Command::Resume(ids) => each(&context, &ids, Service::resume, |view| {
+            view.is_some_and(|view| view.status != TransferStatus::PausedByApplication)
+        }),
         Command::Set { id, changes } => transfer::set(&context, id, changes),
-        Command::Cancel(ids) => each(&context, &ids, Service::cancel),
-        Command::Remove(ids) => each(&context, &ids, Service::remove),
-        Command::Ack(ids) => each(&context, &ids, Service::acknowledge),
+        Command::Cancel(ids) => each(&context, &ids, Service::cancel, |view| {
+            view.is_some_and(|view| view.status == TransferStatus::Canceled)
+        }),
+        Command::Remove(ids) => each(&context, &ids, Service::remove, |view| view.is_none()),
+        Command::Ack(ids) => each(&context, &ids, Service::acknowledge, |view| {
+            // The history may have had no more room for it.
+            view.is_none_or(|view| view.acknowledged)
+        }),
         Command::Group(command) => group::group(&context, &command),
         Command::Completion(command) => group::completion(&context, &command),
         Command::App(App::Forget { name }) => transfer::forget(&context, &name),
@@ -54,31 +65,24 @@ pub(super) fn run(args: Args) -> Result<Exit, Failure> {
 }
 
 /// Does one thing to several operations. An unknown id refuses all of them; the first that is refused by its state ends
-/// it, and those before it are done.
+/// it, and those before it are done. `is_done`: whether it shows in an operation, or in that there is none, that it was done.
 fn each(
     context: &Context,
     ids: &Ids,
     act: impl Fn(&Service, &[TransferId]) -> Result<(), Error>,
+    is_done: impl Fn(Option<&OperationView>) -> bool,
 ) -> Result<Exit, Failure> {
     let config = context.config_for_one_command();
     context.with_engine(&config, &[], |service, again| {
-        if again {
-            return go_on(service, &ids.ids, &act);
+        if !again {
+            return act(service, &ids.ids);
         }
-        act(service, &ids.ids)
+        // To some of them the engine before may have done it, which refuses these and no other: so each by itself.
+        ids.ids.iter().try_for_each(|id| match act(service, &[*id]) {
+            Err(Error::NotNow { .. }) if is_done(Some(&service.view(*id)?)) => Ok(()),
+            Err(Error::UnknownId(_)) if is_done(None) => Ok(()),
+            result => result,
+        })
     })?;
     Ok(Exit::Success)
-}
-
-/// The same where the engine before has ended in the middle. To some of them it may have done it, which refuses these and no
-/// other: so each by itself.
-fn go_on(
-    service: &Service,
-    ids: &[TransferId],
-    act: impl Fn(&Service, &[TransferId]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    ids.iter().try_for_each(|id| match act(service, &[*id]) {
-        Err(Error::NotNow { .. } | Error::UnknownId(_)) => Ok(()),
-        result => result,
-    })
 }

@@ -133,7 +133,7 @@ impl Place<'_> {
     fn hand_over(&self, asked: &mut Asked<'_>, lines: &[Line], is_new: bool) -> Result<(Reached, Handed), Failure> {
         let mut engines = 0;
         loop {
-            let reached = self.context.reach(self.config, self.backends)?;
+            let reached = self.context.reach(self.config, self.backends, engines > 0)?;
             // Whoever made it meanwhile may have brought the same files, and is gone by now.
             let are_free = is_new && matches!(&reached, Reached::Own(engine, _) if engine.is_blank());
             let created = asked
@@ -158,7 +158,7 @@ impl Place<'_> {
             if seen != Seen::EngineGone {
                 return Ok(());
             }
-            *reached = self.context.reach(self.config, self.backends)?;
+            *reached = self.context.reach(self.config, self.backends, true)?;
             if let Reached::Running(service) = &*reached {
                 match service.attend(&account.open_ids()) {
                     // Looking on finds out.

@@ -33,6 +33,11 @@ pub(super) fn group(context: &Context, command: &Group) -> Result<Exit, Failure>
 pub(super) fn completion(context: &Context, command: &Completion) -> Result<Exit, Failure> {
     on_service(context, |service, again| {
         match command {
+            Completion::Create { .. } if again => {
+                let problem = "the engine ended that was to create it, and may have done so; see 'completion list', and give the \
+                               command again where it is not there";
+                return Err(Error::Service(problem.into()));
+            }
             Completion::Create { name, command } => {
                 let action = if command.is_empty() {
                     CompletionAction::Event

@@ -85,7 +85,8 @@ impl Context {
                     return Err(Error::invalid("socket", socket.display().to_string(), problem));
                 }
                 Ok(service) => Some(service),
-                // Without an engine there a command works by itself, as without the option.
+                // Without an engine there a command works as without the option.
+                Err(Error::Io(..)) if wakes => Service::look_for(&self.state_directory, None)?,
                 Err(Error::Io(..)) => Service::working_on(&self.state_directory)?,
                 Err(error) => return Err(error),
             },
@@ -96,8 +97,13 @@ impl Context {
     }
 
     /// The engine that runs, or else one of its own; waits a while for a process that is about to let go of the state
-    /// directory, or to listen.
-    pub(super) fn reach(&self, config: &Config, backends: &[Arc<dyn Backend>]) -> Result<Reached, Failure> {
+    /// directory, or to listen; `again`: also for that of another user, which may be started anew.
+    pub(super) fn reach(
+        &self,
+        config: &Config,
+        backends: &[Arc<dyn Backend>],
+        again: bool,
+    ) -> Result<Reached, Failure> {
         let end = Instant::now() + LOCK_WAIT;
         loop {
             let refused = match self.look(true) {
@@ -108,6 +114,7 @@ impl Context {
             };
             match self.try_open(config, backends) {
                 Err(Error::Locked { .. }) if Instant::now() < end => std::thread::sleep(LOCK_LOOK),
+                Err(_) if again && self.is_of_another() && Instant::now() < end => std::thread::sleep(LOCK_LOOK),
                 // One that answers is not ending: what it said is the reason.
                 Err(error @ Error::Locked { .. }) => return Err(refused.unwrap_or(error).into()),
                 Err(error) => return Err(error.into()),
@@ -130,7 +137,7 @@ impl Context {
     ) -> Result<T, Failure> {
         let mut engines = 0;
         loop {
-            let reached = self.reach(config, backends)?;
+            let reached = self.reach(config, backends, engines > 0)?;
             match act(reached.service(), engines > 0) {
                 Err(Error::Disconnected(_)) if engines < ENGINES_MAX => engines += 1,
                 result => {
@@ -171,20 +178,27 @@ impl Context {
         )
     }
 
-    /// Refuses root where another user's engine works: what root's would leave behind, that one could not open. Anybody else
-    /// is kept out by the modes.
+    /// Whether this is root, and another user's engine works here or has done so: what root's would leave behind, that one
+    /// could not open. Anybody else is kept out by the modes.
+    pub(super) fn is_of_another(&self) -> bool {
+        self.other_owner().is_some()
+    }
+
+    fn other_owner(&self) -> Option<u32> {
+        let lock = std::fs::metadata(Layout::new(&self.state_directory).lock()).ok()?;
+        (rustix::process::geteuid().is_root() && lock.uid() != 0).then(|| lock.uid())
+    }
+
     fn check_owner(&self) -> Result<(), Error> {
-        let own = rustix::process::geteuid();
-        let lock = std::fs::metadata(Layout::new(&self.state_directory).lock());
-        let Some(owner) = lock
-            .ok()
-            .map(|found| found.uid())
-            .filter(|owner| *owner != own.as_raw())
-        else {
+        let Some(owner) = self.other_owner() else {
             return Ok(());
         };
-        if !own.is_root() {
-            return Ok(());
+        if crate::engine::holder(&self.state_directory).works {
+            // It is about to listen, or to end.
+            return Err(Error::Locked {
+                path: Layout::new(&self.state_directory).lock(),
+                holder: None,
+            });
         }
         let problem = format!(
             "belongs to the engine of user {owner}, which could open nothing any more that root writes there; start that \

@@ -64,7 +64,7 @@ pub(super) fn set(context: &Context, id: TransferId, changes: ChangeArgs) -> Res
     let registry = Registry::new(backends.clone());
     let is_foreign = |url: &str| registry.by_scheme(scheme_of(url)).is_none();
     // An engine that runs may have a backend for what this command has none for, and checks everything by itself.
-    if !(changes.url.as_deref().is_some_and(is_foreign) && context.running()?.is_some()) {
+    if !(changes.url.as_deref().is_some_and(is_foreign) && context.woken()?.is_some()) {
         check_changes(&changes, &registry)?;
     }
     context.with_engine(&config, &backends, |service, _| service.set(id, &changes))?;
@@ -236,7 +236,7 @@ impl<'a> Asked<'a> {
             urls.any(|url| registry.by_scheme(scheme_of(url)).is_none())
         };
         let other = if self.lines.iter().any(is_foreign) {
-            self.context.running()?
+            self.context.woken()?
         } else {
             None
         };

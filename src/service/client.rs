@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,7 +46,20 @@ impl Client {
     /// # Errors
     /// [`Error::Io`] where nobody listens; otherwise what it answers.
     pub(crate) fn connect(socket: &Path) -> Result<Self, Error> {
-        let mut connection = Connection::open(socket)?;
+        Self::introduced(socket, Connection::open(socket)?)
+    }
+
+    /// The same where root or the user of this process listens; anybody else is asked nothing, and not waited for.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub(crate) fn connect_trusted(socket: &Path) -> Result<Option<Self>, Error> {
+        let connection = Connection::open(socket)?;
+        let is_trusted = peer(&connection.stream).is_some();
+        is_trusted.then(|| Self::introduced(socket, connection)).transpose()
+    }
+
+    fn introduced(socket: &Path, mut connection: Connection) -> Result<Self, Error> {
         // Further connections are made later, when the current directory may be another one. A path of a socket is short.
         let socket = std::fs::canonicalize(socket).map_err(|error| Error::io("find", socket, error))?;
         let description = connection.ask(&Describe {}, ANSWER_MAX)?;
@@ -74,12 +87,6 @@ impl Client {
     pub(crate) fn works_on(&self, state_directory: &Path) -> bool {
         let identity = (self.description.device, self.description.inode);
         std::fs::metadata(state_directory).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == identity)
-    }
-
-    /// Whether root or the user of this process has begun to listen there.
-    pub(crate) fn is_of_root_or_own(&self) -> bool {
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        peer(&connection.stream).is_some()
     }
 
     pub(crate) fn call<M: Method>(&self, method: &M) -> Result<M::Reply, Refused> {
@@ -193,7 +200,8 @@ impl Connection {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ended("it does not answer"),
             _ => ended(&error.to_string()),
         };
-        self.stream.set_read_timeout(time).map_err(failed)?;
+        // For all of it, however slowly it comes.
+        let end = time.and_then(|time| Instant::now().checked_add(time));
         let mut buffer = [0; READ_BYTES];
         loop {
             match self.incoming.next() {
@@ -201,6 +209,11 @@ impl Connection {
                 Ok(None) => {}
                 Err(_) => return Err(ended("its answer is too long")),
             }
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(ended("it does not answer"));
+            }
+            self.stream.set_read_timeout(left).map_err(failed)?;
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(ended("it has ended")),
                 Ok(count) => self.incoming.push(&buffer[..count]),

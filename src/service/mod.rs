@@ -133,7 +133,9 @@ impl Service {
     pub(crate) fn working_on(directory: &Path) -> Result<Option<Self>, Error> {
         let holder = crate::engine::holder(directory);
         let socket = holder.socket.filter(|_| holder.works);
-        socket.map_or(Ok(None), |socket| Self::at(&socket, directory, |_| true))
+        socket.map_or(Ok(None), |socket| {
+            Self::on_directory(directory, Client::connect(&socket).map(Some))
+        })
     }
 
     /// As [`Self::working_on`], or else one that a service manager starts: it listens where the last engine has said that it
@@ -148,7 +150,7 @@ impl Service {
                 continue;
             }
             // Anybody could listen where the socket of an engine is gone.
-            match Self::at(socket, directory, Client::is_of_root_or_own) {
+            match Self::on_directory(directory, Client::connect_trusted(socket)) {
                 // It was started, and does not work.
                 Err(error @ Error::Disconnected(_)) => return Err(error),
                 Ok(Some(service)) => return Ok(Some(service)),
@@ -159,14 +161,14 @@ impl Service {
         Ok(None)
     }
 
-    /// The engine that answers there, where it is that of a state directory, and may be trusted.
-    fn at(socket: &Path, directory: &Path, is_trusted: impl Fn(&Client) -> bool) -> Result<Option<Self>, Error> {
-        let client = match Client::connect(socket) {
+    /// The engine that answers, where one does, and it is that of a state directory.
+    fn on_directory(directory: &Path, connected: Result<Option<Client>, Error>) -> Result<Option<Self>, Error> {
+        let client = match connected {
             Err(Error::Io(..)) => return Ok(None),
             result => result?,
         };
-        let is_meant = client.works_on(directory) && is_trusted(&client);
-        Ok(is_meant.then(|| Self::new(Link::Remote(client))))
+        let meant = client.filter(|client| client.works_on(directory));
+        Ok(meant.map(|client| Self::new(Link::Remote(client))))
     }
 
     /// A service on an engine that this process runs already.

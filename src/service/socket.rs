@@ -76,7 +76,8 @@ impl Drop for Socket {
 pub(crate) fn check(path: &Path) -> Result<(), Error> {
     check_length(path)?;
     match std::fs::symlink_metadata(path) {
-        Ok(metadata) if !metadata.file_type().is_socket() => Err(no_socket(path)),
+        // A link may lead to that of an engine.
+        Ok(metadata) if !metadata.file_type().is_socket() && !is_there(path) => Err(no_socket(path)),
         _ => Ok(()),
     }
 }
@@ -185,6 +186,20 @@ pub(crate) fn default_path(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_leads_to_a_socket_may_be_asked_for_and_what_leads_elsewhere_not() {
+        let folder = tempfile::tempdir().expect("there is room");
+        let place = |name: &str| folder.path().join(name);
+        let _listener = UnixListener::bind(place("socket")).expect("the name is free");
+        std::fs::write(place("file"), "").expect("there is room");
+        for (name, is_fine) in [("socket", true), ("file", false), ("nothing", true)] {
+            let link = place(&format!("to {name}"));
+            std::os::unix::fs::symlink(place(name), &link).expect("the name is free");
+            assert_eq!(check(&place(name)).is_ok(), is_fine, "{name}");
+            assert_eq!(check(&link).is_ok(), name == "socket", "a link to {name}");
+        }
+    }
 
     #[test]
     fn a_socket_is_in_the_first_of_the_runtime_directories_that_systemd_gives() {

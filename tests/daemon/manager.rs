@@ -201,6 +201,39 @@ fn a_command_wakes_the_daemon_that_a_manager_listens_for_whether_it_has_ended_or
     manager.finish().expect_code(0);
 }
 
+/// Listens as another user where an engine did, takes connections, and says nothing.
+const STRANGER: &str = "
+import os, socket, sys
+path, ready = sys.argv[1:]
+os.setgid(65534)
+os.setuid(65534)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+os.chmod(path, 0o666)
+listener.listen(16)
+open(ready, 'w').close()
+taken = []
+while True:
+    taken.append(listener.accept())
+";
+
+#[test]
+fn a_stranger_who_listens_where_an_engine_did_is_told_nothing_and_not_waited_for() {
+    let lab = Lab::new();
+    fs::set_permissions(lab.home.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    lab.start(&[]).stop();
+    let ready = lab.home.path().join("ready");
+    let mut stranger = Command::new("python3");
+    stranger.args(["-c", STRANGER]).arg(lab.socket()).arg(&ready);
+    let stranger = Running::spawn(&mut stranger);
+    until("he listens", || ready.exists().then_some(()));
+    let add = lab.home.spawn(&["add", "http://127.0.0.1:1/a", "-o", "downloads/a"]);
+    add.finish().expect_code(0);
+    assert_eq!(lab.home.listing().len(), 1);
+    stranger.signal(Signal::KILL);
+    stranger.finish();
+}
+
 #[test]
 fn what_is_handed_over_and_is_no_socket_is_refused_by_name() {
     let lab = Lab::new();
