@@ -733,6 +733,9 @@ mod tests {
             "X-Sig=s",
             "x-api-key=s",
             "subscription-key=s",
+            "session_id=s",
+            "api_key=s",
+            "access-key=s",
         ] {
             let shown = parsed(&format!("https://host/f?{query}")).shown;
             assert!(shown.contains("=***") && !shown.contains("=s"), "{shown}");

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::nginx::Nginx;
-use support::{Home, Running, assert_same, until};
+use support::{Ended, Home, Running, assert_same, until};
 
 /// What an engine does before it ends.
 #[derive(Clone, Copy, Debug)]
@@ -175,28 +175,32 @@ fn what_an_engine_has_done_to_a_group_before_it_ends_is_no_error() {
     home.run(&["completion", "remove", id]).expect_code(3);
 }
 
+/// A command that sends its standard input, with the engine at this socket.
+fn post(home: &Home, socket: &str, word: &str, body: &[u8]) -> Ended {
+    let url = "http://127.0.0.1:1/";
+    let words = [
+        "--socket",
+        socket,
+        word,
+        "--method=POST",
+        "--body=-",
+        url,
+        "-odownloads/a",
+    ];
+    Running::spawn_with_input(&mut home.command(&words), body).finish()
+}
+
 #[test]
 fn what_is_left_of_standard_input_is_no_body_where_the_engine_ends_that_has_read_the_beginning() {
     // Longer than what is read of it at once.
     let body = vec![b'x'; 1 << 20];
-    let url = "http://127.0.0.1:1/";
     for ends in [Ends::BeforeItCreates, Ends::WithAReason] {
         for word in ["add", "get"] {
             let home = Home::new();
             let socket = home.path().join("socket");
             let typed = socket.display().to_string();
             let engine = ending_engine(&home.state(), &socket, ends);
-            let words = [
-                "--socket",
-                &typed,
-                word,
-                "--method=POST",
-                "--body=-",
-                url,
-                "-odownloads/a",
-            ];
-            let refused = Running::spawn_with_input(&mut home.command(&words), &body);
-            let refused = refused.finish().expect_code(6);
+            let refused = post(&home, &typed, word, &body).expect_code(6);
             engine.join().unwrap();
             let problem = "the engine ended that had taken in standard input";
             assert!(refused.stderr.contains(problem), "{ends:?}, {word}: {}", refused.stderr);
@@ -212,18 +216,7 @@ fn why_a_command_fails_is_what_came_of_the_last_engine_and_not_of_one_before() {
         let socket = home.path().join("socket");
         let typed = socket.display().to_string();
         let engine = ending_engine(&home.state(), &socket, Ends::AfterTheBody);
-        let url = "http://127.0.0.1:1/";
-        let words = [
-            "--socket",
-            &typed,
-            word,
-            "--method=POST",
-            "--body=-",
-            url,
-            "-odownloads/a",
-        ];
-        let refused = Running::spawn_with_input(&mut home.command(&words), b"x");
-        let refused = refused.finish().expect_code(6);
+        let refused = post(&home, &typed, word, b"x").expect_code(6);
         engine.join().unwrap();
         let problem = "give the command again";
         assert!(refused.stderr.contains(problem), "{word}: {}", refused.stderr);

@@ -82,7 +82,7 @@ pub use self::proxied::with_environment_proxies;
 pub use self::salvage::damaged_journals;
 pub(crate) use self::salvage::journal_directory;
 pub use self::serve::Description;
-pub(crate) use self::serve::holder;
+pub(crate) use self::serve::{Holder, holder};
 pub use self::spool::SpooledBody;
 pub use self::view::{OperationView, ViewError};
 pub(crate) use self::watch::{Changed, Noted, Observer};

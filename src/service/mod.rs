@@ -28,7 +28,7 @@ use self::methods::{
 };
 use self::monitor::{FROM_NOW, IDS_MAX, Monitoring, Selection, UPDATE_MAX, Waited, Waiting};
 use crate::config::Config;
-use crate::engine::{Changes, Description, Engine, Filter, OperationView, SpooledBody};
+use crate::engine::{Changes, Description, Engine, Filter, Holder, OperationView, SpooledBody, holder};
 use crate::error::Error;
 use crate::operation::TransferId;
 
@@ -131,19 +131,22 @@ impl Service {
 
     /// As [`Self::find`], but an engine that closes the connection at once is an error, which says why, and none is started.
     pub(crate) fn working_on(directory: &Path) -> Result<Option<Self>, Error> {
-        let holder = crate::engine::holder(directory);
-        let socket = holder.socket.filter(|_| holder.works);
+        Self::held_by(&holder(directory), directory)
+    }
+
+    fn held_by(holder: &Holder, directory: &Path) -> Result<Option<Self>, Error> {
+        let socket = holder.socket.as_deref().filter(|_| holder.works);
         socket.map_or(Ok(None), |socket| {
-            Self::on_directory(directory, Client::connect(&socket).map(Some))
+            Self::on_directory(directory, Client::connect(socket).map(Some))
         })
     }
 
     /// As [`Self::working_on`], or else one that a service manager starts: it listens where the last engine has said that it
     /// does, or in the `usual` place.
     pub(crate) fn look_for(directory: &Path, usual: Option<&Path>) -> Result<Option<Self>, Error> {
-        let holder = crate::engine::holder(directory);
+        let holder = holder(directory);
         if holder.works {
-            return Self::working_on(directory);
+            return Self::held_by(&holder, directory);
         }
         for socket in holder.socket.as_deref().into_iter().chain(usual) {
             if !socket::is_there(socket) {
